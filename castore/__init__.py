@@ -1,0 +1,79 @@
+"""castore composes content-addressed blob stores.
+
+Declare a stack of stores in TOML; get one object to read and write blobs through, whatever it is made of::
+
+    import castore
+
+    with castore.open("composition.toml") as stores:
+        digest = stores.blobs().put_file("photo.raw")
+"""
+
+from __future__ import annotations
+
+from castore.blobservice import BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore.chunked_reader import ChunkedReader
+from castore.composition.composition import Composition
+from castore.composition.refs import Ref
+from castore.composition.registry import Registry
+from castore.digest import B3Digest
+from castore.errors import (
+    BadFrameError,
+    BadIndexError,
+    BlobNotFoundError,
+    BuildError,
+    CastoreError,
+    ClosedError,
+    CompositionError,
+    CorruptBlobError,
+    CorruptChunkError,
+    CycleError,
+    DuplicatePluginError,
+    InvalidDigestError,
+    InvalidSeekError,
+    MissingChunkError,
+    MissingDriverError,
+    OversizedFrameError,
+    PluginError,
+    SourceError,
+    UnavailableError,
+    UnsupportedError,
+    WriterClosedError,
+)
+from castore.hookspecs import hookimpl
+from castore.opening import from_url, open  # noqa: A004 - `castore.open` reads as it should
+
+__all__ = [
+    "B3Digest",
+    "BadFrameError",
+    "BadIndexError",
+    "BlobNotFoundError",
+    "BlobReader",
+    "BlobService",
+    "BlobWriter",
+    "BuildError",
+    "CastoreError",
+    "ChunkMeta",
+    "ChunkedReader",
+    "ClosedError",
+    "Composition",
+    "CompositionError",
+    "CorruptBlobError",
+    "CorruptChunkError",
+    "CycleError",
+    "DuplicatePluginError",
+    "InvalidDigestError",
+    "InvalidSeekError",
+    "MissingChunkError",
+    "MissingDriverError",
+    "OversizedFrameError",
+    "PluginError",
+    "Ref",
+    "Registry",
+    "SourceError",
+    "UnavailableError",
+    "UnsupportedError",
+    "WriterClosedError",
+    "from_url",
+    "hookimpl",
+    "open",
+]

@@ -1,0 +1,153 @@
+"""One stream cut into chunks, which go to a store while the stream goes on.
+
+The bytes of the stream gather in a *segment*. A full segment is cut, and its chunks are given to the
+workers, which hash them and store those that are new; the end of the segment that is not settled yet moves
+on to the next one. There are a few segments, used in turn: before one is used again its chunks must be
+stored. That bounds the memory, and slows the producer down to what the store can take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from blake3 import blake3
+
+from castore.blobservice import ChunkMeta
+from castore.capabilities import ChunkStore
+from castore.chunking import Chunker, settled_cuts
+from castore.digest import B3Digest
+from castore.workers import Task, Workers
+from castore.writers import GuardedWriter
+
+_SEGMENTS: Final = 3
+_SEGMENT_SIZE: Final = 4 << 20
+_FIRST_SIZE: Final = 128 << 10
+_CHUNKS_PER_SEGMENT: Final = 4
+
+
+class _Segment:
+    """A stretch of the stream and the tasks that store its chunks."""
+
+    __slots__ = ("buffer", "filled", "tasks")
+
+    def __init__(self, size: int) -> None:
+        self.buffer = bytearray(size)
+        self.filled = 0
+        self.tasks: list[Task[ChunkMeta]] = []
+
+    def grow(self, size: int) -> None:
+        if size > len(self.buffer):
+            self.buffer.extend(bytes(size - len(self.buffer)))
+
+    def take(self, view: memoryview) -> int:
+        count = min(len(view), len(self.buffer) - self.filled)
+        self.buffer[self.filled : self.filled + count] = view[:count]
+        self.filled += count
+        return count
+
+
+class ChunkedWriter(GuardedWriter):
+    """Cuts what is written into chunks and stores those that *store* lacks; the index comes last.
+
+    Until `close` has put the index nothing of the blob is visible; after `abort` some of its chunks may
+    stay in the store, where the next blob that shares them finds them.
+    """
+
+    def __init__(self, store: ChunkStore, chunker: Chunker, workers: Workers) -> None:
+        self._store = store
+        self._chunker = chunker
+        self._workers = workers
+        self._segment_size = max(_SEGMENT_SIZE, _CHUNKS_PER_SEGMENT * chunker.max_size)
+        # Most blobs are small: the first segment starts small, the others come when they are needed.
+        self._current = _Segment(_FIRST_SIZE)
+        self._others: list[_Segment] = []
+        self._chunks: list[ChunkMeta] = []
+        self._hasher = blake3()
+
+    def _take(self, view: memoryview) -> None:
+        while True:
+            taken = self._current.take(view)
+            view = view[taken:]
+            if not view:
+                return
+            if len(self._current.buffer) < self._segment_size:
+                self._current.grow(self._segment_size)
+            else:
+                self._turn()
+
+    def _turn(self) -> None:
+        """Give the settled chunks of the current segment to the workers; go on in the next one."""
+        current = self._current
+        settled = self._submit(current, final=False)
+        self._others.append(current)
+        upcoming = self._free_segment()
+        with memoryview(current.buffer) as view:
+            upcoming.take(view[settled : current.filled])
+        self._current = upcoming
+
+    def _submit(self, segment: _Segment, *, final: bool) -> int:
+        """Cut the segment and submit its chunks; return where the bytes that are not settled begin."""
+        view = memoryview(segment.buffer)[: segment.filled]
+        start = 0
+        for length in settled_cuts(self._chunker, view, final=final):
+            chunk = view[start : start + length]
+            segment.tasks.append(self._workers.submit(_storing(self._store, chunk)))
+            start += length
+        # The workers have begun: meanwhile this thread hashes the blob.
+        self._hasher.update(view[:start])
+        return start
+
+    def _free_segment(self) -> _Segment:
+        if len(self._others) < _SEGMENTS:
+            return _Segment(self._segment_size)
+        # It stays listed while it is waited for: if a chunk fails, its other tasks must be dropped.
+        self._collect(self._others[0])
+        return self._others.pop(0)
+
+    def _collect(self, segment: _Segment) -> None:
+        """Wait until the chunks of the segment are stored, and list them."""
+        while segment.tasks:
+            # Taken off first, so that after a failure the others can still be dropped.
+            self._chunks.append(segment.tasks.pop(0).result())
+        segment.filled = 0
+
+    def _finish(self) -> B3Digest:
+        if not self._others and self._current.filled <= self._chunker.min_size:
+            return self._finish_small()
+        self._submit(self._current, final=True)
+        for segment in (*self._others, self._current):
+            self._collect(segment)
+        digest = B3Digest(self._hasher.digest())
+        self._store.put_index(digest, self._chunks if len(self._chunks) > 1 else ())
+        return digest
+
+    def _finish_small(self) -> B3Digest:
+        """Store a blob that cannot be cut as the one chunk that it is: hashed once, and here."""
+        with memoryview(self._current.buffer) as view, view[: self._current.filled] as data:
+            digest = B3Digest.of(data)
+            if data:
+                _store_if_new(self._store, digest, data)
+        self._store.put_index(digest, ())
+        return digest
+
+    def _discard(self) -> None:
+        for segment in (*self._others, self._current):
+            for task in segment.tasks:
+                task.drop()
+            segment.tasks.clear()
+        self._others.clear()
+
+
+def _storing(store: ChunkStore, data: memoryview) -> Callable[[], ChunkMeta]:
+    def run() -> ChunkMeta:
+        digest = B3Digest.of(data)
+        _store_if_new(store, digest, data)
+        return ChunkMeta(digest, len(data))
+
+    return run
+
+
+def _store_if_new(store: ChunkStore, digest: B3Digest, data: memoryview) -> None:
+    if not store.has_chunk(digest):
+        store.put_chunk(digest, data)

@@ -1,0 +1,168 @@
+"""A composition: a declared graph of services, built on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import attrs
+
+from castore.blobservice import BlobService
+from castore.composition.building import Builder
+from castore.composition.document import Document, parse
+from castore.composition.graph import Graph, Instance
+from castore.composition.loading import Loaded, load, load_url
+from castore.composition.problems import Problem, did_you_mean, listing, located, render
+from castore.composition.registry import Registry
+from castore.directoryservice import DirectoryService
+from castore.errors import CompositionError, CycleError
+from castore.workers import Workers
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from castore.drawing import Picture
+
+S = TypeVar("S")
+
+
+@attrs.frozen(repr=False)
+class Source:
+    """Where a composition comes from: all that is needed to read it again, and no secrets."""
+
+    name: str
+    """What errors call it: a file name, or `<mapping>`."""
+    base: Path
+    text: str | None = None
+    mapping: Mapping[str, Any] | None = None
+    url: str | None = None
+    """A single blob service, which becomes `root`."""
+
+    def load(self, registry: Registry) -> Loaded:
+        """Read and check it."""
+        if self.url is not None:
+            return load_url(self.url, registry, self.base)
+        document = Document(self.mapping or {}) if self.text is None else parse(self.text)
+        return load(document, registry, self.base)
+
+
+class Composition:
+    """Named services, declared in TOML or in a mapping, built when they are first asked for.
+
+    Everything that can be checked is checked when the composition is made; all problems come in one
+    `CompositionError`. Each instance is built once and shared; `close` closes those that were built. A
+    composition pickles as its config, without secrets, and is read anew where it lands.
+    """
+
+    def __init__(self, source: Source, registry: Registry | None = None) -> None:
+        self._source = source
+        self._registry = registry
+        loaded = source.load(registry or Registry.default())
+        if loaded.problems:
+            raise _error(loaded, source)
+        self.graph: Graph = loaded.graph
+        self.workers = Workers()
+        """The pool of threads that all services of the composition share."""
+        self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets)
+        self._kind = (registry or Registry()).kind
+
+    @classmethod
+    def from_toml(cls, path: str | Path, *, registry: Registry | None = None) -> Self:
+        """Read a composition from a file; relative paths in it start from the file's folder.
+
+        Raises `CompositionError` with all problems of the file.
+        """
+        path = Path(path)
+        text = _read(path)
+        return cls(Source(str(path), path.parent.absolute(), text), registry)
+
+    @classmethod
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], *, base: str | Path = ".", registry: Registry | None = None
+    ) -> Self:
+        """Take a composition as the tables that a file would have; relative paths in it start from *base*."""
+        return cls(Source("<mapping>", Path(base).absolute(), mapping=mapping), registry)
+
+    @property
+    def name(self) -> str:
+        """Where it comes from: the name of a file, or `<mapping>`."""
+        return self._source.name
+
+    def build(self, kind: Callable[..., S], name: str = "root") -> S:
+        """Return the instance *name* of a kind, which is named by its contract, such as `BlobService`.
+
+        Raises:
+            CompositionError: No instance of this name is declared.
+            BuildError: It, or one that it needs, could not be built.
+            ClosedError: The composition is closed.
+        """
+        service: S = self._builder.build(self.instance(kind, name))
+        return service
+
+    def instance(self, kind: Callable[..., Any], name: str = "root") -> Instance:
+        """Return what is declared of an instance; raises `CompositionError` if it is not."""
+        known = self._kind(kind)
+        instance = self.graph.find(known, name)
+        if instance is None:
+            names = [entry.name for entry in self.graph.named(known)]
+            hint = did_you_mean(name, names) or f"the names are {listing(names)}"
+            raise CompositionError(f"{self.name}: no {known.label} is named `{name}`; {hint}")
+        return instance
+
+    def blobs(self, name: str = "root") -> BlobService:
+        """Return a blob service; as `build(BlobService, name)`."""
+        return self.build(BlobService, name)
+
+    def directories(self, name: str = "root") -> DirectoryService:
+        """Return a directory service; as `build(DirectoryService, name)`."""
+        return self.build(DirectoryService, name)
+
+    def picture(self) -> Picture:
+        """Return the graph as something to draw, in one of `castore.drawing.FORMATS`; it has no secrets."""
+        from castore.composition.portrait import picture_of  # noqa: PLC0415 - drawing is for who asks for it
+
+        return picture_of(self.graph, Path(self.name).name)
+
+    def close(self) -> None:
+        """Close the services that were built, dependants first. Closing again does nothing."""
+        self._builder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._source, self._registry)
+
+    def __repr__(self) -> str:
+        return f"<Composition {self.name}: {', '.join(self.graph.instances)}>"
+
+
+def _error(loaded: Loaded, source: Source) -> CompositionError:
+    problems: list[Problem] = list(loaded.problems)
+    if source.text is not None:
+        problems = located(problems, source.text)
+    message = render(problems, source.name, source.text)
+    if all(problem.code == "cycle" for problem in problems):
+        return CycleError(message, problems[0].chain, problems)
+    return CompositionError(message, problems)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise CompositionError(f"cannot read the composition {str(path)!r}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CompositionError(
+            f"{path}:{line}: the file is not UTF-8: byte {error.object[error.start]:#04x}"
+        ) from None

@@ -1,0 +1,273 @@
+"""Every error castore raises, grouped by what a handler would do.
+
+::
+
+    CastoreError                        castore
+    ├── BlobNotFoundError               blob-not-found       absent: nobody has it (also a KeyError)
+    ├── CorruptBlobError                corrupt-blob         present, but not the bytes it should be
+    │   ├── CorruptChunkError           corrupt-chunk        a chunk whose bytes have another digest
+    │   ├── BadFrameError               bad-frame            a chunk that is no whole zstd frame
+    │   │   └── OversizedFrameError     oversized-frame      a frame that unpacks to more than allowed
+    │   ├── BadIndexError               bad-index            a blob index that cannot be right
+    │   └── MissingChunkError           missing-chunk        an index whose chunk is gone
+    ├── UnavailableError                unavailable          could not find out: try later, or elsewhere
+    ├── UnsupportedError                unsupported          this service cannot do that, ever
+    ├── InvalidDigestError              invalid-digest       not the text or bytes of a digest (a ValueError)
+    ├── InvalidSeekError                invalid-seek         a seek outside the blob (an OSError and ValueError)
+    ├── WriterClosedError               writer-closed        used after close or abort (a ValueError)
+    ├── SourceError                     source               the file or stream to be stored failed (an OSError)
+    ├── CompositionError                composition          the config is wrong; see its problems
+    │   └── CycleError                  cycle                instances that need each other; see its chain
+    ├── BuildError                      build                an instance could not be built; see its chain
+    ├── ClosedError                     closed               the composition is closed already
+    └── PluginError                     plugin               a plugin is broken
+        ├── DuplicatePluginError        duplicate-plugin     two plugins, or two types, with one name
+        └── MissingDriverError          missing-driver       an optional package is not installed
+
+Absent, corrupt and unavailable are never mixed up: no error of a backend turns into "absent", and no
+byte that failed its digest check reaches a caller.
+
+The codes are stable: log them, match on them. All errors pickle.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from castore.composition.problems import Problem
+    from castore.digest import B3Digest
+
+
+def _rebuild(cls: type[CastoreError], args: tuple[Any, ...], state: dict[str, Any]) -> CastoreError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class CastoreError(Exception):
+    """The root of all errors that castore raises."""
+
+    code: ClassVar[str] = "castore"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> str:
+        """What went wrong, in one sentence or more."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        # KeyError would show its repr, OSError its errno.
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls the class with `args`, which keyword-only fields do not survive.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class BlobNotFoundError(CastoreError, KeyError):
+    """No blob and no chunk has this digest."""
+
+    code = "blob-not-found"
+
+    def __init__(self, digest: B3Digest, *, instance: str | None = None) -> None:
+        where = f" in `{instance}`" if instance else ""
+        super().__init__(f"no blob {digest}{where}")
+        self.digest = digest
+        self.instance = instance
+
+
+class CorruptBlobError(CastoreError):
+    """What is stored under *expected* is something else.
+
+    Attributes:
+        expected: The digest that was asked for.
+        found: The digest of what was there, or `None` where there was nothing to hash.
+        key: Where it is stored (an object key, a row ...), if that is known.
+    """
+
+    code = "corrupt-blob"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: B3Digest,
+        found: B3Digest | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message if key is None else f"{message} (stored as {key})")
+        self.expected = expected
+        self.found = found
+        self.key = key
+
+
+class CorruptChunkError(CorruptBlobError):
+    """A chunk's bytes have another digest than its name says, or another size than its index says."""
+
+    code = "corrupt-chunk"
+
+
+class BadFrameError(CorruptBlobError):
+    """A stored chunk does not decompress: cut short, damaged, or followed by something else."""
+
+    code = "bad-frame"
+
+
+class OversizedFrameError(BadFrameError):
+    """A stored chunk unpacks to more than its index, or any index, allows; it was not unpacked further."""
+
+    code = "oversized-frame"
+
+
+class BadIndexError(CorruptBlobError):
+    """A blob index that cannot be right: undecodable, or with impossible digests or sizes."""
+
+    code = "bad-index"
+
+
+class MissingChunkError(CorruptBlobError):
+    """A blob's index is there, but one of its chunks is not.
+
+    `expected` is the chunk's digest; `blob` that of the blob.
+    """
+
+    code = "missing-chunk"
+
+    def __init__(self, *, blob: B3Digest, chunk: B3Digest, key: str | None = None) -> None:
+        super().__init__(f"blob {blob} is incomplete: its chunk {chunk} is missing", expected=chunk, key=key)
+        self.blob = blob
+
+
+class UnavailableError(CastoreError):
+    """A service could not answer. It is unknown whether the blob is there.
+
+    Attributes:
+        instance: The name of the service instance that failed.
+        cause: The backend's own error.
+    """
+
+    code = "unavailable"
+
+    def __init__(self, instance: str, cause: BaseException | str) -> None:
+        super().__init__(f"`{instance}` is unavailable: {describe(cause)}")
+        self.instance = instance
+        self.cause = cause
+
+
+class UnsupportedError(CastoreError):
+    """The service cannot do this at all; trying again does not help."""
+
+    code = "unsupported"
+
+
+class InvalidDigestError(CastoreError, ValueError):
+    """Not a BLAKE3 digest."""
+
+    code = "invalid-digest"
+
+
+class InvalidSeekError(CastoreError, OSError, ValueError):
+    """A seek to before the start or beyond the end of a blob. The position is unchanged."""
+
+    code = "invalid-seek"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.EINVAL
+
+
+class WriterClosedError(CastoreError, ValueError):
+    """A writer was used after `close` or `abort`, or closed after it had failed."""
+
+    code = "writer-closed"
+
+
+class SourceError(CastoreError, OSError):
+    """What was to be stored could not be read. Nothing was stored."""
+
+    code = "source"
+
+
+class CompositionError(CastoreError):
+    """A composition cannot be used; `problems` has everything that is wrong with it."""
+
+    code = "composition"
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class CycleError(CompositionError):
+    """Instances that need each other. `chain` has their names, each needing the next, the last the first."""
+
+    code = "cycle"
+
+    def __init__(self, message: str, chain: Sequence[str], problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message, problems)
+        self.chain = list(chain)
+
+
+class BuildError(CastoreError):
+    """An instance could not be built. `chain` leads from the instance asked for to the one that failed."""
+
+    code = "build"
+
+    def __init__(self, chain: Sequence[str], cause: BaseException) -> None:
+        names = " → ".join(f"`{name}`" for name in chain)
+        super().__init__(f"cannot build {names}: {describe(cause)}")
+        self.chain = list(chain)
+        self.cause = cause
+
+
+class ClosedError(CastoreError):
+    """The composition was closed; open it again to use it."""
+
+    code = "closed"
+
+
+class PluginError(CastoreError):
+    """A plugin does not do what a plugin must.
+
+    Attributes:
+        plugin: The name of its entry point.
+        distribution: The installed distribution that brought it, with its version.
+    """
+
+    code = "plugin"
+
+    def __init__(self, message: str, *, plugin: str | None = None, distribution: str | None = None) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.distribution = distribution
+
+
+class DuplicatePluginError(PluginError):
+    """Two plugins have one name, or two types one tag."""
+
+    code = "duplicate-plugin"
+
+
+class MissingDriverError(PluginError):
+    """An optional dependency is not installed; the message says what to install."""
+
+    code = "missing-driver"
+
+
+def describe(cause: BaseException | str) -> str:
+    """Return *cause* as one readable phrase, for use inside another message."""
+    if isinstance(cause, str):
+        return cause
+    text = str(cause).strip()
+    if isinstance(cause, CastoreError):
+        return text
+    if isinstance(cause, OSError) and cause.strerror:
+        where = f": {cause.filename}" if cause.filename is not None else ""
+        return f"{cause.strerror}{where}"
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -1,0 +1,178 @@
+"""Chunks as they are stored: zstd frames.
+
+Pure: bytes in, bytes out. Frames are written as the reference's are, without checksum and without the
+size of their content. What is read may be any concatenation of whole frames; trailing bytes that are none
+are an error. Output is bounded: a frame that unpacks to more than allowed is refused there.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError
+
+from castore.chunking import MAX_CHUNK_SIZE
+from castore.digest import B3Digest
+from castore.errors import BadFrameError, CorruptChunkError, OversizedFrameError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+DEFAULT_LEVEL: Final = 3
+"""The compression level of the reference."""
+
+MIN_LEVEL: Final = -7
+MAX_LEVEL: Final = 22
+
+
+class _PerThread(threading.local):
+    """Compressors must not be shared between threads, and cost too much to be made for each chunk."""
+
+    def __init__(self) -> None:
+        self.compressors: dict[int, ZstdCompressor] = {}
+        self.decompressor = ZstdDecompressor()
+        self.scratch = bytearray()
+
+
+_per_thread = _PerThread()
+
+
+def compress(data: Buffer, level: int = DEFAULT_LEVEL) -> bytes:
+    """Return *data* as one zstd frame."""
+    compressor = _per_thread.compressors.get(level)
+    if compressor is None:
+        compressor = ZstdCompressor(level=level, write_content_size=False, write_checksum=False)
+        _per_thread.compressors[level] = compressor
+    return compressor.compress(data)
+
+
+def decode_chunk(
+    frame: Buffer, digest: B3Digest, *, size: int | None = None, key: str | None = None
+) -> bytes:
+    """Unpack the frame of one chunk and check it.
+
+    Arguments:
+        frame: What is stored.
+        digest: The chunk's name, which the bytes must hash to.
+        size: How many bytes an index says they are; without one, up to `MAX_CHUNK_SIZE`.
+        key: Where the frame is stored, to name it in an error.
+
+    Raises:
+        OversizedFrameError: It unpacks to more; nothing beyond the limit was unpacked.
+        BadFrameError: It is not one or more whole frames.
+        CorruptChunkError: The bytes have another digest or size.
+    """
+    limit = MAX_CHUNK_SIZE if size is None else size
+    try:
+        data = _unpack(memoryview(frame), limit)
+    except _TooMuchError:
+        raise OversizedFrameError(
+            f"chunk {digest} unpacks to more than the {limit} bytes that {_who_allows(size)} it",
+            expected=digest,
+            key=key,
+        ) from None
+    except _CutShortError:
+        raise BadFrameError(f"chunk {digest} is cut short", expected=digest, key=key) from None
+    except ZstdError as error:
+        raise BadFrameError(
+            f"chunk {digest} is not a zstd frame ({_zstd_reason(error)})", expected=digest, key=key
+        ) from None
+    found = B3Digest.of(data)
+    if found != digest:
+        raise CorruptChunkError(
+            f"chunk {digest} is corrupt: its bytes have the digest {found}",
+            expected=digest,
+            found=found,
+            key=key,
+        )
+    check_size(digest, len(data), size, key=key)
+    return data
+
+
+def check_size(digest: B3Digest, found: int, size: int | None, *, key: str | None = None) -> None:
+    """Raise `CorruptChunkError` unless a chunk of *found* bytes is as long as its index says."""
+    if size is not None and found != size:
+        raise CorruptChunkError(
+            f"chunk {digest} has {found} bytes, but its index says {size}",
+            expected=digest,
+            found=digest,
+            key=key,
+        )
+
+
+class _TooMuchError(Exception):
+    pass
+
+
+class _CutShortError(Exception):
+    pass
+
+
+def _unpack(frame: memoryview, limit: int) -> bytes:
+    """Unpack all frames in *frame*, which must be whole."""
+    if not frame:
+        raise ZstdError("it is empty")
+    # The header may say the size; -1 means that it does not.
+    if zstandard.frame_content_size(frame) > limit:
+        raise _TooMuchError
+    # The decompressor takes a last frame that is cut short for one whose rest is still to come.
+    end = 0
+    while end < len(frame):
+        end = _frame_end(frame, end)
+    # A scratch buffer that grows to the largest chunk seen spares fresh pages for each.
+    scratch = _per_thread.scratch
+    reader = _per_thread.decompressor.stream_reader(frame, read_across_frames=True)
+    filled = 0
+    while True:
+        if filled == len(scratch):
+            if filled > limit:
+                raise _TooMuchError
+            _per_thread.scratch = scratch = _grown(scratch, filled, limit)
+        with memoryview(scratch) as view, view[filled : limit + 1] as target:
+            if not target:
+                raise _TooMuchError
+            count = reader.readinto(target)
+        if not count:
+            break
+        filled += count
+    if filled > limit:
+        raise _TooMuchError
+    with memoryview(scratch) as view:
+        return bytes(view[:filled])
+
+
+def _grown(scratch: bytearray, filled: int, limit: int) -> bytearray:
+    larger = bytearray(min(max(2 * len(scratch), 128 << 10), limit + 1))
+    larger[:filled] = memoryview(scratch)[:filled]
+    return larger
+
+
+def _frame_end(frame: memoryview, start: int) -> int:
+    """Return where the frame at *start* ends, told by the sizes of its blocks (RFC 8878, section 3.1)."""
+    rest = frame[start:]
+    if len(rest) >= 8 and rest[0] & 0xF0 == 0x50 and rest[1:4] == b"\x2a\x4d\x18":
+        end = start + 8 + int.from_bytes(rest[4:8], "little")
+    else:
+        # A header that is cut short raises here.
+        has_checksum = zstandard.get_frame_parameters(rest).has_checksum
+        end = start + zstandard.frame_header_size(rest)
+        last = False
+        while not last and end < len(frame):
+            block = int.from_bytes(frame[end : end + 3], "little")
+            last = bool(block & 1)
+            repeats_one_byte = block >> 1 & 3 == 1
+            end += 3 + (1 if repeats_one_byte else block >> 3)
+        end += 4 * has_checksum + (not last)
+    if end > len(frame):
+        raise _CutShortError
+    return end
+
+
+def _who_allows(size: int | None) -> str:
+    return "any index allows for" if size is None else "its index allows for"
+
+
+def _zstd_reason(error: ZstdError) -> str:
+    return str(error).removeprefix("zstd decompress error: ").removeprefix("error ")

@@ -1,0 +1,68 @@
+"""The two front doors: a composition from a file, and a single service from a URL."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from castore.blobservice import BlobService
+from castore.composition.composition import Composition, Source
+from castore.composition.registry import Registry
+from castore.composition.urls import masked
+from castore.errors import CompositionError
+
+VARIABLE: Final = "CASTORE_COMPOSITION"
+"""The environment variable that names the composition to use."""
+
+FILE: Final = "composition.toml"
+"""The composition that is used if it lies in the current folder."""
+
+
+def open(  # noqa: A001 - used as `castore.open`
+    path: str | os.PathLike[str] | None = None, *, registry: Registry | None = None
+) -> Composition:
+    """Open a composition: *path*, else `$CASTORE_COMPOSITION`, else `./composition.toml`, else the default.
+
+    The default has one blob service, `root`: an object store in the user's data folder.
+    Raises `CompositionError` with all problems of the file.
+    """
+    if path is not None:
+        return Composition.from_toml(Path(path), registry=registry)
+    named = os.environ.get(VARIABLE)
+    if named:
+        try:
+            return Composition.from_toml(named, registry=registry)
+        except CompositionError as error:
+            if error.problems:
+                raise
+            raise CompositionError(f"{error.message} (named by ${VARIABLE})") from None
+    if Path(FILE).exists():
+        return Composition.from_toml(FILE, registry=registry)
+    return Composition(default_source(), registry)
+
+
+def default_source() -> Source:
+    """Return the built-in composition."""
+    import platformdirs  # noqa: PLC0415 - only who has no composition needs it
+
+    folder = Path(platformdirs.user_data_dir("castore", appauthor=False))
+    url = "file:" + quote(str(folder / "blobs"))
+    mapping = {"blobservices": {"root": {"type": "objectstore", "object_store_url": url}}}
+    return Source("<default>", folder, mapping=mapping)
+
+
+def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
+    """Return a blob service from its URL alone, such as `memory:` or `objectstore+file:/var/lib/blobs`.
+
+    Relative paths start from the current folder. Raises `CompositionError` for a URL that is no good and
+    `BuildError` if the service cannot be built.
+    """
+    source = Source(f"<{masked(url)}>", Path.cwd(), url=url)
+    composition = Composition(source, registry)
+    service = composition.blobs()
+    # Nobody is left to close the composition; its threads end with the service.
+    weakref.finalize(service, composition.workers.close)
+    return service

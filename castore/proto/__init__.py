@@ -1,0 +1,1 @@
+"""Generated from `castore.proto` by `make proto`; a test compares the two."""

@@ -1,0 +1,80 @@
+"""Parallel work on a bounded pool of threads, such that no wait can deadlock.
+
+A task may need another task of the same pool: a cache's reader, running in the pool, reads chunks from a
+chunked far store. If all threads waited for tasks that no thread is left to start, nothing would ever
+move. So whoever waits for a task that has not started takes it back and runs it on the spot. Every wait
+is then for a task that is running, and the chain of waits ends at one that works. This holds at any pool
+size; with size 0 every task runs where it is waited for, which is the sequential program.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Task(Generic[T]):
+    """One call given to `Workers.submit`. Wait for it from one thread only."""
+
+    __slots__ = ("_call", "_future")
+
+    def __init__(self, call: Callable[[], T], future: Future[T] | None) -> None:
+        self._call = call
+        self._future = future
+
+    def result(self) -> T:
+        """Return what the call returned, or raise what it raised; run it here if it has not started."""
+        if self._future is None or self._future.cancel():
+            self._future = _run(self._call)
+        return self._future.result()
+
+    def drop(self) -> None:
+        """Take the task back if it has not started, else wait for its end; ignore what came of it."""
+        if self._future is not None and not self._future.cancel():
+            self._future.exception()
+
+
+def _run(call: Callable[[], T]) -> Future[T]:
+    done: Future[T] = Future()
+    try:
+        done.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - it travels on, as from a thread of the pool
+        done.set_exception(error)
+    try:
+        return done
+    finally:
+        # The traceback of an error refers to this frame: without this they would keep each other.
+        del done
+
+
+class Workers:
+    """A pool of at most *size* threads (0 and up; by default one per core), started when first needed."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = (os.cpu_count() or 1) if size is None else size
+        if self.size < 0:
+            raise ValueError(f"a pool cannot have {size} threads")
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def submit(self, call: Callable[[], T]) -> Task[T]:
+        """Let a thread of the pool run *call* as soon as one is free."""
+        if not self.size:
+            return Task(call, None)
+        with self._lock:
+            # Under the lock, so that `close` cannot end the pool in between.
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="castore")
+            return Task(call, self._executor.submit(call))
+
+    def close(self) -> None:
+        """Wait for running tasks and end the threads. The pool starts anew if it is used again."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True)

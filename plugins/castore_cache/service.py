@@ -1,0 +1,113 @@
+"""A near service in front of a far one, filled chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
+from castore.capabilities import BlobLister, ChunkSource, ChunkStore
+from castore_cache.chunks import CachedChunks, CachedChunkStore, Near
+from castore_cache.filling import FillingChunkedReader, open_unchunked
+from castore_cache.writing import BothWriter
+
+P = TypeVar("P")
+
+
+class CacheBlobService(BlobService):
+    """Reads from *near*, and what it lacks from *far*, keeping it in near.
+
+    A hit in near never asks far. On a miss a blob is read chunk by chunk, each from near if it is there;
+    those that come from far are kept in near, and once all are there so is the blob's index, with the
+    chunk boundaries of far. A near that fails while reading is logged and passed over.
+    """
+
+    def __init__(
+        self,
+        near: BlobService,
+        far: BlobService,
+        *,
+        write: Literal["near", "far", "both"] = "near",
+        name: str = "cache",
+    ) -> None:
+        self._near = Near(near, name)
+        self._far = far
+        self._targets = {"near": (near,), "far": (far,), "both": (near, far)}[write]
+        self._chunks = CachedChunks(self._near, far)
+
+    def has(self, digest: B3Digest) -> bool:
+        """Tell whether near or far has a blob or chunk."""
+        near = self._near
+        return bool(near.attempt(lambda: near.service.has(digest))) or self._far.has(digest)
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that neither near nor far has; far is asked only for what near lacks."""
+        wanted = set(digests)
+        near = self._near
+        absent = near.attempt(lambda: near.service.missing(wanted))
+        absent = wanted if absent is None else absent
+        return self._far.missing(absent) if absent else set()
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """List the chunks as near has them, else as far does."""
+        near = self._near
+        found = near.attempt(lambda: near.service.chunks(digest))
+        return self._far.chunks(digest) if found is None else found
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        """Open a blob or chunk; what is read of it from far stays in near."""
+        reader = self._near.attempt(lambda: self._open_near(digest))
+        return self._open_far(digest) if reader is None else reader
+
+    def open_write(self) -> BlobWriter:
+        """Start a new blob where the config says."""
+        writers = [target.open_write() for target in self._targets]
+        return writers[0] if len(writers) == 1 else BothWriter(*writers)
+
+    def capability(self, power: Callable[..., P]) -> P | None:
+        """Return a power if its children make it possible.
+
+        Chunks can always be read; written if the services that are written to can; blobs be listed if near
+        and far can list theirs.
+        """
+        answer: Any = None
+        if power is ChunkSource:
+            answer = self._chunks
+        elif power is ChunkStore:
+            targets = [target.capability(ChunkStore) for target in self._targets]
+            stores = [target for target in targets if target is not None]
+            answer = CachedChunkStore(self._near, self._far, stores) if len(stores) == len(targets) else None
+        elif power is BlobLister:
+            listers = [child.capability(BlobLister) for child in (self._near.service, self._far)]
+            answer = None if None in listers else _BothLister([entry for entry in listers if entry])
+        found: P | None = answer
+        return found
+
+    def _open_near(self, digest: B3Digest) -> BlobReader | None:
+        chunks = self._near.service.chunks(digest)
+        if chunks:
+            # Through the cache, so that a chunk that near has lost since comes from far again.
+            return ChunkedReader(self, chunks, digest=digest)
+        return None if chunks is None else self._near.service.open_read(digest)
+
+    def _open_far(self, digest: B3Digest) -> BlobReader | None:
+        chunks = self._far.chunks(digest)
+        if chunks is None:
+            return None
+        if chunks:
+            return FillingChunkedReader(self._near, self._chunks, self._far, digest, chunks)
+        reader = self._far.open_read(digest)
+        return None if reader is None else open_unchunked(reader, digest, self._near)
+
+
+class _BothLister(BlobLister):
+    def __init__(self, listers: Sequence[BlobLister]) -> None:
+        self._listers = listers
+
+    def list_blobs(self) -> Iterator[B3Digest]:
+        seen: set[B3Digest] = set()
+        for lister in self._listers:
+            for digest in lister.list_blobs():
+                if digest not in seen:
+                    seen.add(digest)
+                    yield digest

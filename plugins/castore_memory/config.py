@@ -1,0 +1,35 @@
+"""Configuration of `memory`. It has no fields; everything is forgotten when the composition closes.
+
+Example::
+
+    [blobservices.root]
+    type = "memory"
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import attrs
+
+from castore import BlobService
+from castore.composition import BuildContext, ServiceUrl
+
+
+@attrs.frozen
+class MemoryConfig:
+    """Blobs in memory. URL form: `memory:`."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Accept `memory:` and `memory://`, with nothing behind."""
+        parsed = ServiceUrl.parse(url)
+        if parsed.scheme or parsed.authority or parsed.path or parsed.query:
+            raise ValueError("a memory service has no address; write `memory:`")
+        return cls()
+
+    def build(self, name: str, context: BuildContext) -> BlobService:
+        """Return a new, empty service."""
+        from castore_memory.service import MemoryBlobService  # noqa: PLC0415 - once it is named
+
+        return MemoryBlobService()

@@ -1,0 +1,95 @@
+"""Blobs in a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
+from castore.capabilities import BlobLister, ChunkStore
+from castore.frames import check_size
+from castore.readers import BytesReader
+from castore.writers import GuardedWriter
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class MemoryBlobService(BlobService, BlobLister, ChunkStore):
+    """Keeps blobs in memory, whole as they were written, or as the chunks that `ChunkStore` gave it.
+
+    What was put first stays. The empty blob is there only once it was written.
+    """
+
+    def __init__(self) -> None:
+        # Values never change and each operation is one step of a dict, so readers need no lock.
+        self._blobs: dict[B3Digest, bytes] = {}
+        self._indexes: dict[B3Digest, tuple[ChunkMeta, ...]] = {}
+
+    def has(self, digest: B3Digest) -> bool:
+        """Tell whether a blob or chunk of this digest was put."""
+        return digest in self._blobs or digest in self._indexes
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        """Open a blob over the very bytes that are kept; `None` if it is absent."""
+        data = self._blobs.get(digest)
+        if data is not None:
+            return BytesReader(data)
+        index = self._indexes.get(digest)
+        return None if index is None else ChunkedReader(self, index, digest=digest)
+
+    def open_write(self) -> BlobWriter:
+        """Start a new blob, which gathers in memory."""
+        return _MemoryWriter(self._blobs)
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """List the chunks of a blob that came as chunks; a blob kept whole has none finer."""
+        index = self._indexes.get(digest)
+        if index is not None:
+            return index
+        return () if digest in self._blobs else None
+
+    def list_blobs(self) -> Iterator[B3Digest]:
+        """Yield every blob, and every chunk that was put as one, for it is the same thing here."""
+        yield from list(self._blobs.keys() | self._indexes.keys())
+
+    def has_chunk(self, digest: B3Digest) -> bool:
+        """Tell whether a chunk of this digest is there."""
+        return digest in self._blobs
+
+    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
+        """Return the bytes of a chunk; they were checked when they came."""
+        data = self._blobs.get(digest)
+        if data is not None:
+            check_size(digest, len(data), size)
+        return data
+
+    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
+        """Keep a copy of *data*."""
+        self._blobs[digest] = bytes(data)
+
+    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
+        """Make a blob of chunks visible."""
+        if len(chunks) > 1:
+            self._indexes.setdefault(digest, tuple(chunks))
+        elif not chunks and digest not in self._blobs:
+            self._blobs.setdefault(B3Digest.of(b""), b"")
+
+
+class _MemoryWriter(GuardedWriter):
+    def __init__(self, blobs: dict[B3Digest, bytes]) -> None:
+        self._blobs = blobs
+        self._parts: list[bytes] = []
+
+    def _take(self, view: memoryview) -> None:
+        self._parts.append(bytes(view))
+
+    def _finish(self) -> B3Digest:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        digest = B3Digest.of(data)
+        self._blobs.setdefault(digest, data)
+        return digest
+
+    def _discard(self) -> None:
+        self._parts.clear()

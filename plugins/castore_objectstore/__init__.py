@@ -1,0 +1,13 @@
+"""The `objectstore` service type: chunks and indexes as objects in a folder or a cloud bucket."""
+
+from __future__ import annotations
+
+from castore import BlobService, Registry, hookimpl
+
+
+@hookimpl
+def castore_register(registry: Registry) -> None:
+    """Register the type."""
+    from castore_objectstore.config import ObjectStoreConfig  # noqa: PLC0415 - only when the registry is filled
+
+    registry.register(BlobService, "objectstore", ObjectStoreConfig)

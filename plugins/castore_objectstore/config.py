@@ -1,0 +1,83 @@
+"""Configuration of `objectstore`.
+
+Defaults: chunks of 256 KiB on average, cut by `fastcdc-2020`, compressed at level 3, as the reference does.
+
+Example::
+
+    [blobservices.root]
+    type = "objectstore"
+    object_store_url = "file:./stores/blobs"   # or s3://bucket/prefix, gs://..., any URL that fsspec opens
+    object_store_options = {}                  # passed to the driver of the URL's scheme
+    avg_chunk_size = "256 KiB"                 # 512 B to 2097153 B
+    chunker = "fastcdc-2020"
+    compression_level = 3
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Self
+
+import attrs
+
+from castore import BlobService
+from castore.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
+from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, secrets_in
+from castore_objectstore.locations import check_url, open_store
+
+# Written out: importing zstandard for two numbers would cost every program that has the plugin.
+_DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
+_DEFAULT_LEVEL: Final = 3
+_LEVELS: Final = Between(-7, 22)
+
+
+@attrs.frozen
+class ObjectStoreConfig:
+    """Blobs in an object store. URL form: `objectstore+<url>?<options>`."""
+
+    object_store_url: str = attrs.field()
+    """Where the objects are: `file:` and a folder, or any URL that fsspec opens."""
+    object_store_options: dict[str, Any] = attrs.field(factory=dict)
+    """Options of the driver; for `s3:` also by the names that the reference uses."""
+    avg_chunk_size: Annotated[ByteSize, Between(MIN_AVG_SIZE, MAX_AVG_SIZE)] = _DEFAULT_AVG_SIZE
+    """The average size of new chunks; they are between half and twice as large."""
+    chunker: type[Chunker] = FastCdc2020
+    """How new blobs are cut; chunks are only shared between blobs that were cut alike."""
+    compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
+    """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
+
+    @object_store_url.validator
+    def _check_url(self, attribute: attrs.Attribute[str], value: str) -> None:
+        try:
+            check_url(value)
+        except ValueError as error:
+            # The attribute tells castore which key is meant.
+            raise ValueError(str(error), attribute) from None
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Accept `objectstore+<url>`, whose query becomes the options."""
+        parsed = ServiceUrl.parse(url)
+        if not parsed.scheme:
+            raise ValueError("the scheme of the store is missing; write `objectstore+file:` and a path")
+        check_url(parsed.inner)
+        return cls(parsed.inner, dict(parsed.query))
+
+    def build(self, name: str, context: BuildContext) -> BlobService:
+        """Return the service. A folder is made when the first object is written, not before."""
+        from castore_objectstore.service import ObjectStoreBlobService  # noqa: PLC0415 - once it is named
+
+        secrets = [*secrets_in(self.object_store_options), *secrets_in(self.object_store_url)]
+        store = open_store(
+            self.object_store_url,
+            self.object_store_options,
+            base=context.base,
+            instance=name,
+            secrets=secrets,
+        )
+        return ObjectStoreBlobService(
+            store,
+            chunker=self.chunker,
+            avg_chunk_size=self.avg_chunk_size,
+            compression_level=self.compression_level,
+            workers=context.workers,
+        )
