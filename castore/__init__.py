@@ -10,37 +10,41 @@ Declare a stack of stores in TOML; get one object to read and write blobs throug
 
 from __future__ import annotations
 
-from castore.blobservice import BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.chunked_reader import ChunkedReader
-from castore.composition.composition import Composition
-from castore.composition.refs import Ref
-from castore.composition.registry import Registry
-from castore.digest import B3Digest
-from castore.errors import (
-    BadFrameError,
-    BadIndexError,
-    BlobNotFoundError,
-    BuildError,
-    CastoreError,
-    ClosedError,
-    CompositionError,
-    CorruptBlobError,
-    CorruptChunkError,
-    CycleError,
-    DuplicatePluginError,
-    InvalidDigestError,
-    InvalidSeekError,
-    MissingChunkError,
-    MissingDriverError,
-    OversizedFrameError,
-    PluginError,
-    SourceError,
-    UnavailableError,
-    UnsupportedError,
-    WriterClosedError,
-)
-from castore.hookspecs import hookimpl
-from castore.opening import from_url, open  # noqa: A004 - `castore.open` reads as it should
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from castore.blobservice import BlobReader, BlobService, BlobWriter, ChunkMeta
+    from castore.chunked_reader import ChunkedReader
+    from castore.composition.composition import Composition
+    from castore.composition.refs import Ref
+    from castore.composition.registry import Registry
+    from castore.digest import B3Digest
+    from castore.errors import (
+        BadFrameError,
+        BadIndexError,
+        BlobNotFoundError,
+        BuildError,
+        CastoreError,
+        ClosedError,
+        CompositionError,
+        CorruptBlobError,
+        CorruptChunkError,
+        CycleError,
+        DuplicatePluginError,
+        InvalidDigestError,
+        InvalidSeekError,
+        MissingChunkError,
+        MissingDriverError,
+        OversizedFrameError,
+        PluginError,
+        SourceError,
+        UnavailableError,
+        UnsupportedError,
+        WriterClosedError,
+    )
+    from castore.hookspecs import hookimpl
+    from castore.opening import from_url, open  # noqa: A004 - `castore.open` reads as it should
 
 __all__ = [
     "B3Digest",
@@ -77,3 +81,31 @@ __all__ = [
     "hookimpl",
     "open",
 ]
+
+# What is imported when it is first used, so that `import castore` costs little; the errors are in one place.
+_HOMES: Final = {
+    "B3Digest": "castore.digest",
+    "BlobReader": "castore.blobservice",
+    "BlobService": "castore.blobservice",
+    "BlobWriter": "castore.blobservice",
+    "ChunkMeta": "castore.blobservice",
+    "ChunkedReader": "castore.chunked_reader",
+    "Composition": "castore.composition.composition",
+    "Ref": "castore.composition.refs",
+    "Registry": "castore.composition.registry",
+    "from_url": "castore.opening",
+    "hookimpl": "castore.hookspecs",
+    "open": "castore.opening",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module `castore` has no attribute `{name}`")
+    value = getattr(import_module(_HOMES.get(name, "castore.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
