@@ -41,8 +41,8 @@ _BETWEEN_ITEMS: Final = re.compile(r"[ \t\r\n,]+|\#[^\n]*")
 
 _CLOSERS: Final = {"[": "]", "{": "}"}
 
-# Beyond what tomli accepts of nested values, and as long as its longest key. Without a limit the paths
-# of a million opening brackets would fill the memory.
+# Deeper than tomli nests values, and as long as its longest key. Without a limit the paths below a
+# million opening brackets would fill the memory.
 _DEEPEST: Final = 1000
 
 
@@ -118,7 +118,7 @@ class _Scanner:
     """A position in a text, and the places found before it.
 
     Each step either moves the position on or raises `_LostError`, so the scan ends. Values are followed
-    with a list of what is open, not by recursion, so their depth is no matter of the caller's stack.
+    with a list of what is open, not by recursion, so no depth overflows the stack.
     """
 
     def __init__(self, text: str) -> None:
@@ -261,10 +261,10 @@ def _below(path: Path, step: str | int) -> Path:
 def _unquote(part: str) -> str:
     if part[0] not in "\"'":
         return part
-    if part[0] == "'" or "\\" not in part:
+    if "\\" not in part:
         return part[1:-1]
     try:
-        # tomli knows the escapes; a key part in quotes is also a value.
+        # tomli knows the escapes, and a key part in quotes is a value as well.
         return str(tomli.loads(f"key = {part}")["key"])
     except ValueError:
         raise _LostError from None

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from castore.drawing import Edge, Node, Picture
+from castore.drawing.layout import Box, Layout, Size, laid_out
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> Picture:
+    """Graphs without cycles: with shared, unreachable and anonymous instances, and parallel edges."""
+    count = draw(st.integers(min_value=1, max_value=12))
+    ids = [f"n{number}" for number in range(count)]
+    pairs = [*combinations(ids, 2)]
+    chosen = draw(st.lists(st.sampled_from(pairs), max_size=24)) if pairs else []
+    roots = draw(st.lists(st.sampled_from(ids), unique=True, max_size=3))
+    reached = set(roots)
+    for id_ in ids:
+        reached |= {target for source, target in chosen if source == id_ and id_ in reached}
+    return Picture(
+        title="",
+        nodes=tuple(Node(id_, "", "blob service", "cache") for id_ in draw(st.permutations(ids))),
+        edges=tuple(Edge(source, target, "field") for source, target in chosen),
+        roots=tuple(roots),
+        unreachable=frozenset(ids) - reached,
+    )
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[Picture, Layout]:
+    picture = draw(pictures())
+    width, height = st.integers(min_value=20, max_value=300), st.integers(min_value=30, max_value=120)
+    sizes = {node.id: Size(draw(width), draw(height)) for node in picture.nodes}
+    labels = [draw(st.integers(min_value=0, max_value=150)) for _ in picture.edges]
+    return picture, laid_out(picture, sizes, labels)
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one.x < other.right and other.x < one.right and one.y < other.bottom and other.y < one.bottom
+
+
+@given(layouts())
+def test_no_two_cards_overlap(drawn: tuple[Picture, Layout]) -> None:
+    _, layout = drawn
+    assert not any(overlap(*pair) for pair in combinations(layout.cards.values(), 2))
+
+
+@given(layouts())
+def test_no_label_overlaps_a_card_or_another_label(drawn: tuple[Picture, Layout]) -> None:
+    _, layout = drawn
+    assert not any(overlap(*pair) for pair in combinations(layout.labels, 2))
+    assert not any(overlap(label, card) for label in layout.labels for card in layout.cards.values())
+
+
+@given(layouts())
+def test_no_line_crosses_a_card_or_the_label_of_another(drawn: tuple[Picture, Layout]) -> None:
+    _, layout = drawn
+    for number, route in enumerate(layout.routes):
+        others = [label for other, label in enumerate(layout.labels) if other != number]
+        lines = [Box(level.start, level.y, level.end - level.start, 0.1) for level in route]
+        assert not any(overlap(line, box) for line in lines for box in [*layout.cards.values(), *others])
+
+
+@given(layouts())
+def test_curves_stay_between_the_columns(drawn: tuple[Picture, Layout]) -> None:
+    _, layout = drawn
+    for route in layout.routes:
+        for level, following in pairwise(route):
+            curve = (level.end, following.start)
+            assert curve[0] < curve[1]
+            for box in (*layout.cards.values(), *layout.labels):
+                assert box.right <= curve[0] or box.x >= curve[1]
+
+
+@given(layouts())
+def test_each_edge_runs_from_its_source_to_its_target(drawn: tuple[Picture, Layout]) -> None:
+    picture, layout = drawn
+    for edge, label, route in zip(picture.edges, layout.labels, layout.routes, strict=True):
+        source, target = layout.cards[edge.source], layout.cards[edge.target]
+        assert route[0].start == source.right
+        assert source.y < route[0].y < source.bottom
+        assert route[-1].end == target.x
+        assert target.y < route[-1].y < target.bottom
+        assert label.y < route[0].y < label.bottom
+
+
+@given(layouts())
+def test_everything_is_inside_and_what_is_not_reached_is_below_the_parting(
+    drawn: tuple[Picture, Layout],
+) -> None:
+    picture, layout = drawn
+    for box in (*layout.cards.values(), *layout.labels):
+        assert box.x >= 0
+        assert box.y >= 0
+        assert box.right <= layout.width
+        assert box.bottom <= layout.height
+    assert all(0 <= level.y <= layout.height for route in layout.routes for level in route)
+    assert (layout.parting is None) == (len(picture.unreachable) in {0, len(picture.nodes)})
+    if layout.parting is not None:
+        for id_, box in layout.cards.items():
+            assert (box.y > layout.parting) == (id_ in picture.unreachable)
+
+
+def test_a_card_grows_with_its_ports() -> None:
+    nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcdef")
+    edges = tuple(Edge("a", id_, "x") for id_ in "bcdef")
+    layout = laid_out(
+        Picture("", nodes, edges, ("a",), frozenset()), dict.fromkeys("abcdef", Size(100, 50)), [40] * 5
+    )
+    assert layout.cards["a"].height > 5 * layout.labels[0].height
+    assert layout.cards["b"].height == 50
+
+
+def test_a_parent_stands_in_the_middle_of_its_children(cache: Picture) -> None:
+    layout = laid_out(cache, {node.id: Size(100, 60) for node in cache.nodes}, [40, 40])
+    middles = [box.y + box.height / 2 for box in layout.cards.values()]
+    assert middles[0] == pytest.approx((middles[1] + middles[2]) / 2, abs=1)
+
+
+def test_a_chain_is_one_level_line() -> None:
+    nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abc")
+    edges = (Edge("a", "b", "x"), Edge("b", "c", "x"))
+    sizes = {"a": Size(100, 50), "b": Size(100, 80), "c": Size(100, 50)}
+    layout = laid_out(Picture("", nodes, edges, ("a",), frozenset()), sizes, [40, 40])
+    assert len({level.y for route in layout.routes for level in route}) == 1
+
+
+def test_a_line_that_is_almost_level_is_made_level() -> None:
+    nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcd")
+    edges = tuple(Edge(pair[0], pair[1], "x") for pair in ("ad", "ac", "bc", "ab"))
+    layout = laid_out(
+        Picture("", nodes, edges, ("a",), frozenset()), dict.fromkeys("abcd", Size(100, 60)), [40] * 4
+    )
+    assert len({level.y for level in layout.routes[1]}) == 1
+
+
+def test_a_parent_far_from_the_middle_has_its_children_beside_it() -> None:
+    nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcdef")
+    edges = tuple(Edge(pair[0], pair[1], "x") for pair in ("ab", "ac", "ad", "de", "df"))
+    layout = laid_out(
+        Picture("", nodes, edges, ("a",), frozenset()), dict.fromkeys("abcdef", Size(100, 60)), [40] * 5
+    )
+    assert layout.cards["d"].y == pytest.approx((layout.cards["e"].y + layout.cards["f"].y) / 2, abs=4)
+
+
+def test_an_entry_points_at_the_card_of_its_root(cache: Picture) -> None:
+    layout = laid_out(cache, {node.id: Size(100, 60) for node in cache.nodes}, [40, 40])
+    root = layout.cards["blobservices.root"]
+    assert layout.entries == {"blobservices.root": (root.x, root.y + 30)}
+    assert root.x > 26
