@@ -60,7 +60,8 @@ def validate(
     for number, (digest, size) in enumerate(entries):
         if len(digest) != DIGEST_SIZE:
             raise BadIndexError(
-                f"the index of blob {blob} gives chunk #{number} a digest of {len(digest)} bytes instead of 32",
+                f"the index of blob {blob} gives chunk #{number} a digest of {len(digest)} bytes"
+                " instead of 32",
                 expected=blob,
                 key=key,
             )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar, cast
 import attrs
 
 from castore.digest import B3Digest
-from castore.errors import BlobNotFoundError, SourceError
+from castore.errors import BlobNotFoundError, CastoreError, SourceError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -159,6 +159,8 @@ class BlobService(ABC):
         called with the number of bytes of each piece read.
         """
         if not isinstance(source, (str, os.PathLike)):
+            if not hasattr(source, "read") and not hasattr(source, "readinto"):
+                raise TypeError(f"a path or a binary file is needed, not {source!r}")
             return self._put_stream(source, getattr(source, "name", "the stream"), progress)
         try:
             file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - a path of any kind
@@ -188,7 +190,7 @@ class BlobService(ABC):
         has_it = isinstance(power, type) and isinstance(self, power)
         return cast("P", self) if has_it else None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to release is common
         """Release what the service holds. Closing again does nothing; using it afterwards is an error."""
 
     def __enter__(self) -> Self:
@@ -205,9 +207,15 @@ def _read_some(file: BinaryIO | io.RawIOBase, buffer: memoryview, name: object) 
             count = file.readinto(buffer)
         else:
             data = file.read(len(buffer))
-            count = len(data)
-            buffer[:count] = data
-    except (OSError, ValueError) as error:
+            if isinstance(data, str):
+                raise TypeError("it is open as text; open it in binary mode")
+            count = None if data is None else len(data)
+            if count:
+                buffer[:count] = data
+    except CastoreError:
+        # The source is a blob of another store, and the error says what is wrong with it.
+        raise
+    except Exception as error:
         raise SourceError(f"cannot read {name!r}: {_reason(error)}") from error
     if count is None:
         raise SourceError(f"cannot read {name!r}: it is in non-blocking mode and has no data yet")

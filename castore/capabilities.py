@@ -74,7 +74,10 @@ class ChunkStore(ChunkSource):
 
     @abstractmethod
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
-        """Keep *data*, whose digest the caller has computed, as a chunk. Replaces what was there."""
+        """Keep *data*, whose digest the caller has computed, as a chunk. Replaces what was there.
+
+        *data* may be a view of a buffer that is used again when this has returned.
+        """
 
     @abstractmethod
     def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:

@@ -37,12 +37,16 @@ class _Segment:
         self.tasks: list[Task[ChunkMeta]] = []
 
     def grow(self, size: int) -> None:
-        if size > len(self.buffer):
-            self.buffer.extend(bytes(size - len(self.buffer)))
+        small, self.buffer = self.buffer, bytearray(size)
+        filled, self.filled = self.filled, 0
+        with memoryview(small) as view:
+            self.take(view[:filled])
 
     def take(self, view: memoryview) -> int:
         count = min(len(view), len(self.buffer) - self.filled)
-        self.buffer[self.filled : self.filled + count] = view[:count]
+        # Through a view: a slice of the bytearray itself would copy the bytes twice.
+        with memoryview(self.buffer) as target:
+            target[self.filled : self.filled + count] = view[:count]
         self.filled += count
         return count
 
@@ -118,6 +122,7 @@ class ChunkedWriter(GuardedWriter):
         self._submit(self._current, final=True)
         for segment in (*self._others, self._current):
             self._collect(segment)
+        self._let_go()
         digest = B3Digest(self._hasher.digest())
         self._store.put_index(digest, self._chunks if len(self._chunks) > 1 else ())
         return digest
@@ -128,6 +133,7 @@ class ChunkedWriter(GuardedWriter):
             digest = B3Digest.of(data)
             if data:
                 _store_if_new(self._store, digest, data)
+        self._let_go()
         self._store.put_index(digest, ())
         return digest
 
@@ -136,7 +142,12 @@ class ChunkedWriter(GuardedWriter):
             for task in segment.tasks:
                 task.drop()
             segment.tasks.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Free the buffers: a writer may be kept long after it has ended."""
         self._others.clear()
+        self._current = _Segment(0)
 
 
 def _storing(store: ChunkStore, data: memoryview) -> Callable[[], ChunkMeta]:

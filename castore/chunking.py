@@ -9,6 +9,7 @@ written with it.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final
@@ -67,7 +68,8 @@ class FastCdc2016(Chunker):
 
     def cut(self, data: memoryview) -> Iterator[int]:
         """Yield the length of each chunk of *data* in order."""
-        from fastcdc import fastcdc  # noqa: PLC0415 - only who writes needs a cutter
+        with contextlib.redirect_stdout(None):  # Without its C extension it says so there.
+            from fastcdc import fastcdc  # noqa: PLC0415 - only who writes needs a cutter
 
         for chunk in fastcdc(data, self.min_size, self.avg_size, self.max_size):
             yield chunk.length

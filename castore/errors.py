@@ -3,7 +3,7 @@
 ::
 
     CastoreError                        castore
-    ├── BlobNotFoundError               blob-not-found       absent: nobody has it (also a KeyError)
+    ├── BlobNotFoundError               blob-not-found       absent (also a KeyError)
     ├── CorruptBlobError                corrupt-blob         present, but not the bytes it should be
     │   ├── CorruptChunkError           corrupt-chunk        a chunk whose bytes have another digest
     │   ├── BadFrameError               bad-frame            a chunk that is no whole zstd frame
@@ -13,9 +13,9 @@
     ├── UnavailableError                unavailable          could not find out: try later, or elsewhere
     ├── UnsupportedError                unsupported          this service cannot do that, ever
     ├── InvalidDigestError              invalid-digest       not the text or bytes of a digest (a ValueError)
-    ├── InvalidSeekError                invalid-seek         a seek outside the blob (an OSError and ValueError)
+    ├── InvalidSeekError                invalid-seek         a seek outside the blob (OSError, ValueError)
     ├── WriterClosedError               writer-closed        used after close or abort (a ValueError)
-    ├── SourceError                     source               the file or stream to be stored failed (an OSError)
+    ├── SourceError                     source               what was to be stored failed (an OSError)
     ├── CompositionError                composition          the config is wrong; see its problems
     │   └── CycleError                  cycle                instances that need each other; see its chain
     ├── BuildError                      build                an instance could not be built; see its chain
@@ -33,6 +33,7 @@ The codes are stable: log them, match on them. All errors pickle.
 from __future__ import annotations
 
 import errno
+import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,6 +47,17 @@ def _rebuild(cls: type[CastoreError], args: tuple[Any, ...], state: dict[str, An
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def _picklable(value: Any) -> Any:
+    """Return *value*, or in place of a backend's error that does not pickle one that says the same."""
+    if not isinstance(value, BaseException) or isinstance(value, CastoreError):
+        return value
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:  # noqa: BLE001 - whatever a stranger's class raises
+        return Exception(describe(value))
+    return value
 
 
 class CastoreError(Exception):
@@ -67,7 +79,8 @@ class CastoreError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default calls the class with `args`, which keyword-only fields do not survive.
-        return _rebuild, (type(self), self.args, self.__dict__)
+        state = {name: _picklable(value) for name, value in self.__dict__.items()}
+        return _rebuild, (type(self), self.args, state)
 
 
 class BlobNotFoundError(CastoreError, KeyError):
@@ -177,9 +190,8 @@ class InvalidSeekError(CastoreError, OSError, ValueError):
 
     code = "invalid-seek"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.errno = errno.EINVAL
+    # On the class, where it survives pickling: that of an object is not in its `__dict__`.
+    errno = errno.EINVAL
 
 
 class WriterClosedError(CastoreError, ValueError):

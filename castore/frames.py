@@ -45,7 +45,7 @@ def compress(data: Buffer, level: int = DEFAULT_LEVEL) -> bytes:
     if compressor is None:
         compressor = ZstdCompressor(level=level, write_content_size=False, write_checksum=False)
         _per_thread.compressors[level] = compressor
-    return compressor.compress(data)
+    return compressor.compress(memoryview(data))
 
 
 def decode_chunk(
@@ -97,7 +97,6 @@ def check_size(digest: B3Digest, found: int, size: int | None, *, key: str | Non
         raise CorruptChunkError(
             f"chunk {digest} has {found} bytes, but its index says {size}",
             expected=digest,
-            found=digest,
             key=key,
         )
 
@@ -152,7 +151,7 @@ def _grown(scratch: bytearray, filled: int, limit: int) -> bytearray:
 def _frame_end(frame: memoryview, start: int) -> int:
     """Return where the frame at *start* ends, told by the sizes of its blocks (RFC 8878, section 3.1)."""
     rest = frame[start:]
-    if len(rest) >= 8 and rest[0] & 0xF0 == 0x50 and rest[1:4] == b"\x2a\x4d\x18":
+    if len(rest) >= 8 and rest[0] & 0xF0 == 0x50 and bytes(rest[1:4]) == b"\x2a\x4d\x18":
         end = start + 8 + int.from_bytes(rest[4:8], "little")
     else:
         # A header that is cut short raises here.

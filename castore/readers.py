@@ -8,7 +8,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from castore.blobservice import BlobReader
-from castore.errors import InvalidSeekError
+from castore.errors import InvalidSeekError, UnavailableError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -163,7 +163,10 @@ class BytesReader(PieceReader):
 
 
 class FileReader(PieceReader):
-    """A reader over another seekable binary file object, which it closes with itself."""
+    """A reader over another seekable binary file object, which it closes with itself.
+
+    What goes wrong with the file raises `UnavailableError` with the file's name.
+    """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -187,11 +190,15 @@ class FileReader(PieceReader):
         return self._held[offset:]
 
     def _read_piece(self, position: int) -> bytes:
-        if self._file.tell() != position:
-            self._file.seek(position)
-        piece = self._file.read(min(_FILE_PIECE, self._size - position))
+        name = str(getattr(self._file, "name", "the file of the blob"))
+        try:
+            if self._file.tell() != position:
+                self._file.seek(position)
+            piece = self._file.read(min(_FILE_PIECE, self._size - position))
+        except OSError as error:
+            raise UnavailableError(name, error) from error
         if not piece:
-            raise EOFError(f"the file ends at {position}, before its size of {self._size}")
+            raise UnavailableError(name, f"it ends at {position}, before its size of {self._size}")
         return piece
 
     def close(self) -> None:

@@ -29,9 +29,15 @@ class Task(Generic[T]):
 
     def result(self) -> T:
         """Return what the call returned, or raise what it raised; run it here if it has not started."""
-        if self._future is None or self._future.cancel():
-            self._future = _run(self._call)
-        return self._future.result()
+        future = self._future
+        if future is None or future.cancel():
+            future = self._future = _run(self._call)
+        try:
+            return future.result()
+        finally:
+            # The traceback of an error refers to this frame: without this they would keep each other,
+            # and the bytes that the call works on.
+            del self, future
 
     def drop(self) -> None:
         """Take the task back if it has not started, else wait for its end; ignore what came of it."""
@@ -48,8 +54,7 @@ def _run(call: Callable[[], T]) -> Future[T]:
     try:
         return done
     finally:
-        # The traceback of an error refers to this frame: without this they would keep each other.
-        del done
+        del done  # as above
 
 
 class Workers:

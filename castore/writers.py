@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, cast
 from blake3 import blake3
 
 from castore.blobservice import BlobWriter
+from castore.buffers import byte_view
 from castore.digest import B3Digest
-from castore.errors import WriterClosedError
+from castore.errors import UnavailableError, WriterClosedError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from typing_extensions import Buffer
 
 _SPOOL_IN_MEMORY: Final = 4 << 20
@@ -61,7 +64,7 @@ class GuardedWriter(BlobWriter):
     def write(self, data: Buffer, /) -> int:
         """Take all of *data*; return its size in bytes."""
         self._require_open("write")
-        view = _as_bytes(memoryview(data))
+        view = byte_view(data)
         if view:
             with _Failing(self):
                 self._take(view)
@@ -84,6 +87,16 @@ class GuardedWriter(BlobWriter):
             self._state = "aborted"
             self._discard()
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Who aborts inside the block has said what is to become of the blob.
+        if self._state != "aborted":
+            super().__exit__(kind, error, trace)
+
     def _fail(self) -> None:
         self._state = "failed"
         self._discard()
@@ -91,14 +104,6 @@ class GuardedWriter(BlobWriter):
     def _require_open(self, action: str) -> None:
         if self._state != "open":
             raise WriterClosedError(f"cannot {action}: this writer {_ENDS[self._state]}")
-
-
-def _as_bytes(view: memoryview) -> memoryview:
-    try:
-        return view.cast("B")
-    except (TypeError, ValueError):
-        # Strided, of a foreign byte order, or empty in two dimensions: only a copy is plain bytes.
-        return memoryview(view.tobytes())
 
 
 class _Failing:
@@ -130,7 +135,10 @@ class SpooledWriter(GuardedWriter):
 
     def _take(self, view: memoryview) -> None:
         self._hasher.update(view)
-        self._spool.write(view)
+        try:
+            self._spool.write(view)
+        except OSError as error:
+            raise UnavailableError("the temporary folder", error) from error
 
     def _finish(self) -> B3Digest:
         digest = B3Digest(self._hasher.digest())
