@@ -77,7 +77,10 @@ class Costs:
         self.write = self.cost(lambda: self.write_all(folder))
         self.open = self.cost(lambda: [(folder / str(n)).read_bytes() for n in range(len(chunks))])
         self.decode = self.cost(
-            lambda: [frames.decode_chunk(p, d, size=len(c)) for p, d, c in zip(self.packed, digests, chunks, strict=True)]
+            lambda: [
+                frames.decode_chunk(p, d, size=len(c))
+                for p, d, c in zip(self.packed, digests, chunks, strict=True)
+            ]
         )
 
     def cost(self, work: Callable[[], object]) -> float:
@@ -138,8 +141,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="MiB of each corpus (default 256)")
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median is shown (default 5)")
     options = parser.parse_args()
-    print(f"castore {options.size} MiB, {options.runs} runs, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
-    print(f"{'corpus':8} {'work':10} {'MB/s':>7} {'limit of one core':>18} {'share of it':>12} {'min..max':>12}")
+    python = sys.version.split()[0]
+    print(f"castore {options.size} MiB, {options.runs} runs, {os.cpu_count()} cores, Python {python}")
+    print(
+        f"{'corpus':8} {'work':10} {'MB/s':>7} {'limit of one core':>18} {'share of it':>12} {'spread':>12}"
+    )
     with tempfile.TemporaryDirectory(dir=".") as name:
         scratch = Path(name)
         for corpus, make in (("text", text_corpus), ("random", random_corpus)):
@@ -157,7 +163,8 @@ def main() -> None:
             for work, speeds in results.items():
                 median, limit = statistics.median(speeds), limits[work]
                 spread = f"{min(speeds) / limit:.2f}..{max(speeds) / limit:.2f}"
-                print(f"{corpus:8} {work:10} {median / 1e6:7.0f} {limit / 1e6:18.0f} {median / limit:12.2f} {spread:>12}")
+                print(f"{corpus:8} {work:10} {median / 1e6:7.0f} {limit / 1e6:18.0f}", end=" ")
+                print(f"{median / limit:12.2f} {spread:>12}")
     print(f"peak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
 
 

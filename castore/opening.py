@@ -9,10 +9,12 @@ from typing import Final
 from urllib.parse import quote
 
 from castore.blobservice import BlobService
-from castore.composition.composition import Composition, Source
+from castore.composition.building import close_all
+from castore.composition.composition import Composition
 from castore.composition.registry import Registry
-from castore.composition.urls import masked
+from castore.composition.source import Source
 from castore.errors import CompositionError
+from castore.workers import Workers
 
 VARIABLE: Final = "CASTORE_COMPOSITION"
 """The environment variable that names the composition to use."""
@@ -39,7 +41,7 @@ def open(  # noqa: A001 - used as `castore.open`
             if error.problems:
                 raise
             raise CompositionError(f"{error.message} (named by ${VARIABLE})") from None
-    if Path(FILE).exists():
+    if os.path.lexists(FILE):  # A link that leads nowhere is a mistake, not a reason to use another store.
         return Composition.from_toml(FILE, registry=registry)
     return Composition(default_source(), registry)
 
@@ -51,7 +53,7 @@ def default_source() -> Source:
     folder = Path(platformdirs.user_data_dir("castore", appauthor=False))
     url = "file:" + quote(str(folder / "blobs"))
     mapping = {"blobservices": {"root": {"type": "objectstore", "object_store_url": url}}}
-    return Source("<default>", folder, mapping=mapping)
+    return Source.of_mapping(mapping, folder, "<default>")
 
 
 def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
@@ -60,9 +62,15 @@ def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
     Relative paths start from the current folder. Raises `CompositionError` for a URL that is no good and
     `BuildError` if the service cannot be built.
     """
-    source = Source(f"<{masked(url)}>", Path.cwd(), url=url)
-    composition = Composition(source, registry)
-    service = composition.blobs()
-    # Nobody is left to close the composition; its threads end with the service.
-    weakref.finalize(service, composition.workers.close)
+    composition = Composition(Source.of_url(url), registry)
+    service, others = composition.released()
+    # Nobody is left to close the composition; what the service needs, and its threads, end with it.
+    weakref.finalize(service, _end, others, composition.workers)
     return service
+
+
+def _end(services: list[BlobService], workers: Workers) -> None:
+    try:
+        close_all(services)
+    finally:
+        workers.close()

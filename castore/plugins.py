@@ -11,7 +11,7 @@ import attrs
 import pluggy
 
 from castore import hookspecs
-from castore.errors import DuplicatePluginError
+from castore.errors import DuplicatePluginError, PluginError, describe
 
 
 @attrs.frozen
@@ -30,19 +30,14 @@ class Plugin:
 
     def load(self) -> ModuleType:
         """Import the module; raises whatever the import raises."""
-        module = self.entry_point.load()
-        if not hasattr(module, "castore_register"):
-            raise AttributeError(
-                f"{self.entry_point.value} has no function `castore_register` marked with `castore.hookimpl`"
-            )
-        return module  # type: ignore[no-any-return]
+        return self.entry_point.load()  # type: ignore[no-any-return]
 
 
 def discover(found: Iterable[EntryPoint] | None = None) -> list[Plugin]:
     """List the installed plugins by name, without importing any.
 
-    Raises `DuplicatePluginError` if two distributions have a plugin of the same name: which one would be
-    used is not for the order of `sys.path` to say.
+    Raises `DuplicatePluginError` if there are two plugins of the same name: which one would be used is not
+    for the order of `sys.path` to say.
     """
     by_name: defaultdict[str, dict[tuple[str, str], Plugin]] = defaultdict(dict)
     for entry_point in entry_points(group=hookspecs.PROJECT) if found is None else found:
@@ -51,24 +46,56 @@ def discover(found: Iterable[EntryPoint] | None = None) -> list[Plugin]:
         by_name[plugin.name].setdefault((plugin.distribution, entry_point.value), plugin)
     for name, plugins in by_name.items():
         if len(plugins) > 1:
-            owners = " and ".join(sorted(plugin.distribution for plugin in plugins.values()))
+            owners = [plugin.distribution for plugin in plugins.values()]
             raise DuplicatePluginError(
-                f"two plugins are named `{name}`: {owners}; uninstall one of them",
+                f"two plugins are named `{name}`: {_both(owners)}",
                 plugin=name,
-                distribution=owners,
+                distribution=" and ".join(sorted(set(owners))),
             )
     return [next(iter(by_name[name].values())) for name in sorted(by_name)]
 
 
+def _both(owners: list[str]) -> str:
+    if len(set(owners)) == 1:
+        return f"{owners[0]} has both; it has to rename one of them"
+    return f"one of {' and one of '.join(sorted(owners))}; uninstall one of the two"
+
+
 def call_register(plugin: Plugin, module: ModuleType, registry: object) -> None:
-    """Let one plugin register its types; raises whatever its hook raises."""
+    """Let one plugin register its types.
+
+    Raises whatever its hook raises, and `PluginError` if it has none.
+    """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module, name=plugin.name)
+    # A hook of another name, perhaps misspelt.
+    manager.check_pending()
+    if not manager.hook.castore_register.get_hookimpls():
+        missing = (
+            "is not marked with" if hasattr(module, "castore_register") else "is missing: define it with"
+        )
+        raise PluginError(
+            f"in `{plugin.entry_point.value}` the function `castore_register` {missing} `@castore.hookimpl`",
+            plugin=plugin.name,
+            distribution=plugin.distribution,
+        )
     manager.hook.castore_register(registry=registry)
 
 
+def why(error: BaseException) -> str:
+    """Return why a plugin cannot be used, by the error it raised."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the module `{error.name}` is not installed"
+    if isinstance(error, SystemExit):
+        return "it ends the program while it is imported"
+    return describe(error)
+
+
 def _distribution(entry_point: EntryPoint) -> str:
-    if entry_point.dist is None:
-        return "an unknown distribution"
-    return f"{entry_point.dist.name} {entry_point.dist.version}"
+    try:
+        if entry_point.dist is not None:
+            return f"{entry_point.dist.name} {entry_point.dist.version}"
+    except Exception:  # noqa: BLE001 - whatever is wrong with its metadata, the plugin may do
+        pass
+    return "an unknown distribution"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from castore.composition.building import BuildContext
 from castore.composition.composition import Composition
+from castore.composition.problems import InvalidValueError, Problem
 from castore.composition.refs import Ref
 from castore.composition.registry import Registry
+from castore.composition.secret import Secret, keep_secret, scrub, secrets_in
 from castore.composition.structure import formerly
 from castore.composition.urls import ServiceUrl
-from castore.composition.values import Between, ByteSize, Duration, Secret, scrub, secrets_in
+from castore.composition.values import Between, ByteSize, Duration
 
 __all__ = [
     "Between",
@@ -16,11 +18,14 @@ __all__ = [
     "ByteSize",
     "Composition",
     "Duration",
+    "InvalidValueError",
+    "Problem",
     "Ref",
     "Registry",
     "Secret",
     "ServiceUrl",
     "formerly",
+    "keep_secret",
     "scrub",
     "secrets_in",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,8 +11,8 @@ import attrs
 
 from castore.composition.graph import Graph, Instance
 from castore.composition.refs import Ref
-from castore.composition.values import scrub
-from castore.errors import BuildError, CastoreError, ClosedError, PluginError
+from castore.composition.secret import scrub
+from castore.errors import BuildError, CastoreError, ClosedError, PluginError, UnavailableError, describe
 
 if TYPE_CHECKING:
     from castore.workers import Workers
@@ -30,21 +30,22 @@ class BuildContext:
     """The pool of threads that the services of the composition share."""
     _builder: Builder
     _instance: Instance
-    _chain: tuple[str, ...]
 
     def resolve(self, ref: Ref[T]) -> T:
-        """Return the service that a field of this config refers to, built if need be.
+        """Return the service that a field of this config refers to.
 
         Only references that the config holds can be resolved: so the graph was known, and free of
-        cycles, before anything was built.
+        cycles, before anything was built. Raises `BuildError` if the service could not be built.
         """
         for edge in self._instance.edges:
             if edge.ref is ref or edge.ref == ref:
-                service: T = self._builder.build(self._builder.graph.instances[edge.target], self._chain)
+                service: T = self._builder.service(edge.target)
                 return service
+        entry = self._instance.type
         raise PluginError(
-            f"the type `{self._instance.type.tag}` resolves {ref!r}, which no field of its config holds",
-            plugin=self._instance.type.plugin.name if self._instance.type.plugin else None,
+            f"the type `{entry.tag}` resolves {ref!r}, which no field of its config holds",
+            plugin=entry.plugin.name if entry.plugin else None,
+            distribution=entry.plugin.distribution if entry.plugin else None,
         )
 
 
@@ -61,46 +62,77 @@ class Builder:
         self._built: list[Any] = []
         self._closed = False
 
-    def build(self, instance: Instance, chain: tuple[str, ...] = ()) -> Any:
-        """Return the service of *instance*. *chain* has the names of those that wait for it.
+    def build(self, instance: Instance) -> Any:
+        """Return the service of *instance*.
 
-        Raises `BuildError`, the same one again on each later call, or `ClosedError`.
+        Raises `BuildError`, with the same cause each time, or `ClosedError`.
+
+        What it needs is built before it, from the far ends on. A service that it refers to and does not
+        resolve is built as well; one that cannot be built is its own concern.
         """
+        for needed in self.graph.in_order(instance):
+            self._fill(needed)
+        return self.service(instance.id)
+
+    def service(self, key: str) -> Any:
+        """Return the service of an instance that was built, by its id; raises what `build` raises."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the composition is closed")
+            slot = self._slots[key]
+        if slot.failure is not None:
+            chain, cause = slot.failure
+            # A new error each time: its traceback is of this call, that of the cause is of the first.
+            raise BuildError(chain, cause) from cause
+        return slot.service
+
+    def _fill(self, instance: Instance) -> None:
+        """Build an instance that has not been built, or has not been found impossible to build."""
         with self._lock:
             if self._closed:
                 raise ClosedError("the composition is closed")
             slot = self._slots.setdefault(instance.id, _Slot())
-        # The graph has no cycles and only its edges are followed, so these locks cannot deadlock.
+        # All that the instance needs is there, so whoever holds this lock waits for no other.
         with slot.lock:
-            if slot.failure is None and slot.service is None:
-                self._fill(slot, instance)
-            if slot.failure is not None:
-                below, cause = slot.failure
-                raise BuildError((*chain, *below), cause)
-            return slot.service
+            if not slot.filled:
+                self._build(slot, instance)
 
-    def _fill(self, slot: _Slot, instance: Instance) -> None:
-        context = BuildContext(self._base, self._workers, self, instance, (instance.name,))
+    def _build(self, slot: _Slot, instance: Instance) -> None:
+        context = BuildContext(self._base, self._workers, self, instance)
         try:
             service = instance.config.build(instance.name, context)
             if not isinstance(service, instance.kind.contract):
                 raise PluginError(
                     f"the type `{instance.type.tag}` built {service!r}, which is no {instance.kind.label}"
                 )
-        except BuildError as error:
-            slot.failure = (tuple(error.chain), error.cause)
-        except Exception as error:  # noqa: BLE001 - remembered and raised as a BuildError
-            slot.failure = ((instance.name,), self._scrubbed(error))
+        except Exception as error:
+            if self._closed and isinstance(error, ClosedError):
+                raise
+            if isinstance(error, BuildError):
+                slot.failure = ((instance.name, *error.chain), error.cause)
+            else:
+                slot.failure = ((instance.name,), without_secrets(error, self._secrets))
         else:
+            self._keep(service)
             slot.service = service
-            with self._lock:
-                self._built.append(service)
+        slot.filled = True
 
-    def _scrubbed(self, error: Exception) -> Exception:
-        """Return *error* without secrets: as it is if it has none, else only its words."""
-        text = str(error)
-        clean = scrub(text, self._secrets)
-        return error if clean == text else CastoreError(f"{type(error).__name__}: {clean}")
+    def _keep(self, service: Any) -> None:
+        with self._lock:
+            if not self._closed:
+                # A type may hand on what another built; it is closed once, after all that use it.
+                if not any(service is other for other in self._built):
+                    self._built.append(service)
+                return
+        # The composition was closed in the meantime, and will not come back for it.
+        service.close()
+        raise ClosedError("the composition was closed while it was building")
+
+    def release(self, service: Any) -> list[Any]:
+        """Forget what was built, as the caller will close *service*; return the others in order to close."""
+        with self._lock:
+            built, self._built = self._built, []
+        return [other for other in reversed(built) if other is not service]
 
     def close(self) -> None:
         """Close what was built, dependants before what they depend on, even if some fail.
@@ -112,27 +144,60 @@ class Builder:
                 return
             self._closed = True
             built, self._built = self._built, []
-        errors: list[Exception] = []
-        # An instance is listed when it is complete, so after all that it needs.
-        for service in reversed(built):
-            try:
-                service.close()
-            except Exception as error:  # noqa: BLE001 - the others must still be closed
-                errors.append(error)
-        self._workers.close()
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise ExceptionGroup("services failed to close", errors)
+        try:
+            # An instance is listed when it is complete, so after all that it needs.
+            close_all(reversed(built))
+        finally:
+            self._workers.close()
+
+
+def close_all(services: Iterable[Any]) -> None:
+    """Close *services* in order, even if some fail; raise a single error as it is, several as a group."""
+    errors: list[Exception] = []
+    for service in services:
+        try:
+            service.close()
+        except Exception as error:  # noqa: BLE001 - the others must still be closed
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup("services failed to close", errors)
+
+
+def without_secrets(error: Exception, secrets: Sequence[str]) -> Exception:
+    """Return *error* as it is if it shows no secret, else an error with its words without them."""
+    # Also of those that led to it: a traceback shows them all.
+    shown = [text for link in _links(error) for text in (str(link), repr(link))]
+    if all(scrub(text, secrets) == text for text in shown):
+        return error
+    if isinstance(error, UnavailableError):
+        return UnavailableError(error.instance, scrub(describe(error.cause), secrets))
+    if isinstance(error, OSError) and error.errno is not None:
+        name = None if error.filename is None else scrub(str(error.filename), secrets)
+        return OSError(error.errno, scrub(str(error.strerror), secrets), name)
+    return CastoreError(scrub(describe(error), secrets))
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            cause = getattr(link, "cause", None)
+            waiting += [link.__cause__, link.__context__, cause if isinstance(cause, BaseException) else None]
 
 
 class _Slot:
     """The place of one instance: empty, built, or failed."""
 
-    __slots__ = ("failure", "lock", "service")
+    __slots__ = ("failure", "filled", "lock", "service")
 
     def __init__(self) -> None:
-        # Never taken twice by one thread: the graph has no cycles.
         self.lock = threading.Lock()
+        self.filled = False
         self.service: Any = None
         self.failure: tuple[tuple[str, ...], BaseException] | None = None

@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import attrs
-
 from castore.blobservice import BlobService
 from castore.composition.building import Builder
-from castore.composition.document import Document, parse
 from castore.composition.graph import Graph, Instance
-from castore.composition.loading import Loaded, load, load_url
-from castore.composition.problems import Problem, did_you_mean, listing, located, render
+from castore.composition.problems import did_you_mean, escaped, listing
 from castore.composition.registry import Registry
+from castore.composition.source import Source
 from castore.directoryservice import DirectoryService
-from castore.errors import CompositionError, CycleError
+from castore.errors import CompositionError
 from castore.workers import Workers
 
 if TYPE_CHECKING:
@@ -25,26 +22,6 @@ if TYPE_CHECKING:
     from castore.drawing import Picture
 
 S = TypeVar("S")
-
-
-@attrs.frozen(repr=False)
-class Source:
-    """Where a composition comes from: all that is needed to read it again, and no secrets."""
-
-    name: str
-    """What errors call it: a file name, or `<mapping>`."""
-    base: Path
-    text: str | None = None
-    mapping: Mapping[str, Any] | None = None
-    url: str | None = None
-    """A single blob service, which becomes `root`."""
-
-    def load(self, registry: Registry) -> Loaded:
-        """Read and check it."""
-        if self.url is not None:
-            return load_url(self.url, registry, self.base)
-        document = Document(self.mapping or {}) if self.text is None else parse(self.text)
-        return load(document, registry, self.base)
 
 
 class Composition:
@@ -58,14 +35,13 @@ class Composition:
     def __init__(self, source: Source, registry: Registry | None = None) -> None:
         self._source = source
         self._registry = registry
-        loaded = source.load(registry or Registry.default())
-        if loaded.problems:
-            raise _error(loaded, source)
+        known = registry or Registry.default()
+        loaded = source.load(known)
         self.graph: Graph = loaded.graph
         self.workers = Workers()
         """The pool of threads that all services of the composition share."""
         self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets)
-        self._kind = (registry or Registry()).kind
+        self._kind = known.kind
 
     @classmethod
     def from_toml(cls, path: str | Path, *, registry: Registry | None = None) -> Self:
@@ -73,16 +49,14 @@ class Composition:
 
         Raises `CompositionError` with all problems of the file.
         """
-        path = Path(path)
-        text = _read(path)
-        return cls(Source(str(path), path.parent.absolute(), text), registry)
+        return cls(Source.of_file(Path(path)), registry)
 
     @classmethod
     def from_mapping(
         cls, mapping: Mapping[str, Any], *, base: str | Path = ".", registry: Registry | None = None
     ) -> Self:
         """Take a composition as the tables that a file would have; relative paths in it start from *base*."""
-        return cls(Source("<mapping>", Path(base).absolute(), mapping=mapping), registry)
+        return cls(Source.of_mapping(mapping, Path(base)), registry)
 
     @property
     def name(self) -> str:
@@ -107,7 +81,7 @@ class Composition:
         if instance is None:
             names = [entry.name for entry in self.graph.named(known)]
             hint = did_you_mean(name, names) or f"the names are {listing(names)}"
-            raise CompositionError(f"{self.name}: no {known.label} is named `{name}`; {hint}")
+            raise CompositionError(f"{self.name}: no {known.label} is named `{escaped(name)}`; {hint}")
         return instance
 
     def blobs(self, name: str = "root") -> BlobService:
@@ -117,6 +91,14 @@ class Composition:
     def directories(self, name: str = "root") -> DirectoryService:
         """Return a directory service; as `build(DirectoryService, name)`."""
         return self.build(DirectoryService, name)
+
+    def released(self) -> tuple[BlobService, list[Any]]:
+        """Build `root` for a caller who keeps it without the composition.
+
+        Returns the service, which the caller closes, and what it needs, in the order to close it after that.
+        """
+        service = self.blobs()
+        return service, self._builder.release(service)
 
     def picture(self) -> Picture:
         """Return the graph as something to draw, in one of `castore.drawing.FORMATS`; it has no secrets."""
@@ -144,25 +126,3 @@ class Composition:
 
     def __repr__(self) -> str:
         return f"<Composition {self.name}: {', '.join(self.graph.instances)}>"
-
-
-def _error(loaded: Loaded, source: Source) -> CompositionError:
-    problems: list[Problem] = list(loaded.problems)
-    if source.text is not None:
-        problems = located(problems, source.text)
-    message = render(problems, source.name, source.text)
-    if all(problem.code == "cycle" for problem in problems):
-        return CycleError(message, problems[0].chain, problems)
-    return CompositionError(message, problems)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
-        raise CompositionError(f"cannot read the composition {str(path)!r}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise CompositionError(
-            f"{path}:{line}: the file is not UTF-8: byte {error.object[error.start]:#04x}"
-        ) from None

@@ -1,94 +1,47 @@
-"""Reading TOML with every syntax error found, not only the first."""
+"""A composition as a document: what tomli makes of a text, or what can be made of it around its errors."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import tomli
 
-from castore.composition.problems import Problem
-
-_MOST_ERRORS: Final = 20
-_HINTS: Final = {
-    "invalid value": 'strings need quotes: `key = "value"`',
-    "expected '=' after a key in a key/value pair": 'write `key = "value"`, or `[table.name]` for a table',
-    "invalid statement": 'write `key = "value"`, or `[table.name]` for a table',
-}
+if TYPE_CHECKING:
+    from castore.composition.problems import Problem
+    from castore.composition.spans import Path
 
 
 @attrs.frozen
 class Document:
-    """A parsed file. Where it has syntax errors, what could be read around them."""
+    """A parsed file. Where it has errors, what could be read around them."""
 
     tables: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()
+    text: str | None = attrs.field(default=None, repr=False)
+    """What could be read, each character where it was in the file; `None` if there is no file."""
+    damaged: frozenset[Path] = frozenset()
+    """The tables that have lines which could not be read."""
+    lost: bool = False
+    """Whether there are tables which could not be read, so that nobody knows what they were."""
 
-    @property
-    def whole(self) -> bool:
-        """Whether everything could be read."""
-        return not self.problems
+    def may_lack(self, table: Path) -> bool:
+        """Tell whether what seems to be missing in *table* may stand in what could not be read."""
+        damaged = any(table[:length] in self.damaged for length in range(len(table) + 1))
+        return damaged or (self.lost and len(table) == 1)
 
 
-def parse(text: str) -> Document:
-    """Parse *text*.
+def parse(text: str, problems: tuple[Problem, ...] = ()) -> Document:
+    """Parse *text*, finding all of its errors.
 
-    A line with an error is left out and the rest is read again, up to 20 times, so that other problems
-    can be shown with it. A header with an error takes its whole table along, whose keys would otherwise
-    seem to belong to the table before.
+    *problems*: those that it is known to have, in lines which are then left out.
     """
-    lines = [line + "\n" for line in text.split("\n")]
-    problems: list[Problem] = []
-    while True:
+    if not problems:
         try:
-            return Document(tomli.loads("".join(lines)), tuple(problems))
-        except tomli.TOMLDecodeError as error:
-            problems.append(_problem(error, lines))
-            if len(problems) == _MOST_ERRORS or not _leave_out(lines, error.lineno - 1):
-                return Document({}, tuple(problems))
-        except RecursionError:
-            problem = Problem("syntax", (), "arrays or inline tables are nested too deeply", line=1, column=1)
-            return Document({}, (*problems, problem))
+            return Document(tomli.loads(text), text=text)
+        except (ValueError, RecursionError):
+            pass
+    from castore.composition.recovery import recover  # noqa: PLC0415 - only mistakes need it
 
-
-def _problem(error: tomli.TOMLDecodeError, lines: list[str]) -> Problem:
-    line, column = error.lineno, error.colno
-    if line > 1 and not "".join(lines[line - 1 :]).strip():
-        # The parser met the end of the file: show the end of the last line that has anything.
-        line = max((number for number, text in enumerate(lines, 1) if text.strip()), default=1)
-        column = len(lines[line - 1].rstrip()) + 1
-    message, hint = _reworded(error.msg)
-    return Problem("syntax", (), message, hint, line=line, column=column)
-
-
-def _reworded(message: str) -> tuple[str, str | None]:
-    """Return a message of tomli in plain words, and what to do."""
-    twice = re.fullmatch(
-        r"Cannot (?:declare|mutate immutable namespace|overwrite) ?\((.*?),?\)(?: twice)?", message
-    )
-    if twice:
-        name = ".".join(re.findall(r"'([^']*)'", twice[1]))
-        return f"`{name}` is declared twice", "a table may be declared only once: rename one, or join the two"
-    if message == "Cannot overwrite a value":
-        return "this key stands in its table twice", "remove one of the two"
-    if message == r"Illegal character '\n'":
-        return "the string does not end on its line", "close it with the quote that it began with"
-    message = message[:1].lower() + message[1:]
-    return message, _HINTS.get(message)
-
-
-def _leave_out(lines: list[str], at: int) -> bool:
-    """Blank the line with the error, or the table if it is a header; False if that is no help."""
-    at = min(at, len(lines) - 1)
-    if at < 0 or not lines[at].strip():
-        return False
-    header = lines[at].lstrip().startswith("[")
-    lines[at] = "\n"
-    if header:
-        for number in range(at + 1, len(lines)):
-            if lines[number].lstrip().startswith("["):
-                break
-            lines[number] = "\n"
-    return True
+    return recover(text, problems)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from castore.composition.problems import dotted
 from castore.composition.refs import Ref
 from castore.composition.registry import Kind, RegisteredType
-from castore.composition.spans import Path
+
+if TYPE_CHECKING:
+    from castore.composition.spans import Path
+
+_MOST_CYCLES: Final = 20
 
 
 @attrs.frozen(eq=False)
@@ -70,8 +74,30 @@ class Graph:
                     seen.add(edge.target)
                     waiting.append(self.instances[edge.target])
 
+    def in_order(self, start: Instance) -> Iterator[Instance]:
+        """Yield *start* and all that it needs, each once and after all that it needs itself.
+
+        The graph must have no cycles.
+        """
+        seen = {start.id}
+        # Kept by hand, for a chain of references may be longer than Python's stack.
+        work = [(start, iter(start.edges))]
+        while work:
+            instance, edges = work[-1]
+            edge = next(edges, None)
+            if edge is None:
+                work.pop()
+                yield instance
+            elif edge.target not in seen:
+                seen.add(edge.target)
+                target = self.instances[edge.target]
+                work.append((target, iter(target.edges)))
+
     def cycles(self) -> list[list[Instance]]:
-        """List the cycles: each as the instances on it, from the one met first on."""
+        """List cycles, each as the instances on it, from the one met first on.
+
+        Without the references that close them there is none left; of very many only some are listed.
+        """
         return _Cycles(self).find()
 
 
@@ -86,17 +112,17 @@ class _Cycles:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._done: set[str] = set()
-        self._found: list[list[Instance]] = []
+        self._found: dict[frozenset[str], list[Instance]] = {}
 
     def find(self) -> list[list[Instance]]:
         instances = self._graph.instances
         # From `root` first: that is how a reader follows the references.
         for start in sorted(instances.values(), key=lambda entry: entry.name != "root"):
             self._walk(start)
-        return self._found
+        return list(self._found.values())
 
     def _walk(self, start: Instance) -> None:
-        # Kept by hand, for a chain of references may be longer than Python's stack.
+        # Kept by hand, as in `in_order`.
         path: list[Instance] = []
         on_path: dict[str, int] = {}
         work: list[tuple[Instance, Iterator[Edge]]] = []
@@ -123,6 +149,5 @@ class _Cycles:
                 enter(self._graph.instances[edge.target])
 
     def _note(self, cycle: Sequence[Instance]) -> None:
-        members = {instance.id for instance in cycle}
-        if not any({instance.id for instance in known} == members for known in self._found):
-            self._found.append(list(cycle))
+        if len(self._found) < _MOST_CYCLES:
+            self._found.setdefault(frozenset(instance.id for instance in cycle), list(cycle))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from castore.composition.spans import Path, Place, Span, lookup, scan
+if TYPE_CHECKING:
+    from castore.composition.spans import Path
 
 
 @attrs.frozen
@@ -18,11 +19,12 @@ class Problem:
         code: A stable word for the sort of problem, such as `unknown-type`.
         path: The keys that lead to it, such as `("blobservices", "root", "near")`.
         message: What is wrong.
-        hint: What to do about it, or `None`.
+        hint: What to do about it, or `None`. It may have several lines.
         at: Whether it is the key or the value that is wrong.
+        part: The part of the value that is wrong, as it is written there; empty if all of it is.
         line: Line in the file, from 1; 0 if it did not come from a file.
         column: Column in the line, from 1; 0 likewise.
-        width: How many characters are meant.
+        width: How many characters are meant; 0 if it is the file as a whole.
         chain: The names of a cycle, each needing the next; empty for other problems.
     """
 
@@ -35,11 +37,76 @@ class Problem:
     column: int = 0
     width: int = 1
     chain: tuple[str, ...] = ()
+    part: str = ""
 
     @property
     def dotted(self) -> str:
         """The path as it would be written in TOML, `blobservices.root.near`."""
         return dotted(self.path)
+
+    def under(self, *keys: str | int) -> Problem:
+        """Return the problem of the value at *keys* for one of the value itself."""
+        return attrs.evolve(self, path=(*keys, *self.path))
+
+
+class InvalidValueError(ValueError):
+    """A value that a config cannot have.
+
+    Config classes may raise it in validators, converters, `__attrs_post_init__` and `from_url`. A plain
+    `ValueError` does as well, but has no hint.
+
+    Attributes:
+        message: What is wrong, such as `a memory service has no address`.
+        hint: What to do, such as ``write `memory:` ``; or `None`.
+        part: The part of the value that is wrong, as it is written there; empty if all of it is.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, part: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+        self.part = part
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class ProblemsError(Exception):
+    """Several things are wrong with a value; the paths of *problems* start from it.
+
+    *partial* has what is right in it, by the keys or numbers under which it stands.
+    """
+
+    def __init__(self, problems: Sequence[Problem], partial: Mapping[Any, Any] | None = None) -> None:
+        super().__init__(problems)
+        self.problems = list(problems)
+        self.partial = partial or {}
+
+
+_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def toml_string(text: str) -> str:
+    """Return *text* as TOML writes it, in double quotes; a `Secret` as it is written in the config."""
+    return f'"{escaped(text)}"'
+
+
+def escaped(text: str) -> str:
+    """Return *text* with quotes, backslashes and what cannot be printed as TOML escapes; no secrets."""
+    return "".join(
+        _ESCAPES.get(c) or (c if c.isprintable() else _code(c)) for c in getattr(text, "shown", text)
+    )
+
+
+def shortened(text: str) -> str:
+    """Return *text* as `escaped` does, and no more than 60 characters of it."""
+    shown = escaped(text)
+    return shown if len(shown) <= 60 else shown[:59] + "…"
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def dotted(path: Path) -> str:
@@ -50,64 +117,37 @@ def dotted(path: Path) -> str:
             text += f"[{part}]"
         else:
             bare = part and all(c.isalnum() or c in "-_" for c in part) and part.isascii()
-            name = part if bare else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            name = part if bare else toml_string(part)
             text += f".{name}" if text else name
     return text
 
 
-def located(problems: Iterable[Problem], text: str) -> list[Problem]:
-    """Return *problems* with their places in *text*, in the order of the file."""
-    places = scan(text)
-    found = [problem if problem.line else _locate(problem, places) for problem in problems]
-    return sorted(found, key=lambda problem: (problem.line, problem.column))
-
-
-def _locate(problem: Problem, places: dict[Path, Place]) -> Problem:
-    place = lookup(places, problem.path)
-    if place is None:
-        return attrs.evolve(problem, line=1, column=1, width=1)
-    span: Span = place.key if problem.at == "key" else place.value
-    return attrs.evolve(problem, line=span.line, column=span.column, width=span.width)
-
-
-def render(problems: Sequence[Problem], source: str, text: str | None) -> str:
-    """Return *problems* as the text of an error: each with its line and a mark under what is meant."""
-    lines = [] if text is None else [line.rstrip("\r") for line in text.split("\n")]
-    blocks = [_render_one(problem, source, lines) for problem in problems]
-    if len(blocks) > 1:
-        blocks.append(f"{len(blocks)} problems in {source}")
-    return "\n".join(blocks)
-
-
-def _render_one(problem: Problem, source: str, lines: Sequence[str]) -> str:
-    place = f"{source}:{problem.line}:{problem.column}" if problem.line else source
-    what = f"{problem.dotted}: {problem.message}" if problem.path else problem.message
-    rows = [f"{place}: {what}"]
-    if 0 < problem.line <= len(lines) and lines[problem.line - 1].strip():
-        line = lines[problem.line - 1]
-        number = str(problem.line)
-        before = line[: problem.column - 1]
-        width = max(1, min(problem.width, len(line) - len(before)))
-        # A tab under a tab keeps the mark in its place.
-        indent = "".join(c if c == "\t" else " " for c in before)
-        rows.append(f"  {number} | {line}")
-        rows.append(f"  {' ' * len(number)} | {indent}{'^' * width}")
-    if problem.hint:
-        rows.append(f"  {problem.hint}")
-    return "\n".join(rows)
-
-
 def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str | None:
     """Return a suggestion of the word among *known* that is nearest to *word*, or `None`."""
-    candidates = list(known)
-    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
-    if not near:
-        folded = {candidate.casefold().replace("-", "_"): candidate for candidate in candidates}
-        exact = folded.get(word.casefold().replace("-", "_"))
-        near = [exact] if exact else []
-    return f"did you mean `{prefix}{near[0]}`?" if near else None
+    near = nearest(word, known)
+    return f"did you mean `{prefix}{escaped(near)}`?" if near is not None else None
+
+
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the word among *known* that was probably meant by *word*, or `None`.
+
+    *cutoff*: how much of the two must be the same, from 0 to 1.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 - only mistakes need it
+
+    folded = {_folded(candidate): candidate for candidate in known}
+    found = get_close_matches(_folded(word), folded, n=1, cutoff=cutoff)
+    if not found and len(word) > 2:
+        # `level` for `compression_level`, unless several words have it.
+        longer = [name for name in folded if _folded(word) in name.split("_")]
+        found = longer if len(longer) == 1 else []
+    return folded[found[0]] if found else None
+
+
+def _folded(word: str) -> str:
+    return word.casefold().replace("-", "_").strip()
 
 
 def listing(words: Iterable[str]) -> str:
     """Return *words* sorted, in backquotes, with commas: for "the types are ..."."""
-    return ", ".join(f"`{word}`" for word in sorted(words)) or "none"
+    return ", ".join(f"`{escaped(word)}`" for word in sorted(words)) or "none"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin
 
 import attrs
 
-from castore.composition.urls import looks_like_url, masked
+from castore.composition.problems import InvalidValueError, escaped
+from castore.composition.secret import Secret, keep_secret
+from castore.composition.urls import looks_like_url, masked, quoted
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ class Ref(Generic[T]):
     @property
     def name(self) -> str | None:
         """The name of an instance, or `None` if this is a URL."""
-        return self.text[1:] if self.text.startswith("&") else None
+        return keep_secret(self.text[1:], self.text) if self.text.startswith("&") else None
 
     @property
     def url(self) -> str | None:
@@ -37,10 +39,18 @@ class Ref(Generic[T]):
         return f"Ref({masked(self.text)!r})"
 
 
+def is_ref(annotation: Any) -> bool:
+    """Tell whether an annotation is `Ref`, of one kind or of any."""
+    return annotation is Ref or get_origin(annotation) is Ref
+
+
 def check_reference(text: str) -> None:
-    """Raise `ValueError`, saying what to write, unless *text* is `&name` or a URL."""
+    """Raise `InvalidValueError`, saying what to write, unless *text* is `&name` or a URL."""
     if text == "&" or not text:
-        raise ValueError("an empty reference: write `&` and the name of an instance, or a URL")
+        raise InvalidValueError("an empty reference", "write `&` and the name of an instance, or a URL")
     if text.startswith("&") or looks_like_url(text):
         return
-    raise ValueError(f"{text!r} is no reference: write `&{text}` for the instance of that name, or a URL")
+    hint = "write `&name` for an instance, or a URL"
+    if not isinstance(text, Secret):
+        hint = f"write `&{escaped(text)}` for the instance of that name"
+    raise InvalidValueError(f"{quoted(text)} is no reference: the `&` is missing", hint)

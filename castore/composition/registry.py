@@ -13,7 +13,7 @@ from castore.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.composition.problems import did_you_mean, listing
 from castore.directoryservice import DirectoryService
 from castore.errors import DuplicatePluginError, PluginError, describe
-from castore.plugins import Plugin, call_register, discover
+from castore.plugins import Plugin, call_register, discover, why
 
 S_co = TypeVar("S_co", covariant=True)
 
@@ -53,7 +53,11 @@ class RegisteredType:
     @property
     def owner(self) -> str:
         """Who registered it, in words."""
-        return self.plugin.label if self.plugin else "the program itself"
+        return _owner(self.plugin)
+
+
+def _owner(plugin: Plugin | None) -> str:
+    return plugin.label if plugin else "the program itself"
 
 
 @attrs.frozen
@@ -67,6 +71,18 @@ class BrokenPlugin:
         return f"{self.plugin.label} does not load: {self.cause}"
 
 
+def _unresolved(registered: RegisteredType) -> str | None:
+    """Return what is wrong with the annotations of a config class, `None` if nothing is."""
+    try:
+        attrs.resolve_types(registered.config)
+    except Exception as error:  # noqa: BLE001 - an annotation is code
+        return (
+            f"the config class of `{registered.tag}`, {registered.config!r}, has an annotation that means"
+            f" nothing at run time: {describe(error)}; import its names outside of `if TYPE_CHECKING`"
+        )
+    return None
+
+
 class Registry:
     """The types that compositions are made of, by kind and tag. An object: there is no global one.
 
@@ -78,6 +94,7 @@ class Registry:
         self._kinds: dict[type, Kind] = {}
         self._types: dict[tuple[type, str], RegisteredType] = {}
         self._chunkers: dict[str, type[Chunker]] = dict(BUNDLED_CHUNKERS)
+        self._owners: dict[str, Plugin | None] = {}
         self._plugin: Plugin | None = None
         self.broken: list[BrokenPlugin] = []
         """Plugins that could not be used; they stop nothing but the configs that need them."""
@@ -105,8 +122,8 @@ class Registry:
                 call_register(plugin, plugin.load(), self)
         except DuplicatePluginError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a plugin does wrong concerns it alone
-            self.broken.append(BrokenPlugin(plugin, describe(error)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what a plugin does wrong concerns it alone
+            self.broken.append(BrokenPlugin(plugin, why(error)))
         else:
             self.plugins.append(plugin)
 
@@ -116,7 +133,7 @@ class Registry:
         self._plugin = plugin
         try:
             yield
-        except Exception:
+        except BaseException:
             # Half a plugin would be found later, far from the reason why it is only half.
             self._kinds, self._types, self._chunkers = kinds, types, chunkers
             raise
@@ -127,7 +144,8 @@ class Registry:
         """Add a kind of service: its contract, its table in a composition, its name in words."""
         for kind in self._kinds.values():
             if kind.contract is contract or kind.table == table:
-                raise DuplicatePluginError(f"the kind with the table `{kind.table}` is registered already")
+                message = f"a kind of service with the table `{kind.table}` is there already"
+                raise DuplicatePluginError(message, **self._blame())
         self._kinds[contract] = Kind(contract, table, label)
 
     def register(self, kind: type, tag: str, config: type, *, formerly: tuple[str, ...] = ()) -> None:
@@ -148,10 +166,8 @@ class Registry:
         other = self._types.get((kind, tag))
         if other is not None:
             raise DuplicatePluginError(
-                f"two types of {other.kind.label} have the tag `{tag}`: one from {other.owner},"
-                f" one from {registered.owner}; uninstall or rename one of them",
-                plugin=self._plugin.name if self._plugin else None,
-                distribution=self._plugin.distribution if self._plugin else None,
+                f"two types of {other.kind.label} have the tag `{tag}`: {self._both(other.plugin)}",
+                **self._blame(),
             )
         self._types[kind, tag] = registered
 
@@ -163,14 +179,34 @@ class Registry:
             wrong = f"the config class of `{registered.tag}`, {registered.config!r}, is not an attrs class"
         elif not callable(getattr(registered.config, "build", None)):
             wrong = f"the config class of `{registered.tag}`, {registered.config!r}, has no method `build`"
+        elif any(field.name == "type" for field in attrs.fields(registered.config)):
+            wrong = f"the config class of `{registered.tag}` has a field `type`, but that key names the type"
+        else:
+            wrong = _unresolved(registered)
         if wrong:
-            raise PluginError(wrong, plugin=self._plugin.name if self._plugin else None)
+            raise PluginError(wrong, **self._blame())
+
+    def _both(self, other: Plugin | None) -> str:
+        """Return who registered the two things of one name, *other* the first, and what to do."""
+        if other == self._plugin:
+            return f"both from {_owner(other)}"
+        return f"one from {_owner(other)}, one from {_owner(self._plugin)}; uninstall one of the two"
+
+    def _blame(self) -> dict[str, str | None]:
+        plugin = self._plugin
+        return {
+            "plugin": plugin.name if plugin else None,
+            "distribution": plugin.distribution if plugin else None,
+        }
 
     def register_chunker(self, tag: str, chunker: type[Chunker]) -> None:
         """Add a way to cut blobs into chunks, for config fields of type `type[Chunker]`."""
         if tag in self._chunkers:
-            raise DuplicatePluginError(f"two chunkers have the tag `{tag}`")
+            raise DuplicatePluginError(
+                f"two chunkers have the tag `{tag}`: {self._both(self._owners.get(tag))}", **self._blame()
+            )
         self._chunkers[tag] = chunker
+        self._owners[tag] = self._plugin
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
@@ -190,7 +226,7 @@ class Registry:
         raise PluginError(f"{contract!r} is no kind of service; the kinds are {listing(self.kinds)}")
 
     def types(self, kind: Kind) -> Mapping[str, RegisteredType]:
-        """The types of a kind by tag."""
+        """Return the types of a kind by tag."""
         return {entry.tag: entry for entry in self._types.values() if entry.kind == kind}
 
     def all_types(self) -> list[RegisteredType]:
@@ -205,15 +241,24 @@ class Registry:
         """Return the type that once had the tag *tag*, if any."""
         return next((entry for entry in self.types(kind).values() if tag in entry.formerly), None)
 
+    def installed(self, kind: Kind) -> str:
+        """Return which types of a kind there are, in words."""
+        known = self.types(kind)
+        if not known:
+            return f"no type of {kind.label} is installed"
+        return f"installed types of {kind.label}: {listing(known)}"
+
     def why_unknown(self, kind: Kind, tag: str) -> str:
-        """Return what to tell someone who asked for a type that is not there."""
+        """Return what to tell someone who asked for a type that is not there, in lines."""
         for broken in self.broken:
             if broken.plugin.name == tag:
                 return str(broken)
-        known = self.types(kind)
-        installed = f"the installed types of {kind.label} are {listing(known)}"
-        suggestion = did_you_mean(tag, known)
-        parts = [suggestion, installed] if suggestion else [installed]
+        suggestion = did_you_mean(tag, self.types(kind))
+        if suggestion:
+            return suggestion
+        others = [entry.kind.label for entry in self._types.values() if entry.tag == tag]
+        lines = [f"`{tag}` is a type of {label}" for label in others] + [self.installed(kind)]
         if self.broken:
-            parts.append("not loaded: " + "; ".join(str(broken) for broken in self.broken))
-        return "; ".join(parts)
+            lines.append("it may be in a plugin that does not load:")
+            lines += [f"  {broken.plugin.label}: {broken.cause}" for broken in self.broken]
+        return "\n".join(lines)

@@ -1,46 +1,59 @@
-"""From tables to config objects: `cattrs` with castore's own types, and its errors made into problems."""
+"""From values of TOML to what config classes ask for: `cattrs` with castore's own types, and strict."""
 
 from __future__ import annotations
 
+import collections.abc
+import datetime
 import enum
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 import cattrs
-from cattrs.cols import (
-    homogenous_tuple_structure_factory,
-    list_structure_factory,
-    mapping_structure_factory,
-)
-from cattrs.errors import (
-    BaseValidationError,
-    ClassValidationError,
-    ForbiddenExtraKeysError,
-    IterableValidationError,
-    StructureHandlerNotFoundError,
-)
-from cattrs.gen import make_dict_structure_fn
 
 from castore.chunking import Chunker
-from castore.composition.problems import Problem, did_you_mean, listing
-from castore.composition.refs import Ref, check_reference
+from castore.composition.problems import (
+    InvalidValueError,
+    Problem,
+    ProblemsError,
+    did_you_mean,
+    escaped,
+    toml_string,
+)
+from castore.composition.refs import Ref, check_reference, is_ref
 from castore.composition.registry import Registry
-from castore.composition.spans import Path
-from castore.composition.values import Between, ByteSize, Duration, kind_of, parse_duration, parse_size
-from castore.errors import describe
+from castore.composition.secret import Secret, SecretPath
+from castore.composition.tables import FORMERLY, Reading, formerly, problems_of, read_table
+from castore.composition.values import (
+    Between,
+    ByteSize,
+    Duration,
+    WrongTypeError,
+    expected,
+    parse_duration,
+    parse_size,
+)
 
-Hook: TypeAlias = Callable[[object, object], Any]
+__all__ = ["FORMERLY", "ConfigStructurer", "Reading", "formerly"]
 
-FORMERLY: Final = "castore_formerly"
+Hook: TypeAlias = Callable[[Any, Any], Any]
 
-
-def formerly(*names: str) -> dict[str, tuple[str, ...]]:
-    """Return the metadata of a config field that had other names: `attrs.field(metadata=formerly("local"))`."""
-    return {FORMERLY: names}
+_ARRAYS: Final[dict[object, type]] = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: tuple,
+    collections.abc.MutableSequence: list,
+    collections.abc.Collection: tuple,
+    collections.abc.Iterable: tuple,
+    collections.abc.Set: frozenset,
+    collections.abc.MutableSet: set,
+}
+_TABLES: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 class ConfigStructurer:
@@ -51,247 +64,225 @@ class ConfigStructurer:
         self._converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
         self._add_hooks(self._converter)
 
-    def structure(self, table: Mapping[str, object], config: type, path: Path) -> tuple[Any, list[Problem]]:
-        """Return the config object for *table*, or `None` and the problems that it has."""
-        try:
-            return self._converter.structure(table, config), []
-        except BaseValidationError as error:
-            return None, _Explainer(path).explain(error, config, ())
-        except Exception as error:  # noqa: BLE001 - a constructor may raise anything; it is the value's fault
-            return None, [Problem("wrong-value", path, _reason(error))]
-
-    def structure_field(self, value: object, field: attrs.Attribute[Any]) -> tuple[Any, bool]:
-        """Return the value of one field alone, and whether it has problems."""
-        try:
-            return self._converter.structure(value, cast("Any", field.type)), False
-        except Exception:  # noqa: BLE001 - as above
-            return None, True
+    def read(self, table: Mapping[str, object], config: type) -> Reading:
+        """Read *table* as an object of the class *config*."""
+        return read_table(table, config, self._converter.structure, beside="type")
 
     def _add_hooks(self, converter: cattrs.Converter) -> None:
-        for kind, words in (
-            (str, "a string"),
-            (int, "a whole number"),
-            (float, "a number"),
-            (bool, "true or false"),
-        ):
+        # Of two hooks that apply, the one added last is used.
+        for kind, words in _PLAIN.items():
             converter.register_structure_hook(kind, _strict(kind, words))
-        converter.register_structure_hook(
-            FilePath, lambda value, _: FilePath(_strict(str, "a path")(value, str))
+        converter.register_structure_hook(bytes, _refuse_bytes)
+        converter.register_structure_hook(float, _structure_number)
+        converter.register_structure_hook(FilePath, _structure_path)
+        hooks: tuple[tuple[Callable[[Any], bool], Hook], ...] = (
+            (lambda t: t is ByteSize, lambda value, _: parse_size(value)),
+            (lambda t: t is Duration, lambda value, _: parse_duration(value)),
+            (is_ref, _structure_ref),
+            (lambda t: get_origin(t) is Literal, _structure_literal),
+            (lambda t: isinstance(t, type) and issubclass(t, enum.Enum), _structure_enum),
+            (lambda t: t == type[Chunker], self._structure_chunker),
+            (lambda t: (get_origin(t) or t) in _ARRAYS, self._structure_array),
+            (lambda t: (get_origin(t) or t) in _TABLES, self._structure_table),
+            (lambda t: isinstance(t, type) and attrs.has(t), self._structure_class),
+            (lambda t: get_origin(t) in {Union, types.UnionType}, self._structure_union),
+            (_has_bounds, self._structure_bounded),
         )
-        converter.register_structure_hook_func(lambda t: t is ByteSize, lambda value, _: parse_size(value))
-        converter.register_structure_hook_func(
-            lambda t: t is Duration, lambda value, _: parse_duration(value)
-        )
-        converter.register_structure_hook_func(_is_ref, _structure_ref)
-        converter.register_structure_hook_func(_is_literal, _structure_literal)
-        converter.register_structure_hook_func(
-            lambda t: isinstance(t, type) and issubclass(t, enum.Enum), _structure_enum
-        )
-        converter.register_structure_hook_func(lambda t: t == type[Chunker], self._structure_chunker)
-        for applies, make in (
-            (_is_array, _array_hook),
-            (_is_table, _table_hook),
-            (_is_attrs, _attrs_hook),
-            (_has_bounds, _bounded_hook),
-        ):
-            converter.register_structure_hook_factory(applies, partial(make, converter=converter))
+        for applies, hook in hooks:
+            converter.register_structure_hook_func(applies, hook)
 
     def _structure_chunker(self, value: object, _: object) -> type[Chunker]:
         chunkers = self._registry.chunkers
-        tag = _strict(str, "the name of a chunker")(value, str)
-        if tag not in chunkers:
-            raise ValueError(f"unknown chunker {tag!r}; {did_you_mean(tag, chunkers) or _known(chunkers)}")
-        return chunkers[tag]
+        if not isinstance(value, str):
+            raise expected("the name of a chunker", value)
+        if value not in chunkers:
+            hint = did_you_mean(value, chunkers) or _the("chunkers", chunkers)
+            raise InvalidValueError(f"unknown chunker {toml_string(value)}", hint)
+        return chunkers[value]
+
+    def _structure_class(self, value: object, annotation: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise expected("a table", value)
+        reading = read_table(value, annotation, self._converter.structure)
+        if reading.problems:
+            raise ProblemsError(reading.problems, reading.by_key)
+        return reading.config
+
+    def _structure_array(self, value: object, annotation: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            single = isinstance(value, (str, int, float))
+            hint = f"for an array of one write `[{_toml(value)}]`" if single else None
+            raise expected("an array", value, hint)
+        origin, kinds = get_origin(annotation) or annotation, get_args(annotation) or (Any,)
+        if origin is tuple and kinds[-1] is not ... and get_args(annotation):
+            if len(value) != len(kinds):
+                raise InvalidValueError(f"expected an array of {len(kinds)}, found one of {len(value)}")
+        else:
+            kinds = (kinds[0],) * len(value)
+        return _ARRAYS[origin](self._each(zip(range(len(value)), value, kinds, strict=True)).values())
+
+    def _structure_table(self, value: object, annotation: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise expected("a table", value)
+        key_kind, value_kind = get_args(annotation) or (Any, Any)
+        problems: list[Problem] = []
+        keys: dict[Any, Any] = {}
+        try:
+            keys = self._each((key, _number_key(key, key_kind), key_kind) for key in value)
+        except ProblemsError as error:
+            problems += (attrs.evolve(problem, at="key") for problem in error.problems)
+        try:
+            values = self._each((key, item, value_kind) for key, item in value.items())
+        except ProblemsError as error:
+            raise ProblemsError([*problems, *error.problems], error.partial) from None
+        if problems:
+            raise ProblemsError(problems, values)
+        return {keys[key]: item for key, item in values.items()}
+
+    def _each(self, items: Iterable[tuple[Any, object, Any]]) -> dict[Any, Any]:
+        """Read values with their keys and types; all that is wrong is raised together."""
+        read: dict[Any, Any] = {}
+        problems: list[Problem] = []
+        for key, value, annotation in items:
+            try:
+                read[key] = self._converter.structure(value, annotation)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the value's fault
+                problems += [problem.under(key) for problem in problems_of(error)]
+                if isinstance(error, ProblemsError) and error.partial:
+                    read[key] = error.partial
+        if problems:
+            raise ProblemsError(problems, read)
+        return read
+
+    def _structure_union(self, value: object, annotation: Any) -> Any:
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        if value is None and len(members) < len(get_args(annotation)):
+            return None
+        words, other = [], None
+        for member in members:
+            try:
+                return self._converter.structure(value, member)
+            except WrongTypeError as error:
+                words.append(error)
+            except Exception as error:  # noqa: BLE001 - it is raised if no member fits
+                other = other or error
+        if other is not None:
+            raise other
+        raise words[0] if len(words) == 1 else expected(" or ".join(error.words for error in words), value)
+
+    def _structure_bounded(self, value: object, annotation: Any) -> Any:
+        structured = self._converter.structure(value, annotation.__origin__)
+        for bound in annotation.__metadata__:
+            if isinstance(bound, Between) and structured is not None:
+                unit = {ByteSize: " bytes", Duration: " seconds"}.get(annotation.__origin__, "")
+                bound.check(structured, found=_toml(value), unit=unit)
+        return structured
 
 
-def _known(words: Iterable[str]) -> str:
-    return f"expected one of {listing(words)}"
+_PLAIN: Final[dict[type, str]] = {
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    datetime.datetime: "a date and time",
+    datetime.date: "a date",
+    datetime.time: "a time",
+}
 
 
 def _strict(kind: type, words: str) -> Hook:
     def check(value: object, _: object) -> Any:
-        right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if not right:
-            raise ValueError(f"expected {words}, found {kind_of(value)}")
-        return value
+        # A boolean is an integer for Python, and a date and time a date, but not for who writes a config.
+        if isinstance(value, str) if kind is str else type(value) is kind:
+            return value
+        raise expected(words, value, _hint(kind, value))
 
     return check
 
 
-def _is_ref(annotation: Any) -> bool:
-    return annotation is Ref or get_origin(annotation) is Ref
+def _hint(kind: type, value: object) -> str | None:
+    """Return how to write *value* so that it is of *kind*."""
+    if kind is str:
+        if isinstance(value, (int, float)):
+            return f'put it in quotes: `"{_toml(value)}"`'
+        is_file = isinstance(value, Mapping) and len(value) == 1
+        return 'a string from a file is written `{ file = "path" }`' if is_file else None
+    if isinstance(value, Secret):
+        return "what `${...}` or `{ file = ... }` stands for is always a string"
+    if kind is bool and value in {0, 1}:
+        return f"write `{'true' if value else 'false'}`"
+    wanted = "true|false" if kind is bool else "-?(0|[1-9][0-9]{0,17})"
+    if kind in {bool, int, float} and isinstance(value, str) and re.fullmatch(wanted, value.lower()):
+        return f"leave the quotes out: `{value.lower()}`"
+    return None
 
 
-def _is_literal(annotation: Any) -> bool:
-    return get_origin(annotation) is Literal
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        return toml_string(value)
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _structure_number(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise expected("a number", value, _hint(float, value))
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidValueError("this number is too large") from None
+
+
+def _structure_path(value: object, _: object) -> FilePath:
+    if not isinstance(value, str):
+        raise expected("a path", value)
+    if "\0" in value:
+        raise InvalidValueError("a path cannot have a NUL character in it")
+    return SecretPath.of(value) if isinstance(value, Secret) else FilePath(value)
 
 
 def _structure_ref(value: object, annotation: Any) -> Ref[Any]:
     if not isinstance(value, str):
-        raise ValueError(f'expected a reference such as "&name" or a URL, found {kind_of(value)}')  # noqa: TRY004
+        raise expected('a reference such as "&name", or a URL', value)
     check_reference(value)
     kinds = get_args(annotation)
     return Ref(value, kinds[0] if kinds else None)
 
 
+def _refuse_bytes(_: object, __: object) -> Any:
+    raise InvalidValueError("this key asks for bytes, which no config can have", "the fault is in the plugin")
+
+
 def _structure_literal(value: object, annotation: Any) -> object:
-    allowed = get_args(annotation)
-    for choice in allowed:
-        if type(choice) is type(value) and choice == value:
-            return choice
-    return _refuse_choice(value, [str(choice) for choice in allowed])
+    return _choose(value, {choice: choice for choice in get_args(annotation)})
 
 
 def _structure_enum(value: object, annotation: Any) -> object:
-    for member in annotation:
-        if member.value == value:
-            return member
-    return _refuse_choice(value, [str(member.value) for member in annotation])
+    return _choose(value, {member.value: member for member in annotation})
 
 
-def _refuse_choice(value: object, allowed: list[str]) -> object:
-    suggestion = did_you_mean(value, allowed) if isinstance(value, str) else None
-    raise ValueError(
-        f"expected one of {listing(allowed)}, found {kind_of(value)}"
-        + (f"; {suggestion}" if suggestion else "")
+def _choose(value: object, choices: Mapping[Any, object]) -> object:
+    for choice, meaning in choices.items():
+        # 1 is not True here, and a string from the environment is a string.
+        if choice == value and (isinstance(choice, str) or type(choice) is type(value)):
+            return meaning
+    words = ", ".join(_toml(choice) for choice in choices)
+    words = " or ".join(words.rsplit(", ", 1))
+    suggestion = (
+        did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
     )
+    raise expected(words, value, suggestion)
 
 
-def _is_array(annotation: Any) -> bool:
-    return get_origin(annotation) is list or (
-        get_origin(annotation) is tuple and get_args(annotation)[-1:] == (...,)
-    )
-
-
-def _array_hook(annotation: Any, converter: cattrs.Converter) -> Hook:
-    """Refuse a string where an array belongs: cattrs would take it for an array of letters."""
-    factory = list_structure_factory if get_origin(annotation) is list else homogenous_tuple_structure_factory
-    return _checked((list, tuple), "an array", factory(annotation, converter))
-
-
-def _is_table(annotation: Any) -> bool:
-    return get_origin(annotation) is dict
-
-
-def _table_hook(annotation: Any, converter: cattrs.Converter) -> Hook:
-    return _checked(Mapping, "a table", mapping_structure_factory(annotation, converter))
-
-
-def _checked(shape: type | tuple[type, ...], words: str, inner: Callable[..., Any]) -> Hook:
-    def check(value: object, annotation: object) -> Any:
-        if not isinstance(value, shape):
-            raise ValueError(f"expected {words}, found {kind_of(value)}")  # noqa: TRY004
-        return inner(value, annotation)
-
-    return check
-
-
-def _is_attrs(annotation: Any) -> bool:
-    return isinstance(annotation, type) and attrs.has(annotation)
-
-
-def _attrs_hook(annotation: Any, converter: cattrs.Converter) -> Hook:
-    inner = make_dict_structure_fn(
-        annotation, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
-    )
-    return _checked(Mapping, "a table", inner)
+def _number_key(key: object, kind: Any) -> object:
+    """Return a key as a number if numbers are asked for: TOML has only strings as keys."""
+    numeric = kind is int and isinstance(key, str) and re.fullmatch(r"[0-9]{1,18}", key)
+    return int(str(key)) if numeric else key
 
 
 def _has_bounds(annotation: Any) -> bool:
     return get_origin(annotation) is Annotated and any(
-        isinstance(a, Between) for a in annotation.__metadata__
+        isinstance(entry, Between) for entry in annotation.__metadata__
     )
 
 
-def _bounded_hook(annotation: Any, converter: cattrs.Converter) -> Hook:
-    bounds = [entry for entry in annotation.__metadata__ if isinstance(entry, Between)]
-
-    def check(value: object, _: object) -> Any:
-        structured = converter.structure(value, annotation.__origin__)
-        for bound in bounds:
-            bound.check(structured)
-        return structured
-
-    return check
-
-
-class _Explainer:
-    """Turns the group of errors that cattrs raises into problems with paths."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def explain(self, error: BaseException, owner: Any, path: Path) -> list[Problem]:
-        if isinstance(error, ClassValidationError):
-            located, others = error.group_exceptions()
-            problems = [
-                problem
-                for inner, note in located
-                for problem in self._explain_field(inner, error.cl, note.name, path)
-            ]
-            return problems + [p for inner in others for p in self.explain(inner, error.cl, path)]
-        if isinstance(error, IterableValidationError):
-            noted, others = error.group_exceptions()
-            problems = [
-                p for inner, note in noted for p in self.explain(inner, note.type, (*path, note.index))
-            ]
-            return problems + [p for inner in others for p in self.explain(inner, owner, path)]
-        if isinstance(error, ForbiddenExtraKeysError):
-            return [self._unknown_key(name, owner, path) for name in sorted(error.extra_fields)]
-        return [self._wrong_value(error, owner, path)]
-
-    def _explain_field(self, error: BaseException, owner: type, name: str, path: Path) -> list[Problem]:
-        if isinstance(error, KeyError) and error.args == (name,):
-            field = attrs.fields_dict(owner)[name]
-            hint = _example(field)
-            return [Problem("missing-key", self._at(path), f"the key `{name}` is missing", hint, at="key")]
-        return self.explain(error, owner, (*path, name))
-
-    def _unknown_key(self, name: str, owner: type, path: Path) -> Problem:
-        fields = attrs.fields_dict(owner)
-        for field in fields.values():
-            if name in field.metadata.get(FORMERLY, ()):
-                hint = f"`{name}` is the old name: write `{field.name}`"
-                return Problem("old-name", self._at((*path, name)), f"unknown key `{name}`", hint, at="key")
-        hint = did_you_mean(name, fields) or (
-            f"the keys here are {listing(fields)}" if fields else "there are no keys here beside `type`"
-        )
-        return Problem("unknown-key", self._at((*path, name)), f"unknown key `{name}`", hint, at="key")
-
-    def _wrong_value(self, error: BaseException, owner: Any, path: Path) -> Problem:
-        field = _field_of(error, owner)
-        if field is not None:
-            path = (*path, field)
-        message, _, hint = _reason(error).partition("; ")
-        return Problem("wrong-value", self._at(path), message, hint or None)
-
-    def _at(self, path: Path) -> Path:
-        return (*self._root, *path)
-
-
-def _field_of(error: BaseException, owner: Any) -> str | None:
-    """Return the field that an error of an `attrs` validator is about: it names it, or carries it."""
-    if not _is_attrs(owner):
-        return None
-    for argument in error.args:
-        if isinstance(argument, attrs.Attribute):
-            return argument.name
-    quoted = re.match(r"'(\w+)' must ", str(error.args[0]) if error.args else "")
-    return quoted[1] if quoted and quoted[1] in attrs.fields_dict(owner) else None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, StructureHandlerNotFoundError):
-        return f"castore cannot read a value of type {error.type_!r}"
-    if isinstance(error, (ValueError, TypeError)) and error.args:
-        return str(error.args[0])
-    return describe(error)
-
-
-def _example(field: Any) -> str | None:
-    """Return what a missing key could look like."""
-    if _is_ref(field.type):
-        return f'write `{field.name} = "&name"`'
-    return None
+def _the(words: str, names: Iterable[str]) -> str:
+    return f"the {words} are {', '.join(f'`{escaped(name)}`' for name in sorted(names))}"

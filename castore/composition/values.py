@@ -1,14 +1,34 @@
-"""Values in a config that are more than plain numbers and strings: sizes, durations, bounds, secrets."""
+"""Values in a config that are more than plain numbers and strings: sizes, durations, bounds."""
 
 from __future__ import annotations
 
-import os
+import datetime
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Final, NewType
+from collections.abc import Mapping
+from typing import Final, NewType
 
 import attrs
+
+from castore.composition.problems import InvalidValueError, escaped, toml_string
+from castore.composition.secret import Secret, expand, fields_of, read_secret_file, scrub, secrets_in
+
+__all__ = [
+    "MAX_SIZE",
+    "Between",
+    "ByteSize",
+    "Duration",
+    "Secret",
+    "WrongTypeError",
+    "expand",
+    "expected",
+    "fields_of",
+    "kind_of",
+    "parse_duration",
+    "parse_size",
+    "read_secret_file",
+    "scrub",
+    "secrets_in",
+]
 
 ByteSize = NewType("ByteSize", int)
 """A number of bytes: a whole number, or a string with a unit such as `"256 KiB"`."""
@@ -21,20 +41,24 @@ _SIZE_UNITS: Final = {
     "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }  # fmt: skip
-_DURATION_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SYNONYMS: Final = {
-    "byte": "B", "bytes": "B", "KB": "kB", "b": "B",
-    "k": "KiB", "K": "KiB", "m": "MiB", "M": "MiB", "g": "GiB", "G": "GiB", "T": "TiB",
-    "kb": "KiB", "mb": "MiB", "gb": "GiB", "tb": "TiB",
-    "kib": "KiB", "mib": "MiB", "gib": "GiB", "tib": "TiB",
-    "sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms", "minute": "min", "minutes": "min",
-    "hour": "h", "hours": "h", "day": "d", "days": "d",
+"""Units by their number of bytes."""
+
+_DURATION_UNITS: Final = {
+    "us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6,
 }  # fmt: skip
-_QUANTITY: Final = re.compile(r"\s*([+-]?\d[\d_]*(?:\.\d+)?)\s*([^\d\s.]*)\s*")
-# `$$` before a brace is the escaped form: the brace and what follows stay as they are.
-_VARIABLE: Final = re.compile(r"\$(?:(\$)(?=\{)|\{([A-Za-z_][A-Za-z0-9_]*)\}|(?=\{))")
+"""Units by their number of microseconds."""
+
+_SYNONYMS: Final = {
+    "byte": "B", "bytes": "B", "k": "KiB", "kb": "KiB", "m": "MiB", "mb": "MiB", "g": "GiB", "gb": "GiB",
+    "t": "TiB", "tb": "TiB", "kib": "KiB", "mib": "MiB", "gib": "GiB", "tib": "TiB", "b": "B",
+    "\N{MICRO SIGN}s": "us", "\N{GREEK SMALL LETTER MU}s": "us", "usec": "us", "msec": "ms",
+    "sec": "s", "secs": "s", "second": "s", "seconds": "s", "mins": "min", "minute": "min", "minutes": "min",
+    "hr": "h", "hrs": "h", "hour": "h", "hours": "h", "day": "d", "days": "d",
+}  # fmt: skip
+_QUANTITY: Final = re.compile(r"\s*(-?)\+?([0-9][0-9_]*)(?:\.([0-9]+))?\s*([^\d\s.]*)\s*")
 
 MAX_SIZE: Final = (1 << 63) - 1
+_MOST_DIGITS: Final = 40
 
 
 @attrs.frozen
@@ -44,155 +68,110 @@ class Between:
     low: float
     high: float
 
-    def check(self, value: float) -> None:
-        """Raise `ValueError` if *value* is out of bounds."""
+    def check(self, value: float, *, found: str | None = None, unit: str = "") -> None:
+        """Raise `InvalidValueError` if *value* is out of bounds; *found* is how it was written."""
         if not self.low <= value <= self.high:
-            raise ValueError(f"{value} is not between {self.low} and {self.high}")
+            shown = str(value) if found in {None, str(value)} else f"{found} ({value}{unit})"
+            raise InvalidValueError(f"expected {self.low} to {self.high}{unit}, found {shown}")
 
 
 def parse_size(value: object) -> ByteSize:
-    """Return a number of bytes; raises `ValueError` if *value* is none."""
+    """Return a number of bytes; raises `InvalidValueError` if *value* is none."""
     if isinstance(value, str):
-        amount = _quantity(value, _SIZE_UNITS, example='"256 KiB"', what="a size")
-        if amount != int(amount):
-            raise ValueError(f"{value!r} is not a whole number of bytes")
-        value = int(amount)
+        amount, parts = _quantity(value, _SIZE_UNITS, "a size", example='"256 KiB"')
+        if amount % parts:
+            raise InvalidValueError(f"{toml_string(value)} is not a whole number of bytes")
+        value = amount // parts
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f'expected a size, such as "256 KiB" or a number of bytes, found {kind_of(value)}')  # noqa: TRY004
-    if not 0 <= value <= MAX_SIZE:
-        raise ValueError(f"a size is between 0 and {MAX_SIZE} bytes, this is {value}")
+        raise expected('a size, such as "256 KiB" or a number of bytes', value)
+    if value < 0:
+        raise InvalidValueError("a size cannot be negative")
+    if value > MAX_SIZE:
+        raise InvalidValueError("this size is too large", f"the largest is {MAX_SIZE} bytes")
     return ByteSize(value)
 
 
 def parse_duration(value: object) -> Duration:
-    """Return a number of seconds; raises `ValueError` if *value* is none."""
+    """Return a number of seconds; raises `InvalidValueError` if *value* is none."""
     if isinstance(value, str):
-        value = float(_quantity(value, _DURATION_UNITS, example='"250 ms"', what="a duration"))
+        amount, parts = _quantity(value, _DURATION_UNITS, "a duration", example='"250 ms"', plain=10**6)
+        value = amount / (parts * 10**6)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ValueError(
-            f'expected a duration, such as "250 ms" or a number of seconds, found {kind_of(value)}'
-        )
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"a duration is a finite number of seconds, 0 or more, this is {value}")
+        raise expected('a duration, such as "250 ms" or a number of seconds', value)
+    if value < 0:
+        raise InvalidValueError("a duration cannot be negative")
+    if not value <= MAX_SIZE:
+        raise InvalidValueError("this is not a finite number of seconds", f"the most is {MAX_SIZE}")
     return Duration(float(value))
 
 
-def _quantity(text: str, units: Mapping[str, float], *, example: str, what: str) -> float:
+def _quantity(
+    text: str, units: Mapping[str, int], what: str, *, example: str, plain: int = 1
+) -> tuple[int, int]:
+    """Return a number in the smallest unit, as a numerator and a denominator. *plain*: with no unit."""
+    # Of a secret no part may be shown.
+    secret = isinstance(text, Secret)
     match = _QUANTITY.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r} is not {what}: write a number and a unit, such as {example}")
-    number, unit = match[1].replace("_", ""), match[2]
-    if not unit:
-        return float(number) if "." in number else int(number)
-    if unit not in units:
-        meant = _SYNONYMS.get(unit)
-        hint = f"did you mean `{meant}`?" if meant in units else f"the units are {', '.join(units)}"
-        raise ValueError(f"{text!r} has the unknown unit `{unit}`; {hint}")
-    scale = units[unit]
-    return float(number) * scale if "." in number else int(number) * scale
+        shown = toml_string(text)
+        raise InvalidValueError(f"{shown} is not {what}", f"write a number and a unit, such as {example}")
+    sign, whole, fraction, unit = match[1], match[2].replace("_", ""), match[3] or "", match[4]
+    if unit and unit not in units:
+        if secret:
+            raise InvalidValueError(f"{toml_string(text)} is not {what}")
+        raise InvalidValueError(f"unknown unit `{escaped(unit)}`", _meant(unit, units), part=unit)
+    if len(whole) + len(fraction) > _MOST_DIGITS:
+        raise InvalidValueError(f"this number has more than {_MOST_DIGITS} digits")
+    amount = int(whole + fraction) * (units[unit] if unit else plain)
+    return -amount if sign else amount, 10 ** len(fraction)
+
+
+def _meant(unit: str, units: Mapping[str, int]) -> str:
+    meant = _SYNONYMS.get(unit.lower(), "")
+    if meant not in units:
+        return f"the units are {', '.join(units)}"
+    if not meant.endswith("iB"):
+        return f"did you mean `{meant}`?"
+    decimal = meant.replace("iB", "B").replace("K", "k")
+    return f"did you mean `{meant}` ({units[meant]} bytes), or `{decimal}` ({units[decimal]} bytes)?"
 
 
 def kind_of(value: object) -> str:
     """Return *value* as a phrase of TOML's words, for messages."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return f"the string {value!r}"
-        case int() | float():
-            return f"the number {value}"
-        case Mapping():
-            return "a table"
-        case list() | tuple():
-            return "an array"
-        case _:
-            return f"the {type(value).__name__} {value}"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, str):
+        shown = toml_string(value)
+        return f"the string {shown if len(shown) <= 60 else shown[:50] + '…'}"
+    if isinstance(value, (int, float)):
+        return f"the number {_number(value)}"
+    words = (words for kind, words in _KINDS.items() if isinstance(value, kind))
+    return next(words, f"a Python object of type {type(value).__name__}")
 
 
-class Secret(str):
-    """A string that came by reference, from the environment or a file.
-
-    Used as a string it is the value; its repr shows only how it was written, as in `'${TOKEN}'`.
-    """
-
-    __slots__ = ("shown",)
-    shown: str
-
-    def __new__(cls, value: str, shown: str) -> Secret:
-        """Take the value and how it was written."""
-        self = super().__new__(cls, value)
-        self.shown = shown
-        return self
-
-    def __repr__(self) -> str:
-        return repr(self.shown)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(f"the secret {self.shown} does not leave the process: pickle the composition instead")
+_KINDS: Final = {
+    Mapping: "a table",
+    list: "an array",
+    tuple: "an array",
+    datetime.datetime: "a date and time",
+    datetime.date: "a date",
+    datetime.time: "a time",
+}
 
 
-def expand(text: str) -> str:
-    """Return *text* with each `${NAME}` replaced from the environment; `$${` stands for `${`.
-
-    A text with a reference comes back as a `Secret`. Raises `ValueError` for a variable that is not set
-    or a `${` that names none.
-    """
-    found = False
-
-    def value(match: re.Match[str]) -> str:
-        nonlocal found
-        escaped, name = match[1], match[2]
-        if escaped:
-            return "$"
-        if name is None:
-            raise ValueError(f"{text!r} has a `${{` without a name and `}}`; for a plain one write `$${{`")
-        found = True
-        if name not in os.environ:
-            raise ValueError(f"the environment variable `{name}` is not set")
-        return os.environ[name]
-
-    expanded = _VARIABLE.sub(value, text)
-    return Secret(expanded, text) if found else expanded
+def _number(value: float) -> str:
+    # Python refuses to write out very large integers.
+    return "with too many digits" if isinstance(value, int) and value.bit_length() > 200 else str(value)
 
 
-def read_secret_file(name: str, base: Path) -> Secret:
-    """Return the content of a file, without the line end at its end; *name* is relative to *base*.
+class WrongTypeError(InvalidValueError):
+    """A value of another type than what is asked for; `words` say what that is."""
 
-    Raises `ValueError` if it cannot be read or is not UTF-8.
-    """
-    path = base / Path(name).expanduser()
-    try:
-        value = path.read_text("utf-8")
-    except OSError as error:
-        raise ValueError(f"cannot read the secret file {name!r}: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"the secret file {name!r} is not UTF-8 text") from None
-    return Secret(value.removesuffix("\n").removesuffix("\r"), f"{{ file = {name!r} }}")
+    words: str = ""
 
 
-def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* with every value of *secrets* in it replaced by `***`."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if secret:
-            text = text.replace(str(secret), "***")
-    return text
-
-
-def fields_of(config: object) -> dict[str, Any]:
-    """Return the fields of an attrs object with their values."""
-    return {field.name: getattr(config, field.name) for field in attrs.fields(type(config))}  # type: ignore[arg-type]
-
-
-def secrets_in(value: object) -> list[Secret]:
-    """Return the secrets anywhere in a config value: a string, a list, a table, or an attrs object."""
-    match value:
-        case Secret():
-            return [value]
-        case Mapping():
-            return [secret for item in value.values() for secret in secrets_in(item)]
-        case list() | tuple():
-            return [secret for item in value for secret in secrets_in(item)]
-        case _ if attrs.has(type(value)) and not isinstance(value, type):
-            return [secret for item in fields_of(value).values() for secret in secrets_in(item)]
-        case _:
-            return []
+def expected(words: str, value: object, hint: str | None = None) -> WrongTypeError:
+    """Return the error for a *value* that is not what *words* say."""
+    error = WrongTypeError(f"expected {words}, found {kind_of(value)}", hint)
+    error.words = words
+    return error

@@ -14,7 +14,8 @@ def main(first: str, second: str) -> None:
     shared = [chunk for chunk in chunks if chunk["digest"] in known]
     total = sum(chunk["size"] for chunk in chunks)
     new = total - sum(chunk["size"] for chunk in shared)
-    print(f"{len(shared)} of the {len(chunks)} chunks of the copy were there already: {new:,} of {total:,} bytes are new")
+    print(f"{len(shared)} of the {len(chunks)} chunks of the copy were there already:", end=" ")
+    print(f"{new:,} of {total:,} bytes are new")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from castore import B3Digest, BlobService, CastoreError, ChunkMeta
+from castore import B3Digest, BlobService, CastoreError, ChunkMeta, CorruptChunkError
 from castore.capabilities import ChunkSource, ChunkStore
 from castore.chunked_reader import find_chunk
 
@@ -19,30 +19,42 @@ _log: Final = logging.getLogger("castore_cache")
 
 
 class Near:
-    """The near service as the cache uses it: whatever fails there is logged and passed over."""
+    """The near service as the cache uses it: whatever fails there is logged and passed over.
 
-    def __init__(self, service: BlobService, name: str) -> None:
+    With *alone*, new blobs go to near alone, so it may have what far lacks.
+    """
+
+    def __init__(self, service: BlobService, name: str, *, alone: bool) -> None:
         self.service = service
         self._name = name
+        self._alone = alone
         self._store = service.capability(ChunkStore)
         self._source = service.capability(ChunkSource)
 
+    def ask(self, call: Callable[[], T]) -> tuple[T | None, CastoreError | None]:
+        """Return what *call* returns, or `None` and the fault if near fails."""
+        try:
+            return call(), None
+        except CastoreError as fault:
+            _log.warning("`%s`: near failed and is passed over: %s", self._name, fault)
+            return None, fault
+
     def attempt(self, call: Callable[[], T]) -> T | None:
         """Return what *call* returns, or `None` if near fails."""
-        try:
-            return call()
-        except CastoreError as error:
-            _log.warning("`%s`: near failed and is passed over: %s", self._name, error)
-            return None
+        return self.ask(call)[0]
 
-    def find(self, meta: ChunkMeta) -> bytes | None:
-        """Return a chunk, `None` if near lacks it or fails."""
-        return self.attempt(lambda: find_chunk(self.service, self._source, meta))
+    def settle_absence(self, fault: CastoreError | None) -> None:
+        """Raise the *fault* of near, if any, where far's word is not enough to call something absent."""
+        if fault is not None and self._alone:
+            raise fault
+
+    def get(self, meta: ChunkMeta) -> bytes | None:
+        """Return a chunk, `None` if near lacks it; raises what near raises."""
+        return find_chunk(self.service, self._source, meta)
 
     def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether near has a chunk; not if it fails."""
-        ask = self.service.has if self._source is None else self._source.has_chunk
-        return bool(self.attempt(lambda: ask(digest)))
+        """Tell whether near has a chunk; raises what near raises."""
+        return self.service.has(digest) if self._source is None else self._source.has_chunk(digest)
 
     def keep(self, digest: B3Digest, data: bytes) -> bool:
         """Store a chunk, as a blob if near keeps no chunks; return whether that succeeded."""
@@ -86,9 +98,14 @@ class CachedChunks(ChunkSource):
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether near or far has a chunk."""
-        if self._near.has_chunk(digest):
+        near = self._near
+        found, fault = near.ask(lambda: near.has_chunk(digest))
+        if found:
             return True
-        return self._far.has(digest) if self._far_source is None else self._far_source.has_chunk(digest)
+        if self._far.has(digest) if self._far_source is None else self._far_source.has_chunk(digest):
+            return True
+        near.settle_absence(fault)
+        return False
 
     def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
         """Return a chunk, `None` if neither has it."""
@@ -96,22 +113,16 @@ class CachedChunks(ChunkSource):
 
     def fetch(self, digest: B3Digest, size: int | None) -> tuple[bytes | None, bool]:
         """Return a chunk, and whether near has it now."""
-        if size is None:
-            return self._fetch_unsized(digest)
-        meta = ChunkMeta(digest, size)
-        data = self._near.find(meta)
+        near = self._near
+        meta = None if size is None else ChunkMeta(digest, size)
+        data, fault = near.ask(lambda: _read(near.service, digest) if meta is None else near.get(meta))
         if data is not None:
             return data, True
-        data = find_chunk(self._far, self._far_source, meta)
-        return data, data is not None and self._near.keep(digest, data)
-
-    def _fetch_unsized(self, digest: B3Digest) -> tuple[bytes | None, bool]:
-        near, far = self._near, self._far
-        data = near.attempt(lambda: _read(near.service, digest))
-        if data is not None:
-            return data, True
-        data = _read(far, digest)
-        return data, data is not None and near.keep(digest, data)
+        data = _read(self._far, digest) if meta is None else find_chunk(self._far, self._far_source, meta)
+        if data is None:
+            near.settle_absence(fault)
+            return None, False
+        return data, near.keep(digest, data)
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         """Return where far keeps a chunk."""
@@ -126,7 +137,7 @@ class CachedChunkStore(CachedChunks, ChunkStore):
         self._targets = targets
 
     def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether every service that is written to has a chunk, for a writer skips those that are there."""
+        """Tell whether every service that is written to has a chunk: a writer skips those that are there."""
         return all(target.has_chunk(digest) for target in self._targets)
 
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
@@ -141,6 +152,7 @@ class CachedChunkStore(CachedChunks, ChunkStore):
 
 
 def _read(service: BlobService, digest: B3Digest) -> bytes | None:
+    """Return the checked bytes of a chunk of any size, `None` if it is absent."""
     source = service.capability(ChunkSource)
     if source is not None:
         return source.get_chunk(digest)
@@ -148,4 +160,10 @@ def _read(service: BlobService, digest: B3Digest) -> bytes | None:
     if reader is None:
         return None
     with reader:
-        return reader.read()
+        data = reader.read()
+    found = B3Digest.of(data)
+    if found != digest:
+        raise CorruptChunkError(
+            f"chunk {digest} is corrupt: its bytes have the digest {found}", expected=digest, found=found
+        )
+    return data

@@ -41,14 +41,14 @@ class FillingChunkedReader(ChunkedReader):
 
     def _near_is_whole(self) -> bool:
         # The first chunk that near lacks ends this: it is cheap unless the blob is nearly complete.
-        if not all(self._near.has_chunk(digest) for digest in self._tracker.unread):
+        if not self._near.attempt(lambda: all(map(self._near.has_chunk, self._tracker.unread))):
             return False
         return self.verified or bool(self._near.attempt(self._near_makes_up_the_blob))
 
     def _near_makes_up_the_blob(self) -> bool:
         hasher = blake3()
         for meta in self._map.chunks:
-            data = self._near.find(meta)
+            data = self._near.get(meta)
             if data is None:
                 return False
             hasher.update(data)

@@ -7,8 +7,10 @@ from typing import Any, Literal, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
 from castore.capabilities import BlobLister, ChunkSource, ChunkStore
+from castore.readers import BytesReader
 from castore_cache.chunks import CachedChunks, CachedChunkStore, Near
 from castore_cache.filling import FillingChunkedReader, open_unchunked
+from castore_cache.steady import SteadyReader
 from castore_cache.writing import BothWriter
 
 P = TypeVar("P")
@@ -19,7 +21,8 @@ class CacheBlobService(BlobService):
 
     A hit in near never asks far. On a miss a blob is read chunk by chunk, each from near if it is there;
     those that come from far are kept in near, and once all are there so is the blob's index, with the
-    chunk boundaries of far. A near that fails while reading is logged and passed over.
+    chunk boundaries of far. A near that fails while reading is logged and passed over; but where new blobs
+    go to near alone, what far lacks is not called absent on far's word: then near's error is raised.
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class CacheBlobService(BlobService):
         write: Literal["near", "far", "both"] = "near",
         name: str = "cache",
     ) -> None:
-        self._near = Near(near, name)
+        self._near = Near(near, name, alone=write == "near")
         self._far = far
         self._targets = {"near": (near,), "far": (far,), "both": (near, far)}[write]
         self._chunks = CachedChunks(self._near, far)
@@ -38,26 +41,42 @@ class CacheBlobService(BlobService):
     def has(self, digest: B3Digest) -> bool:
         """Tell whether near or far has a blob or chunk."""
         near = self._near
-        return bool(near.attempt(lambda: near.service.has(digest))) or self._far.has(digest)
+        found, fault = near.ask(lambda: near.service.has(digest))
+        if found or self._far.has(digest):
+            return True
+        near.settle_absence(fault)
+        return False
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that neither near nor far has; far is asked only for what near lacks."""
         wanted = set(digests)
         near = self._near
-        absent = near.attempt(lambda: near.service.missing(wanted))
-        absent = wanted if absent is None else absent
-        return self._far.missing(absent) if absent else set()
+        absent, fault = near.ask(lambda: near.service.missing(wanted))
+        if absent is None:
+            absent = wanted
+        absent = self._far.missing(absent) if absent else set()
+        if absent:
+            near.settle_absence(fault)
+        return absent
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks as near has them, else as far does."""
         near = self._near
-        found = near.attempt(lambda: near.service.chunks(digest))
-        return self._far.chunks(digest) if found is None else found
+        found, fault = near.ask(lambda: near.service.chunks(digest))
+        if found is None:
+            found = self._far.chunks(digest)
+        if found is None:
+            near.settle_absence(fault)
+        return found
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk; what is read of it from far stays in near."""
-        reader = self._near.attempt(lambda: self._open_near(digest))
-        return self._open_far(digest) if reader is None else reader
+        reader, fault = self._near.ask(lambda: self._open_near(digest))
+        if reader is None:
+            reader = self._open_far(digest)
+        if reader is None:
+            self._near.settle_absence(fault)
+        return reader
 
     def open_write(self) -> BlobWriter:
         """Start a new blob where the config says."""
@@ -88,7 +107,10 @@ class CacheBlobService(BlobService):
         if chunks:
             # Through the cache, so that a chunk that near has lost since comes from far again.
             return ChunkedReader(self, chunks, digest=digest)
-        return None if chunks is None else self._near.service.open_read(digest)
+        reader = None if chunks is None else self._near.service.open_read(digest)
+        if reader is None or isinstance(reader, BytesReader):
+            return reader  # Bytes that are in memory do not fail any more.
+        return SteadyReader(reader, self._near, lambda: self._open_far(digest))
 
     def _open_far(self, digest: B3Digest) -> BlobReader | None:
         chunks = self._far.chunks(digest)

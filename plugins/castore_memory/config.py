@@ -28,7 +28,7 @@ class MemoryConfig:
             raise ValueError("a memory service has no address; write `memory:`")
         return cls()
 
-    def build(self, name: str, context: BuildContext) -> BlobService:
+    def build(self, name: str, context: BuildContext) -> BlobService:  # noqa: ARG002 - all configs have them
         """Return a new, empty service."""
         from castore_memory.service import MemoryBlobService  # noqa: PLC0415 - once it is named
 

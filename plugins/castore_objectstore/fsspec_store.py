@@ -17,8 +17,15 @@ from castore.composition.urls import masked
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
 from castore_objectstore.object_store import ObjectStore
 
-_ATOMIC: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss", "memory"})
+_BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss"})
+"""Schemes without folders, whose drivers list all keys under a prefix in few requests."""
+
+_ATOMIC: Final = _BUCKETS | {"memory", "http", "https"}
 """Schemes whose objects appear whole; elsewhere they are written beside their place and moved."""
+
+_NOT_FOUND: Final = (404, 410)
+_NOT_ALLOWED: Final = (405, 501)
+"""Status codes of HTTP."""
 
 _TEMPORARY: Final = re.compile(r"#[0-9a-f]+$")
 
@@ -57,7 +64,10 @@ class FsspecObjectStore(ObjectStore):
         with self._using(key) as (fs, path):
             try:
                 data: bytes = fs.cat_file(path)
-            except (FileNotFoundError, IsADirectoryError):
+            except FileNotFoundError as error:
+                _require_absence(error)
+                return None
+            except IsADirectoryError:
                 return None
             return data
 
@@ -66,7 +76,8 @@ class FsspecObjectStore(ObjectStore):
         with self._using(key) as (fs, path):
             try:
                 return bool(fs.info(path)["type"] == "file")
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                _require_absence(error)
                 return False
 
     def put(self, key: str, data: bytes) -> None:
@@ -92,8 +103,9 @@ class FsspecObjectStore(ObjectStore):
         """Yield the keys under *prefix*; temporary files are none."""
         with self._using(prefix.rstrip("/")) as (fs, path):
             try:
-                found = fs.find(path)
-            except FileNotFoundError:
+                found = fs.find(path) if self._scheme in _BUCKETS else _walk(fs, path)
+            except FileNotFoundError as error:
+                _require_absence(error)
                 found = []
         for name in found:
             key = name[name.rindex(path) + len(path) :].lstrip("/") if path in name else name
@@ -111,18 +123,20 @@ class FsspecObjectStore(ObjectStore):
                 yield fs, f"{root}/{key}" if root else key
         except CastoreError:
             raise
-        except NotImplementedError as error:
-            raise UnsupportedError(
-                f"`{self._instance}`: `{self._scheme}:` cannot do this ({error})"
-            ) from error
         except Exception as error:
+            if isinstance(error, NotImplementedError) or getattr(error, "status", None) in _NOT_ALLOWED:
+                raise self._unsupported(error) from error
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> UnavailableError:
-        text = describe(error)
-        clean = scrub(text, self._secrets)
-        where = masked(self._url)
-        return UnavailableError(self._instance, f"{where}: {clean}")
+        return UnavailableError(self._instance, f"{masked(self._url)}: {self._clean(error)}")
+
+    def _unsupported(self, error: Exception) -> UnsupportedError:
+        what = f"`{self._instance}`: {masked(self._url)} cannot do this"
+        return UnsupportedError(f"{what}: {self._clean(error)}")
+
+    def _clean(self, error: Exception) -> str:
+        return scrub(describe(error), self._secrets)
 
     def _open(self) -> tuple[Any, str]:
         if self._opened is None:
@@ -148,8 +162,27 @@ def _driver_options(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
         target = driver
         for part in place[:-1]:
             target = target.setdefault(part, {})
-        target[place[-1]] = value
+        last = place[-1]
+        # What another name has put there already stays; the config's own table is not touched.
+        target[last] = {**target.get(last, {}), **value} if isinstance(value, Mapping) else value
     return driver
+
+
+def _require_absence(error: FileNotFoundError) -> None:
+    """Raise the true error where a driver, as that for HTTP, takes every failure for a missing file."""
+    cause = error.__cause__
+    if cause is None or getattr(cause, "status", None) in _NOT_FOUND:
+        return
+    if isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp"):
+        if isinstance(cause, FileNotFoundError):
+            _require_absence(cause)
+        else:
+            raise cause
+
+
+def _walk(fs: Any, path: str) -> list[str]:
+    """Return all files under a folder; `fs.find` would leave out the folders that cannot be listed."""
+    return [f"{folder}/{name}" for folder, _, files in fs.walk(path, on_error="raise") for name in files]
 
 
 def _private_memory() -> Any:

@@ -36,7 +36,7 @@ def check_url(url: str) -> None:
     from fsspec import available_protocols  # noqa: PLC0415 - a folder needs no fsspec
 
     for protocol in _protocols(url):
-        if protocol not in available_protocols():
+        if protocol not in available_protocols() and protocol not in _EXTRAS:
             hint = did_you_mean(protocol, [*_COMMON, *available_protocols()])
             common = ", ".join(f"`{entry}:`" for entry in _COMMON)
             raise ValueError(f"unknown scheme `{protocol}:`; {hint or f'among the known ones are {common}'}")
@@ -103,7 +103,7 @@ def _check_driver(protocol: str) -> None:
 
     try:
         fsspec.get_filesystem_class(protocol)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         extra = _EXTRAS.get(protocol)
         advice = f"run `pip install 'castore[{extra}]'`" if extra else str(error)
         raise MissingDriverError(f"the driver for `{protocol}:` is not installed: {advice}") from error

@@ -1,0 +1,24 @@
+"""The command line: `castore COMMAND`, one module per command, each imported when it is called for."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line on the arguments of the process, and end the process."""
+    from castore.cli.app import app  # noqa: PLC0415 - an entry point that is only imported costs nothing
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What the shell has set to be ignored, as `nohup` does, stays ignored.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+    app.main(prog_name="castore")
+    raise SystemExit(0)
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    """End as after an error, so that temporary files go and writers abort."""
+    raise SystemExit(128 + number)

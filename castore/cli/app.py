@@ -1,0 +1,124 @@
+"""The `castore` command and the list of its subcommands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from castore.cli.faults import USAGE, reported
+from castore.cli.options import shared_options
+from castore.cli.output import complain
+from castore.cli.settings import Settings
+
+COMMANDS: Final = {
+    "put": "Store files and print their digests.",
+    "get": "Write a blob to a file or to stdout.",
+    "has": "Tell which blobs are there.",
+    "stat": "Show the size and the chunks of a blob.",
+    "list": "List the blobs.",
+    "check": "Check a composition, and with --connect its services.",
+    "graph": "Draw a composition.",
+    "plugins": "Show the installed types of services and their fields.",
+    "schema": "Print the JSON Schema of composition.toml.",
+}
+"""The subcommands and what help says of them; each is the object `command` of the module of its name."""
+
+_EPILOG: Final = """\b
+Examples:
+  castore put photo.raw          store a file in the service `root`
+  castore get DIGEST -o copy     and get it back
+  castore graph                  see what the composition declares
+
+The composition is FILE of --composition, else $CASTORE_COMPOSITION, else ./composition.toml; without any
+of these, blobs are kept in your data folder.
+
+With --json a command prints one JSON object on stdout; errors are {"error": {"code", "message", ...}} on
+stderr.
+
+Exit codes: 0 done; 1 not there, or a check failed; 2 wrong usage or configuration.
+
+\b
+Shell completion, of commands, options and the names of services:
+  bash   eval "$(_CASTORE_COMPLETE=bash_source castore)"      in ~/.bashrc
+  zsh    eval "$(_CASTORE_COMPLETE=zsh_source castore)"       in ~/.zshrc
+  fish   _CASTORE_COMPLETE=fish_source castore | source       in ~/.config/fish/config.fish
+"""
+
+
+class App(click.Group):
+    """A group that imports a subcommand when it is called, and reports whatever goes wrong."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run the command line and exit with its code."""
+        settings = Settings()
+        with reported(settings):
+            code = super().main(
+                args, prog_name or "castore", standalone_mode=False, obj=settings, **_kept(extra)
+            )
+        raise SystemExit(code or 0)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Note first what the arguments say of errors: their order must not matter for that."""
+        words = args[: args.index("--")] if "--" in args else args
+        settings = extra.get("obj")
+        if isinstance(settings, Settings):
+            settings.json = "--json" in words
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand. Errors are caught here: click would take some of them for its own."""
+        with reported(ctx.ensure_object(Settings)):
+            return super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of the subcommands, in the order of help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Import a subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"castore.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a subcommand; suggest the nearest if there is none of that name."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            ctx.fail(f"There is no command {name!r}." + (f" Did you mean `{near[0]}`?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """Write the list of subcommands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _kept(extra: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in extra.items() if key not in {"standalone_mode", "obj"}}
+
+
+@click.group(
+    cls=App,
+    invoke_without_command=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@shared_options
+@click.version_option(package_name="castore", prog_name="castore", message="%(prog)s %(version)s")
+@click.pass_context
+def app(ctx: click.Context) -> int | None:
+    """Store blobs in, and get them from, a stack of content-addressed stores."""
+    if ctx.invoked_subcommand is not None:
+        return None
+    complain(ctx.get_help())
+    ctx.exit(USAGE)

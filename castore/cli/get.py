@@ -1,0 +1,118 @@
+"""`castore get`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import click
+
+from castore.blobservice import BlobReader
+from castore.cli.files import replacing
+from castore.cli.options import as_digest, as_size, shared_options
+from castore.cli.output import emit, emit_json, is_terminal
+from castore.cli.progress import Meter
+from castore.cli.settings import Settings
+from castore.digest import B3Digest
+from castore.errors import BlobNotFoundError, CorruptBlobError, InvalidSeekError
+
+_PIECE: Final = 1 << 20
+_STDOUT: Final = "-"
+
+_EPILOG = """\b
+Examples:
+  castore get DIGEST -o photo.raw
+  castore get DIGEST | tar x
+  castore get DIGEST --offset 1GiB --length 512 | xxd
+
+\b
+With --json and -o, in bytes; without -o stdout is the blob:
+  {"digest", "path", "offset", "size"}
+"""
+
+
+@click.command("get", epilog=_EPILOG)
+@click.argument("digest", metavar="DIGEST", type=as_digest)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    default=_STDOUT,
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write to FILE, which appears, or is replaced, when all of it is there.",
+)
+@click.option("--offset", metavar="N", type=as_size, default=0, help="Begin at byte N, from 0.")
+@click.option("--length", metavar="N", type=as_size, help="Write N bytes at most.")
+@shared_options
+@click.pass_obj
+def command(settings: Settings, digest: B3Digest, output: str, offset: int, length: int | None) -> None:
+    """Write a blob, or a part of it, to a file or to stdout.
+
+    DIGEST is 64 hex digits or `blake3-` and base64. Every byte is checked before it is written. Sizes may
+    have units, such as `64KiB`.
+    """
+    with settings.blobs() as service, _naming(digest):
+        reader = service.open_read(digest)
+        if reader is None:
+            raise BlobNotFoundError(digest, instance=settings.service_name)
+        with reader:
+            size = _go_to(reader, offset, digest)
+            count = size - offset if length is None else min(length, size - offset)
+            with _destination(output) as write, _meter(output, count) as meter:
+                _copy(reader, count, write, meter)
+    if settings.json and output != _STDOUT:
+        emit_json({"digest": str(digest), "path": output, "offset": offset, "size": count})
+
+
+@contextlib.contextmanager
+def _naming(digest: B3Digest) -> Iterator[None]:
+    """See to it that an error about a chunk names the blob as well."""
+    try:
+        yield
+    except CorruptBlobError as error:
+        if str(digest) not in error.message:
+            error.args = (f"cannot read blob {digest}: {error.message}", *error.args[1:])
+        raise
+
+
+def _go_to(reader: BlobReader, offset: int, digest: B3Digest) -> int:
+    """Seek to *offset*; return the size of the blob."""
+    if offset > reader.size:
+        raise InvalidSeekError(
+            f"the offset {offset} is beyond the end of blob {digest}, which has {reader.size} bytes"
+        )
+    if offset:
+        reader.seek(offset)
+    return reader.size
+
+
+@contextlib.contextmanager
+def _destination(output: str) -> Iterator[Callable[[memoryview], Any]]:
+    if output == _STDOUT:
+        yield emit
+        return
+    with replacing(output) as file:
+
+        def write(view: memoryview) -> None:
+            while view:
+                view = view[file.write(view) :]
+
+        yield write
+
+
+def _meter(output: str, total: int) -> Meter:
+    """Return a meter, unless it would draw into the blob on the terminal."""
+    return Meter(total, hidden=output == _STDOUT and is_terminal(sys.stdout))
+
+
+def _copy(reader: BlobReader, count: int, write: Callable[[memoryview], Any], meter: Meter) -> None:
+    buffer = memoryview(bytearray(min(_PIECE, count)))
+    while count:
+        got = reader.readinto(buffer[:count])
+        if not got:
+            raise EOFError(f"the blob ends {count} bytes before its size")
+        write(buffer[:got])
+        meter.advance(got)
+        count -= got

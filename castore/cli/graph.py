@@ -1,0 +1,82 @@
+"""`castore graph`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import click
+
+from castore.blobservice import BlobService
+from castore.cli.files import replacing
+from castore.cli.options import shared_options
+from castore.cli.output import emit_text
+from castore.cli.settings import Settings
+from castore.composition.composition import Composition
+from castore.drawing import FORMATS
+
+if TYPE_CHECKING:
+    from castore.drawing import Picture
+
+_BY_ENDING: Final = {".mmd": "mermaid", ".mermaid": "mermaid", ".dot": "dot", ".gv": "dot", ".svg": "svg"}
+
+_EPILOG = """\b
+Examples:
+  castore graph
+  castore graph -o stack.svg
+  castore graph staging.toml --format dot | dot -Tpng > stack.png
+
+With --json it is --format json.
+"""
+
+
+@click.command("graph", epilog=_EPILOG)
+@click.argument("file", required=False, type=click.Path())
+@click.option(
+    "--format",
+    "format_",
+    metavar="FORMAT",
+    type=click.Choice(list(FORMATS)),
+    help=f"One of {', '.join(FORMATS)}.  [default: by the ending of the output, else tree]",
+)
+@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write to FILE.")
+@shared_options
+@click.pass_obj
+def command(settings: Settings, file: str | None, format_: str | None, output: str | None) -> None:
+    """Draw a composition, FILE or the one that other commands would use: its instances and who uses whom.
+
+    Nothing is opened or contacted, and no secrets are shown. --service NAME draws only that one and what it
+    needs.
+    """
+    settings.composition = file or settings.composition
+    draw = FORMATS[_format(settings, format_, output)]
+    with settings.opened() as stores:
+        drawing = draw(_picture(stores, settings.service))
+    if output is None:
+        emit_text(drawing)
+        return
+    with replacing(output) as target:
+        target.write(drawing.encode("utf-8", "backslashreplace"))
+
+
+def _format(settings: Settings, wanted: str | None, output: str | None) -> str:
+    if settings.json and wanted not in {None, "json"}:
+        raise click.UsageError(f"`--json` and `--format {wanted}` are two things: choose one.")
+    ending = os.path.splitext(output or "")[1].lower()  # noqa: PTH122 - a string of the user's
+    return wanted or ("json" if settings.json or ending == ".json" else _BY_ENDING.get(ending, "tree"))
+
+
+def _picture(stores: Composition, service: str | None) -> Picture:
+    picture = stores.picture()
+    if service is None:
+        return picture
+    start = stores.instance(BlobService, service)
+    kept = {instance.id for instance in stores.graph.reachable(start)}
+    return attrs.evolve(
+        picture,
+        nodes=tuple(node for node in picture.nodes if node.id in kept),
+        edges=tuple(edge for edge in picture.edges if edge.source in kept),
+        roots=(start.id,),
+        unreachable=frozenset(),
+    )

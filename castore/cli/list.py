@@ -1,0 +1,56 @@
+"""`castore list`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from castore.blobservice import BlobService
+from castore.capabilities import BlobLister
+from castore.cli.options import shared_options
+from castore.cli.output import emit, emit_json, emit_text, is_terminal
+from castore.cli.settings import Settings
+from castore.composition.composition import Composition
+from castore.composition.problems import listing
+from castore.errors import UnsupportedError
+
+_EPILOG = """\b
+Examples:
+  castore list
+  castore --service archive list | wc -l
+
+\b
+With --json:
+  {"digests": [...]}
+"""
+
+
+@click.command("list", epilog=_EPILOG)
+@shared_options
+@click.pass_obj
+def command(settings: Settings) -> None:
+    """Print the digests of all blobs of a service, one per line, in no particular order."""
+    with settings.opened() as stores:
+        lister = _lister(stores, settings.service_name)
+        if settings.json:
+            emit_json({"digests": [str(digest) for digest in lister.list_blobs()]})
+            return
+        at_once = is_terminal(sys.stdout)
+        for digest in lister.list_blobs():
+            emit_text(f"{digest}\n", flush=at_once)
+        emit(b"")
+
+
+def _lister(stores: Composition, name: str) -> BlobLister:
+    lister = stores.blobs(name).capability(BlobLister)
+    if lister is None:
+        instance = stores.instance(BlobService, name)
+        parts = [
+            part.name
+            for part in stores.graph.reachable(instance)
+            if not part.anonymous and part is not instance
+        ]
+        hint = f"; of its parts, try `--service NAME` with {listing(parts)}" if parts else ""
+        raise UnsupportedError(f"`{name}`, a `{instance.type.tag}`, cannot list its blobs{hint}")
+    return lister

@@ -1,0 +1,142 @@
+"""`castore plugins`."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from shutil import get_terminal_size
+from typing import Any, Final
+
+import click
+
+from castore.cli.options import shared_options_without_composition
+from castore.cli.output import emit_json, emit_text, emphasised, is_terminal, printable
+from castore.cli.settings import Settings
+from castore.composition.fields import Field, describe_fields, summary_of, toml, words_for
+from castore.composition.registry import RegisteredType, Registry
+
+_WIDEST: Final = 110
+_NARROWEST: Final = 40
+
+_EPILOG = """\b
+Examples:
+  castore plugins
+  castore plugins --json | jq -r '.types[].tag'
+
+\b
+With --json; "toml" is the default as a composition would have it:
+  {"types": [{"tag", "kind", "table", "plugin", "distribution", "formerly",
+              "doc", "url_form", "fields": [{"name", "type", "required",
+                                             "default", "toml", "doc"}]}],
+   "chunkers": [{"tag", "doc"}],
+   "broken": [{"plugin", "distribution", "reason"}]}
+"""
+
+
+@click.command("plugins", epilog=_EPILOG)
+@shared_options_without_composition
+@click.pass_obj
+def command(settings: Settings) -> None:
+    """Show the installed types of services: who brought them, what they are, and their fields.
+
+    Plugins that do not load are shown with the reason, and so are the ways to cut blobs into chunks.
+    """
+    registry = Registry.default()
+    types = [_type_document(entry, registry) for entry in registry.all_types()]
+    chunkers = [{"tag": tag, "doc": summary_of(chunker)} for tag, chunker in registry.chunkers.items()]
+    broken = [
+        {"plugin": entry.plugin.name, "distribution": entry.plugin.distribution, "reason": entry.cause}
+        for entry in registry.broken
+    ]
+    if settings.json:
+        emit_json({"types": types, "chunkers": chunkers, "broken": broken})
+        return
+    page = _Page()
+    for document in types:
+        page.add_type(document)
+    page.add_list("chunkers", [(entry["tag"], entry["doc"]) for entry in chunkers])
+    if broken:
+        reasons = [(entry["plugin"], f"{entry['distribution']}: {entry['reason']}") for entry in broken]
+        page.add_list("plugins that do not load", reasons)
+    emit_text("\n".join(page.rows) + "\n")
+
+
+def _type_document(entry: RegisteredType, registry: Registry) -> dict[str, Any]:
+    return {
+        "tag": entry.tag,
+        "kind": entry.kind.label,
+        "table": entry.kind.table,
+        "plugin": entry.plugin.name if entry.plugin else None,
+        "distribution": entry.plugin.distribution if entry.plugin else None,
+        "formerly": list(entry.formerly),
+        "doc": summary_of(entry.config),
+        "url_form": hasattr(entry.config, "from_url"),
+        "fields": [_field_document(field, registry) for field in describe_fields(entry.config, registry)],
+    }
+
+
+def _field_document(field: Field, registry: Registry) -> dict[str, Any]:
+    return {
+        "name": field.name,
+        "type": words_for(field.shape, registry),
+        "required": field.required,
+        "default": field.default,
+        "toml": "" if field.default is None else toml(field.default),
+        "doc": field.doc,
+    }
+
+
+class _Page:
+    """Rows of text, wrapped on a terminal and left long elsewhere."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+        width = min(get_terminal_size().columns, _WIDEST)
+        self._width = max(width, _NARROWEST) if is_terminal(sys.stdout) else None
+
+    def add_type(self, document: dict[str, Any]) -> None:
+        """Add a type with its fields."""
+        self._head(document["tag"], f"{document['kind']}, from {document['distribution'] or 'the program'}")
+        self._text(document["doc"], indent=2)
+        fields = document["fields"]
+        column = 4 + max((len(field["name"]) for field in fields), default=0)
+        for field in fields:
+            default = f"; default {field['toml']}" if field["toml"] else ""
+            state = "; required" if field["required"] else default
+            self._row(f"  {field['name']}", field["type"] + state, column)
+            self._text(field["doc"], indent=column)
+
+    def add_list(self, head: str, entries: list[tuple[str, str]]) -> None:
+        """Add names with a text each."""
+        self._head(head)
+        column = 4 + max(len(name) for name, _ in entries)
+        for name, text in entries:
+            self._row(f"  {name}", text, column)
+
+    def _head(self, head: str, words: str = "") -> None:
+        if self.rows:
+            self.rows.append("")
+        self.rows.append(f"{emphasised(printable(head), bold=True)}  {printable(words)}".rstrip())
+
+    def _row(self, name: str, text: str, column: int) -> None:
+        first, *more = self._wrapped(text, column) or [""]
+        self.rows.append((printable(name).ljust(column) + first.lstrip()).rstrip())
+        self.rows += more
+
+    def _text(self, text: str, indent: int) -> None:
+        self.rows += self._wrapped(text, indent)
+
+    def _wrapped(self, text: str, indent: int) -> list[str]:
+        space = " " * indent
+        return [
+            row
+            for paragraph in printable(text).split("\n")
+            for row in textwrap.wrap(
+                paragraph,
+                self._width or sys.maxsize,
+                initial_indent=space,
+                subsequent_indent=space,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        ]

@@ -1,0 +1,56 @@
+"""What the options that all commands share were set to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from castore.blobservice import BlobService
+    from castore.composition.composition import Composition
+
+
+@attrs.define
+class Settings:
+    """The shared options of one run, given before or after the command word."""
+
+    composition: str | None = None
+    service: str | None = None
+    json: bool = False
+    debug: bool = False
+    secrets: list[str] = attrs.field(factory=list, repr=False)
+    """What must not be shown, known once a composition is open."""
+
+    @property
+    def service_name(self) -> str:
+        """The instance to use."""
+        return self.service or "root"
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Composition]:
+        """Open the composition and close it at the end."""
+        # Help and completion need no composition.
+        from castore.composition.values import secrets_in  # noqa: PLC0415
+        from castore.opening import open as open_composition  # noqa: PLC0415
+
+        with open_composition(self.composition) as stores:
+            for instance in stores.graph.instances.values():
+                self.secrets += secrets_in(instance.config)
+            yield stores
+
+    @contextlib.contextmanager
+    def blobs(self) -> Iterator[BlobService]:
+        """Open the composition for its blob service."""
+        with self.opened() as stores:
+            yield stores.blobs(self.service_name)
+
+    def scrubbed(self, text: str) -> str:
+        """Return *text* without secrets. Services leave them out already; this is a second look."""
+        if not self.secrets:
+            return text
+        from castore.composition.values import scrub  # noqa: PLC0415 - loaded already, where there are secrets
+
+        return scrub(text, self.secrets)

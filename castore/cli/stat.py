@@ -1,0 +1,90 @@
+"""`castore stat`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import click
+
+from castore.blobservice import BlobService, ChunkMeta
+from castore.cli.options import as_digest, shared_options
+from castore.cli.output import emit_json, emit_text, is_terminal, size_text, table
+from castore.cli.settings import Settings
+from castore.digest import B3Digest
+from castore.errors import BlobNotFoundError
+
+_HEAD: Final = 10
+_TAIL: Final = 3
+
+_EPILOG = """\b
+Examples:
+  castore stat DIGEST
+  castore stat DIGEST --json | jq '.chunks[].digest'
+
+\b
+With --json, in bytes; a blob that is kept whole has no chunks:
+  {"digest", "size", "chunks": [{"offset", "size", "digest"}]}
+"""
+
+
+@click.command("stat", epilog=_EPILOG)
+@click.argument("digest", metavar="DIGEST", type=as_digest)
+@click.option("--all", "every", is_flag=True, help="List all chunks, also on a terminal.")
+@shared_options
+@click.pass_obj
+def command(settings: Settings, digest: B3Digest, every: bool) -> None:
+    """Show the size of a blob and the chunks that it is kept in.
+
+    On a terminal a long list of chunks is shortened.
+    """
+    with settings.blobs() as service:
+        size, chunks = _look_up(service, digest, settings.service_name)
+    offsets = [0, *accumulate(chunk.size for chunk in chunks)]
+    if settings.json:
+        rows = [
+            {"offset": offset, "size": chunk.size, "digest": str(chunk.digest)}
+            for offset, chunk in zip(offsets, chunks, strict=False)
+        ]
+        emit_json({"digest": str(digest), "size": size, "chunks": rows})
+        return
+    emit_text(_summary(digest, size, chunks))
+    if chunks:
+        cells = [
+            (str(offset), str(chunk.size), str(chunk.digest))
+            for offset, chunk in zip(offsets, chunks, strict=False)
+        ]
+        shorten = not every and is_terminal(sys.stdout) and len(cells) > _HEAD + _TAIL + 1
+        emit_text("\n" + _shortened(cells) if shorten else "\n" + _table(cells))
+
+
+def _look_up(service: BlobService, digest: B3Digest, instance: str) -> tuple[int, Sequence[ChunkMeta]]:
+    chunks = service.chunks(digest)
+    if chunks:
+        return sum(chunk.size for chunk in chunks), chunks
+    reader = service.open_read(digest)
+    if reader is None:
+        raise BlobNotFoundError(digest, instance=instance)
+    with reader:
+        return reader.size, ()
+
+
+def _summary(digest: B3Digest, size: int, chunks: Sequence[ChunkMeta]) -> str:
+    amount = f"{size} bytes ({size_text(size)})" if size >= 1024 else size_text(size)
+    count = str(len(chunks)) if chunks else "none: it is kept whole"
+    distinct = len({chunk.digest for chunk in chunks})
+    if distinct < len(chunks):
+        count += f" ({distinct} different)"
+    return f"digest  {digest}\nsize    {amount}\nchunks  {count}\n"
+
+
+def _table(cells: Sequence[tuple[str, str, str]]) -> str:
+    return table(("offset", "size", "digest"), cells, right=(0, 1))
+
+
+def _shortened(cells: Sequence[tuple[str, str, str]]) -> str:
+    rows = _table([*cells[:_HEAD], *cells[-_TAIL:]]).splitlines(keepends=True)
+    left_out = f"... {len(cells) - _HEAD - _TAIL} more; `--all` lists them\n"
+    return "".join([*rows[: _HEAD + 1], left_out, *rows[_HEAD + 1 :]])

@@ -1,0 +1,160 @@
+"""Storing the files of `castore put`, and saying what came of each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import attrs
+
+from castore.blobservice import BlobService
+from castore.cli.faults import FAILED, document_of, exit_code
+from castore.cli.output import complain, emit
+from castore.cli.progress import Meter
+from castore.cli.settings import Settings
+from castore.cli.walk import STDIN, Found
+from castore.digest import B3Digest
+from castore.errors import CastoreError, SourceError, describe
+from castore.workers import Task, Workers
+
+_SMALL: Final = 1 << 20
+"""Bytes up to which a file is stored together with others."""
+
+_SLOW_SECONDS: Final = 0.01
+"""How long storing a small file takes where there is more to wait for than to compute."""
+
+_AHEAD: Final = 4
+"""How many files are begun before they are waited for, per thread."""
+
+
+class HopelessError(Exception):
+    """An error that is not the file's fault: the next one would fare no better."""
+
+
+@attrs.define
+class Job:
+    """What is being stored, and what came of it. For lines of text nothing is gathered.
+
+    Small files are stored several at a time if the store takes its time to answer; where it does not,
+    threads would only be in each other's way. A large file is stored by itself: its chunks go several at a
+    time. What is said of the files is in order.
+    """
+
+    service: BlobService
+    workers: Workers
+    meter: Meter
+    settings: Settings
+    exit_code: int = 0
+    files: list[dict[str, Any]] = attrs.field(factory=list)
+    skipped: list[dict[str, Any]] = attrs.field(factory=list)
+    errors: list[dict[str, Any]] = attrs.field(factory=list)
+    _slow: bool = False
+    _ahead: deque[tuple[str, Task[tuple[B3Digest, int]]]] = attrs.field(factory=deque)
+
+    def take_all(self, all_found: Iterable[Found]) -> None:
+        """Store files; raises `HopelessError` if it makes no sense to go on."""
+        try:
+            for found in all_found:
+                if self._slow and found.is_file and found.size is not None and found.size <= _SMALL:
+                    self._ahead.append((found.path, self._submit(found.path)))
+                    self._settle(_AHEAD * self.workers.size)
+                else:
+                    self._settle(0)
+                    self._take(found)
+            self._settle(0)
+        finally:
+            for _, task in self._ahead:
+                task.drop()
+
+    def _submit(self, path: str) -> Task[tuple[B3Digest, int]]:
+        return self.workers.submit(lambda: self._put(path, None))
+
+    def _settle(self, most: int) -> None:
+        """Wait for files that were begun, until no more than *most* are left."""
+        while len(self._ahead) > most:
+            path, task = self._ahead.popleft()
+            with self._excusing(path):
+                digest, size = task.result()
+                self.meter.advance(size)
+                self._done(path, digest, size)
+
+    def _take(self, found: Found) -> None:
+        if found.skipped:
+            self._skip(found.path, found.skipped)
+            return
+        with self._excusing(found.path):
+            if found.error:
+                raise SourceError(
+                    f"cannot read {found.path!r}: {found.error.strerror or describe(found.error)}"
+                )
+            self._done(found.path, *self._put(found.path, self.meter))
+
+    def _put(self, path: str, meter: Meter | None) -> tuple[B3Digest, int]:
+        """Store one file, possibly in a thread, where no meter may be used; return its digest and size."""
+        size = 0
+
+        def progress(count: int) -> None:
+            nonlocal size
+            size += count
+            if meter is not None:
+                meter.advance(count)
+
+        started = time.perf_counter()
+        digest = self.service.put_file(_source(path), progress=progress)
+        self._slow = size <= _SMALL and time.perf_counter() - started > _SLOW_SECONDS
+        return digest, size
+
+    @contextlib.contextmanager
+    def _excusing(self, path: str) -> Iterator[None]:
+        """Note an error about one file and go on, unless that is hopeless."""
+        try:
+            yield
+        except SourceError as error:
+            self._fail(path, error)
+        except CastoreError as error:
+            self._fail(path, error)
+            raise HopelessError from error
+
+    def _done(self, path: str, digest: B3Digest, size: int) -> None:
+        self.meter.file_done()
+        if self.settings.json:
+            self.files.append({"digest": str(digest), "path": path, "size": size})
+            return
+        with self.meter.aside():
+            emit(b3sum_line(digest, path))
+
+    def _skip(self, path: str, reason: str) -> None:
+        if self.settings.json:
+            self.skipped.append({"path": path, "reason": reason})
+            return
+        with self.meter.aside():
+            complain(f"castore: skipped {path!r}: it is {reason}")
+
+    def _fail(self, path: str, error: CastoreError) -> None:
+        self.exit_code = max(self.exit_code, exit_code(error), FAILED)
+        if self.settings.json:
+            self.errors.append({"path": path, **document_of(error, self.settings)})
+            return
+        with self.meter.aside():
+            complain(f"castore: {self.settings.scrubbed(error.message)}")
+
+
+def _source(path: str) -> Any:
+    if path != STDIN:
+        return path
+    if sys.stdin is None:
+        raise SourceError("cannot read stdin: it is closed")
+    return sys.stdin.buffer
+
+
+def b3sum_line(digest: B3Digest, path: str) -> bytes:
+    """Return a line as b3sum prints it; a name that would break the line is escaped, and so marked."""
+    name = os.fsencode(path)
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    mark = b"\\" if escaped != name else b""
+    return b"%s%s  %s\n" % (mark, str(digest).encode("ascii"), escaped)

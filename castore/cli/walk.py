@@ -1,0 +1,96 @@
+"""From the paths on a command line to the files that they mean."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import attrs
+
+STDIN: Final = "-"
+
+_SPECIAL: Final = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@attrs.frozen
+class Found:
+    """Something on the way: a file to store, or what is none and why."""
+
+    path: str
+    size: int | None = None
+    """In bytes; `None` if it is not known beforehand."""
+    skipped: str | None = None
+    """What it is instead of a file."""
+    error: OSError | None = None
+    """Why a folder cannot be listed."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is something to store."""
+        return self.skipped is None and self.error is None
+
+
+def find_files(paths: Iterable[str]) -> Iterator[Found]:
+    """Yield what *paths* mean: folders with all that is in them, sorted; others as they are.
+
+    A link that is named itself is followed, links inside of folders are not.
+    """
+    for path in paths:
+        if path == STDIN:
+            yield Found(path)
+            continue
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a Path would change how the user wrote it
+        except (OSError, ValueError):
+            yield Found(path, 0)  # Whoever opens it will say what is wrong.
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from _walk(path)
+        else:
+            yield Found(path, status.st_size if stat.S_ISREG(status.st_mode) else None)
+
+
+def _walk(folder: str) -> Iterator[Found]:
+    # A stack, not recursion: folders may be nested deeper than calls.
+    stack: list[Iterator[os.DirEntry[str] | Found]] = [_entries(folder)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, Found):
+            yield entry
+        elif entry.is_dir(follow_symlinks=False):
+            stack.append(_entries(entry.path))
+        else:
+            yield _found(entry)
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str] | Found]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=_sort_key)
+    except OSError as error:
+        return iter([Found(folder, error=error)])
+    return iter(found)
+
+
+def _sort_key(entry: os.DirEntry[str]) -> bytes:
+    # With the slash, all paths below a folder come in the order of their bytes.
+    return os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b"")
+
+
+def _found(entry: os.DirEntry[str]) -> Found:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return Found(entry.path, 0)
+    kind = stat.S_IFMT(status.st_mode)
+    return Found(entry.path, status.st_size, skipped=_SPECIAL.get(kind))

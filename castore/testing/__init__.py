@@ -1,0 +1,58 @@
+"""A kit to test services with: bundled ones, a stranger's, and compositions of both.
+
+===========================  ==================================================================
+`BlobServiceContract`        a pytest class: write one fixture, get a test for each clause
+`blob_service_machine`       a hypothesis state machine that compares a service with a dict
+`run_contract`, `CLAUSES`    the same clauses without pytest
+`FaultyService`              a service that fails when told to, to test what stands before it
+`BLOBS` and their names      blobs with known digests
+===========================  ==================================================================
+
+The first needs pytest, the second hypothesis: `pip install 'castore[testing]'`; the others need neither.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from castore.testing.blobs import BLOB_A, BLOB_B, BLOBS, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M, Blob
+from castore.testing.clause import Clause, ContractError
+from castore.testing.contract import CLAUSES, Outcome, run_contract
+from castore.testing.faults import FaultyService
+
+if TYPE_CHECKING:
+    from castore.testing.stateful import blob_service_machine
+    from castore.testing.suite import BlobServiceContract
+
+__all__ = [
+    "BLOBS",
+    "BLOB_A",
+    "BLOB_B",
+    "CHUNKS",
+    "CLAUSES",
+    "EMPTY",
+    "HELLO",
+    "P3M",
+    "ZEROS_1M",
+    "Blob",
+    "BlobServiceContract",
+    "Clause",
+    "ContractError",
+    "FaultyService",
+    "Outcome",
+    "blob_service_machine",
+    "run_contract",
+]
+
+# Importing the kit must need neither pytest nor hypothesis: the command line checks services, too.
+_LAZY: Final = {
+    "BlobServiceContract": "castore.testing.suite",
+    "blob_service_machine": "castore.testing.stateful",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,85 @@
+"""Files and streams are stored whole, from where they stand, or not at all."""
+
+# ruff: noqa: D401 - a clause states a fact
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from castore.blobservice import BlobService
+from castore.digest import B3Digest
+from castore.errors import SourceError
+from castore.testing.clause import Chapter
+from castore.testing.expecting import expect, expect_absent, expect_raises, expect_stored, fresh
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+chapter = Chapter()
+clause = chapter.clause
+
+
+class _BrokenStream(io.RawIOBase):
+    """Gives *data* once; then the disk beneath it breaks."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if not self._data:
+            raise OSError("the disk broke")
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._data))
+        target[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count
+
+
+@clause()
+def put_file_by_path(service: BlobService) -> None:
+    """`put_file` stores a file by its path, a string or a Path, also one that is empty."""
+    with tempfile.TemporaryDirectory() as folder:
+        for data in (fresh(1_300_000), fresh(), b""):
+            path = Path(folder, "a file")
+            path.write_bytes(data)
+            for source in (path, str(path)):
+                expect(f"put_file() of {len(data)} bytes", service.put_file(source), B3Digest.of(data))
+            expect_stored(service, B3Digest.of(data), data)
+
+
+@clause()
+def put_file_from_a_stream(service: BlobService) -> None:
+    """`put_file` stores an open stream from where it stands, and tells how far it is."""
+    data = fresh(1_300_000)
+    stream = io.BytesIO(data)
+    stream.seek(300)
+    steps: list[int] = []
+    digest = service.put_file(stream, progress=steps.append)
+    expect("put_file() of the rest of a stream", digest, B3Digest.of(data[300:]))
+    expect("the sum of what progress was told", sum(steps), len(data) - 300)
+    expect("closed, of the stream,", stream.closed, False)
+    expect_stored(service, digest, data[300:])
+
+
+@clause()
+def put_file_that_is_not_there(service: BlobService) -> None:
+    """`put_file` of a path that cannot be read raises `SourceError`, which is an OSError."""
+    with tempfile.TemporaryDirectory() as folder:
+        nowhere = Path(folder, "nowhere")
+        expect_raises("put_file() of a missing file", SourceError, lambda: service.put_file(nowhere))
+        expect_raises("put_file() of a folder", SourceError, lambda: service.put_file(folder))
+
+
+@clause()
+def put_file_that_breaks(service: BlobService) -> None:
+    """A stream that fails in the middle raises `SourceError`, and what came before is no blob."""
+    data = fresh(5000)
+    stream = cast("BinaryIO", _BrokenStream(data))
+    expect_raises("put_file() of a broken stream", SourceError, lambda: service.put_file(stream))
+    expect_absent(service, B3Digest.of(data))

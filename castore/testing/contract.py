@@ -1,0 +1,66 @@
+"""The contract of a blob service, clause by clause.
+
+Needs no test runner::
+
+    for clause, verdict, error in run_contract(MyService):
+        print(verdict, clause.name, error or "")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Literal, NamedTuple
+
+from castore.blobservice import BlobService
+from castore.testing.clause import Clause
+from castore.testing.clauses import chunking, powers, reading, sources, storing, threads, writing
+
+CLAUSES: Final[tuple[Clause, ...]] = (
+    *storing.chapter.clauses,
+    *reading.chapter.clauses,
+    *writing.chapter.clauses,
+    *sources.chapter.clauses,
+    *chunking.chapter.clauses,
+    *threads.chapter.clauses,
+    *powers.chapter.clauses,
+)
+"""All clauses, in the order in which they are best read."""
+
+
+class Outcome(NamedTuple):
+    """What came of one clause."""
+
+    clause: Clause
+    verdict: Literal["ok", "skip", "FAIL"]
+    error: Exception | None
+    """Why it failed: a `ContractError`, or what the service raised."""
+
+
+def run_contract(make: Callable[[], BlobService], clauses: Iterable[Clause] = CLAUSES) -> Iterator[Outcome]:
+    """Yield the outcome of each clause.
+
+    Arguments:
+        make: Returns a service, which is closed after the clause. It need not be empty, nor a new one if
+            it can be used after `close`.
+        clauses: Which ones to try.
+
+    Raises what *make* raises.
+    """
+    for clause in clauses:
+        service = make()
+        if clause.skip_reason(service) is not None:
+            service.close()
+            yield Outcome(clause, "skip", None)
+            continue
+        try:
+            with service:
+                clause.check(service)
+        except Exception as error:  # noqa: BLE001 - whatever a service raises is the answer
+            yield Outcome(clause, "FAIL", error)
+        else:
+            yield Outcome(clause, "ok", None)
+
+
+def clause_named(name: str) -> Clause:
+    """Return the clause of this name; raises `KeyError` if there is none."""
+    return {clause.name: clause for clause in CLAUSES}[name]

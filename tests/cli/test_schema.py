@@ -1,0 +1,20 @@
+"""`castore schema`: the command; what is in it is tested with the module that makes it."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_prints_the_schema_of_the_installed_types(stranger):
+    """With those of strangers."""
+    run = stranger.run("schema")
+
+    document = json.loads(run.stdout)
+    assert run.returncode == 0
+    assert document["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert {"blobservices.cache", "blobservices.odd"} <= set(document["$defs"])
+
+
+def test_json_is_what_it_prints_anyway(castore):
+    """`--json` changes nothing."""
+    assert castore("schema", "--json").stdout == castore("schema").stdout

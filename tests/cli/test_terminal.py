@@ -1,0 +1,268 @@
+"""What a person at a terminal sees, and what in a pipe nobody does. The terminals are pseudo-terminals."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+ABSENT = "00" * 32
+LARGE = 12 << 20
+
+
+class Screen:
+    """A pseudo-terminal, and everything that was written to it."""
+
+    def __init__(self, columns: int = 100) -> None:
+        self._main, self.end = pty.openpty()
+        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        self.seen = b""
+
+    def watch(self, process: subprocess.Popen[bytes], until: bytes | None = None) -> str:
+        """Return what has appeared when the process ends, or when *until* has."""
+        deadline = time.monotonic() + 60
+        while until is None or until not in self.seen:
+            ended = process.poll() is not None
+            if select.select([self._main], [], [], 0.02)[0]:
+                self.seen += os.read(self._main, 1 << 16)
+            elif ended:
+                break
+            assert time.monotonic() < deadline, self.seen[-1000:]
+        return self.text
+
+    @property
+    def text(self) -> str:
+        return self.seen.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def rows(self) -> list[str]:
+        """What is left to see at the end, on a terminal that knows the few controls that castore uses."""
+        rows, row, column = [""], 0, 0
+        for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.", self.text, re.DOTALL):
+            if token == "\n":
+                row, column = row + 1, 0
+                rows += [""] * (row == len(rows))
+            elif token == "\r":
+                column = 0
+            elif token == "\x1b[2K":
+                rows[row] = ""
+            elif token == "\x1b[1A":
+                row -= 1
+            elif token.startswith("\x1b"):
+                assert re.fullmatch(r"\x1b\[(\?25[lh]|[0-9;]*m)", token), token
+            else:
+                rows[row] = rows[row][:column].ljust(column) + token + rows[row][column + 1 :]
+                column += 1
+        return rows
+
+    def close(self) -> None:
+        os.close(self._main)
+        os.close(self.end)
+
+
+@pytest.fixture
+def screen() -> Iterator[Screen]:
+    screen = Screen()
+    yield screen
+    screen.close()
+
+
+@pytest.fixture
+def home(place):
+    """The place, with the environment of a terminal."""
+    return attrs.evolve(place, environment=place.environment | {"TERM": "xterm-256color"})
+
+
+@pytest.fixture
+def large(place) -> str:
+    """A file that is worth a bar."""
+    return place.file("large", os.urandom(1 << 20) * (LARGE >> 20))
+
+
+def test_a_bar_shows_how_far_a_large_file_is(home, screen, large):
+    """On stderr, with bytes and rate; at the end it is gone, the cursor is back, and stdout has the line."""
+    process = home.start("put", "large", stdout=subprocess.PIPE, stderr=screen.end)
+
+    text = screen.watch(process)
+
+    assert "━" in text
+    assert re.search(r"MiB of 12\.0 MiB", text)
+    assert "\x1b[?25h" in text.rpartition("\x1b[?25l")[2]
+    assert process.stdout.read() == f"{large}  large\n".encode()
+    process.stdout.close()
+    assert not any(screen.rows())
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_there_is_no_bar_in_a_pipe_nor_on_a_terminal_that_cannot_draw(home, screen, large, term):
+    """Not a byte on stderr."""
+    home.environment["TERM"] = term
+    process = home.start(
+        "put", "large", stdout=subprocess.PIPE, stderr=screen.end if term == "dumb" else subprocess.PIPE
+    )
+
+    text = screen.watch(process)
+
+    assert text == ""
+    assert process.communicate()[1] in {b"", None}
+    assert process.returncode == 0
+
+
+def test_a_stream_of_unknown_length_has_a_bar_once_it_lasts(home, screen):
+    """With what has come so far."""
+    process = home.start("put", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=screen.end)
+    for _ in range(4):
+        process.stdin.write(bytes(1 << 20))
+        process.stdin.flush()
+        time.sleep(0.2)
+    process.stdin.close()
+
+    text = screen.watch(process)
+
+    assert re.search(r"[34]\.0 MiB ", text)
+    assert not any(screen.rows())
+
+
+def test_lines_and_the_bar_do_not_mix_on_one_terminal(home, screen, large, place):
+    """What is left to read is what a pipe would have got."""
+    place.file("nothing", b"")
+    Path("d").mkdir()
+    Path("d/link").symlink_to("../nothing")
+    process = home.start(
+        "put", "nothing", "large", "d", "nowhere", "large", stdout=screen.end, stderr=screen.end
+    )
+
+    text = screen.watch(process)
+
+    assert re.search(r"\d/4 files", text)
+    rows = screen.rows()
+    assert [row for row in rows[1:] if row] == [
+        f"{large}  large",
+        "castore: skipped 'd/link': it is a symbolic link",
+        "castore: cannot read 'nowhere': No such file or directory",
+        f"{large}  large",
+    ]
+    assert rows[0].endswith("  nothing")
+
+
+def test_get_has_a_bar_unless_the_blob_goes_to_the_same_terminal(home, screen, large):
+    """A bar in the middle of the bytes would help nobody."""
+    home.run("put", "large")
+    to_file = home.start("get", large, "-o", "out", stdout=screen.end, stderr=screen.end)
+
+    assert "━" in screen.watch(to_file)
+    assert not any(screen.rows())
+
+    screen.seen = b""
+    to_pipe = home.start("get", large, stdout=subprocess.DEVNULL, stderr=screen.end)
+    assert "━" in screen.watch(to_pipe)
+
+    screen.seen = b""
+    to_terminal = home.start("get", large, "--length", "4200000", stdout=screen.end, stderr=screen.end)
+    screen.watch(to_terminal)
+    assert len(screen.seen) >= 4_200_000
+    assert "━".encode() not in screen.seen
+    assert b"\x1b[2K" not in screen.seen
+
+
+def test_who_interrupts_gets_the_cursor_back(home, screen):
+    """And not a word."""
+    process = home.start("put", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=screen.end)
+    for _ in range(3):
+        process.stdin.write(bytes(1 << 20))
+        process.stdin.flush()
+        time.sleep(0.2)
+    screen.watch(process, until="━".encode())
+
+    process.send_signal(signal.SIGINT)
+    screen.watch(process)
+    process.stdin.close()
+
+    assert process.wait() == 130
+    assert screen.text.rindex("\x1b[?25h") > screen.text.rindex("\x1b[?25l")
+    assert not any(screen.rows())
+
+
+@pytest.mark.parametrize("columns", [10, 40, 200])
+def test_the_bar_is_one_line_on_any_terminal(home, large, columns):
+    """Else it could not be erased."""
+    screen = Screen(columns)
+    process = home.start("put", "large", stdout=subprocess.DEVNULL, stderr=screen.end)
+
+    text = screen.watch(process)
+    screen.close()
+
+    assert "MiB" in text or columns == 10
+    shown = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", part) for part in re.split(r"[\r\n]", text)]
+    assert max(map(len, shown)) <= max(columns, 20)
+    assert "\x1b[2A" not in text
+
+
+def test_a_long_list_of_chunks_is_shortened_on_a_terminal(odd, screen):
+    """Both ends are shown, and how to see the rest; `--all` shows it."""
+    place = odd("many")
+    place.environment["TERM"] = "xterm"
+    process = place.start("stat", ABSENT, stdout=screen.end)
+    screen.watch(process)
+    rows = screen.rows()
+
+    screen.seen = b""
+    process = place.start("stat", ABSENT, "--all", stdout=screen.end)
+    screen.watch(process)
+
+    assert rows[5].startswith("     0    10  ")
+    assert rows[15] == "... 17 more; `--all` lists them"
+    assert rows[16].startswith("   270    10  ")
+    assert len(rows) == 5 + 10 + 1 + 3 + 1
+    assert len(screen.rows()) == 5 + 30 + 1
+
+
+def test_errors_have_colour_on_a_terminal_alone(home, screen, place):
+    """And not even there if the user does not want it."""
+    (place.folder / "wrong.toml").write_text('[blobservices.root]\ntype = "memry"\n')
+    process = home.start("list", "--composition", "wrong.toml", stderr=screen.end)
+    coloured = screen.watch(process)
+    plain = home.run("list", "--composition", "wrong.toml").stderr.decode()
+    screen.seen = b""
+    home.environment["NO_COLOR"] = "1"
+    screen.watch(home.start("list", "--composition", "wrong.toml", stderr=screen.end))
+
+    assert "\x1b[31m" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain == screen.text
+
+
+def test_names_in_errors_cannot_reach_the_terminal(home, screen):
+    """Neither those of files nor those in a composition."""
+    home.compose('[blobservices.root]\ntype = "a\\u001b]0;title\\u0007"\n', "wrong.toml")
+    process = home.start("check", "wrong.toml", "--composition", "x\x1b[2J", stderr=screen.end)
+    text = screen.watch(process)
+    screen.seen = b""
+    text += screen.watch(home.start("put", "\x1b]0;title\x07", stderr=screen.end))
+
+    assert "\x1b]0;" not in text
+    assert "\x07" not in text
+
+
+def test_types_are_wrapped_to_the_width_of_the_terminal(home):
+    """In a pipe they are not."""
+    screen = Screen(60)
+    text = screen.watch(home.start("plugins", stdout=screen.end))
+    rows = screen.rows()
+    screen.close()
+    piped = home.run("plugins").stdout.decode().splitlines()
+
+    assert max(map(len, rows)) <= 60
+    assert max(map(len, piped)) > 60
+    assert " ".join(" ".join(rows).split()) == " ".join(" ".join(piped).split())
+    assert "\x1b[1m" in text

@@ -1,0 +1,245 @@
+"""Buckets: a real S3 server (moto's, over HTTP), written to and read through a composition."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from castore import BlobService, Composition, CorruptChunkError, UnavailableError
+from castore.capabilities import BlobLister
+from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
+
+if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask")):
+    pytest.skip("needs moto[s3,server] and s3fs", allow_module_level=True)
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+NOBODY = "http://127.0.0.1:9"
+SECRET = "a-secret-that-nobody-may-see"
+
+FSSPEC_NAMES = """
+[blobservices.root]
+type = "objectstore"
+object_store_url = "s3://bucket/pre/fix"
+
+[blobservices.root.object_store_options]
+key = "an-id"
+secret = "${CASTORE_TEST_SECRET}"
+endpoint_url = "ENDPOINT"
+client_kwargs = { region_name = "us-east-1" }
+"""
+
+NAMES_OF_THE_REFERENCE = """
+[blobservices.root]
+type = "objectstore"
+object_store_url = "s3://bucket/pre/fix"
+
+[blobservices.root.object_store_options]
+aws_access_key_id = "an-id"
+aws_secret_access_key = "${CASTORE_TEST_SECRET}"
+aws_endpoint_url = "ENDPOINT"
+aws_region = "us-east-1"
+aws_allow_http = "1"
+"""
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """A server of its own, on a port that is free."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def other_client(endpoint: str) -> Iterator[Any]:
+    """Another client than castore's."""
+    s3 = boto3.resource(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="an-id",
+        aws_secret_access_key=SECRET,
+    )
+    yield s3
+    s3.meta.client.close()
+
+
+@pytest.fixture
+def bucket(other_client: Any) -> Iterator[Any]:
+    """A new, empty bucket, as the other client sees it."""
+    bucket = other_client.Bucket("bucket")
+    bucket.create()
+    yield bucket
+    bucket.objects.all().delete()
+    bucket.delete()
+
+
+@pytest.fixture
+def compose(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Composition]]:
+    """Write a composition to a file and open it."""
+    monkeypatch.setenv("CASTORE_TEST_SECRET", SECRET)
+    opened: list[Composition] = []
+
+    def make(text: str = FSSPEC_NAMES, *, to: str = endpoint) -> Composition:
+        path = tmp_path / "composition.toml"
+        path.write_text(text.replace("ENDPOINT", to))
+        opened.append(Composition.from_toml(path))
+        return opened[-1]
+
+    yield make
+    for composition in opened:
+        composition.close()
+
+
+@pytest.mark.slow
+class TestContract(BlobServiceContract):
+    """A bucket keeps the contract."""
+
+    @pytest.fixture
+    def service(self, bucket: Any, compose: Callable[..., Composition]) -> BlobService:
+        return compose().blobs()
+
+
+@pytest.mark.parametrize("text", [FSSPEC_NAMES, NAMES_OF_THE_REFERENCE], ids=["fsspec", "reference"])
+def test_round_trip(bucket: Any, compose: Callable[..., Composition], text: str) -> None:
+    """By either names of its options, a bucket takes blobs and gives them back, and lists them."""
+    blobs = compose(text).blobs()
+    for blob in (BLOB_A, BLOB_B, EMPTY, P3M):
+        assert blobs.has(blob.digest) is False
+        assert blobs.write(blob.data) == blob.digest
+        assert blobs.read(blob.digest) == blob.data
+    lister = blobs.capability(BlobLister)
+    assert lister is not None
+    assert set(lister.list_blobs()) == {blob.digest for blob in (BLOB_A, BLOB_B, EMPTY, P3M)}
+    assert blobs.missing([BLOB_A.digest, HELLO.digest]) == {HELLO.digest}
+
+
+def test_layout(bucket: Any, compose: Callable[..., Composition], key_of: Any) -> None:
+    """The keys are the reference's, under the prefix of the URL, and nothing else is in the bucket."""
+    compose().blobs().write(P3M.data)
+    compose().blobs().write(b"")
+    keys = sorted(entry.key for entry in bucket.objects.all())
+    chunks = compose().blobs().chunks(P3M.digest) or ()
+    assert len(chunks) == 8
+    expected = [f"pre/fix/{key_of('chunks', chunk.digest)}" for chunk in chunks]
+    expected += [f"pre/fix/{key_of('blobs', digest)}" for digest in (P3M.digest, EMPTY.digest)]
+    assert keys == sorted(expected)
+
+
+def test_what_others_write_is_seen_at_once(
+    bucket: Any, compose: Callable[..., Composition], key_of: Any, frame_of: Any
+) -> None:
+    """No listing is cached: what another client puts or deletes is so for castore, too."""
+    blobs = compose().blobs()
+    lister = blobs.capability(BlobLister)
+    assert lister is not None
+    assert list(lister.list_blobs()) == []
+    assert blobs.has(HELLO.digest) is False
+    bucket.put_object(Key=f"pre/fix/{key_of('chunks', HELLO.digest)}", Body=frame_of(HELLO.data))
+    bucket.put_object(Key=f"pre/fix/{key_of('blobs', HELLO.digest)}", Body=b"")
+    assert list(lister.list_blobs()) == [HELLO.digest]
+    assert blobs.read(HELLO.digest) == HELLO.data
+    bucket.objects.all().delete()
+    assert list(lister.list_blobs()) == []
+    assert blobs.open_read(HELLO.digest) is None
+
+
+def test_damage_is_told(bucket: Any, compose: Callable[..., Composition], key_of: Any, frame_of: Any) -> None:
+    """A chunk that was changed in the bucket is corrupt."""
+    blobs = compose().blobs()
+    blobs.write(HELLO.data)
+    bucket.put_object(Key=f"pre/fix/{key_of('chunks', HELLO.digest)}", Body=frame_of(b"Other World!"))
+    with pytest.raises(CorruptChunkError, match=key_of("chunks", HELLO.digest)):
+        blobs.read(HELLO.digest)
+
+
+def check_unavailable(blobs: BlobService) -> list[str]:
+    """Check that everything raises `UnavailableError`; return the messages."""
+    lister = blobs.capability(BlobLister)
+    assert lister is not None
+    calls: list[Callable[[], object]] = [
+        lambda: blobs.has(HELLO.digest),
+        lambda: blobs.open_read(HELLO.digest),
+        lambda: blobs.chunks(HELLO.digest),
+        lambda: blobs.write(HELLO.data),
+        lambda: list(lister.list_blobs()),
+    ]
+    messages = []
+    for call in calls:
+        with pytest.raises(UnavailableError) as caught:
+            call()
+        messages.append(str(caught.value))
+    return messages
+
+
+def test_a_bucket_that_is_not_there(endpoint: str, compose: Callable[..., Composition]) -> None:
+    """A store that does not exist cannot take blobs; that is not taken for having none."""
+    blobs = compose(FSSPEC_NAMES.replace("bucket", "no-such-bucket")).blobs()
+    with pytest.raises(UnavailableError, match="no-such-bucket"):
+        blobs.write(HELLO.data)
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_is_down(compose: Callable[..., Composition], caplog: Any) -> None:
+    """Nobody listens: `UnavailableError`, soon, with the instance's name and without the secret."""
+    begun = time.monotonic()
+    blobs = compose(to=NOBODY).blobs()
+    with pytest.raises(UnavailableError, match="`root` is unavailable: s3://bucket/pre/fix: "):
+        blobs.has(HELLO.digest)
+    assert time.monotonic() - begun < 60
+    impatient = compose(f"{FSSPEC_NAMES}config_kwargs = {{ retries = {{ max_attempts = 0 }} }}\n", to=NOBODY)
+    messages = check_unavailable(impatient.blobs())
+    for message in messages:
+        assert message.startswith("`root` is unavailable: s3://bucket/pre/fix: ")
+    assert SECRET not in "".join(messages) + caplog.text
+
+
+def test_no_secret_leaves(endpoint: str, compose: Callable[..., Composition]) -> None:
+    """The secret is in no repr, neither of the composition nor of its config, and not in an error."""
+    stores = compose()
+    shown = f"{stores!r} {stores.graph!r} {stores.blobs()!r} {vars(stores.blobs())!r}"
+    assert SECRET not in shown
+    broken = compose(FSSPEC_NAMES.replace('key = "an-id"', 'nonsense = "${CASTORE_TEST_SECRET}"'))
+    messages = check_unavailable(broken.blobs())
+    assert SECRET not in "".join(messages)
+
+
+def test_it_works_in_a_forked_child(bucket: Any, compose: Callable[..., Composition], tmp_path: Path) -> None:
+    """A child of a fork opens a composition of its own, and does not hang on the threads it has not."""
+    compose()
+    program = f"""
+import os, sys, warnings
+import castore
+warnings.simplefilter("ignore", DeprecationWarning)
+stores = castore.open({str(tmp_path / "composition.toml")!r})
+digest = stores.blobs().write(b"Hello World!")
+sys.stdout.flush()
+child = os.fork()
+if not child:
+    try:
+        other = castore.open({str(tmp_path / "composition.toml")!r})
+        assert other.blobs().read(digest) == b"Hello World!"
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "0\n"

@@ -1,0 +1,113 @@
+"""The state machine finds what is wrong with a service, and nothing where nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from castore import B3Digest, BlobReader, BlobWriter
+from castore.readers import BytesReader
+from castore.testing import ContractError, blob_service_machine
+from castore_memory.service import MemoryBlobService
+
+SETTINGS = settings(
+    max_examples=150,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # What is wrong is known: no need for the shortest story.
+    phases=(Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class ForgetsTheThird(MemoryBlobService):
+    """As a store with room for two blobs."""
+
+    def open_write(self) -> BlobWriter:
+        if len(self._blobs) > 2:
+            self._blobs.clear()
+        return super().open_write()
+
+
+class LosesLargeEnds(MemoryBlobService):
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        data = self._blobs.get(digest)
+        return None if data is None else BytesReader(data[:20_000])
+
+
+class ListsTwice(MemoryBlobService):
+    def list_blobs(self) -> Iterator[B3Digest]:
+        yield from super().list_blobs()
+        yield from super().list_blobs()
+
+
+class AbortsTooMuch(MemoryBlobService):
+    """An aborted writer takes with it the blob that was there before."""
+
+    def open_write(self) -> BlobWriter:
+        writer = super().open_write()
+        discard = writer.abort
+
+        def abort() -> None:
+            data = b"".join(writer._parts)  # type: ignore[attr-defined]
+            discard()
+            self._blobs.pop(B3Digest.of(data), None)
+
+        writer.abort = abort  # type: ignore[method-assign]
+        return writer
+
+
+class OneReaderForAll(MemoryBlobService):
+    """Readers of one blob share their position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared: dict[B3Digest, BlobReader] = {}
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        reader = self.shared.get(digest)
+        if reader is None or reader.closed:
+            reader = super().open_read(digest)
+            if reader is not None:
+                self.shared[digest] = reader
+        return reader
+
+
+@pytest.mark.parametrize(
+    "broken", [ForgetsTheThird, LosesLargeEnds, ListsTwice, AbortsTooMuch, OneReaderForAll]
+)
+def test_a_broken_service_is_caught(broken: type[MemoryBlobService]) -> None:
+    """Some story shows that the service differs from a dictionary."""
+    with pytest.raises((ContractError, ValueError, KeyError)):
+        run_state_machine_as_test(blob_service_machine(broken), settings=SETTINGS)
+
+
+def test_a_sound_service_passes_and_is_closed() -> None:
+    """No story differs, and each ends with the service closed."""
+    opened: list[MemoryBlobService] = []
+    closed: list[MemoryBlobService] = []
+
+    class Closing(MemoryBlobService):
+        def __init__(self) -> None:
+            super().__init__()
+            opened.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    run_state_machine_as_test(blob_service_machine(Closing), settings=SETTINGS)
+    assert opened
+    assert opened == closed
+
+
+def test_machines_are_independent() -> None:
+    """Two machines made one after the other test each its own service."""
+    sound, broken = blob_service_machine(MemoryBlobService), blob_service_machine(LosesLargeEnds)
+    run_state_machine_as_test(sound, settings=SETTINGS)
+    with pytest.raises(ContractError):
+        run_state_machine_as_test(broken, settings=SETTINGS)
