@@ -8,6 +8,9 @@ A backend has a power by naming its class among its bases; a wrapper derives its
 `BlobDeleter`           deletes a blob
 `ChunkSource`           reads single chunks
 `ChunkStore`            also writes them, and the index of a blob
+`FrameStore`            reads and writes chunks as they are stored, compressed
+`Inventory`             lists every single thing it stores, and can set one aside
+`Sweepable`             also removes what is old and not wanted any more
 `BatchExistence`        tells for many digests at once which are missing
 `EvictionEvents`        says when it drops a blob by itself
 `Durable`               keeps what it acknowledged through a crash
@@ -16,9 +19,12 @@ A backend has a power by naming its class among its bases; a wrapper derives its
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
+
+import attrs
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -72,6 +78,21 @@ class ChunkSource(ABC):
 class ChunkStore(ChunkSource):
     """Reads and writes single chunks, and the lists of chunks that blobs are made of."""
 
+    def claim_chunk(self, digest: B3Digest) -> bool:
+        """Tell whether a chunk is there for a blob that is being written, so that it need not be sent.
+
+        Stricter than `has_chunk`: a chunk that can be seen to be torn is none, and one that is there is
+        kept from a collector of garbage as if it had just been put.
+        """
+        return self.has_chunk(digest)
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Keep what is put or claimed from now on from collectors of garbage, until the context ends.
+
+        For a blob that takes long to write: its chunks are not part of any blob until its index is there.
+        """
+        return contextlib.nullcontext()
+
     @abstractmethod
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
         """Keep *data*, whose digest the caller has computed, as a chunk. Replaces what was there.
@@ -84,7 +105,87 @@ class ChunkStore(ChunkSource):
         """Make the blob *digest* visible, made of *chunks*, all of which are there already.
 
         Fewer than two chunks mean a blob that is one chunk of its own digest, or empty. An index that is
-        there already is left as it is.
+        there already is left as it is, unless it cannot be right.
+        """
+
+    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
+        """Make several blobs visible; a store that flushes to a disk does so once for all of them."""
+        for digest, chunks in blobs:
+            self.put_index(digest, chunks)
+
+
+class FrameStore(ABC):
+    """Reads and writes chunks as they are stored, so that a copy need not compress them again."""
+
+    @property
+    @abstractmethod
+    def frame_format(self) -> str:
+        """What the stored bytes are; `zstd` for zstd frames. Only stores of one format can exchange them."""
+
+    @abstractmethod
+    def get_frame(self, digest: B3Digest) -> bytes | None:
+        """Return a chunk as it is stored, unchecked; `None` if it is absent."""
+
+    @abstractmethod
+    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
+        """Keep *frame*, which the caller has unpacked and checked, as the chunk *digest*."""
+
+
+@attrs.frozen
+class StoredItem:
+    """One thing that a store keeps.
+
+    Attributes:
+        kind: `index` of a blob, `chunk`, or `residue`: what a write that was killed has left behind, and
+            anything else that stands where only indexes and chunks belong.
+        key: Its name in the store.
+        digest: That of the blob or chunk; `None` for residue.
+        size: How many bytes are stored, `None` if the store does not tell.
+        modified: When it was put or last claimed, in seconds since 1970; `None` if the store does not tell.
+    """
+
+    kind: Literal["index", "chunk", "residue"]
+    key: str
+    digest: B3Digest | None = None
+    size: int | None = None
+    modified: float | None = None
+
+
+class Inventory(ABC):
+    """Lists every single thing it stores, for those who look after it."""
+
+    @abstractmethod
+    def list_items(self) -> Iterator[StoredItem]:
+        """Yield all indexes, then all chunks, and residue where it is met, each once.
+
+        What is written or removed meanwhile may or may not be among them.
+        """
+
+    @abstractmethod
+    def set_aside(self, item: StoredItem) -> str:
+        """Move an item out of the way, into quarantine; return where it is now.
+
+        For readers and writers it is absent then. Nothing is deleted, nor is anything in quarantine replaced.
+        """
+
+
+class Sweepable(Inventory):
+    """Removes what is old and not wanted any more, safely beside writers."""
+
+    @abstractmethod
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        """Remove those of *items* that were last put or claimed before *older_than*; yield each that is gone.
+
+        The age is looked at again in the moment of removal, so that what a writer has claimed since it was
+        listed stays. *older_than* is in seconds since 1970.
+        """
+
+    @abstractmethod
+    def held_since(self) -> float | None:
+        """Return since when a writer holds what it puts or claims (see `ChunkStore.hold`), `None` if none does.
+
+        Nothing that was put or claimed after that may be swept. A claim may leave the time of an item as it is
+        if that is recent: the answer allows for it.
         """
 
 
