@@ -182,10 +182,9 @@ class Sweepable(Inventory):
 
     @abstractmethod
     def held_since(self) -> float | None:
-        """Return since when a writer holds what it puts or claims (see `ChunkStore.hold`), `None` if none does.
+        """Return since when a writer holds what it puts or claims; `None` if none does (`ChunkStore.hold`).
 
-        Nothing that was put or claimed after that may be swept. A claim may leave the time of an item as it is
-        if that is recent: the answer allows for it.
+        In seconds since 1970. Nothing that was put or claimed after that may be swept.
         """
 
 

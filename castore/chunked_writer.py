@@ -160,5 +160,5 @@ def _storing(store: ChunkStore, data: memoryview) -> Callable[[], ChunkMeta]:
 
 
 def _store_if_new(store: ChunkStore, digest: B3Digest, data: memoryview) -> None:
-    if not store.has_chunk(digest):
+    if not store.claim_chunk(digest):
         store.put_chunk(digest, data)

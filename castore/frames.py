@@ -8,6 +8,7 @@ are an error. Output is bounded: a frame that unpacks to more than allowed is re
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import zstandard
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 DEFAULT_LEVEL: Final = 3
 """The compression level of the reference."""
+
+_LONGEST_HEADER: Final = 18
+"""Bytes of the longest header of a frame (RFC 8878, section 3.1.1.1)."""
 
 MIN_LEVEL: Final = -7
 MAX_LEVEL: Final = 22
@@ -151,7 +155,7 @@ def _grown(scratch: bytearray, filled: int, limit: int) -> bytearray:
 def _frame_end(frame: memoryview, start: int) -> int:
     """Return where the frame at *start* ends, told by the sizes of its blocks (RFC 8878, section 3.1)."""
     rest = frame[start:]
-    if len(rest) >= 8 and rest[0] & 0xF0 == 0x50 and bytes(rest[1:4]) == b"\x2a\x4d\x18":
+    if _is_skippable(bytes(rest[:8])):
         end = start + 8 + int.from_bytes(rest[4:8], "little")
     else:
         # A header that is cut short raises here.
@@ -159,14 +163,52 @@ def _frame_end(frame: memoryview, start: int) -> int:
         end = start + zstandard.frame_header_size(rest)
         last = False
         while not last and end < len(frame):
-            block = int.from_bytes(frame[end : end + 3], "little")
-            last = bool(block & 1)
-            repeats_one_byte = block >> 1 & 3 == 1
-            end += 3 + (1 if repeats_one_byte else block >> 3)
+            length, last = _block_length(frame[end : end + 3])
+            end += length
         end += 4 * has_checksum + (not last)
     if end > len(frame):
         raise _CutShortError
     return end
+
+
+def is_whole(read_at: Callable[[int, int], bytes], size: int) -> bool:
+    """Tell whether *size* stored bytes are whole frames, by their outlines alone: a torn write is none.
+
+    *read_at* returns some bytes from an offset, fewer only at the end. Only the headers of frames and blocks
+    are read, so this costs next to nothing, and says nothing about the bytes between them.
+    """
+    end = 0
+    while end < size:
+        header = read_at(end, _LONGEST_HEADER)
+        try:
+            if _is_skippable(header):
+                end += 8 + int.from_bytes(header[4:8], "little")
+                continue
+            has_checksum = zstandard.get_frame_parameters(header).has_checksum
+            end += zstandard.frame_header_size(header)
+        except ZstdError:
+            return False
+        last = False
+        while not last:
+            block = read_at(end, 3)
+            if len(block) < 3 or block == b"\0\0\0":
+                # An empty block that is not the last: no compressor writes it, but a torn file reads like it.
+                return False
+            length, last = _block_length(block)
+            end += length
+        end += 4 * has_checksum
+    return end == size > 0
+
+
+def _is_skippable(header: bytes) -> bool:
+    return len(header) >= 8 and header[0] & 0xF0 == 0x50 and header[1:4] == b"\x2a\x4d\x18"
+
+
+def _block_length(block: Buffer) -> tuple[int, bool]:
+    """Return how long a block is with its header of 3 bytes, and whether it is the last of its frame."""
+    header = int.from_bytes(bytes(block), "little")
+    repeats_one_byte = header >> 1 & 3 == 1
+    return 3 + (1 if repeats_one_byte else header >> 3), bool(header & 1)
 
 
 def _who_allows(size: int | None) -> str:

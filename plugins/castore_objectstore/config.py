@@ -11,11 +11,12 @@ Example::
     avg_chunk_size = "256 KiB"                 # 512 B to 2097153 B
     chunker = "fastcdc-2020"
     compression_level = 3
+    durability = "full"                        # or "process": no flushes
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import attrs
 
@@ -45,6 +46,9 @@ class ObjectStoreConfig:
     compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
     """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
 
+    durability: Literal["process", "full"] = "full"
+    """For `file:`: what a stored blob survives, a power cut (`full`) or a killed program (`process`)."""
+
     @object_store_url.validator
     def _check_url(self, attribute: attrs.Attribute[str], value: str) -> None:
         try:
@@ -73,6 +77,7 @@ class ObjectStoreConfig:
             base=context.base,
             instance=name,
             secrets=secrets,
+            durability=self.durability,
         )
         return ObjectStoreBlobService(
             store,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import re
 import secrets as randomness
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import fsspec
@@ -15,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from castore.composition import scrub
 from castore.composition.urls import masked
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
-from castore_objectstore.object_store import ObjectStore
+from castore_objectstore.object_store import ObjectStore, StoredObject, Wholeness
 
 _BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss"})
 """Schemes without folders, whose drivers list all keys under a prefix in few requests."""
@@ -28,6 +30,17 @@ _NOT_ALLOWED: Final = (405, 501)
 """Status codes of HTTP."""
 
 _TEMPORARY: Final = re.compile(r"#[0-9a-f]+$")
+
+_LEASES: Final = "leases/"
+
+_LEASE_SECONDS: Final = 24 * 3600.0
+"""How long a lease counts whose holder has not given it back: it cannot be seen whether it lives."""
+
+FRESH_SECONDS: Final = 3600.0
+"""How old an object may be before a claim stores it anew: there is no other way to change its time."""
+
+_TIMES: Final = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
+"""Where the drivers have the time of the last write."""
 
 _S3_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "aws_access_key_id": ("key",),
@@ -49,13 +62,20 @@ class FsspecObjectStore(ObjectStore):
     """
 
     def __init__(
-        self, url: str, options: Mapping[str, Any], *, instance: str, secrets: Sequence[str] = ()
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        *,
+        instance: str,
+        secrets: Sequence[str] = (),
+        fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._url = url
         self._scheme = url.partition(":")[0].lower()
         self._options = _driver_options(self._scheme, options)
         self._instance = instance
         self._secrets = secrets
+        self._fresh_seconds = fresh_seconds
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
 
@@ -73,12 +93,16 @@ class FsspecObjectStore(ObjectStore):
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object; `fs.exists` would take every error for a no."""
+        return self._describe(key) is not None
+
+    def _describe(self, key: str) -> StoredObject | None:
         with self._using(key) as (fs, path):
             try:
-                return bool(fs.info(path)["type"] == "file")
+                info = fs.info(path)
             except FileNotFoundError as error:
                 _require_absence(error)
-                return False
+                return None
+            return _stored_object(key, info) if info["type"] == "file" else None
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object so that it appears whole."""
@@ -99,18 +123,72 @@ class FsspecObjectStore(ObjectStore):
                     fs.rm_file(temporary)
                 raise
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys under *prefix*; temporary files are none."""
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects under *prefix*; temporary files are residue."""
         with self._using(prefix.rstrip("/")) as (fs, path):
             try:
-                found = fs.find(path) if self._scheme in _BUCKETS else _walk(fs, path)
+                found = fs.find(path, detail=True) if self._scheme in _BUCKETS else _walk(fs, path)
             except FileNotFoundError as error:
                 _require_absence(error)
-                found = []
-        for name in found:
+                found = {}
+        for name, info in found.items():
             key = name[name.rindex(path) + len(path) :].lstrip("/") if path in name else name
-            if not _TEMPORARY.search(key):
-                yield f"{prefix}{key}"
+            yield _stored_object(f"{prefix}{key}", info)
+
+    # -- writers and sweeps --
+
+    def claim(self, key: str, is_whole: Wholeness) -> bool:  # noqa: ARG002 - objects appear whole here
+        """Tell whether there is an object with anything in it; store it anew if its time is not recent."""
+        found = self._describe(key)
+        if found is None or found.size == 0:
+            return False
+        if found.modified is not None and time.time() - found.modified > self._fresh_seconds:
+            data = self.get(key)
+            if data is None:
+                return False
+            self.put(key, data)
+        return True
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep an object under `leases/` until the context ends; it counts for a day at most."""
+        key = f"{_LEASES}{randomness.token_hex(16)}"
+        self.put(key, b"castore")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(CastoreError):
+                self._remove(key)
+
+    def held_since(self) -> float | None:
+        """Return the time of the oldest lease that still counts."""
+        leases = [entry.modified for entry in self.list(_LEASES) if entry.modified is not None]
+        now = time.time()
+        return min((taken for taken in leases if now - taken < _LEASE_SECONDS), default=None)
+
+    def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
+        """Remove old objects; the time of each is asked for again just before."""
+        limit = older_than - self._fresh_seconds
+        for entry in objects:
+            found = self._describe(entry.key)
+            if found is not None and found.modified is not None and found.modified < limit:
+                self._remove(entry.key)
+                yield entry
+
+    def _remove(self, key: str) -> None:
+        with self._using(key) as (fs, path), contextlib.suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    def set_aside(self, key: str) -> str:
+        """Copy an object to its place under `quarantine/`, then remove it."""
+        number = 1
+        while self.exists(target := f"quarantine/{key}" + (f"~{number}" if number > 1 else "")):
+            number += 1
+        data = self.get(key)
+        if data is not None:
+            self.put(target, data)
+            self._remove(key)
+        return target
 
     @contextlib.contextmanager
     def _using(self, key: str) -> Iterator[tuple[Any, str]]:
@@ -180,9 +258,31 @@ def _require_absence(error: FileNotFoundError) -> None:
             raise cause
 
 
-def _walk(fs: Any, path: str) -> list[str]:
+def _walk(fs: Any, path: str) -> dict[str, Any]:
     """Return all files under a folder; `fs.find` would leave out the folders that cannot be listed."""
-    return [f"{folder}/{name}" for folder, _, files in fs.walk(path, on_error="raise") for name in files]
+    return {
+        f"{folder}/{name}": info
+        for folder, _, files in fs.walk(path, on_error="raise", detail=True)
+        for name, info in files.items()
+    }
+
+
+def _stored_object(key: str, info: Mapping[str, Any]) -> StoredObject:
+    return StoredObject(key, info.get("size"), _time_of(info), bool(_TEMPORARY.search(key)))
+
+
+def _time_of(info: Mapping[str, Any]) -> float | None:
+    """Return when a file was written, in seconds since 1970; `None` if the driver does not tell."""
+    for name in _TIMES:
+        value = info.get(name)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.datetime.fromisoformat(value)
+        if isinstance(value, datetime.datetime):
+            return value.replace(tzinfo=value.tzinfo or datetime.UTC).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _private_memory() -> Any:

@@ -5,48 +5,70 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from castore.errors import UnavailableError
-from castore_objectstore.object_store import ObjectStore
+from castore_objectstore.flushing import Flusher
+from castore_objectstore.holding import Holds
+from castore_objectstore.object_store import ObjectStore, StoredObject, Wholeness
 
 _TEMPORARY: Final = re.compile(r"#\d+$")
+
+_DEEPEST: Final = 8
+"""How many folders deep a listing looks: links may lead in circles."""
+
+FRESH_SECONDS: Final = 60.0
+"""How old the time of a file may be before a claim renews it."""
 
 
 class LocalObjectStore(ObjectStore):
     """Objects as files under *root*, which is made when the first is written.
 
     An object is written to `<name>#<n>` beside its place and renamed: the names that the reference uses,
-    which listings leave out. Nothing is flushed to the disk: a put survives the death of the process, not
-    that of the machine.
+    which readers leave out. With the durability `process` an object survives the death of the process as soon
+    as `put` returns; with `full` also that of the machine, as soon as a later `settle` returns.
+
+    A claim renews the time of a file that is older than *fresh_seconds*, under a lock that sweeps take, too.
     """
 
-    def __init__(self, root: Path, *, instance: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        instance: str,
+        durability: Literal["process", "full"] = "full",
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> None:
         self._root = os.fspath(root)
         self._instance = instance
+        self.durability = durability
+        self._fresh_seconds = fresh_seconds
+        self._flusher = Flusher() if durability == "full" else None
+        self._holds = Holds(self._root)
 
     def get(self, key: str) -> bytes | None:
         """Return a whole object, `None` if there is no file of its name."""
+        path = self._path(key)
         try:
-            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise UnavailableError(self._instance, error) from error
-        try:
-            return _read_all(descriptor)
-        except OSError as error:
-            error.filename = self._path(key)
-            raise UnavailableError(self._instance, error) from error
-        finally:
-            os.close(descriptor)
+        with self._reporting(path):
+            try:
+                return _read_all(descriptor)
+            finally:
+                os.close(descriptor)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is a file, or anything else, of this name."""
         try:
-            os.stat(self._path(key))  # noqa: PTH116 - a Path per chunk costs more than the call
+            os.stat(self._path(key))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -56,28 +78,36 @@ class LocalObjectStore(ObjectStore):
     def put(self, key: str, data: bytes) -> None:
         """Write the object beside its place and rename it there."""
         path = self._path(key)
-        try:
+        with self._reporting(path):
             descriptor, temporary = _create_beside(path)
             try:
                 try:
+                    self._note_device(descriptor, path)
                     _write_all(descriptor, data)
                 finally:
                     os.close(descriptor)
-                os.replace(temporary, path)  # noqa: PTH105 - as above
+                os.replace(temporary, path)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    os.unlink(temporary)  # noqa: PTH108 - as above
+                    os.unlink(temporary)
                 raise
-        except OSError as error:
-            if error.filename is None:
-                error.filename = path
-            raise UnavailableError(self._instance, error) from error
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys under *prefix*; temporary files are none."""
-        yield from self._walk(prefix.rstrip("/"))
+    def settle(self) -> None:
+        """Flush the file systems that hold the objects, once for all who ask meanwhile."""
+        if self._flusher is None:
+            return
+        with self._reporting(self._root):
+            if not self._flusher.knows_any:
+                # Others may have written what this one has found there, if there is anything.
+                with contextlib.suppress(FileNotFoundError):
+                    self._flusher.show(os.stat(self._root).st_dev, self._root)
+            self._flusher.flush()
 
-    def _walk(self, folder: str) -> Iterator[str]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects under *prefix*; temporary files are residue."""
+        yield from self._walk(prefix.rstrip("/"), 0)
+
+    def _walk(self, folder: str, depth: int) -> Iterator[StoredObject]:
         try:
             with os.scandir(self._path(folder)) as entries:
                 found = list(entries)
@@ -87,13 +117,116 @@ class LocalObjectStore(ObjectStore):
             raise UnavailableError(self._instance, error) from error
         for entry in found:
             key = f"{folder}/{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(key)
-            elif not _TEMPORARY.search(entry.name):
-                yield key
+            with self._reporting(entry.path):
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue  # Removed, or renamed to its final name, since it was listed.
+            if not stat.S_ISDIR(status.st_mode):
+                residue = bool(_TEMPORARY.search(entry.name))
+                yield StoredObject(key, status.st_size, status.st_mtime, residue)
+            elif depth < _DEEPEST:
+                yield from self._walk(key, depth + 1)
+
+    # -- writers and sweeps --
+
+    def claim(self, key: str, is_whole: Wholeness) -> bool:
+        """Tell whether there is a whole file; renew its time if that is not recent."""
+        path = self._path(key)
+        with self._reporting(path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except FileNotFoundError:
+                return False
+            try:
+                status = os.fstat(descriptor)
+                if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
+                    return False
+            finally:
+                os.close(descriptor)
+            return abs(time.time() - status.st_mtime) < self._fresh_seconds or self._renew(path)
+
+    def _renew(self, path: str) -> bool:
+        """Set the time of a file to now, unless it is gone; not while a sweep decides about it."""
+        with self._holds.against_sweeps():
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a locked file in the folder `leases` until the context ends."""
+        return self._holds.hold(self._reporting)
+
+    def held_since(self) -> float | None:
+        """Return the time of the oldest file in `leases` that is locked; the others' holders have died."""
+        with self._reporting(self._root):
+            return self._holds.held_since()
+
+    def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
+        """Remove old files, each under a lock that keeps it from being claimed in that moment."""
+        # A claim may have left a time as it was that was recent enough.
+        limit = older_than - self._fresh_seconds
+        for entry in objects:
+            path = self._path(entry.key)
+            with self._reporting(path), self._holds.for_sweeping():
+                try:
+                    if os.stat(path).st_mtime >= limit:
+                        continue
+                    os.unlink(path)
+                except FileNotFoundError:
+                    continue
+            yield entry
+
+    def set_aside(self, key: str) -> str:
+        """Rename a file to its place under `quarantine`, where it gets a number if the name is taken."""
+        path = self._path(key)
+        number = 1
+        while True:
+            name = f"quarantine/{key}" + (f"~{number}" if number > 1 else "")
+            target = self._path(name)
+            with self._reporting(path):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                try:
+                    # Unlike a rename, a link replaces nothing.
+                    os.link(path, target)
+                    os.unlink(path)
+                except FileExistsError:
+                    number += 1
+                    continue
+                except PermissionError:
+                    # Folders have no second name, nor has anything on some file systems.
+                    if os.path.lexists(target):
+                        number += 1
+                        continue
+                    os.rename(path, target)
+            return name
+
+    def close(self) -> None:
+        """Let go of the file systems."""
+        if self._flusher is not None:
+            self._flusher.close()
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
+
+    def _note_device(self, descriptor: int, path: str) -> None:
+        # A folder of the store may be a link to another file system.
+        if self._flusher is not None:
+            device = os.fstat(descriptor).st_dev
+            if not self._flusher.knows(device):
+                self._flusher.show(device, os.path.dirname(path))
+
+    @contextlib.contextmanager
+    def _reporting(self, path: str) -> Iterator[None]:
+        """Turn an error of the operating system into castore's, with the name of a file."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:
+                error.filename = path
+            raise UnavailableError(self._instance, error) from error
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -124,4 +257,4 @@ def _create_beside(path: str) -> tuple[int, str]:
             # Somebody else is writing the same object, or died while doing so.
             number += 1
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - as above
+            os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 from castore.composition.problems import did_you_mean
@@ -43,7 +43,13 @@ def check_url(url: str) -> None:
 
 
 def open_store(
-    url: str, options: Mapping[str, Any], *, base: Path, instance: str, secrets: Sequence[str] = ()
+    url: str,
+    options: Mapping[str, Any],
+    *,
+    base: Path,
+    instance: str,
+    secrets: Sequence[str] = (),
+    durability: Literal["process", "full"] = "full",
 ) -> ObjectStore:
     """Open the store at *url*; relative paths start from *base*. Nothing is contacted yet.
 
@@ -52,7 +58,7 @@ def open_store(
     if scheme_of(url) == "file":
         from castore_objectstore.local import LocalObjectStore  # noqa: PLC0415 - one of the two is needed
 
-        return LocalObjectStore(base / local_path(url), instance=instance)
+        return LocalObjectStore(base / local_path(url), instance=instance, durability=durability)
     from castore_objectstore.fsspec_store import FsspecObjectStore  # noqa: PLC0415 - as above
 
     for protocol in _protocols(url):

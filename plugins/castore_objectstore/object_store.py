@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeAlias
+
+import attrs
+
+Wholeness: TypeAlias = Callable[[Callable[[int, int], bytes], int], bool]
+"""Tells by some reads `(offset, count)`, and the size, whether what is stored is whole."""
+
+
+@attrs.frozen
+class StoredObject:
+    """What a listing says of an object.
+
+    Attributes:
+        key: Its key; for residue the name it has in its place.
+        size: In bytes, `None` if the store does not tell.
+        modified: When it was put or last claimed, in seconds since 1970; `None` if the store does not tell.
+        residue: Whether it is what a put that was killed has left behind.
+    """
+
+    key: str
+    size: int | None = None
+    modified: float | None = None
+    residue: bool = False
 
 
 class ObjectStore(ABC):
@@ -12,6 +36,11 @@ class ObjectStore(ABC):
     A key that is not there is `None` or `False`; everything else that goes wrong raises
     `UnavailableError`, or `UnsupportedError` for what the store can never do.
     """
+
+    durability: Literal["process", "full"] = "full"
+    """What an object survives that was put before `settle` returned."""
+
+    # -- what every store does --
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
@@ -26,8 +55,36 @@ class ObjectStore(ABC):
         """Store an object, replacing what was there; readers see the old one or the new one, whole."""
 
     @abstractmethod
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys that begin with *prefix*, which ends in `/`, in no particular order."""
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose keys begin with *prefix*, which ends in `/`, and residue among them."""
+
+    def settle(self) -> None:  # noqa: B027 - what needs no flush is common
+        """Return when all that was put before the call is as durable as `durability` says."""
 
     def close(self) -> None:  # noqa: B027 - nothing to release is common
         """Release connections."""
+
+    # -- what keeps writers and collectors of garbage apart --
+
+    def claim(self, key: str, is_whole: Wholeness) -> bool:  # noqa: ARG002 - for stores that can tell
+        """Tell whether a whole object is there, and keep it from a sweep as if it had just been put.
+
+        *is_whole* is asked by stores in which an object can be torn.
+        """
+        return self.exists(key)
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Keep what is put or claimed from now on from sweeps, until the context ends."""
+        return contextlib.nullcontext()
+
+    def held_since(self) -> float | None:
+        """Return since when somebody holds, in seconds since 1970; `None` if nobody does."""
+        return None
+
+    @abstractmethod
+    def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
+        """Remove those of *objects* that were put or claimed last before *older_than*; yield each."""
+
+    @abstractmethod
+    def set_aside(self, key: str) -> str:
+        """Move an object under `quarantine/`, where it replaces nothing; return its key there."""

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Final, Literal
 
 from castore import (
     B3Digest,
@@ -21,13 +22,13 @@ from castore import (
     blob_index,
     frames,
 )
-from castore.capabilities import BlobLister, ChunkStore
+from castore.capabilities import BlobLister, ChunkStore, Durable, FrameStore, StoredItem, Sweepable
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
-from castore.errors import InvalidDigestError, MissingChunkError
+from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError
 from castore.readers import BytesReader
 from castore.workers import Workers
-from castore_objectstore.object_store import ObjectStore
+from castore_objectstore.object_store import ObjectStore, StoredObject
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -37,11 +38,12 @@ _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
 
 
-class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore):
+class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sweepable, Durable):
     """Keeps blobs as chunks in an `ObjectStore`.
 
     The requests for each operation are those of the reference, in its order; an index comes after all its
-    chunks. An existing chunk or index is never replaced by a writer.
+    chunks are durable. A writer replaces an existing chunk only if it is torn, and an existing index only if
+    it cannot be right.
     """
 
     def __init__(
@@ -95,13 +97,12 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore):
 
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every index. What is no digest in the folder of indexes is passed over."""
-        for key in self._store.list(_BLOBS):
-            try:
-                digest = B3Digest.parse(key.rpartition("/")[2])
-            except InvalidDigestError:
-                continue
-            if key == _key(_BLOBS, digest):
+        for entry in self._store.list(_BLOBS):
+            digest = _digest_in(_BLOBS, entry)
+            if digest is not None:
                 yield digest
+
+    # -- chunks --
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether there is an object for this chunk."""
@@ -117,11 +118,82 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore):
         """Compress and store a chunk."""
         self._store.put(_key(_CHUNKS, digest), frames.compress(data, self._level))
 
+    def claim_chunk(self, digest: B3Digest) -> bool:
+        """Tell whether there is a whole frame for this chunk."""
+        return self._store.claim(_key(_CHUNKS, digest), frames.is_whole)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep a lease in the store."""
+        return self._store.hold()
+
     def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
-        """Store the index of a blob unless there is one."""
+        """Store the index of a blob, durably and after its chunks, unless there is one that may be right."""
+        self.put_indexes([(digest, chunks)])
+
+    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
+        """Store indexes; two flushes serve for all of them."""
+        self._store.settle()
+        for digest, chunks in blobs:
+            key = _key(_BLOBS, digest)
+            if not (self._store.claim(key, _anything) and self._index_stands(digest, chunks)):
+                self._store.put(key, blob_index.encode(chunks))
+        self._store.settle()
+
+    def _index_stands(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        """Tell whether the index that is there may stay: this one, or another whose chunks are there."""
         key = _key(_BLOBS, digest)
-        if not self._store.exists(key):
-            self._store.put(key, blob_index.encode(chunks))
+        found = self._store.get(key)
+        if found is None or found == blob_index.encode(chunks):
+            return found is not None
+        try:
+            others = blob_index.decode(found, digest, key=key)
+        except BadIndexError:
+            return False
+        if others and chunks and sum(meta.size for meta in others) != sum(meta.size for meta in chunks):
+            return False
+        return all(self.claim_chunk(meta.digest) for meta in others) if others else self.claim_chunk(digest)
+
+    # -- frames --
+
+    @property
+    def frame_format(self) -> str:
+        """Chunks are stored as zstd frames."""
+        return "zstd"
+
+    def get_frame(self, digest: B3Digest) -> bytes | None:
+        """Return the frame of a chunk, unchecked."""
+        return self._store.get(_key(_CHUNKS, digest))
+
+    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
+        """Store the frame of a chunk."""
+        self._store.put(_key(_CHUNKS, digest), frame)
+
+    # -- looking after the store --
+
+    @property
+    def durability(self) -> Literal["process", "full"]:
+        """What a blob survives whose writer was closed."""
+        return self._store.durability
+
+    def list_items(self) -> Iterator[StoredItem]:
+        """Yield what is stored in the folders of indexes and of chunks."""
+        yield from (_item("index", _BLOBS, entry) for entry in self._store.list(_BLOBS))
+        yield from (_item("chunk", _CHUNKS, entry) for entry in self._store.list(_CHUNKS))
+
+    def set_aside(self, item: StoredItem) -> str:
+        """Move an object under `quarantine/`."""
+        return self._store.set_aside(item.key)
+
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        """Remove objects that are old."""
+        for item in items:
+            entry = StoredObject(item.key, item.size, item.modified)
+            for _ in self._store.sweep((entry,), older_than):
+                yield item
+
+    def held_since(self) -> float | None:
+        """Return the time of the oldest lease in the store."""
+        return self._store.held_since()
 
     def chunk_key(self, digest: B3Digest) -> str:
         """Return the key of a chunk."""
@@ -137,3 +209,23 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore):
 def _key(prefix: str, digest: B3Digest) -> str:
     name = digest.hex()
     return f"{prefix}{name[:4]}/{name}"
+
+
+def _digest_in(prefix: str, entry: StoredObject) -> B3Digest | None:
+    """Return the digest that an object is named by, `None` if it is no index or chunk."""
+    try:
+        digest = B3Digest.parse(entry.key.rpartition("/")[2])
+    except InvalidDigestError:
+        return None
+    return digest if entry.key == _key(prefix, digest) and not entry.residue else None
+
+
+def _item(kind: Literal["index", "chunk"], prefix: str, entry: StoredObject) -> StoredItem:
+    digest = _digest_in(prefix, entry)
+    return StoredItem(
+        kind if digest is not None else "residue", entry.key, digest, entry.size, entry.modified
+    )
+
+
+def _anything(read_at: object, size: int) -> bool:  # noqa: ARG001 - any index may be right, also an empty one
+    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -17,7 +17,7 @@ from castore.testing import EMPTY, HELLO, P3M
 from castore.workers import Workers
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
-from castore_objectstore.object_store import ObjectStore
+from castore_objectstore.object_store import ObjectStore, StoredObject
 from castore_objectstore.service import ObjectStoreBlobService
 
 
@@ -31,6 +31,8 @@ class RecordingStore(ObjectStore):
     received: int = 0
     """The bytes that were got from it."""
     failing: Callable[[str, str], bool] = lambda verb, key: False
+    modified: dict[str, float] = attrs.field(factory=dict)
+    """When objects were put, if not in 1970."""
     _lock: Any = attrs.field(factory=threading.Lock)
 
     def _record(self, verb: str, key: str) -> None:
@@ -54,9 +56,25 @@ class RecordingStore(ObjectStore):
         self._record("PUT", key)
         self.objects[key] = data
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         self._record("LIST", prefix)
-        yield from [key for key in self.objects if key.startswith(prefix)]
+        for key in list(self.objects):
+            if key.startswith(prefix):
+                yield StoredObject(key, len(self.objects[key]), self.modified.get(key, 0.0))
+
+    def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
+        for entry in objects:
+            self._record("DELETE", entry.key)
+            if (
+                self.modified.get(entry.key, 0.0) < older_than
+                and self.objects.pop(entry.key, None) is not None
+            ):
+                yield entry
+
+    def set_aside(self, key: str) -> str:
+        self._record("MOVE", key)
+        self.objects[f"quarantine/{key}"] = self.objects.pop(key)
+        return f"quarantine/{key}"
 
     def take_requests(self) -> list[str]:
         """Return what was requested since the last call, as `GET chunks` and the like."""

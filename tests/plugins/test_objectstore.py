@@ -397,7 +397,7 @@ class TestMemoryFileSystem:
         assert store.get("a/b") == b"data"
         assert store.exists("a/b") is True
         assert store.exists("a") is False
-        assert list(store.list("a/")) == ["a/b"]
+        assert [entry.key for entry in store.list("a/")] == ["a/b"]
         assert list(store.list("b/")) == []
 
     def test_a_prefix_is_no_object(self) -> None:

@@ -1,0 +1,101 @@
+"""Making many writes durable with few flushes.
+
+One `syncfs` covers every file, rename and new folder of a file system, whoever made them: also a chunk that
+another process wrote a moment ago, and that a writer of the same content therefore did not write again. A
+flush per file and folder would have to know of those, and costs far more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+
+import attrs
+
+
+def _load_syncfs() -> Callable[[int], None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):
+        return lambda _: os.sync()
+
+    def syncfs(descriptor: int) -> None:
+        if libc.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return syncfs
+
+
+@attrs.define(eq=False)
+class _Round:
+    """One flush, and all who wait for it."""
+
+    done: bool = False
+    failure: OSError | None = None
+
+
+class Flusher:
+    """Flushes the file systems that it was shown; those who ask while a flush runs share the next one."""
+
+    def __init__(self) -> None:
+        self._syncfs: Callable[[int], None] | None = None
+        self._descriptors: dict[int, int] = {}
+        self._turn = threading.Condition()
+        self._running = False
+        self._upcoming = _Round()
+
+    @property
+    def knows_any(self) -> bool:
+        """Whether any file system was shown."""
+        return bool(self._descriptors)
+
+    def knows(self, device: int) -> bool:
+        """Tell whether the file system with this number was shown."""
+        return device in self._descriptors
+
+    def show(self, device: int, folder: str) -> None:
+        """Take note of the file system *device*, of which *folder* is a part."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._descriptors.setdefault(device, descriptor) != descriptor:
+            os.close(descriptor)
+
+    def flush(self) -> None:
+        """Return when all that was written before the call is on the disk. Raises `OSError` if that fails."""
+        with self._turn:
+            # Not the round that runs: it may have passed by what the caller has written.
+            mine = self._upcoming
+            while not mine.done and self._running:
+                self._turn.wait()
+            leads = not mine.done
+            if leads:
+                self._running = True
+                self._upcoming = _Round()
+        if leads:
+            self._lead(mine)
+        if mine.failure is not None:
+            raise OSError(mine.failure.errno, mine.failure.strerror)
+
+    def _lead(self, mine: _Round) -> None:
+        try:
+            self._flush_all()
+        except OSError as error:
+            mine.failure = error
+        finally:
+            with self._turn:
+                mine.done = True
+                self._running = False
+                self._turn.notify_all()
+
+    def _flush_all(self) -> None:
+        if self._syncfs is None:
+            self._syncfs = _load_syncfs()
+        for descriptor in list(self._descriptors.values()):
+            self._syncfs(descriptor)
+
+    def close(self) -> None:
+        """Let go of the file systems; they are shown again when they are used again."""
+        descriptors, self._descriptors = self._descriptors, {}
+        for descriptor in descriptors.values():
+            os.close(descriptor)

@@ -1,0 +1,97 @@
+"""Keeping the collector of garbage and the writers of a folder apart, across processes.
+
+Two things could lose a chunk to a sweep. A writer finds an old chunk there and does not write it again, just
+as the sweep removes it: a lock lets one of them come first. And a writer takes longer than what the sweep
+calls old: it keeps a *lease*, a locked file, and no sweep touches what is younger than that. The lock of a
+dead process is gone, and so is its lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Final
+
+_LOCK: Final = "castore.lock"
+_LEASES: Final = "leases"
+
+
+class Holds:
+    """The lock and the leases of the folder *root*."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def against_sweeps(self) -> AbstractContextManager[None]:
+        """Let no sweep decide about a file meanwhile."""
+        return self._locked(fcntl.LOCK_SH)
+
+    def for_sweeping(self) -> AbstractContextManager[None]:
+        """Let nobody claim a file meanwhile."""
+        return self._locked(fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def _locked(self, mode: int) -> Iterator[None]:
+        # Opened anew each time: threads that share an open file would share the lock, too.
+        descriptor = os.open(f"{self._root}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, mode)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def hold(self, reporting: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
+        """Keep a lease; *reporting* is the context for what goes wrong with the file of the given path."""
+        with reporting(f"{self._root}/{_LEASES}"):
+            descriptor, path = self._new_lease()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(descriptor)
+
+    def _new_lease(self) -> tuple[int, str]:
+        while True:
+            path = f"{self._root}/{_LEASES}/{uuid.uuid4()}"
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                continue
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # A sweep may have come between the two, and taken it for one whose holder has died.
+            if os.path.exists(path):
+                return descriptor, path
+            os.close(descriptor)
+
+    def held_since(self) -> float | None:
+        """Return the time of the oldest lease, `None` if there is none; remove those of the dead."""
+        times = []
+        try:
+            names = os.listdir(f"{self._root}/{_LEASES}")
+        except FileNotFoundError:
+            return None
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                modified = self._time_of(f"{self._root}/{_LEASES}/{name}")
+                if modified is not None:
+                    times.append(modified)
+        return min(times, default=None)
+
+    def _time_of(self, path: str) -> float | None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.fstat(descriptor).st_mtime
+        else:
+            os.unlink(path)
+            return None
+        finally:
+            os.close(descriptor)
