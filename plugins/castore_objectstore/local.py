@@ -7,19 +7,23 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 from castore.errors import UnavailableError
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.holding import Holds
-from castore_objectstore.object_store import ObjectStore, StoredObject, Wholeness
+from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, Wholeness
+from castore_objectstore.staging import Staging
 
 _TEMPORARY: Final = re.compile(r"#\d+$")
 
 _DEEPEST: Final = 8
 """How many folders deep a listing looks: links may lead in circles."""
+
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Opening a pipe that stands where a file should must not wait for its other end."""
 
 FRESH_SECONDS: Final = 60.0
 """How old the time of a file may be before a claim renews it."""
@@ -29,8 +33,9 @@ class LocalObjectStore(ObjectStore):
     """Objects as files under *root*, which is made when the first is written.
 
     An object is written to `<name>#<n>` beside its place and renamed: the names that the reference uses,
-    which readers leave out. With the durability `process` an object survives the death of the process as soon
-    as `put` returns; with `full` also that of the machine, as soon as a later `settle` returns.
+    which readers leave out. With the durability `process` it is renamed at once, and so survives the death
+    of the process. With `full` it is renamed when its data is on the disk, and survives that of the machine
+    when `settle` has returned; no crash leaves an object that is not whole.
 
     A claim renews the time of a file that is older than *fresh_seconds*, under a lock that sweeps take, too.
     """
@@ -48,60 +53,108 @@ class LocalObjectStore(ObjectStore):
         self.durability = durability
         self._fresh_seconds = fresh_seconds
         self._flusher = Flusher() if durability == "full" else None
+        self._staging = Staging(self._flusher) if self._flusher is not None else None
         self._holds = Holds(self._root)
 
     def get(self, key: str) -> bytes | None:
         """Return a whole object, `None` if there is no file of its name."""
         path = self._path(key)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UnavailableError(self._instance, error) from error
         with self._reporting(path):
+            descriptor = self._open(path)
+            if descriptor is None:
+                return None
             try:
                 return _read_all(descriptor)
             finally:
                 os.close(descriptor)
 
+    def _open(self, path: str) -> int | None:
+        """Open an object where it is, or where it waits to be flushed; `None` if it is in neither place."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, _READ)
+        waiting = None if self._staging is None else self._staging.find(path)
+        if waiting is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(waiting, _READ)
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, _READ)  # It has got its name meanwhile.
+        return None
+
     def exists(self, key: str) -> bool:
         """Tell whether there is a file, or anything else, of this name."""
-        try:
-            os.stat(self._path(key))
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise UnavailableError(self._instance, error) from error
-        return True
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write the object beside its place and rename it there."""
         path = self._path(key)
         with self._reporting(path):
-            descriptor, temporary = _create_beside(path)
             try:
-                try:
-                    self._note_device(descriptor, path)
-                    _write_all(descriptor, data)
-                finally:
-                    os.close(descriptor)
-                os.replace(temporary, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
+                os.stat(path)
+            except FileNotFoundError:
+                return self._waits(path)
+        return True
 
-    def settle(self) -> None:
-        """Flush the file systems that hold the objects, once for all who ask meanwhile."""
-        if self._flusher is None:
+    def _waits(self, path: str) -> bool:
+        return self._staging is not None and (self._staging.find(path) is not None or os.path.exists(path))
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the object beside its place; rename it there, at once or when it is flushed."""
+        path = self._path(key)
+        with self._reporting(path):
+            temporary = self._write_beside(path, data)
+            if self._staging is not None:
+                self._staging.add(path, temporary, len(data))
+            else:
+                _rename(temporary, path)
+
+    def _write_beside(self, path: str, data: bytes) -> str:
+        descriptor, temporary = _create_beside(path)
+        try:
+            try:
+                self._note_device(descriptor, path)
+                _write_all(descriptor, data)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            _remove(temporary)
+            raise
+        return temporary
+
+    def settle(self, last: Sequence[LastObject] = ()) -> None:
+        """Flush and rename what waits, flush the names; then rename *last*, and flush its names."""
+        if self._flusher is None or self._staging is None:
+            super().settle(last)
             return
+        written: dict[str, str] = {}
         with self._reporting(self._root):
-            if not self._flusher.knows_any:
-                # Others may have written what this one has found there, if there is anything.
-                with contextlib.suppress(FileNotFoundError):
-                    self._flusher.show(os.stat(self._root).st_dev, self._root)
-            self._flusher.flush()
+            try:
+                for entry in last:
+                    path = self._path(entry.key)
+                    with self._reporting(path):
+                        written[path] = self._write_beside(path, entry.data)
+                self._staging.publish()
+                self._require_kept(last)
+                self._flush()
+                for path in list(written):
+                    os.replace(written[path], path)
+                    del written[path]
+            finally:
+                for temporary in written.values():
+                    _remove(temporary)
+            if last:
+                self._flush()
+
+    def _flush(self) -> None:
+        assert self._flusher is not None
+        if not self._flusher.knows_any:
+            # Others may have written what this one has found there, if there is anything.
+            with contextlib.suppress(FileNotFoundError):
+                self._flusher.show(os.stat(self._root).st_dev, self._root)
+        self._flusher.flush()
+
+    def _require_kept(self, last: Sequence[LastObject]) -> None:
+        assert self._staging is not None
+        for entry in last:
+            lost = self._staging.first_lost(map(self._path, entry.needs))
+            if lost is not None:
+                message = f"{lost} was lost when the disk could not be flushed; store the blob again"
+                raise UnavailableError(self._instance, message)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects under *prefix*; temporary files are residue."""
@@ -135,13 +188,14 @@ class LocalObjectStore(ObjectStore):
         path = self._path(key)
         with self._reporting(path):
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                descriptor = os.open(path, _READ)
             except FileNotFoundError:
-                return False
+                return self._waits(path)
             try:
                 status = os.fstat(descriptor)
                 if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
-                    return False
+                    # It may have been written anew, and wait to replace the one that is torn.
+                    return self._staging is not None and self._staging.find(path) is not None
             finally:
                 os.close(descriptor)
             return abs(time.time() - status.st_mtime) < self._fresh_seconds or self._renew(path)
@@ -204,9 +258,13 @@ class LocalObjectStore(ObjectStore):
             return name
 
     def close(self) -> None:
-        """Let go of the file systems."""
-        if self._flusher is not None:
-            self._flusher.close()
+        """Give what still waits its names, and let go of the file systems."""
+        if self._flusher is not None and self._staging is not None:
+            with self._reporting(self._root):
+                try:
+                    self._staging.publish()
+                finally:
+                    self._flusher.close()
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -227,6 +285,19 @@ class LocalObjectStore(ObjectStore):
             if error.filename is None:
                 error.filename = path
             raise UnavailableError(self._instance, error) from error
+
+
+def _rename(temporary: str, path: str) -> None:
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(temporary: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(temporary)
 
 
 def _read_all(descriptor: int) -> bytes:

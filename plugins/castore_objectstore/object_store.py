@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
@@ -30,6 +30,21 @@ class StoredObject:
     residue: bool = False
 
 
+@attrs.frozen
+class LastObject:
+    """An object that must not be there before others are, as an index before its chunks.
+
+    Attributes:
+        key: Its key.
+        data: Its bytes.
+        needs: The keys of the others.
+    """
+
+    key: str
+    data: bytes
+    needs: Sequence[str] = ()
+
+
 class ObjectStore(ABC):
     """Objects of bytes under keys such as `chunks/b3/af13/af13...`, used by many threads at once.
 
@@ -38,7 +53,7 @@ class ObjectStore(ABC):
     """
 
     durability: Literal["process", "full"] = "full"
-    """What an object survives that was put before `settle` returned."""
+    """What an object survives that was put before a call of `settle`, when that has returned."""
 
     # -- what every store does --
 
@@ -52,14 +67,22 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
-        """Store an object, replacing what was there; readers see the old one or the new one, whole."""
+        """Store an object, replacing what was there; readers see the old one or the new one, whole.
+
+        This object sees the new one at once, others at the latest after a call of `settle`.
+        """
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose keys begin with *prefix*, which ends in `/`, and residue among them."""
 
-    def settle(self) -> None:  # noqa: B027 - what needs no flush is common
-        """Return when all that was put before the call is as durable as `durability` says."""
+    def settle(self, last: Sequence[LastObject] = ()) -> None:
+        """Make all that was put before the call as durable as `durability` says; then put and settle *last*.
+
+        None of *last* is ever seen without what was put before, not even after a power cut.
+        """
+        for entry in last:
+            self.put(entry.key, entry.data)
 
     def close(self) -> None:  # noqa: B027 - nothing to release is common
         """Release connections."""

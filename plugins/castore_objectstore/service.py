@@ -28,7 +28,7 @@ from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError
 from castore.readers import BytesReader
 from castore.workers import Workers
-from castore_objectstore.object_store import ObjectStore, StoredObject
+from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -131,13 +131,14 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         self.put_indexes([(digest, chunks)])
 
     def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        """Store indexes; two flushes serve for all of them."""
-        self._store.settle()
+        """Store indexes; a few flushes serve for all of them."""
+        last = []
         for digest, chunks in blobs:
             key = _key(_BLOBS, digest)
             if not (self._store.claim(key, _anything) and self._index_stands(digest, chunks)):
-                self._store.put(key, blob_index.encode(chunks))
-        self._store.settle()
+                needs = [_key(_CHUNKS, meta.digest) for meta in chunks] or [_key(_CHUNKS, digest)]
+                last.append(LastObject(key, blob_index.encode(chunks), needs))
+        self._store.settle(last)
 
     def _index_stands(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Tell whether the index that is there may stay: this one, or another whose chunks are there."""

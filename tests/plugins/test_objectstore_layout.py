@@ -159,10 +159,12 @@ class TestTree:
 
     def test_an_aborted_blob_has_no_index(self, blobs: Any, folder: Path) -> None:
         """After an abort no index and no temporary file is left; chunks may be."""
-        writer = blobs().open_write()
+        service = blobs()
+        writer = service.open_write()
         for _ in range(8):
             writer.write(P3M.data)
         writer.abort()
+        service.close()
         assert [name for name in tree(folder) if not name.startswith("chunks/")] == []
         assert [name for name in tree(folder) if "#" in name] == []
 
@@ -279,10 +281,11 @@ class TestPlaces:
             assert other.blobs().read(digest) == P3M.data
 
 
+@pytest.mark.parametrize("durability", ["process", "full"])
 class TestFiles:
     """How one object gets to its place."""
 
-    def test_temporary_names(self, tmp_path: Path, monkeypatch: Any) -> None:
+    def test_temporary_names(self, tmp_path: Path, monkeypatch: Any, durability: Any) -> None:
         """An object is written to `<name>#<n>`, n from 1 on, beside its place, and renamed."""
         moves: list[tuple[str, str]] = []
         replace = os.replace
@@ -292,15 +295,17 @@ class TestFiles:
             replace(source, target)
 
         monkeypatch.setattr(os, "replace", spy)
-        store = LocalObjectStore(tmp_path, instance="files")
+        store = LocalObjectStore(tmp_path, instance="files", durability=durability)
         store.put("a/b/name", b"1")
+        store.settle()
         (tmp_path / "a/b/name#1").write_bytes(b"left by somebody who died")
         (tmp_path / "a/b/name#2").write_bytes(b"and by another")
         store.put("a/b/name", b"2")
+        store.settle()
         assert moves == [("a/b/name#1", "a/b/name"), ("a/b/name#3", "a/b/name")]
         assert (tmp_path / "a/b/name").read_bytes() == b"2"
 
-    def test_leftovers_are_passed_over(self, blobs: Any, folder: Path, key_of: Any) -> None:
+    def test_leftovers_are_passed_over(self, blobs: Any, folder: Path, key_of: Any, durability: Any) -> None:
         """Temporary files of writers that died are neither blobs nor chunks, nor in the way."""
         for kind in ("blobs", "chunks"):
             path = folder / f"{key_of(kind, HELLO.digest)}#1"
@@ -315,17 +320,19 @@ class TestFiles:
         assert service.read(HELLO.digest) == HELLO.data
         assert list(blobs().capability(BlobLister).list_blobs()) == [HELLO.digest]
 
-    def test_a_failed_put_leaves_no_temporary_file(self, tmp_path: Path) -> None:
+    def test_a_failed_put_leaves_no_temporary_file(self, tmp_path: Path, durability: Any) -> None:
         """Where the object cannot be moved to its place, what was written beside it is removed."""
         (tmp_path / "a/name").mkdir(parents=True)
         (tmp_path / "a/name/child").touch()
+        store = LocalObjectStore(tmp_path, instance="files", durability=durability)
         with pytest.raises(UnavailableError, match=r"`files` is unavailable: .*a/name"):
-            LocalObjectStore(tmp_path, instance="files").put("a/name", b"data")
+            store.put("a/name", b"data")
+            store.settle()
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "child", "name"]
 
-    def test_readers_see_whole_objects(self, tmp_path: Path) -> None:
+    def test_readers_see_whole_objects(self, tmp_path: Path, durability: Any) -> None:
         """While an object is replaced again and again, readers see one version or the other, whole."""
-        store = LocalObjectStore(tmp_path, instance="files")
+        store = LocalObjectStore(tmp_path, instance="files", durability=durability)
         versions = [bytes([number]) * (100_000 + number) for number in range(2)]
         done = threading.Event()
         seen: list[bytes | None] = []
@@ -344,12 +351,13 @@ class TestFiles:
         done.set()
         for watcher in watchers:
             watcher.join()
+        store.settle()
         assert seen == []
         assert [path.name for path in (tmp_path / "folder").iterdir()] == ["name"]
 
-    def test_writers_of_one_object_do_not_disturb_each_other(self, tmp_path: Path) -> None:
+    def test_writers_of_one_object_do_not_disturb_each_other(self, tmp_path: Path, durability: Any) -> None:
         """Many threads put the same object at once: each succeeds, and one file is left."""
-        store = LocalObjectStore(tmp_path, instance="files")
+        store = LocalObjectStore(tmp_path, instance="files", durability=durability)
         data = P3M.data[:300_000]
         barrier = threading.Barrier(8)
         errors: list[Exception] = []
@@ -367,6 +375,7 @@ class TestFiles:
             thread.start()
         for thread in threads:
             thread.join()
+        store.settle()
         assert errors == []
         assert store.get("folder/name") == data
         assert [path.name for path in (tmp_path / "folder").iterdir()] == ["name"]

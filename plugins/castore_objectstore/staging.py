@@ -1,0 +1,80 @@
+"""Files that are written but not yet flushed, under temporary names.
+
+If a file got its name before its data is on the disk, a power cut could leave the name of an object with
+nothing behind it. So files wait here, readable for this process, until one flush has covered the data of them
+all; then they get their names together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+from castore_objectstore.flushing import Flusher
+
+_MOST_FILES: Final = 2048
+_MOST_BYTES: Final = 256 << 20
+"""How much may wait: a blob of any size must not fill the memory with names, nor the cache of the disk."""
+
+
+class Staging:
+    """The files of one store that wait for a flush, by the paths that they are to have."""
+
+    def __init__(self, flusher: Flusher) -> None:
+        self._flusher = flusher
+        self._publishing = threading.Lock()
+        self._lock = threading.Lock()
+        self._staged: dict[str, str] = {}
+        self._bytes = 0
+        self._lost: set[str] = set()
+
+    def add(self, path: str, temporary: str, size: int) -> None:
+        """Let *temporary* wait to become *path*; if too much waits, publish it now."""
+        with self._lock:
+            self._lost.discard(path)
+            known = self._staged.setdefault(path, temporary)
+            self._bytes += size
+            full = len(self._staged) >= _MOST_FILES or self._bytes >= _MOST_BYTES
+        if known != temporary:
+            # Another thread was faster with the same object.
+            os.unlink(temporary)
+        if full:
+            self.publish()
+
+    def find(self, path: str) -> str | None:
+        """Return where the object that is to be at *path* waits, `None` if none does."""
+        return self._staged.get(path)
+
+    def publish(self) -> None:
+        """Flush what waits and give it its names. Raises `OSError` if that fails; what waited is lost then."""
+        with self._publishing:
+            with self._lock:
+                batch = dict(self._staged)
+                self._bytes = 0
+            if not batch:
+                return
+            done: dict[str, str] = {}
+            try:
+                self._flusher.flush()
+                for path, temporary in batch.items():
+                    os.replace(temporary, path)
+                    done[path] = temporary
+            finally:
+                self._forget(batch, lost=batch.keys() - done.keys())
+
+    def _forget(self, batch: dict[str, str], *, lost: Iterable[str]) -> None:
+        with self._lock:
+            for path in batch:
+                del self._staged[path]
+            # Writers that share them with the one whose flush has failed must not think that they are there.
+            self._lost.update(lost)
+        for path in lost:
+            with contextlib.suppress(OSError):
+                os.unlink(batch[path])
+
+    def first_lost(self, paths: Iterable[str]) -> str | None:
+        """Return the first of *paths* that waited here and was lost in a failure, `None` if none was."""
+        return next((path for path in paths if path in self._lost), None) if self._lost else None
