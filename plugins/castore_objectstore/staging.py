@@ -49,7 +49,7 @@ class Staging:
         return self._staged.get(path)
 
     def publish(self) -> None:
-        """Flush what waits and give it its names. Raises `OSError` if that fails; what waited is lost then."""
+        """Flush what waits and give it its names. If that fails it is lost, and `OSError` is raised."""
         with self._publishing:
             with self._lock:
                 batch = dict(self._staged)

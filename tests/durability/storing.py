@@ -1,0 +1,60 @@
+"""Stores some blobs and reports each; run under strace by `test_power_cut.py`.
+
+`python storing.py FOLDER WHAT [MUTANT]`; WHAT is the name of a function here.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import mutants
+from facts import service_on
+
+from castore import B3Digest
+
+
+def report(digest: B3Digest) -> None:
+    """Say that a blob is stored."""
+    os.write(1, f"{digest}\n".encode())
+
+
+def blobs(folder: Path) -> None:
+    """Store small, empty, known and large blobs, several at once, and one whose writer is aborted."""
+    service, other = service_on(folder), service_on(folder)
+    source = random.Random(7)
+    shared = source.randbytes(4000)
+    for data in (b"", b"small", shared + source.randbytes(2000), b"small", shared):
+        report(service.write(data))
+    with service.open_write() as writer:
+        writer.write(source.randbytes(3000))
+        writer.abort()
+    # What one service has stored and not yet flushed, another finds there.
+    half = source.randbytes(2500)
+    with service.open_write() as first:
+        first.write(half)
+        report(other.write(half))
+        report(first.close())
+    report(service.write(shared + half))
+    service.close()
+    other.close()
+
+
+def what_others_have_not_flushed(folder: Path) -> None:
+    """Store blobs that are there already, but were written by somebody who does not flush."""
+    service, careless = service_on(folder), service_on(folder, durability="process")
+    for data in (b"small", b"small" * 1000):
+        careless.write(data)
+        report(service.write(data))
+        careless.write(data + b"!")
+        report(service.write(b"?" + data + b"!"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        mutants.apply(sys.argv[3])
+    globals()[sys.argv[2]](Path(sys.argv[1]))

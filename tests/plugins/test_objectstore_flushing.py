@@ -1,0 +1,296 @@
+"""Flushes are shared by those who wait; a claim, a lease and a sweep keep out of each other's way."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from castore import UnavailableError, frames
+from castore_objectstore import flushing
+from castore_objectstore.flushing import Flusher
+from castore_objectstore.holding import Holds
+from castore_objectstore.local import LocalObjectStore
+from castore_objectstore.object_store import StoredObject
+from castore_objectstore.staging import Staging
+
+FRAME = frames.compress(random.Random(1).randbytes(300_000))
+
+
+class SlowDisk:
+    """A disk whose flushes take until they are let go."""
+
+    def __init__(self) -> None:
+        self.flushes = 0
+        self.error: OSError | None = None
+        self.entered = threading.Semaphore(0)
+        self.released = threading.Semaphore(0)
+
+    def syncfs(self, descriptor: int) -> None:
+        self.flushes += 1
+        self.entered.release()
+        assert self.released.acquire(timeout=10)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    """The disk of the flushers that are made in this test."""
+    disk = SlowDisk()
+    monkeypatch.setattr(flushing, "_load_syncfs", lambda: disk.syncfs)
+    return disk
+
+
+@pytest.fixture
+def flusher(disk: SlowDisk, tmp_path: Path) -> Any:
+    """A flusher that knows one file system."""
+    flusher = Flusher()
+    flusher.show(1, str(tmp_path))
+    yield flusher
+    flusher.close()
+
+
+class TestFlusher:
+    def test_those_who_come_during_a_flush_share_the_next(self, flusher: Flusher, disk: SlowDisk) -> None:
+        """One flush runs, five more are asked for: one more is made, for all of them."""
+        threads = [threading.Thread(target=flusher.flush)]
+        threads[0].start()
+        assert disk.entered.acquire(timeout=10)
+        for _ in range(5):
+            threads.append(threading.Thread(target=flusher.flush))
+            threads[-1].start()
+        time.sleep(0.05)
+        disk.released.release()
+        assert disk.entered.acquire(timeout=10)
+        disk.released.release()
+        for thread in threads:
+            thread.join(10)
+        assert disk.flushes == 2
+
+    def test_a_failure_reaches_all_who_waited_for_it(self, flusher: Flusher, disk: SlowDisk) -> None:
+        """Each of those who shared a flush that failed gets its error; the next flush is judged by itself."""
+        errors: list[int | None] = []
+
+        def flush() -> None:
+            try:
+                flusher.flush()
+            except OSError as error:
+                errors.append(error.errno)
+
+        disk.error = OSError(errno.EIO, "Input/output error")
+        threads = [threading.Thread(target=flush) for _ in range(4)]
+        threads[0].start()
+        assert disk.entered.acquire(timeout=10)
+        for thread in threads[1:]:
+            thread.start()
+        time.sleep(0.05)
+        disk.released.release(2)
+        for thread in threads:
+            thread.join(10)
+        assert errors == [errno.EIO] * 4
+        disk.error = None
+        disk.released.release()
+        flusher.flush()
+
+    def test_the_real_call(self, tmp_path: Path) -> None:
+        """A flush of a folder works, also again after a close."""
+        flusher = Flusher()
+        for _ in range(2):
+            flusher.show(tmp_path.stat().st_dev, str(tmp_path))
+            assert flusher.knows(tmp_path.stat().st_dev)
+            flusher.flush()
+            flusher.close()
+            assert not flusher.knows_any
+
+    def test_an_error_of_the_real_call(self) -> None:
+        """What the system says is raised."""
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            flushing._load_syncfs()(-1)
+
+
+class TestStaging:
+    def test_much_that_waits_is_published(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A blob of any size leaves only so much waiting."""
+        monkeypatch.setattr("castore_objectstore.staging._MOST_FILES", 10)
+        store = LocalObjectStore(tmp_path, instance="files")
+        for number in range(25):
+            store.put(f"a/{number}", b"x")
+        names = [path.name for path in (tmp_path / "a").iterdir()]
+        assert sum("#" in name for name in names) == 5
+        assert sum("#" not in name for name in names) == 20
+        store.close()
+        assert not [path for path in (tmp_path / "a").iterdir() if "#" in path.name]
+
+    def test_bytes_count_as_well(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Few large files do not wait for many small ones."""
+        monkeypatch.setattr("castore_objectstore.staging._MOST_BYTES", 100)
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", bytes(99))
+        assert not (tmp_path / "a/1").exists()
+        store.put("a/2", bytes(1))
+        assert (tmp_path / "a/1").exists()
+
+    def test_what_waits_is_there_for_this_store(self, tmp_path: Path) -> None:
+        """It can be read, asked for and claimed before it has its name."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        assert not (tmp_path / "a/1").exists()
+        assert store.get("a/1") == FRAME
+        assert store.exists("a/1")
+        assert store.claim("a/1", frames.is_whole)
+        assert LocalObjectStore(tmp_path, instance="other").get("a/1") is None
+        store.settle()
+        assert LocalObjectStore(tmp_path, instance="other").get("a/1") == FRAME
+
+    def test_the_same_object_twice(self, tmp_path: Path) -> None:
+        """Two threads may put one object; one file is left of it."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        store.put("a/1", FRAME)
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["1#1"]
+        store.settle()
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["1"]
+
+    def test_lost_until_it_is_put_again(self, flusher: Flusher, disk: SlowDisk, tmp_path: Path) -> None:
+        """After a failed flush what waited is gone, and remembered as lost until it comes again."""
+        staging = Staging(flusher)
+        path, temporary = str(tmp_path / "name"), str(tmp_path / "name#1")
+        Path(temporary).write_bytes(b"x")
+        staging.add(path, temporary, 1)
+        disk.error = OSError(errno.EIO, "Input/output error")
+        disk.released.release()
+        with pytest.raises(OSError, match="Input/output error"):
+            staging.publish()
+        assert list(tmp_path.iterdir()) == []
+        assert staging.first_lost(["other", path]) == path
+        Path(temporary).write_bytes(b"x")
+        staging.add(path, temporary, 1)
+        assert staging.first_lost(["other", path]) is None
+
+
+class TestClaims:
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> LocalObjectStore:
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        store.settle()
+        return store
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda path: path.write_bytes(b""),
+            lambda path: path.write_bytes(FRAME[:-1]),
+            lambda path: path.write_bytes(FRAME[:5]),
+            lambda path: path.write_bytes(bytes(len(FRAME))),
+            lambda path: path.write_bytes(FRAME[:1000] + bytes(len(FRAME) - 1000)),
+            lambda path: path.unlink(),
+        ],
+        ids=["empty", "cut by a byte", "cut short", "zeros", "zeros from some place on", "gone"],
+    )
+    def test_a_torn_object_is_none(self, store: LocalObjectStore, tmp_path: Path, damage: Any) -> None:
+        """It is not there for a writer; when it was put again it is."""
+        assert store.claim("a/1", frames.is_whole)
+        damage(tmp_path / "a/1")
+        assert not store.claim("a/1", frames.is_whole)
+        store.put("a/1", FRAME)
+        assert store.claim("a/1", frames.is_whole)
+        store.settle()
+        assert (tmp_path / "a/1").read_bytes() == FRAME
+
+    def test_a_claim_renews_what_is_old(self, store: LocalObjectStore, tmp_path: Path) -> None:
+        """An old time becomes the present one; a recent one is left, which spares the disk."""
+        path = tmp_path / "a/1"
+        recent = time.time() - 30
+        for before, renewed in ((1000.0, True), (recent, False), (time.time() + 1e6, True)):
+            os.utime(path, (before, before))
+            assert store.claim("a/1", frames.is_whole)
+            assert (abs(path.stat().st_mtime - time.time()) < 10) is renewed
+
+    def test_a_claim_waits_while_a_sweep_decides(self, store: LocalObjectStore, tmp_path: Path) -> None:
+        """What is swept in the moment that it is claimed is not there for the writer."""
+        os.utime(tmp_path / "a/1", (1000, 1000))
+        answers: list[bool] = []
+        claiming = threading.Thread(target=lambda: answers.append(store.claim("a/1", frames.is_whole)))
+        with Holds(str(tmp_path)).for_sweeping():
+            claiming.start()
+            time.sleep(0.05)
+            assert answers == []
+            (tmp_path / "a/1").unlink()
+        claiming.join(10)
+        assert answers == [False]
+
+
+class TestSweeps:
+    def test_only_what_is_old_goes(self, tmp_path: Path) -> None:
+        """The time is looked at again, with some allowance for claims that did not renew it."""
+        store = LocalObjectStore(tmp_path, instance="files", fresh_seconds=10)
+        ages = {"a/old": 1000.0, "a/claimed": 1000.0, "a/just": time.time() - 105}
+        for key, modified in ages.items():
+            store.put(key, FRAME)
+            store.settle()
+            os.utime(tmp_path / key, (modified, modified))
+        listed = list(store.list("a/"))
+        assert store.claim("a/claimed", frames.is_whole)
+        assert [entry.key for entry in store.sweep(listed, time.time() - 100)] == ["a/old"]
+        assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["claimed", "just"]
+        assert list(store.sweep([StoredObject("a/never")], time.time())) == []
+
+    def test_leases(self, tmp_path: Path) -> None:
+        """The oldest of those who hold counts; who has died does not, and leaves nothing behind."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        assert store.held_since() is None
+        with store.hold():
+            first = store.held_since()
+            assert first is not None
+            assert abs(first - time.time()) < 10
+            with store.hold():
+                assert store.held_since() == first
+        assert store.held_since() is None
+        dead = tmp_path / "leases/dead"
+        dead.touch()
+        assert store.held_since() is None
+        assert not dead.exists()
+
+    def test_a_lease_counts_while_its_file_is_locked(self, tmp_path: Path) -> None:
+        """It is the lock that says that the holder lives, not the file."""
+        (tmp_path / "leases").mkdir()
+        with (tmp_path / "leases/other").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert LocalObjectStore(tmp_path, instance="files").held_since() is not None
+
+    def test_a_holder_that_cannot_write(self, tmp_path: Path) -> None:
+        """It learns what is wrong, and where."""
+        (tmp_path / "leases").write_bytes(b"no folder")
+        store = LocalObjectStore(tmp_path, instance="files")
+        with pytest.raises(UnavailableError, match="leases"), store.hold():
+            pass
+
+
+class TestQuarantine:
+    def test_nothing_is_replaced(self, tmp_path: Path) -> None:
+        """What is set aside under a name that is taken gets a number."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        places = []
+        for content in (b"1", b"2", b"3"):
+            store.put("a/name", content)
+            store.settle()
+            places.append(store.set_aside("a/name"))
+        assert places == ["quarantine/a/name", "quarantine/a/name~2", "quarantine/a/name~3"]
+        assert [(tmp_path / place).read_bytes() for place in places] == [b"1", b"2", b"3"]
+        assert not store.exists("a/name")
+
+    def test_a_folder_in_the_place_of_a_file(self, tmp_path: Path) -> None:
+        """It can be set aside as well."""
+        (tmp_path / "a/name").mkdir(parents=True)
+        store = LocalObjectStore(tmp_path, instance="files")
+        assert store.set_aside("a/name") == "quarantine/a/name"
+        assert (tmp_path / "quarantine/a/name").is_dir()
