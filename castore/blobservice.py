@@ -8,17 +8,17 @@ to one thread at a time.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 
 import attrs
 
 from castore.digest import B3Digest
-from castore.errors import BlobNotFoundError, CastoreError, SourceError
+from castore.errors import BlobNotFoundError, SourceError
+from castore.sources import Source, Sourceable, open_source
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -71,9 +71,22 @@ class BlobWriter(ABC):
     Subclass `castore.writers.GuardedWriter` for a writer with these rules kept.
     """
 
+    _buffer: memoryview | None = None
+
     @abstractmethod
     def write(self, data: Buffer, /) -> int:
         """Take all of *data*, in bytes; return how many that were. The buffer may be reused afterwards."""
+
+    def fill(self, readinto: Callable[[memoryview], int]) -> int:
+        """Take bytes from *readinto*, called once with a buffer; return how many it put there, 0 at the end.
+
+        As reading into a buffer and writing that, but a writer may spare a copy of the bytes.
+        """
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(_COPY_SIZE))
+        count = readinto(self._buffer)
+        self.write(self._buffer[:count])
+        return count
 
     @abstractmethod
     def close(self) -> B3Digest:
@@ -147,38 +160,35 @@ class BlobService(ABC):
             writer.write(data)
             return writer.close()
 
-    def put_file(
-        self,
-        source: str | os.PathLike[str] | BinaryIO,
-        *,
-        progress: Callable[[int], object] | None = None,
-    ) -> B3Digest:
+    def put_file(self, source: Sourceable, *, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file, by its path or opened in binary mode from where it stands; return its digest.
 
         A file that cannot be opened or read raises `SourceError`, and nothing is stored. *progress* is
-        called with the number of bytes of each piece read.
+        called with the number of bytes of each piece that is done.
         """
-        if not isinstance(source, (str, os.PathLike)):
-            if not hasattr(source, "read") and not hasattr(source, "readinto"):
-                raise TypeError(f"a path or a binary file is needed, not {source!r}")
-            return self._put_stream(source, getattr(source, "name", "the stream"), progress)
-        try:
-            file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - a path of any kind
-        except (OSError, ValueError) as error:
-            raise SourceError(f"cannot read {os.fspath(source)!r}: {_reason(error)}") from error
-        with file:
-            return self._put_stream(file, os.fspath(source), progress)
+        with open_source(source) as opened:
+            return self.put_source(opened, progress)
 
-    def _put_stream(
-        self, file: BinaryIO | io.RawIOBase, name: object, progress: Callable[[int], object] | None
-    ) -> B3Digest:
-        buffer = memoryview(bytearray(_COPY_SIZE))
+    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+        """Store what `put_file` has opened; overridden by a service that need not read it all."""
         with self.open_write() as writer:
-            while count := _read_some(file, buffer, name):
-                writer.write(buffer[:count])
+            while count := writer.fill(source.readinto):
                 if progress is not None:
                     progress(count)
             return writer.close()
+
+    def put_files(
+        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
+    ) -> Iterator[B3Digest | SourceError]:
+        """Store many files; yield for each, in order, its digest, or what kept it from being read.
+
+        A service that can store several at once yields later than it reads: what was yielded is stored.
+        """
+        for path in paths:
+            try:
+                yield self.put_file(path, progress=progress)
+            except SourceError as error:
+                yield error
 
     def capability(self, power: Callable[..., P]) -> P | None:
         """Return this service as one with the optional *power*, or `None` if it does not have it.
@@ -198,32 +208,3 @@ class BlobService(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _read_some(file: BinaryIO | io.RawIOBase, buffer: memoryview, name: object) -> int:
-    """Fill *buffer* from *file* as far as one read goes; 0 at the end."""
-    try:
-        if hasattr(file, "readinto"):
-            count = file.readinto(buffer)
-        else:
-            data = file.read(len(buffer))
-            if isinstance(data, str):
-                raise TypeError("it is open as text; open it in binary mode")
-            count = None if data is None else len(data)
-            if count:
-                buffer[:count] = data
-    except CastoreError:
-        # The source is a blob of another store, and the error says what is wrong with it.
-        raise
-    except Exception as error:
-        raise SourceError(f"cannot read {name!r}: {_reason(error)}") from error
-    if count is None:
-        raise SourceError(f"cannot read {name!r}: it is in non-blocking mode and has no data yet")
-    return count
-
-
-def _reason(error: Exception) -> str:
-    with contextlib.suppress(AttributeError):
-        if error.strerror:  # type: ignore[attr-defined]
-            return str(error.strerror)  # type: ignore[attr-defined]
-    return str(error)

@@ -86,6 +86,13 @@ class ChunkStore(ChunkSource):
         """
         return self.has_chunk(digest)
 
+    def claim_blob(self, digest: B3Digest) -> bool:  # noqa: ARG002 - for overriding
+        """Tell whether a whole blob is there, as `claim_chunk` does, and as lasting as if just written.
+
+        False is no promise that it is absent, only that it has to be written to be sure.
+        """
+        return False
+
     def hold(self) -> contextlib.AbstractContextManager[None]:
         """Keep what is put or claimed from now on from collectors of garbage, until the context ends.
 

@@ -1,9 +1,10 @@
 """One stream cut into chunks, which go to a store while the stream goes on.
 
 The bytes of the stream gather in a *segment*. A full segment is cut, and its chunks are given to the
-workers, which hash them and store those that are new; the end of the segment that is not settled yet moves
-on to the next one. There are a few segments, used in turn: before one is used again its chunks must be
-stored. That bounds the memory, and slows the producer down to what the store can take.
+workers, some to a job, which hash them and store those that are new; meanwhile this thread hashes the blob.
+The end of the segment that is not settled yet moves on to the next one. There are a few segments, used in
+turn: before one is used again its chunks must be stored. That bounds the memory, and slows the producer down
+to what the store can take.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from castore.digest import B3Digest
 from castore.workers import Task, Workers
 from castore.writers import GuardedWriter
 
-_SEGMENTS: Final = 3
 _SEGMENT_SIZE: Final = 4 << 20
 _FIRST_SIZE: Final = 128 << 10
 _CHUNKS_PER_SEGMENT: Final = 4
+
+_LEAST_SEGMENTS: Final = 3
+_MOST_SEGMENTS: Final = 12
+"""How many segments may be in use besides the one that is filled: enough to keep all workers busy."""
+
+_JOB_SIZE: Final = 1 << 20
+"""Chunks go to a worker together until they are as many bytes: handing over a job is not free."""
 
 
 class _Segment:
@@ -34,7 +41,14 @@ class _Segment:
     def __init__(self, size: int) -> None:
         self.buffer = bytearray(size)
         self.filled = 0
-        self.tasks: list[Task[ChunkMeta]] = []
+        self.tasks: list[Task[list[ChunkMeta]]] = []
+
+    def fill(self, readinto: Callable[[memoryview], int]) -> int:
+        """Let *readinto* put bytes into what is free; return how many it did."""
+        with memoryview(self.buffer) as view, view[self.filled :] as free:
+            count = readinto(free)
+        self.filled += count
+        return count
 
     def grow(self, size: int) -> None:
         small, self.buffer = self.buffer, bytearray(size)
@@ -56,13 +70,25 @@ class ChunkedWriter(GuardedWriter):
 
     Until `close` has put the index nothing of the blob is visible; after `abort` some of its chunks may
     stay in the store, where the next blob that shares them finds them.
+
+    Arguments:
+        store: Where the chunks and the index go.
+        chunker: Cuts this blob.
+        workers: Hash the chunks and store them.
+        job_size: How many bytes of chunks a worker is given at a time; 0 gives it single ones, for a store
+            that takes its time to answer.
     """
 
-    def __init__(self, store: ChunkStore, chunker: Chunker, workers: Workers) -> None:
+    def __init__(
+        self, store: ChunkStore, chunker: Chunker, workers: Workers, *, job_size: int = _JOB_SIZE
+    ) -> None:
         self._store = store
         self._chunker = chunker
         self._workers = workers
+        self._job_size = job_size
         self._segment_size = max(_SEGMENT_SIZE, _CHUNKS_PER_SEGMENT * chunker.max_size)
+        in_flight = workers.size * 2 * chunker.avg_size // self._segment_size
+        self._most_segments = min(max(in_flight, _LEAST_SEGMENTS), _MOST_SEGMENTS)
         # Most blobs are small: the first segment starts small, the others come when they are needed.
         self._current = _Segment(_FIRST_SIZE)
         self._others: list[_Segment] = []
@@ -75,10 +101,25 @@ class ChunkedWriter(GuardedWriter):
             view = view[taken:]
             if not view:
                 return
-            if len(self._current.buffer) < self._segment_size:
-                self._current.grow(self._segment_size)
-            else:
-                self._turn()
+            self._make_room()
+
+    def fill(self, readinto: Callable[[memoryview], int]) -> int:
+        """Take bytes that *readinto* puts where they are needed, which spares a copy of them."""
+        self._require_open("write")
+        with self._failing():
+            self._make_room()
+        # What goes wrong in there is the source's fault, and the caller's to report.
+        count = self._current.fill(readinto)
+        self._written += count
+        return count
+
+    def _make_room(self) -> None:
+        if self._current.filled < len(self._current.buffer):
+            return
+        if len(self._current.buffer) < self._segment_size:
+            self._current.grow(self._segment_size)
+        else:
+            self._turn()
 
     def _turn(self) -> None:
         """Give the settled chunks of the current segment to the workers; go on in the next one."""
@@ -93,17 +134,22 @@ class ChunkedWriter(GuardedWriter):
     def _submit(self, segment: _Segment, *, final: bool) -> int:
         """Cut the segment and submit its chunks; return where the bytes that are not settled begin."""
         view = memoryview(segment.buffer)[: segment.filled]
-        start = 0
+        job: list[memoryview] = []
+        begin = start = 0
         for length in settled_cuts(self._chunker, view, final=final):
-            chunk = view[start : start + length]
-            segment.tasks.append(self._workers.submit(_storing(self._store, chunk)))
+            job.append(view[start : start + length])
             start += length
+            if start - begin >= self._job_size:
+                segment.tasks.append(self._workers.submit(_storing(self._store, job)))
+                job, begin = [], start
+        if job:
+            segment.tasks.append(self._workers.submit(_storing(self._store, job)))
         # The workers have begun: meanwhile this thread hashes the blob.
         self._hasher.update(view[:start])
         return start
 
     def _free_segment(self) -> _Segment:
-        if len(self._others) < _SEGMENTS:
+        if len(self._others) < self._most_segments:
             return _Segment(self._segment_size)
         # It stays listed while it is waited for: if a chunk fails, its other tasks must be dropped.
         self._collect(self._others[0])
@@ -113,7 +159,7 @@ class ChunkedWriter(GuardedWriter):
         """Wait until the chunks of the segment are stored, and list them."""
         while segment.tasks:
             # Taken off first, so that after a failure the others can still be dropped.
-            self._chunks.append(segment.tasks.pop(0).result())
+            self._chunks += segment.tasks.pop(0).result()
         segment.filled = 0
 
     def _finish(self) -> B3Digest:
@@ -132,7 +178,7 @@ class ChunkedWriter(GuardedWriter):
         with memoryview(self._current.buffer) as view, view[: self._current.filled] as data:
             digest = B3Digest.of(data)
             if data:
-                _store_if_new(self._store, digest, data)
+                store_if_new(self._store, digest, data)
         self._let_go()
         self._store.put_index(digest, ())
         return digest
@@ -150,15 +196,19 @@ class ChunkedWriter(GuardedWriter):
         self._current = _Segment(0)
 
 
-def _storing(store: ChunkStore, data: memoryview) -> Callable[[], ChunkMeta]:
-    def run() -> ChunkMeta:
-        digest = B3Digest.of(data)
-        _store_if_new(store, digest, data)
-        return ChunkMeta(digest, len(data))
+def _storing(store: ChunkStore, chunks: list[memoryview]) -> Callable[[], list[ChunkMeta]]:
+    def run() -> list[ChunkMeta]:
+        metas = []
+        for data in chunks:
+            digest = B3Digest.of(data)
+            store_if_new(store, digest, data)
+            metas.append(ChunkMeta(digest, len(data)))
+        return metas
 
     return run
 
 
-def _store_if_new(store: ChunkStore, digest: B3Digest, data: memoryview) -> None:
+def store_if_new(store: ChunkStore, digest: B3Digest, data: memoryview) -> None:
+    """Store a chunk unless it is there; one that is torn is stored anew."""
     if not store.claim_chunk(digest):
         store.put_chunk(digest, data)

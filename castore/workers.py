@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from typing import Generic, TypeVar
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -76,6 +80,25 @@ class Workers:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="castore")
             return Task(call, self._executor.submit(call))
+
+    def map(self, call: Callable[[A], T], arguments: Iterable[A]) -> Iterator[T]:
+        """Yield what *call* returns for each of *arguments*, in order; several are run at once.
+
+        Some are started ahead of the one that is waited for; what was started and is not needed any more is
+        dropped.
+        """
+        remaining = iter(arguments)
+        started: deque[Task[T]] = deque()
+        try:
+            while True:
+                for argument in islice(remaining, 2 * self.size + 1 - len(started)):
+                    started.append(self.submit(partial(call, argument)))
+                if not started:
+                    return
+                yield started.popleft().result()
+        finally:
+            for task in started:
+                task.drop()
 
     def close(self) -> None:
         """Wait for running tasks and end the threads. The pool starts anew if it is used again."""

@@ -66,7 +66,7 @@ class GuardedWriter(BlobWriter):
         self._require_open("write")
         view = byte_view(data)
         if view:
-            with _Failing(self):
+            with self._failing():
                 self._take(view)
         self._written += len(view)
         return len(view)
@@ -76,7 +76,7 @@ class GuardedWriter(BlobWriter):
         if self._digest is not None:
             return self._digest
         self._require_open("close")
-        with _Failing(self):
+        with self._failing():
             self._digest = self._finish()
         self._state = "closed"
         return self._digest
@@ -96,6 +96,10 @@ class GuardedWriter(BlobWriter):
         # Who aborts inside the block has said what is to become of the blob.
         if self._state != "aborted":
             super().__exit__(kind, error, trace)
+
+    def _failing(self) -> _Failing:
+        """Mark the writer as failed if the block raises."""
+        return _Failing(self)
 
     def _fail(self) -> None:
         self._state = "failed"

@@ -15,7 +15,7 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 # From the ground up: a module may import those of earlier layers, and those of its own.
 LAYERS = [
     ["castore.errors", "castore.buffers"],
-    ["castore.digest"],
+    ["castore.digest", "castore.sources"],
     ["castore.blobservice", "castore.directoryservice"],
     ["castore.capabilities"],
     ["castore.readers", "castore.writers"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["castore.proto"],
     ["castore.frames", "castore.blob_index"],
     ["castore.workers"],
-    ["castore.chunked_reader", "castore.chunked_writer"],
+    ["castore.chunked_reader", "castore.chunked_writer", "castore.known_content", "castore.small_files"],
     ["castore.drawing"],
     ["castore.hookspecs", "castore.plugins"],
     ["castore.composition"],

@@ -506,3 +506,40 @@ def test_the_producer_helps_while_the_pool_is_busy(size: int) -> None:
     gate.set()
     assert [blocker.result() for blocker in blockers] == [True] * size
     workers.close()
+
+
+def test_map_keeps_the_order_and_runs_each_once(workers: Workers) -> None:
+    """The results come in the order of the arguments."""
+    seen: list[int] = []
+
+    def double(number: int) -> int:
+        seen.append(number)
+        return 2 * number
+
+    assert list(workers.map(double, range(100))) == list(range(0, 200, 2))
+    assert sorted(seen) == list(range(100))
+
+
+def test_map_runs_little_ahead(workers: Workers) -> None:
+    """However many arguments there are, only a few are taken before they are needed."""
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = workers.map(lambda number: number, numbers())
+    assert next(results) == 0
+    assert len(taken) <= 2 * workers.size + 1
+    results.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 2 * workers.size + 1
+
+
+def test_map_raises_what_a_call_raises(workers: Workers) -> None:
+    """At its place; what was started behind it is dropped."""
+    results = workers.map(lambda number: 10 // number, [5, 2, 0, 1])
+    assert [next(results), next(results)] == [2, 5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []

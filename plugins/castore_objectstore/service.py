@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -25,8 +26,11 @@ from castore import (
 from castore.capabilities import BlobLister, ChunkStore, Durable, FrameStore, StoredItem, Sweepable
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
-from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError
+from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
+from castore.known_content import find_known
 from castore.readers import BytesReader
+from castore.small_files import SmallFiles
+from castore.sources import Source
 from castore.workers import Workers
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject
 
@@ -59,8 +63,12 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         self._chunker = chunker
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
-        self._workers = workers or Workers()
-        self._own_workers = workers is None
+        self._own_workers: Workers | None = None
+        if workers is None or (workers.size and store.parallelism):
+            # Where requests mostly wait there can be more of them than cores.
+            workers = self._own_workers = Workers(store.parallelism)
+        self._workers = workers
+        self._waits = store.parallelism is not None
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether there is an index or a chunk of this digest."""
@@ -85,7 +93,28 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, whose chunks go to the store while it is written."""
-        return ChunkedWriter(self, self._chunker(self._avg_chunk_size), self._workers)
+        chunker = self._chunker(self._avg_chunk_size)
+        if self._waits:
+            return ChunkedWriter(self, chunker, self._workers, job_size=0)
+        return ChunkedWriter(self, chunker, self._workers)
+
+    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+        """Store a file; of one that is there already, and whole, little more is done than to hash it."""
+        known = find_known(self, self._chunker(self._avg_chunk_size), source)
+        if known is None:
+            return super().put_source(source, progress)
+        digest, size = known
+        if progress is not None:
+            progress(size)
+        return digest
+
+    def put_files(
+        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
+    ) -> Iterator[B3Digest | SourceError]:
+        """Store many files, small ones together."""
+        limit = self._chunker(self._avg_chunk_size).min_size
+        files_per_job = {"files_per_job": 1} if self._waits else {}
+        return SmallFiles(self, self, self._workers, limit=limit, **files_per_job).put(paths, progress)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
@@ -122,6 +151,22 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         """Tell whether there is a whole frame for this chunk."""
         return self._store.claim(_key(_CHUNKS, digest), frames.is_whole)
 
+    def claim_blob(self, digest: B3Digest) -> bool:
+        """Tell whether an index and all of its chunks are there; flush them if they are."""
+        if not self._store.claim(_key(_BLOBS, digest), _anything):
+            return False
+        try:
+            chunks = self.chunks(digest)
+        except BadIndexError:
+            return False
+        if chunks is None:
+            return False
+        digests = [meta.digest for meta in chunks] or [digest]
+        if not all(self._workers.map(self.claim_chunk, dict.fromkeys(digests))):
+            return False
+        self._store.settle()
+        return True
+
     def hold(self) -> AbstractContextManager[None]:
         """Keep a lease in the store."""
         return self._store.hold()
@@ -133,7 +178,7 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
     def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
         """Store indexes; a few flushes serve for all of them."""
         last = []
-        for digest, chunks in blobs:
+        for digest, chunks in dict(blobs).items():
             key = _key(_BLOBS, digest)
             if not (self._store.claim(key, _anything) and self._index_stands(digest, chunks)):
                 needs = [_key(_CHUNKS, meta.digest) for meta in chunks] or [_key(_CHUNKS, digest)]
@@ -202,8 +247,8 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
 
     def close(self) -> None:
         """Release the store's connections."""
-        if self._own_workers:
-            self._workers.close()
+        if self._own_workers is not None:
+            self._own_workers.close()
         self._store.close()
 
 

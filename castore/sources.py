@@ -1,0 +1,100 @@
+"""What is to be stored: files by their paths, and streams that somebody else has opened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, TypeAlias
+
+from castore.errors import CastoreError, SourceError
+
+Sourceable: TypeAlias = "str | os.PathLike[str] | BinaryIO"
+"""A path, or a file that is open in binary mode."""
+
+
+class Source:
+    """A file or stream that is read from where it stands. What goes wrong with it raises `SourceError`."""
+
+    def __init__(self, file: BinaryIO, name: object, *, size: int | None = None) -> None:
+        self._file = file
+        self.name = name
+        self.size = size
+        """The size in bytes of a regular file opened by its path, which can be read again after `rewind`.
+
+        `None` for anything else. The file may be growing, so that more or less comes of it in the end.
+        """
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill *buffer* as far as one read goes; return the number of bytes, 0 at the end."""
+        try:
+            count = self._read(buffer)
+        except CastoreError:
+            # The source is a blob of another store, and the error says what is wrong with it.
+            raise
+        except Exception as error:
+            raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
+        if count is None:
+            raise SourceError(f"cannot read {self.name!r}: it is in non-blocking mode and has no data yet")
+        return count
+
+    def read_up_to(self, most: int) -> bytes:
+        """Return *most* bytes, fewer only at the end."""
+        buffer = bytearray(most if self.size is None else min(self.size + 1, most))
+        filled = 0
+        while True:
+            with memoryview(buffer) as view:
+                while filled < len(view) and (count := self.readinto(view[filled:])):
+                    filled += count
+                if filled < len(view) or filled == most:
+                    return bytes(view[:filled])
+            # It has grown since its size was asked for.
+            buffer += bytes(min(len(buffer), most - filled))
+
+    def _read(self, buffer: memoryview) -> int | None:
+        if hasattr(self._file, "readinto"):
+            count: int | None = self._file.readinto(buffer)
+            return count
+        data = self._file.read(len(buffer))
+        if isinstance(data, str):
+            raise TypeError("it is open as text; open it in binary mode")
+        if data is None:
+            return None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def rewind(self) -> None:
+        """Go back to the start of a regular file."""
+        try:
+            self._file.seek(0)
+        except OSError as error:
+            raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def open_source(source: Sourceable) -> Iterator[Source]:
+    """Open a path, or take a file that is open; a path is closed in the end.
+
+    Raises `SourceError` if it cannot be opened, and `TypeError` for what is neither.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        if not hasattr(source, "read") and not hasattr(source, "readinto"):
+            raise TypeError(f"a path or a binary file is needed, not {source!r}")
+        yield Source(source, getattr(source, "name", "the stream"))
+        return
+    name = os.fspath(source)
+    try:
+        file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - a path of any kind
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot read {name!r}: {_reason(error)}") from error
+    with file:
+        status = os.fstat(file.fileno())
+        yield Source(file, name, size=status.st_size if stat.S_ISREG(status.st_mode) else None)
+
+
+def _reason(error: Exception) -> str:
+    with contextlib.suppress(AttributeError):
+        if error.strerror:  # type: ignore[attr-defined]
+            return str(error.strerror)  # type: ignore[attr-defined]
+    return str(error)

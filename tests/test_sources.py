@@ -1,0 +1,83 @@
+"""What is to be stored: files and streams of all kinds, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from castore import SourceError
+from castore.sources import Source, open_source
+
+
+def test_a_regular_file_has_a_size_and_can_be_read_again(tmp_path: Path) -> None:
+    """A path gives a source that knows its size, starts anew after a rewind, and is closed in the end."""
+    (tmp_path / "file").write_bytes(b"content")
+    with open_source(tmp_path / "file") as source:
+        assert source.size == 7
+        assert source.read_up_to(100) == b"content"
+        source.rewind()
+        assert source.read_up_to(3) == b"con"
+        assert source.read_up_to(3) == b"ten"
+    with pytest.raises(SourceError, match="closed file"):
+        source.read_up_to(1)
+
+
+def test_what_is_no_regular_file_has_no_size(tmp_path: Path) -> None:
+    """A pipe has none, nor has a stream, wherever it stands; streams stay open."""
+    reading, writing = os.pipe()
+    os.write(writing, b"through a pipe")
+    os.close(writing)
+    with open_source(f"/dev/fd/{reading}") as source:
+        assert source.size is None
+        assert source.read_up_to(100) == b"through a pipe"
+    os.close(reading)
+    stream = io.BytesIO(b"stream")
+    stream.seek(3)
+    with open_source(stream) as source:
+        assert source.size is None
+        assert source.read_up_to(100) == b"eam"
+    assert not stream.closed
+
+
+def test_a_file_that_grows_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """The size that was asked for first is no bound."""
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    with open_source(path) as source:
+        with path.open("ab") as file:
+            file.write(bytes(100_000))
+        assert source.read_up_to(50_000) == b"12345" + bytes(49_995)
+        assert len(source.read_up_to(1_000_000)) == 50_005
+
+
+class Dribble(io.RawIOBase):
+    """Gives a byte at a time."""
+
+    def __init__(self) -> None:
+        self.left = list(b"slowly")
+
+    def readinto(self, buffer: Any) -> int:
+        if not self.left:
+            return 0
+        buffer[0] = self.left.pop(0)
+        return 1
+
+
+def test_short_reads() -> None:
+    """A source that gives little at a time is read until there is enough."""
+    with open_source(Dribble()) as source:  # type: ignore[arg-type]
+        assert source.read_up_to(4) == b"slow"
+        assert source.read_up_to(4) == b"ly"
+        assert source.read_up_to(4) == b""
+
+
+def test_a_rewind_that_fails() -> None:
+    """The error names the source."""
+    reading, writing = os.pipe()
+    os.close(writing)
+    with os.fdopen(reading, "rb", buffering=0) as file, pytest.raises(SourceError, match="'the pipe'"):
+        Source(file, "the pipe").rewind()  # type: ignore[arg-type]
