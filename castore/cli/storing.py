@@ -40,9 +40,10 @@ class HopelessError(Exception):
 class Job:
     """What is being stored, and what came of it. For lines of text nothing is gathered.
 
-    Small files are stored several at a time if the store takes its time to answer; where it does not,
-    threads would only be in each other's way. A large file is stored by itself: its chunks go several at a
-    time. What is said of the files is in order.
+    A service that can store many files together is given them all. With another, small files are stored
+    several at a time if it takes its time to answer; where it does not, threads would only be in each other's
+    way. A large file is stored by itself: its chunks go several at a time. What is said of the files is in
+    order.
     """
 
     service: BlobService
@@ -58,6 +59,50 @@ class Job:
 
     def take_all(self, all_found: Iterable[Found]) -> None:
         """Store files; raises `HopelessError` if it makes no sense to go on."""
+        if type(self.service).put_files is BlobService.put_files:
+            self._take_one_by_one(all_found)
+        else:
+            self._take_together(iter(all_found))
+
+    def _take_together(self, all_found: Iterator[Found]) -> None:
+        """Hand on the files between any that have to be taken by themselves."""
+        by_itself: Found | None = None
+        handed_on: deque[str] = deque()
+        size = 0
+
+        def files() -> Iterator[str]:
+            nonlocal by_itself
+            for found in all_found:
+                if not found.is_file or found.size is None:
+                    by_itself = found
+                    return
+                handed_on.append(found.path)
+                yield found.path
+
+        def progress(count: int) -> None:
+            nonlocal size
+            size += count
+            self.meter.advance(count)
+
+        while True:
+            outcomes = self.service.put_files(files(), progress=progress)
+            try:
+                for outcome in outcomes:
+                    path = handed_on.popleft()
+                    if isinstance(outcome, SourceError):
+                        self._fail(path, outcome)
+                    else:
+                        self._done(path, outcome, size)
+                    size = 0
+            except CastoreError as error:
+                self._fail(handed_on[0], error)
+                raise HopelessError from error
+            if by_itself is None:
+                return
+            self._take(by_itself)
+            by_itself = None
+
+    def _take_one_by_one(self, all_found: Iterable[Found]) -> None:
         try:
             for found in all_found:
                 if self._slow and found.is_file and found.size is not None and found.size <= _SMALL:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from castore import B3Digest, BlobService, CastoreError, ChunkMeta, CorruptChunkError
@@ -140,6 +141,22 @@ class CachedChunkStore(CachedChunks, ChunkStore):
         """Tell whether every service that is written to has a chunk: a writer skips those that are there."""
         return all(target.has_chunk(digest) for target in self._targets)
 
+    def claim_chunk(self, digest: B3Digest) -> bool:
+        """Claim a chunk in every service that is written to; tell whether all have it."""
+        return all([target.claim_chunk(digest) for target in self._targets])
+
+    def claim_blob(self, digest: B3Digest) -> bool:
+        """Claim a blob in every service that is written to; tell whether all have it."""
+        return all([target.claim_blob(digest) for target in self._targets])
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold in every service that is written to."""
+        with contextlib.ExitStack() as stack:
+            for target in self._targets:
+                stack.enter_context(target.hold())
+            yield
+
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
         """Store a chunk in every service that is written to."""
         for target in self._targets:
@@ -149,6 +166,11 @@ class CachedChunkStore(CachedChunks, ChunkStore):
         """Make a blob visible in every service that is written to."""
         for target in self._targets:
             target.put_index(digest, chunks)
+
+    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
+        """Make several blobs visible in every service that is written to."""
+        for target in self._targets:
+            target.put_indexes(blobs)
 
 
 def _read(service: BlobService, digest: B3Digest) -> bytes | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta, SourceError
 from castore.capabilities import BlobLister, ChunkSource, ChunkStore
 from castore.readers import BytesReader
+from castore.sources import Source
 from castore_cache.chunks import CachedChunks, CachedChunkStore, Near
 from castore_cache.filling import FillingChunkedReader, open_unchunked
 from castore_cache.steady import SteadyReader
@@ -82,6 +84,20 @@ class CacheBlobService(BlobService):
         """Start a new blob where the config says."""
         writers = [target.open_write() for target in self._targets]
         return writers[0] if len(writers) == 1 else BothWriter(*writers)
+
+    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+        """Store a file; if new blobs go to one service, in its own way."""
+        if len(self._targets) == 1:
+            return self._targets[0].put_source(source, progress)
+        return super().put_source(source, progress)
+
+    def put_files(
+        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
+    ) -> Iterator[B3Digest | SourceError]:
+        """Store many files; if new blobs go to one service, in its own way."""
+        if len(self._targets) == 1:
+            return self._targets[0].put_files(paths, progress=progress)
+        return super().put_files(paths, progress=progress)
 
     def capability(self, power: Callable[..., P]) -> P | None:
         """Return a power if its children make it possible.
