@@ -58,6 +58,9 @@ class BlobDeleter(ABC):
 class ChunkSource(ABC):
     """Reads single chunks."""
 
+    waits: bool = False
+    """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
+
     @abstractmethod
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether a chunk of this digest is there."""

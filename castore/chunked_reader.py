@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Final
 
 from blake3 import blake3
 
@@ -13,7 +14,11 @@ from castore.capabilities import ChunkSource
 from castore.digest import B3Digest
 from castore.errors import CorruptBlobError, CorruptChunkError, MissingChunkError
 from castore.frames import check_size
+from castore.read_ahead import ReadAhead
 from castore.readers import PieceReader
+from castore.workers import Workers
+
+_NO_WORKERS: Final = Workers(0)
 
 
 class ChunkMap:
@@ -50,6 +55,7 @@ class ChunkedReader(PieceReader):
         digest: That of the whole blob. Without it only the chunks are checked.
         key: Where the list is stored, to name it in an error.
         source: Where to read chunks from, if not from what *service* has for that.
+        workers: Fetch chunks ahead while they are read in order; without them nothing is fetched ahead.
 
     Reading raises `MissingChunkError`, `CorruptChunkError`, `CorruptBlobError`, or what the service raises.
     """
@@ -62,10 +68,12 @@ class ChunkedReader(PieceReader):
         digest: B3Digest | None = None,
         key: str | None = None,
         source: ChunkSource | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self._map = ChunkMap(chunks)
         self._service = service
         self._source = service.capability(ChunkSource) if source is None else source
+        self._ahead = ReadAhead(chunks, self._fetch, workers or _NO_WORKERS)
         self._digest = digest
         self._key = key
         self._start = 0
@@ -97,14 +105,18 @@ class ChunkedReader(PieceReader):
         return self._chunk[offset:]
 
     def close(self) -> None:
-        """Let go of the chunk at hand."""
+        """Let go of the chunks at hand, and give up those under way."""
         self._chunk = memoryview(b"")
+        self._ahead.close()
         super().close()
+
+    def _fetch(self, meta: ChunkMeta) -> bytes:
+        return fetch_chunk(self._service, self._source, meta, blob=self._digest)
 
     def _checked_chunk(self, index: int) -> bytes:
         if self._mismatch is not None:
             raise self._mismatch
-        data = fetch_chunk(self._service, self._source, self._map.chunks[index], blob=self._digest)
+        data = self._ahead.get(index)
         if self._digest is not None and index == self._hashed:
             self._hasher.update(data)
             self._hashed += 1

@@ -16,10 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+
+_WIDE: Final = 64
+"""Threads of a pool whose tasks mostly wait: what they wait for is busy with as many at least."""
 
 
 class Task(Generic[T]):
@@ -30,6 +34,11 @@ class Task(Generic[T]):
     def __init__(self, call: Callable[[], T], future: Future[T] | None) -> None:
         self._call = call
         self._future = future
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._future is not None and self._future.done()
 
     def result(self) -> T:
         """Return what the call returned, or raise what it raised; run it here if it has not started."""
@@ -70,6 +79,18 @@ class Workers:
             raise ValueError(f"a pool cannot have {size} threads")
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._wide: Workers | None = None
+
+    @property
+    def wide(self) -> Workers:
+        """A pool beside this one for tasks that mostly wait, as for a network, with many more threads.
+
+        It is closed with this one; that of a pool of size 0 is the pool itself.
+        """
+        with self._lock:
+            if self._wide is None:
+                self._wide = Workers(_WIDE) if 0 < self.size < _WIDE else self
+            return self._wide
 
     def submit(self, call: Callable[[], T]) -> Task[T]:
         """Let a thread of the pool run *call* as soon as one is free."""
@@ -104,5 +125,8 @@ class Workers:
         """Wait for running tasks and end the threads. The pool starts anew if it is used again."""
         with self._lock:
             executor, self._executor = self._executor, None
+            wide = self._wide
+        if wide is not None and wide is not self:
+            wide.close()
         if executor is not None:
             executor.shutdown(wait=True)

@@ -23,6 +23,7 @@ LAYERS = [
     ["castore.proto"],
     ["castore.frames", "castore.blob_index"],
     ["castore.workers"],
+    ["castore.read_ahead"],
     ["castore.chunked_reader", "castore.chunked_writer", "castore.known_content", "castore.small_files"],
     ["castore.drawing"],
     ["castore.hookspecs", "castore.plugins"],

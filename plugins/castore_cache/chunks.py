@@ -143,11 +143,13 @@ class CachedChunkStore(CachedChunks, ChunkStore):
 
     def claim_chunk(self, digest: B3Digest) -> bool:
         """Claim a chunk in every service that is written to; tell whether all have it."""
-        return all([target.claim_chunk(digest) for target in self._targets])
+        claims = [target.claim_chunk(digest) for target in self._targets]
+        return all(claims)
 
     def claim_blob(self, digest: B3Digest) -> bool:
         """Claim a blob in every service that is written to; tell whether all have it."""
-        return all([target.claim_blob(digest) for target in self._targets])
+        claims = [target.claim_blob(digest) for target in self._targets]
+        return all(claims)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

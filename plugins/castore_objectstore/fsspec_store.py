@@ -31,9 +31,6 @@ _NOT_ALLOWED: Final = (405, 501)
 
 _TEMPORARY: Final = re.compile(r"#[0-9a-f]+$")
 
-_PARALLELISM: Final = 64
-"""How many requests to make at once: they mostly wait for the network."""
-
 _ONE_AT_A_TIME: Final = frozenset({"memory", "sftp", "ssh"})
 """Schemes that wait for nothing, or whose drivers do one thing at a time."""
 
@@ -82,7 +79,7 @@ class FsspecObjectStore(ObjectStore):
         self._instance = instance
         self._secrets = secrets
         self._fresh_seconds = fresh_seconds
-        self.parallelism = None if self._scheme in _ONE_AT_A_TIME else _PARALLELISM
+        self.waits = self._scheme not in _ONE_AT_A_TIME
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
 

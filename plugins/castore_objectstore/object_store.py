@@ -55,8 +55,8 @@ class ObjectStore(ABC):
     durability: Literal["process", "full"] = "full"
     """What an object survives that was put before a call of `settle`, when that has returned."""
 
-    parallelism: int | None = None
-    """How many requests to make at once where they mostly wait; `None` where there are as many as cores."""
+    waits: bool = False
+    """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
 
     # -- what every store does --
 

@@ -63,12 +63,11 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         self._chunker = chunker
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
-        self._own_workers: Workers | None = None
-        if workers is None or (workers.size and store.parallelism):
-            # Where requests mostly wait there can be more of them than cores.
-            workers = self._own_workers = Workers(store.parallelism)
-        self._workers = workers
-        self._waits = store.parallelism is not None
+        self._own_workers = Workers() if workers is None else None
+        pool = workers or self._own_workers or Workers()
+        # Where requests mostly wait there can be more of them than cores.
+        self._workers = pool.wide if store.waits else pool
+        self.waits = store.waits
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether there is an index or a chunk of this digest."""
@@ -84,7 +83,9 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
             if chunks is None:
                 return None
             if chunks:
-                return ChunkedReader(self, chunks, digest=digest, key=_key(_BLOBS, digest))
+                return ChunkedReader(
+                    self, chunks, digest=digest, key=_key(_BLOBS, digest), workers=self._workers
+                )
             # An empty index, so one chunk of this digest; it may have come since it was asked for.
             data = self.get_chunk(digest)
             if data is None:
@@ -94,7 +95,7 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
     def open_write(self) -> BlobWriter:
         """Start a new blob, whose chunks go to the store while it is written."""
         chunker = self._chunker(self._avg_chunk_size)
-        if self._waits:
+        if self.waits:
             return ChunkedWriter(self, chunker, self._workers, job_size=0)
         return ChunkedWriter(self, chunker, self._workers)
 
@@ -113,7 +114,7 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
     ) -> Iterator[B3Digest | SourceError]:
         """Store many files, small ones together."""
         limit = self._chunker(self._avg_chunk_size).min_size
-        files_per_job = {"files_per_job": 1} if self._waits else {}
+        files_per_job = {"files_per_job": 1} if self.waits else {}
         return SmallFiles(self, self, self._workers, limit=limit, **files_per_job).put(paths, progress)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
