@@ -53,6 +53,13 @@ class BlobReader(io.BufferedIOBase):
     def size(self) -> int:
         """The size of the blob in bytes."""
 
+    def read_view(self, size: int = -1, /) -> memoryview:
+        """Return up to *size* bytes as a view, valid until the next call; empty only at the end of the blob.
+
+        As `read1`, but a reader that has the bytes at hand need not copy them.
+        """
+        return memoryview(self.read1(size))
+
     def readable(self) -> bool:
         """Return True."""
         return True

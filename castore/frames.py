@@ -7,6 +7,7 @@ are an error. Output is bounded: a frame that unpacks to more than allowed is re
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -70,7 +71,7 @@ def decode_chunk(
     """
     limit = MAX_CHUNK_SIZE if size is None else size
     try:
-        data = _unpack(memoryview(frame), limit)
+        data = _unpack(memoryview(frame), limit, expected=size)
     except _TooMuchError:
         raise OversizedFrameError(
             f"chunk {digest} unpacks to more than the {limit} bytes that {_who_allows(size)} it",
@@ -113,15 +114,20 @@ class _CutShortError(Exception):
     pass
 
 
-def _unpack(frame: memoryview, limit: int) -> bytes:
-    """Unpack all frames in *frame*, which must be whole."""
+def _unpack(frame: memoryview, limit: int, *, expected: int | None) -> bytes:
+    """Unpack all frames in *frame*, which must be whole; if all is well *expected* bytes come of them."""
     if not frame:
         raise ZstdError("it is empty")
     # The header may say the size; -1 means that it does not.
     if zstandard.frame_content_size(frame) > limit:
         raise _TooMuchError
     # The decompressor takes a last frame that is cut short for one whose rest is still to come.
-    end = 0
+    end = _frame_end(frame, 0)
+    if end == len(frame) and expected:
+        # Straight to where the bytes stay. If that fails, the way below finds out why.
+        with contextlib.suppress(ZstdError):
+            data: bytes = _per_thread.decompressor.decompress(frame, max_output_size=expected)
+            return data
     while end < len(frame):
         end = _frame_end(frame, end)
     # A scratch buffer that grows to the largest chunk seen spares fresh pages for each.

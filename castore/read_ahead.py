@@ -1,10 +1,10 @@
 """The chunks of a blob, fetched before they are asked for once they are read in order.
 
 Nothing is fetched ahead until a second chunk is read right behind a first one: who looks at the beginning of
-a file, or here and there, pays for what is looked at. From then on a *window* of chunks is under way. It grows
-while the consumer has to wait for one, up to a limit in bytes, and so finds out by itself how much a slow
-store needs; a fast one is never far ahead. A few chunks stay at hand when they are done with, for reads that
-go back and forth, and for blobs that have the same chunk many times.
+a file, or here and there, pays for what is looked at. From then on a *window* of chunks is under way. It
+grows while the consumer has to wait for one, up to a limit in bytes, and so finds out by itself how much a
+slow store needs; a fast one is never far ahead. A few chunks stay at hand when they are done with, for reads
+that go back and forth, and for blobs that have the same chunk many times.
 """
 
 from __future__ import annotations

@@ -120,6 +120,16 @@ class PieceReader(BlobReader):
         self._position += count
         return bytes(piece[:count])
 
+    def read_view(self, size: int = -1, /) -> memoryview:
+        """Return up to *size* bytes of one piece without copying them; empty only at the end of the blob."""
+        self._require_open()
+        if size == 0:
+            return memoryview(b"")
+        piece = self._piece()
+        view = piece if size < 0 else piece[:size]
+        self._position += len(view)
+        return view
+
     def peek(self, size: int = 0, /) -> bytes:
         """Return bytes at hand without moving, at least one before the end."""
         piece = self._piece()

@@ -108,11 +108,10 @@ def _meter(output: str, total: int) -> Meter:
 
 
 def _copy(reader: BlobReader, count: int, write: Callable[[memoryview], Any], meter: Meter) -> None:
-    buffer = memoryview(bytearray(min(_PIECE, count)))
     while count:
-        got = reader.readinto(buffer[:count])
-        if not got:
+        view = reader.read_view(min(_PIECE, count))
+        if not view:
             raise EOFError(f"the blob ends {count} bytes before its size")
-        write(buffer[:got])
-        meter.advance(got)
-        count -= got
+        write(view)
+        meter.advance(len(view))
+        count -= len(view)

@@ -1,0 +1,164 @@
+"""Chunks are fetched ahead when, and only when, a blob is read in order."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from castore import B3Digest, ChunkMeta
+from castore import read_ahead as module
+from castore.read_ahead import ReadAhead
+from castore.workers import Workers
+
+
+class Source:
+    """Chunks of 1,000 bytes, and a record of which were asked for."""
+
+    def __init__(self, count: int, seconds: float = 0) -> None:
+        self.data = [bytes([number % 251, number // 251]) * 500 for number in range(count)]
+        self.metas = [ChunkMeta(B3Digest.of(data), len(data)) for data in self.data]
+        self.seconds = seconds
+        self.fetched: list[int] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
+
+    def fetch(self, meta: ChunkMeta) -> bytes:
+        with self._lock:
+            self.fetched.append(self.metas.index(meta))
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        time.sleep(self.seconds)
+        with self._lock:
+            self._at_once -= 1
+        return self.data[self.metas.index(meta)]
+
+
+@pytest.fixture(params=[0, 1, 2, 8], ids=lambda size: f"{size} threads")
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    workers = Workers(request.param)
+    yield workers
+    workers.close()
+
+
+def test_a_look_at_the_beginning_fetches_one_chunk(workers: Workers) -> None:
+    """And a look at a few places here and there fetches those."""
+    source = Source(100)
+    ahead = ReadAhead(source.metas, source.fetch, workers)
+    for index in (0, 50, 20, 99, 3):
+        assert ahead.get(index) == source.data[index]
+    assert source.fetched == [0, 50, 20, 99, 3]
+
+
+def test_in_order_each_chunk_is_fetched_once(workers: Workers) -> None:
+    """All of them come, right and in order."""
+    source = Source(200, seconds=0.0005)
+    ahead = ReadAhead(source.metas, source.fetch, workers)
+    assert [ahead.get(index) for index in range(200)] == source.data
+    assert sorted(source.fetched) == list(range(200))
+
+
+def test_who_waits_gets_more_at_once() -> None:
+    """With a slow source ever more chunks are under way, and none too many with a fast one."""
+    slow = Source(300, seconds=0.01)
+    workers = Workers(64)
+    ahead = ReadAhead(slow.metas, slow.fetch, workers)
+    for index in range(300):
+        ahead.get(index)
+    assert slow.most_at_once > 16
+    workers.close()
+
+
+def test_what_is_under_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the source is, only so many bytes are fetched ahead."""
+    monkeypatch.setattr(module, "_MOST_AHEAD", 5000)
+    source = Source(100, seconds=0.005)
+    workers = Workers(64)
+    ahead = ReadAhead(source.metas, source.fetch, workers)
+    for index in range(60):
+        ahead.get(index)
+        assert len(ahead._tasks) <= 5
+    ahead.close()
+    assert max(source.fetched) <= 65
+    workers.close()
+
+
+def test_a_step_aside_gives_up_what_is_under_way() -> None:
+    """After a jump nothing more is fetched ahead until the chunks are read in order again."""
+    source = Source(100)
+    workers = Workers(2)
+    ahead = ReadAhead(source.metas, source.fetch, workers)
+    for index in (0, 1, 2, 3):
+        ahead.get(index)
+    ahead.get(70)
+    before = len(source.fetched)
+    ahead.get(80)
+    assert source.fetched[before:] == [80]
+    workers.close()
+
+
+def test_chunks_stay_at_hand_for_a_while(workers: Workers) -> None:
+    """A chunk that was just read is not fetched again, nor is one that comes many times."""
+    source = Source(3)
+    metas = [source.metas[0]] * 50 + [source.metas[1], source.metas[0], source.metas[2]]
+    ahead = ReadAhead(metas, source.fetch, workers)
+    for index in range(len(metas)):
+        ahead.get(index)
+    assert ahead.get(50) == source.data[1]
+    assert sorted(source.fetched) == [0, 1, 2]
+
+
+def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest goes."""
+    monkeypatch.setattr(module, "_MOST_AT_HAND", 3000)
+    source = Source(10)
+    ahead = ReadAhead(source.metas, source.fetch, Workers(0))
+    for index in (0, 2, 4, 6, 4, 2, 0):
+        ahead.get(index)
+    assert source.fetched == [0, 2, 4, 6, 0]
+    ahead.close()
+    assert not ahead._at_hand
+
+
+def test_an_error_comes_at_its_chunk(workers: Workers) -> None:
+    """Those before it come; after it the chunk can be tried again."""
+    source = Source(20)
+    broken = {7}
+
+    def fetch(meta: ChunkMeta) -> bytes:
+        if source.metas.index(meta) in broken:
+            raise ValueError("chunk 7")
+        return source.fetch(meta)
+
+    ahead = ReadAhead(source.metas, fetch, workers)
+    for index in range(7):
+        assert ahead.get(index) == source.data[index]
+    with pytest.raises(ValueError, match="chunk 7"):
+        ahead.get(7)
+    broken.clear()
+    assert ahead.get(7) == source.data[7]
+    ahead.close()
+
+
+@given(steps=st.lists(st.integers(-3, 6), max_size=60), size=st.sampled_from([0, 1, 3]))
+@settings(max_examples=60, deadline=None)
+def test_any_walk_gives_the_right_chunks(steps: list[int], size: int) -> None:
+    """Wherever it goes, and whatever was fetched ahead, a chunk is the one that was asked for."""
+    source = Source(40)
+    metas = list(source.metas)
+    for _ in range(10):
+        metas[random.Random(len(steps)).randrange(40)] = source.metas[0]
+    workers = Workers(size)
+    ahead = ReadAhead(metas, lambda meta: source.data[source.metas.index(meta)], workers)
+    index = 0
+    for step in steps:
+        index = min(max(index + step, 0), 39)
+        assert B3Digest.of(ahead.get(index)) == metas[index].digest
+    ahead.close()
+    workers.close()
