@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ LAYERS = [
     ["castore.cli"],
     ["castore.__main__"],
 ]
+PAGE = ROOT / "docs/explanation/architecture.md"
 PURE = ["castore.chunking", "castore.frames", "castore.blob_index"]
 
 
@@ -83,6 +85,14 @@ def test_imports_go_one_way(module: str) -> None:
         if target == "castore" or target.startswith("castore."):
             assert target != "castore", f"{module} imports the front of the package"
             assert layer(target) <= layer(module), f"{module} imports {target}, which is above it"
+
+
+def test_the_drawing_of_the_layers_is_right() -> None:
+    """The page on the architecture has a line for each layer, the last one first."""
+    drawing = PAGE.read_text().split("```text\n")[1].split("```")[0].splitlines()
+    shown = [set(re.findall(r"castore\.\w+", line.partition("  ")[0])) for line in drawing]
+
+    assert shown == [set(names) for names in reversed(LAYERS) if names != ["castore.__main__"]]
 
 
 @pytest.mark.parametrize("module", sorted(CORE))

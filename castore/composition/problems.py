@@ -57,7 +57,7 @@ class InvalidValueError(ValueError):
 
     Attributes:
         message: What is wrong, such as `a memory service has no address`.
-        hint: What to do, such as ``write `memory:` ``; or `None`.
+        hint: What to do, such as `write memory:`; or `None`.
         part: The part of the value that is wrong, as it is written there; empty if all of it is.
     """
 
