@@ -63,7 +63,7 @@ NOT_RUN: Final = {
         "docs/explanation/architecture.md",
         "castore.cli                                       commands, options, progress, exit codes",
     ): ("a drawing; tests/test_imports.py holds it against the imports"),
-    ("docs/explanation/architecture.md", "file ──1 MiB at a time──▶ BlobService.put_file"): "a drawing",
+    ("docs/explanation/architecture.md", "file ──────────────────▶ BlobService.put_file"): "a drawing",
     ("docs/explanation/architecture.md", "open_read(digest)"): "a drawing",
     ("docs/explanation/architecture.md", "composition.toml"): "a drawing",
 }
