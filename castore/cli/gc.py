@@ -78,7 +78,7 @@ def command(
     no_roots: bool,
     ignore_missing_roots: bool,
 ) -> None:
-    """Remove what no root reaches and is older than a grace time: blobs, chunks, and what killed writers left.
+    """Remove what is old and reached by no root: blobs, chunks, and what killed writers have left behind.
 
     The roots are the DIGESTs, those in the files of --roots, and what installed plugins refer to. Writers may
     go on meanwhile.
