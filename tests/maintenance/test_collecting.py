@@ -29,7 +29,7 @@ from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 
-FRESH = 5.0
+FRESH = 40.0
 GRACE = 100.0
 LONG_AGO = 1_000_000.0
 RANDOM = random.Random(3)
@@ -517,7 +517,7 @@ class TestSweepsAndLocks:
                 if "#" not in str(path) and threading.current_thread() is threading.main_thread():
                     monkeypatch.setattr(os, "unlink", unlink)
                     thread.start()
-                    thread.join(0.3)
+                    thread.join(1)
                 unlink(path, **options)
 
             monkeypatch.setattr(os, "unlink", unlinking)
