@@ -88,8 +88,11 @@ def call_roots(plugin: Plugin, composition: object) -> Iterator[B3Digest]:
     Raises `PluginError` if its hook fails, or gives something else than digests.
     """
     try:
-        manager = _manager_of(plugin, plugin.load())
-        for answer in manager.hook.castore_roots(composition=composition):
+        hook = _manager_of(plugin, plugin.load()).hook.castore_roots
+        answers = hook(composition=composition)
+        if len(answers) < len(hook.get_hookimpls()):
+            raise TypeError("it returned None; if there are no roots it must return an empty list")
+        for answer in answers:
             for digest in answer:
                 if not isinstance(digest, B3Digest):
                     raise TypeError(f"{digest!r} is no B3Digest")

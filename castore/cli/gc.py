@@ -157,7 +157,9 @@ def _document(
 
 def _show(collected: Collected, settings: Settings, *, dry_run: bool) -> None:
     if collected.missing:
-        complain(f"castore: {len(collected.missing)} of the roots are not in `{settings.service_name}`")
+        count = len(collected.missing)
+        verb = "is" if count == 1 else "are"
+        complain(f"castore: {count} of the roots {verb} not in `{settings.service_name}`")
     if collected.held_since is not None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(collected.held_since))
         complain(f"castore: a writer is busy since {since}; what was stored since then stays")
