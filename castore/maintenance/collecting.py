@@ -35,16 +35,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Final, Literal, TypeAlias
 
 import attrs
 
 from castore.blobservice import BlobService, ChunkMeta
-from castore.capabilities import StoredItem, Sweepable
+from castore.capabilities import ChunkSource, StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.errors import BadIndexError, BlobNotFoundError, CorruptBlobError, UnsupportedError
-from castore.maintenance.ahead import run_ahead
 from castore.workers import Workers
 
 ItemKind: TypeAlias = Literal["index", "chunk", "residue"]
@@ -158,7 +156,10 @@ def collect(
     held = sweepable.held_since()
     cutoff = min(now - grace_seconds, now if held is None else held)
     collected = Collected(cutoff, held if held == cutoff else None)
-    collection = _Collection(service, sweepable, collected, workers or Workers(0), dry_run=dry_run)
+    source = service.capability(ChunkSource)
+    pool = workers or Workers(0)
+    pool = pool.wide if source is not None and source.waits else pool
+    collection = _Collection(service, sweepable, collected, pool, dry_run=dry_run)
     collection.on_gone = on_gone
     collection.progress = progress
     wanted = set(roots)
@@ -257,8 +258,7 @@ class _Collection:
     def _mark(self, blobs: Iterable[B3Digest]) -> list[B3Digest]:
         """Mark all chunks of *blobs*; return those blobs that are not there."""
         absent = []
-        calls = ((digest, partial(self._chunks_of, digest)) for digest in blobs)
-        for digest, chunks in run_ahead(self._workers, calls):
+        for digest, chunks in self._workers.map(self._chunks_of, blobs):
             if chunks is None:
                 absent.append(digest)
             elif chunks:
@@ -267,9 +267,9 @@ class _Collection:
                 self._marks.add(bytes(digest))
         return absent
 
-    def _chunks_of(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+    def _chunks_of(self, digest: B3Digest) -> tuple[B3Digest, Sequence[ChunkMeta] | None]:
         try:
-            return self._service.chunks(digest)
+            return digest, self._service.chunks(digest)
         except CorruptBlobError as error:
             raise BadIndexError(
                 f"{error.message}; it is to stay, and nobody knows which chunks it needs, so no chunk was"
@@ -296,8 +296,7 @@ class _Collection:
             yield item
 
     def _remove(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
-        calls = ((None, partial(self._remove_batch, batch)) for batch in _batches(iter(items)))
-        for _, gone in run_ahead(self._workers, calls):
+        for gone in self._workers.map(self._remove_batch, _batches(iter(items))):
             yield from gone
 
     def _remove_batch(self, batch: list[StoredItem]) -> list[StoredItem]:
