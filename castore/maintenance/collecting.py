@@ -51,7 +51,8 @@ GRACE_SECONDS: Final = 7 * 86400.0
 """How long what nobody refers to is left alone, if nothing else is said."""
 
 _BATCH: Final = 256
-"""How many items are swept by one call, after which they are gone for good."""
+_WAITING_BATCH: Final = 4
+"""How many items are swept by one call, after which they are gone for good; fewer where each has to wait."""
 
 
 class MissingRootsError(BlobNotFoundError):
@@ -155,58 +156,55 @@ def collect(
     now = clock()
     held = sweepable.held_since()
     cutoff = min(now - grace_seconds, now if held is None else held)
-    collected = Collected(cutoff, held if held == cutoff else None)
-    source = service.capability(ChunkSource)
-    pool = workers or Workers(0)
-    pool = pool.wide if source is not None and source.waits else pool
-    collection = _Collection(service, sweepable, collected, pool, dry_run=dry_run)
-    collection.on_gone = on_gone
-    collection.progress = progress
     wanted = set(roots)
     if not wanted and not no_roots:
         raise ValueError("without roots everything that is old would be removed; say `no_roots` if so it be")
+    source = service.capability(ChunkSource)
+    waits = source is not None and source.waits
+    pool = workers or Workers(0)
+    collection = _Collection(
+        service,
+        sweepable,
+        Collected(cutoff, held if held == cutoff else None),
+        workers=pool.wide if waits else pool,
+        batch=_WAITING_BATCH if waits else _BATCH,
+        dry_run=dry_run,
+        on_gone=on_gone,
+        progress=progress,
+    )
     collection.mark_roots(wanted, ignore_missing=ignore_missing_roots)
     collection.mark_young()
     collection.sweep_indexes()
     collection.sweep_chunks()
     collection.sweep_residue()
-    return collected
+    return collection.collected
 
 
+@attrs.define(eq=False)
 class _Collection:
     """One run, whose steps are called in the order in which they stand here."""
 
-    on_gone: Callable[[StoredItem], object] | None
-    progress: Callable[[int], object] | None
-
-    def __init__(
-        self,
-        service: BlobService,
-        sweepable: Sweepable,
-        collected: Collected,
-        workers: Workers,
-        *,
-        dry_run: bool,
-    ) -> None:
-        self._service = service
-        self._sweepable = sweepable
-        self._collected = collected
-        self._workers = workers
-        self._dry_run = dry_run
-        self._old_before = collected.cutoff - sweepable.renewal_seconds
-        self._roots: set[B3Digest] = set()
-        # Plain bytes: a fifth smaller than digests, and equal to them.
-        self._marks: set[bytes] = set()
-        self._condemned: list[StoredItem] = []
-        self._residue: list[StoredItem] = []
-        self._listing: Iterator[StoredItem] = iter(())
+    _service: BlobService
+    _sweepable: Sweepable
+    collected: Collected
+    _workers: Workers = attrs.field(kw_only=True)
+    _batch: int = attrs.field(kw_only=True)
+    _dry_run: bool = attrs.field(kw_only=True)
+    _on_gone: Callable[[StoredItem], object] | None = attrs.field(kw_only=True)
+    _progress: Callable[[int], object] | None = attrs.field(kw_only=True)
+    _roots: set[B3Digest] = attrs.field(init=False, factory=set)
+    # Plain bytes: a fifth smaller than digests, and equal to them.
+    _marks: set[bytes] = attrs.field(init=False, factory=set)
+    _condemned: list[StoredItem] = attrs.field(init=False, factory=list)
+    _residue: list[StoredItem] = attrs.field(init=False, factory=list)
+    _listing: Iterator[StoredItem] = attrs.field(init=False, default=iter(()))
 
     def mark_roots(self, roots: set[B3Digest], *, ignore_missing: bool) -> None:
         self._roots = roots
-        self._collected.roots = len(roots)
-        self._collected.missing = self._mark(sorted(roots))
-        if self._collected.missing and not ignore_missing:
-            raise MissingRootsError(self._collected.missing)
+        self.collected.roots = len(roots)
+        self.collected.missing = self._mark(sorted(roots))
+        if self.collected.missing and not ignore_missing:
+            raise MissingRootsError(self.collected.missing)
 
     def mark_young(self) -> None:
         """Mark what young indexes need; note the indexes that are to go."""
@@ -232,9 +230,9 @@ class _Collection:
 
     def _list(self) -> Iterator[StoredItem]:
         for item in self._sweepable.list_items():
-            self._collected.found[item.kind].add(item)
-            if self.progress is not None:
-                self.progress(item.size or 0)
+            self.collected.found[item.kind].add(item)
+            if self._progress is not None:
+                self._progress(item.size or 0)
             yield item
 
     def _young(self) -> Iterator[B3Digest]:
@@ -281,7 +279,8 @@ class _Collection:
     # -- sweeping --
 
     def _is_old(self, item: StoredItem) -> bool:
-        return item.modified is not None and item.modified < self._old_before
+        limit = self.collected.cutoff - self._sweepable.renewal_seconds
+        return item.modified is not None and item.modified < limit
 
     def _sweep_all(self, items: Iterable[StoredItem]) -> None:
         for _ in self._sweep(items):
@@ -290,19 +289,19 @@ class _Collection:
     def _sweep(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
         """Yield those of *items* that are gone, or would be."""
         for item in items if self._dry_run else self._remove(items):
-            self._collected.gone[item.kind].add(item)
-            if self.on_gone is not None:
-                self.on_gone(item)
+            self.collected.gone[item.kind].add(item)
+            if self._on_gone is not None:
+                self._on_gone(item)
             yield item
 
     def _remove(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
-        for gone in self._workers.map(self._remove_batch, _batches(iter(items))):
+        for gone in self._workers.map(self._remove_batch, _batches(iter(items), self._batch)):
             yield from gone
 
     def _remove_batch(self, batch: list[StoredItem]) -> list[StoredItem]:
-        return list(self._sweepable.sweep(batch, older_than=self._collected.cutoff))
+        return list(self._sweepable.sweep(batch, older_than=self.collected.cutoff))
 
 
-def _batches(items: Iterator[StoredItem]) -> Iterator[list[StoredItem]]:
-    while batch := list(itertools.islice(items, _BATCH)):
+def _batches(items: Iterator[StoredItem], size: int) -> Iterator[list[StoredItem]]:
+    while batch := list(itertools.islice(items, size)):
         yield batch
