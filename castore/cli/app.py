@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "has": "Tell which blobs are there.",
     "stat": "Show the size and the chunks of a blob.",
     "list": "List the blobs.",
+    "gc": "Remove what no root reaches.",
     "check": "Check a composition, and with --connect its services.",
     "graph": "Draw a composition.",
     "plugins": "Show the installed types of services and their fields.",

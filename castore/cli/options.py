@@ -117,3 +117,13 @@ def as_size(text: str | int) -> int:
         return parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def as_seconds(text: str | float) -> float:
+    """Read an argument as a number of seconds, plain or with a unit; what is none is wrong usage."""
+    from castore.composition.values import parse_duration  # noqa: PLC0415 - as above
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from castore import BlobService, Composition, CorruptChunkError, UnavailableError
-from castore.capabilities import BlobLister
+from castore.capabilities import BlobLister, ChunkStore
+from castore.maintenance import collect
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
 
 if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask")):
@@ -243,3 +244,25 @@ print(os.waitpid(child, 0)[1])
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "0\n"
+
+
+def test_garbage_is_collected(bucket: Any, compose: Callable[..., Composition]) -> None:
+    """What no root reaches goes from a bucket, when it is old; a writer's lease is an object meanwhile."""
+    stores = compose()
+    blobs = stores.blobs()
+    kept, gone = blobs.write(P3M.data), blobs.write(P3M.data[::-1])
+    holding = blobs.capability(ChunkStore)
+    assert holding is not None
+    later = time.time() + 30 * 86400
+
+    with holding.hold():
+        held = collect(blobs, [kept], clock=lambda: later)
+        assert held.held_since is not None
+    assert held.gone["index"].count == 0
+    assert collect(blobs, [kept]).gone["index"].count == 0
+    collected = collect(blobs, [kept], clock=lambda: later, workers=stores.workers)
+
+    assert (collected.gone["index"].count, collected.kept("index").count) == (1, 1)
+    assert not blobs.has(gone)
+    assert blobs.read(kept) == P3M.data
+    assert len(list(bucket.objects.all())) == 9
