@@ -30,6 +30,7 @@ LAYERS = [
     ["castore.hookspecs", "castore.plugins"],
     ["castore.composition"],
     ["castore.opening"],
+    ["castore.maintenance"],
     ["castore.testing"],
     ["castore.cli"],
     ["castore.__main__"],

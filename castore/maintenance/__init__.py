@@ -1,0 +1,26 @@
+"""Looking after services: checking, mending and copying what they keep, through their powers alone."""
+
+from __future__ import annotations
+
+from castore.maintenance.copying import Copied, Copier, CopyTally, copy
+from castore.maintenance.findings import Finding, Report, Scope, Tally
+from castore.maintenance.ledger import Ledger, StateFileError
+from castore.maintenance.repairing import Mending, repair
+from castore.maintenance.verifying import Verification, verify
+
+__all__ = [
+    "Copied",
+    "Copier",
+    "CopyTally",
+    "Finding",
+    "Ledger",
+    "Mending",
+    "Report",
+    "Scope",
+    "StateFileError",
+    "Tally",
+    "Verification",
+    "copy",
+    "repair",
+    "verify",
+]
