@@ -26,17 +26,18 @@ from castore.maintenance import Ledger, Scope, StateFileError, Verification, rep
 
 _EPILOG = """\b
 Examples:
-  castore --service local verify
-  castore --service local verify --repair-from archive
-  castore --service archive verify --sample 5% --workers 16
-  castore --service archive verify --resume verify.state
+  castore verify --service local
+  castore verify --service local --repair-from archive
+  castore verify --service archive --sample 5% --workers 16
+  castore verify --service archive --resume verify.state
 
 \b
 With --json, sizes in bytes; with --repair-from a finding also has "mended",
 "repair" and "quarantine":
   {"service", "ok", "sample", "seed",
    "checked": {"blobs", "chunks", "bytes", "skipped", "seconds"},
-   "findings": [{"what", "digest", "code", "message", "key", "blob", "chunk"}],
+   "findings": [{"what", "digest", "code", "message", "key",
+                 "blob", "chunk"}],
    "residue": [{"key", "size", "modified"}]}
 """
 

@@ -136,7 +136,7 @@ class Copier:
     def run(self, digests: Iterable[B3Digest] | None = None) -> Iterator[Copied]:
         """Copy, and yield what became of each blob that the target lacked."""
         wanted = self._lacking(digests)
-        while batch := list(islice(wanted, _BATCH)):
+        while batch := list(dict.fromkeys(islice(wanted, _BATCH))):
             # A batch at a time: while a writer holds, no garbage is collected.
             with contextlib.nullcontext() if self._store is None else self._store.hold():
                 yield from self._copy(batch)

@@ -263,7 +263,8 @@ class Verification:
         self._ledger.add("blob", blob.digest)
 
     def _count(self, chunk: B3Digest, size: int) -> None:
-        self.tally.chunks += self._ledger.add("chunk", chunk)
+        if size:
+            self.tally.chunks += self._ledger.add("chunk", chunk)
         self.tally.bytes += size
         self._progress(size)
 

@@ -64,6 +64,9 @@ class Store:
     def damaged(self) -> set[Path]:
         return {path for path in self.pristine if not self.is_right(path)}
 
+    def quarantined(self) -> set[bytes]:
+        return {path.read_bytes() for path in (self.folder / "quarantine").rglob("*") if path.is_file()}
+
     def chunks_of(self, blob: B3Digest) -> set[B3Digest]:
         return {meta.digest for meta in self.indexes[blob]} or {blob}
 
@@ -202,7 +205,9 @@ def check_findings(store: Store, findings: list[Finding]) -> None:
     damaged = store.damaged()
     chunks = {digest_of(path) for path in damaged if is_chunk(path)}
     indexes = {digest_of(path) for path in damaged if not is_chunk(path)}
-    affected = indexes | {blob for blob in store.blobs if store.chunks_of(blob) & chunks and store.blobs[blob]}
+    affected = indexes | {
+        blob for blob in store.blobs if store.chunks_of(blob) & chunks and store.blobs[blob]
+    }
     known = {digest_of(path) for path in store.pristine if is_chunk(path)}
 
     found_chunks = {finding.digest: finding for finding in findings if finding.what == "chunk"}
@@ -247,6 +252,8 @@ def test_all_damage_is_found_and_mended(
         assert store.damaged() == set()
         for digest, data in store.blobs.items():
             assert service.read(digest) == data
-        quarantine = {path.read_bytes() for path in (store.folder / "quarantine").rglob("*") if path.is_file()}
+        quarantine = {
+            path.read_bytes() for path in (store.folder / "quarantine").rglob("*") if path.is_file()
+        }
         assert set(before.values()) <= quarantine
     assert verify(service, expected=store.blobs, workers=Workers(0)).findings == []
