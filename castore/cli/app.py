@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "has": "Tell which blobs are there.",
     "stat": "Show the size and the chunks of a blob.",
     "list": "List the blobs.",
+    "copy": "Copy blobs from one service to another.",
+    "verify": "Check all that a service keeps, and mend it.",
     "gc": "Remove what no root reaches.",
     "check": "Check a composition, and with --connect its services.",
     "graph": "Draw a composition.",

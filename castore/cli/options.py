@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,6 +99,17 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
     ]
 
 
+def workers_option(command: F) -> F:
+    """Add `--workers`."""
+    option = click.option(
+        "--workers",
+        metavar="N",
+        type=click.IntRange(0, 1024),
+        help="How many threads to use, if not one per core.",
+    )
+    return option(command)
+
+
 def as_digest(text: str) -> B3Digest:
     """Read an argument as a digest in any of its forms; what is none is wrong usage."""
     # Help needs no BLAKE3.
@@ -117,6 +130,35 @@ def as_size(text: str | int) -> int:
         return parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def as_share(text: str) -> float:
+    """Read an argument as a part of a whole, as `5%` or `0.05`; what is none is wrong usage."""
+    number = text.removesuffix("%")
+    try:
+        share = float(number) / (100 if number != text else 1)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a share, such as `5%` or `0.05`") from None
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text!r} is not above 0 and up to 1, or 100%")
+    return share
+
+
+def as_time(text: str) -> float:
+    """Read an argument as a time, in seconds since 1970: how long ago, or a date that may have a time."""
+    from castore.composition.values import parse_duration  # noqa: PLC0415 - only who gives a time needs it
+
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        pass
+    try:
+        return time.time() - parse_duration(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time: expected how long ago, such as `7d` or `12 h`, or a date, such as"
+            " `2030-01-31` or `2030-01-31T12:00+01:00`"
+        ) from None
 
 
 def as_seconds(text: str | float) -> float:

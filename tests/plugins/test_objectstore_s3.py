@@ -15,7 +15,7 @@ import pytest
 
 from castore import BlobService, Composition, CorruptChunkError, UnavailableError
 from castore.capabilities import BlobLister, ChunkStore
-from castore.maintenance import collect
+from castore.maintenance import CopyTally, collect, copy, repair, verify
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
 
 if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask")):
@@ -167,6 +167,37 @@ def test_damage_is_told(bucket: Any, compose: Callable[..., Composition], key_of
     bucket.put_object(Key=f"pre/fix/{key_of('chunks', HELLO.digest)}", Body=frame_of(b"Other World!"))
     with pytest.raises(CorruptChunkError, match=key_of("chunks", HELLO.digest)):
         blobs.read(HELLO.digest)
+
+
+def test_maintenance(
+    bucket: Any, compose: Callable[..., Composition], tmp_path: Path, key_of: Any, frame_of: Any
+) -> None:
+    """A bucket is filled by a copy, verified, and mended from where the copy came from."""
+    place = f'\n[blobservices.here]\ntype = "objectstore"\nobject_store_url = "file:{tmp_path}/here"\n'
+    stores = compose(FSSPEC_NAMES + place)
+    here, there = stores.blobs("here"), stores.blobs()
+    blobs = [here.write(blob.data) for blob in (P3M, HELLO, EMPTY, BLOB_A)]
+    assert copy(here, there, workers=stores.workers)[0].blobs_copied == 4
+    assert copy(here, there, workers=stores.workers)[0] == CopyTally(blobs_skipped=4)
+    assert verify(there, expected=blobs).ok
+    chunks = [chunk.digest for chunk in there.chunks(P3M.digest) or ()]
+    bucket.put_object(Key=f"pre/fix/{key_of('chunks', chunks[1])}", Body=frame_of(b"something else"))
+    bucket.Object(f"pre/fix/{key_of('chunks', chunks[2])}").delete()
+    bucket.put_object(Key=f"pre/fix/{key_of('blobs', HELLO.digest)}", Body=b"rubbish")
+
+    findings = verify(there, expected=blobs).findings
+
+    assert {(finding.what, finding.digest, finding.code) for finding in findings} == {
+        ("chunk", chunks[1], "corrupt-chunk"),
+        ("chunk", chunks[2], "missing-chunk"),
+        ("blob", P3M.digest, "corrupt-chunk"),
+        ("index", HELLO.digest, "bad-index"),
+    }
+    assert all(mending.mended for mending in repair(there, here, findings))
+    assert verify(there, expected=blobs).ok
+    assert there.read(P3M.digest) == P3M.data
+    quarantined = bucket.Object(f"pre/fix/quarantine/{key_of('blobs', HELLO.digest)}").get()["Body"].read()
+    assert quarantined == b"rubbish"
 
 
 def check_unavailable(blobs: BlobService) -> list[str]:
