@@ -37,6 +37,8 @@ class Operation:
     """Returns, of its arguments, what it answers when it has forgotten; `None` if it cannot forget."""
     data: int | None = None
     """The number of the argument, from 0, that has bytes which can be damaged, or `RESULT`."""
+    damages: tuple[str, ...] = ("truncate", "flip")
+    """What can happen to the bytes."""
     checked: bool = False
     """Whether it is one that finds damage, and says so."""
     lists: bool = False
@@ -48,7 +50,7 @@ class Operation:
             case "forget":
                 return self.forgotten is not None
             case "truncate" | "flip":
-                return self.data is not None
+                return self.data is not None and kind in self.damages
             case "corrupt":
                 return self.checked
             case "partial":
@@ -78,8 +80,9 @@ _OPERATIONS: Final[Mapping[str, Operation]] = {
     "has": Operation(_no),
     "missing": Operation(set),
     "chunks": Operation(_nothing, checked=True),
-    "open_read": Operation(_nothing, RESULT, checked=True),
-    "reader.read": Operation(None, RESULT, checked=True),
+    # A blob that was cut short looks whole; bits are turned where its bytes come out.
+    "open_read": Operation(_nothing, RESULT, ("truncate",), checked=True),
+    "reader.read": Operation(None, RESULT, ("flip",), checked=True),
     "writer.write": Operation(None, 0),
     # What a writer that forgets returns only the writer can tell.
     "writer.close": Operation(_nothing),
