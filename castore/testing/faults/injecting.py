@@ -65,6 +65,8 @@ class Faults:
         self, plan: FaultPlan, *, instance: str = "faulty", sleep: Callable[[float], object] | None = None
     ) -> None:
         self.plan = plan
+        self.on_fault: Callable[[Fault], object] | None = None
+        """Called with each fault as it comes."""
         self._instance = instance
         self._sleep = sleep
         self._released = threading.Event()
@@ -197,7 +199,10 @@ class Faults:
         return result
 
     def _note(self, call: _Call, kind: str, detail: str = "") -> None:
-        self._trace.append(Fault(call.name, call.number, call.about, kind, detail))
+        fault = Fault(call.name, call.number, call.about, kind, detail)
+        self._trace.append(fault)
+        if self.on_fault is not None:
+            self.on_fault(fault)
 
 
 def _some(items: Iterator[Any], dice: Random) -> Iterator[Any]:
