@@ -110,6 +110,9 @@ def _copied(value: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise CompositionError("<mapping>: it is nested too deeply, or holds itself")
     if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) and type(key) is not int:
+                raise CompositionError(f"<mapping>: a key is {key!r}, but keys are strings")
         return {key: _copied(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_copied(item, depth + 1) for item in value]

@@ -252,14 +252,17 @@ CONFLICT: Final = re.compile(r"<{7}(?!<)|={7}(?!=)|>{7}(?!>)")
 
 def _invalid_statement(mistake: Mistake) -> Problem:
     line = mistake.rest
+    if not line:
+        # A space for Python and for who looks at it, but not for TOML.
+        return mistake.problem(f"an odd kind of space, U+{ord(mistake.char):04X}", "remove it")
     if CONFLICT.match(line):
         return mistake.problem("a merge conflict begins here", "decide which part stays", width=len(line))
     if re.match(r"//|/\*|;|--|%", line):
         return mistake.problem("this is no comment", "a comment begins with `#`", width=len(line))
-    if line.startswith("="):
-        return mistake.problem("the key before the `=` is missing")
-    if line[0] in "]},":
-        return mistake.problem(f"this `{line[0]}` belongs to nothing", "remove it")
+    if line[0] in "=]},":
+        is_equals = line[0] == "="
+        message = "the key before the `=` is missing" if is_equals else f"this `{line[0]}` belongs to nothing"
+        return mistake.problem(message, None if is_equals else "remove it")
     key, equals, _ = line.partition("=")
     if equals:
         return _key_needs_quotes(mistake, mistake.position, key.rstrip())
