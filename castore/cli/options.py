@@ -69,7 +69,7 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
         click.option(
             "--composition",
             metavar="FILE",
-            type=click.Path(),
+            type=click.Path(readable=False),
             help="The composition to use.",
             callback=_remember,
             expose_value=False,
