@@ -339,4 +339,6 @@ def test_an_index_that_is_put_meets_faults_too() -> None:
     store.put_index(whole, [ChunkMeta(chunk.digest, chunk.size) for chunk in CHUNKS])
     assert behind.read(whole) == bytes(range(16))
     assert store.get_chunk(BLOB_A.digest, size=2) == BLOB_A.data
+    with pytest.raises(CorruptBlobError):
+        store.get_chunk(BLOB_A.digest, size=3)
     assert behind.has(EMPTY.digest) is False
