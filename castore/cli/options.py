@@ -43,12 +43,14 @@ def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -
     """Offer the names in the composition, which may be half written and need not be right."""
     # Shells ask for completions far more seldom than for anything else.
     from castore.composition.document import parse  # noqa: PLC0415
+    from castore.composition.files import read_small  # noqa: PLC0415
+    from castore.composition.source import MOST_BYTES  # noqa: PLC0415
     from castore.opening import FILE, VARIABLE  # noqa: PLC0415
 
     settings = ctx.find_object(Settings) or Settings()
     path = settings.composition or os.environ.get(VARIABLE) or FILE
     try:
-        tables = parse(Path(path).read_text("utf-8")).tables
+        tables = parse(read_small(Path(path), MOST_BYTES).decode("utf-8")).tables
     except (OSError, ValueError):
         return []
     entries = tables.get("blobservices")
@@ -67,7 +69,7 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
         click.option(
             "--composition",
             metavar="FILE",
-            type=click.Path(),
+            type=click.Path(readable=False),
             help="The composition to use.",
             callback=_remember,
             expose_value=False,

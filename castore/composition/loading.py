@@ -18,6 +18,7 @@ from castore.composition.references import check_cycles, check_references
 from castore.composition.refs import Ref
 from castore.composition.registry import Kind, RegisteredType, Registry
 from castore.composition.secret import Secret, fields_of, scrub
+from castore.composition.settings import read_settings
 from castore.composition.structure import ConfigStructurer
 from castore.composition.values import kind_of
 from castore.errors import PluginError
@@ -59,11 +60,12 @@ class _Loader:
         self.registry = registry
         self.base = base
         self.structurer = ConfigStructurer(registry)
+        self.settings = read_settings(document.tables, self.structurer)
         self.instances: dict[str, Instance] = {}
         """With those that have problems: their config is `None`, but their references are checked."""
         self.declared: dict[str, Path] = {}
         """All that is declared, rightly or wrongly, by id: a reference to it does not dangle."""
-        self.problems: list[Problem] = list(document.problems)
+        self.problems: list[Problem] = [*document.problems, *self.settings.problems]
         self.secrets: list[Secret] = []
 
     def report(
@@ -96,7 +98,7 @@ class _Loader:
         for table, entries in self.document.tables.items():
             if table in kinds:
                 self._load_kind(kinds[table], entries)
-            elif table not in TABLES_OF_OTHERS:
+            elif table not in TABLES_OF_OTHERS and table not in self.settings.keys:
                 self._report_table(table, entries)
                 self._load_misspelt(table, entries)
         if not self.document.problems and not any(table in kinds for table in self.document.tables):
@@ -179,6 +181,8 @@ class _Loader:
             self.report("wrong-value", path, f"expected a table, found {kind_of(table)}", hint)
             return
         entry = self._find_type(kind, table, path)
+        if entry is not None:
+            self._check_allowed(entry, (*path, "type"))
         expanding = Expanding(self.base)
         values = {key: expanding.expand(value, (key,)) for key, value in table.items() if key != "type"}
         self.secrets += expanding.secrets
@@ -210,6 +214,14 @@ class _Loader:
         message = f"unknown type of {kind.label} `{escaped(tag)}`"
         self.report("unknown-type", where, message, self.registry.why_unknown(kind, tag))
         return None
+
+    def _check_allowed(self, entry: RegisteredType, path: Path) -> None:
+        setting = entry.only_if
+        # In lines above the tables that could not be read it may have been allowed.
+        if setting is None or not self.settings.refuses(setting) or self.document.may_lack(()):
+            return
+        message = f"the type `{entry.tag}` is refused unless the composition says `{setting} = true`"
+        self.report("not-allowed", path, message, "if you mean it, write that above the first table")
 
     def _read(
         self,
@@ -268,6 +280,7 @@ class _Loader:
             self.problems.append(_scrubbed(found.under(*path), secrets))
             return False
         entry, config = found
+        self._check_allowed(entry, path)
         key = dotted(path)
         self.declared[key] = path
         edges = tuple(self._edges(config, kind, path, (), depth + 1))
