@@ -221,3 +221,51 @@ class TestNearThatFailsOnReadsWritingFar(Stack, stack={**cache(FAILING, BUCKET, 
 class TestNearThatFailsOnReadsWritingBoth(Stack, stack={**cache(FAILING, BUCKET, "both"), "kept": MEMORY}):
     xfail: ClassVar = {**TestNearThatFailsOnReadsWritingFar.xfail, "chunk-store-keeps-chunks": NEAR_MUST_SAY}
     test_agrees_with_a_dictionary = None  # type: ignore[assignment]  # as above
+
+
+def fallback(*children: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    names = [f"child{number}" for number in range(len(children))]
+    services = [f"&{name}" for name in names]
+    root = {"type": "fallback", "services": services, **settings}
+    return {"root": root, **dict(zip(names, children, strict=True)), "kept": MEMORY}
+
+
+class TestFallbackOfMemories(Stack, stack=fallback(MEMORY, MEMORY, MEMORY)):
+    pass
+
+
+class TestFallbackOfObjectStores(Stack, stack=fallback(FOLDER, BUCKET)):
+    pass
+
+
+class TestFallbackWritingToTheLast(
+    Stack, stack=fallback(MEMORY, BUCKET, write_to="child1", copy_to="child0")
+):
+    pass
+
+
+class TestFallbackCopyingToTheSmallest(
+    Stack, stack=fallback(SMALLEST, BUCKET, write_to="child1", copy_to="child0")
+):
+    pass
+
+
+class TestFallbackOfTheSmallest(Stack, stack=fallback(SMALLEST, SMALLEST)):
+    pass
+
+
+class TestFallbackBehindOneThatIsEmpty(Stack, stack=fallback(BUCKET, MEMORY, write_to="child1")):
+    pass
+
+
+class TestFallbackWithDeadlines(
+    Stack,
+    stack={
+        **fallback(BUCKET, MEMORY),
+        "root": {
+            "type": "fallback",
+            "services": [{"ref": "&child0", "timeout": 60}, {"ref": "&child1", "timeout": 60}],
+        },
+    },
+):
+    pass
