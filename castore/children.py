@@ -8,7 +8,8 @@ known. The blob is absent only when enough children said so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 import attrs
 
@@ -16,6 +17,7 @@ from castore.blobservice import BlobService
 from castore.capabilities import ChunkSource
 from castore.deadlines import CLOCK, Clock, Deadlines
 from castore.errors import CastoreError, CorruptBlobError, UnavailableError, describe
+from castore.workers import Workers
 
 if TYPE_CHECKING:
     from castore.digest import B3Digest
@@ -87,6 +89,42 @@ class Child:
             raise
         self.failures = 0
         return answer
+
+    def begin(
+        self,
+        what: Callable[[], T],
+        workers: Workers,
+        *,
+        late: Callable[[T | None], object] | None = None,
+    ) -> Callable[[], T]:
+        """Start a call on another thread; return what waits for it, once, as `call` does.
+
+        With a timeout the thread is none of the *workers*: what hangs must not use them up.
+        """
+        if self.timeout is None:
+            task = workers.submit(what)
+            return lambda: self.call(task.result)
+        try:
+            pending = self.deadlines.start(what, late=late)
+        except UnavailableError as error:
+            return partial(self._refuse, error)
+        clock = self.deadlines.clock
+        ends = clock.now() + self.timeout
+
+        def collect() -> T:
+            try:
+                answer = pending.result(max(ends - clock.now(), 0.0))
+            except CastoreError as error:
+                self.note(error)
+                raise
+            self.failures = 0
+            return answer
+
+        return collect
+
+    def _refuse(self, error: UnavailableError) -> NoReturn:
+        self.note(error)
+        raise error
 
     def note(self, error: CastoreError) -> None:
         """Remember that a call failed. What is corrupt was answered."""
@@ -200,18 +238,13 @@ class Children:
             tally.settle(self.name, self.misses)
         return found
 
-    def missing(
-        self, digests: Iterable[B3Digest], *, seen: Callable[[Child, set[B3Digest]], object] | None = None
-    ) -> set[B3Digest]:
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are absent; each child is asked only for what those before it lack.
-
-        *seen* is called with a child and what it lacks, but a later one has.
 
         Raises as `first` does.
         """
         wanted = set(digests)
         tally = Tally()
-        lacked: list[tuple[Child, set[B3Digest]]] = []
         for child in self.all:
             if not wanted:
                 break
@@ -223,14 +256,9 @@ class Children:
                 tally.faults.append((child, error))
                 continue
             tally.missed.append(child)
-            lacked.append((child, absent))
             wanted &= absent
         if wanted:
             tally.settle(self.name, self.misses)
-        if seen is not None:
-            for child, absent in lacked:
-                if absent - wanted:
-                    seen(child, absent - wanted)
         return wanted
 
     def all_with(self, power: Callable[..., P]) -> list[tuple[Child, P]] | None:

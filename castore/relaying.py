@@ -210,12 +210,14 @@ class RelayReader(PieceReader):
         """Return the bytes held from *position* on; read a piece there if there are none."""
         offset = position - self._held_at
         if not 0 <= offset < len(self._held):
+            # What is held is the reader's, and gone when that reads on.
+            self._held = memoryview(b"")
             data = self._read(position)
             self._check(position, data)
-            self._held, self._held_at, offset = memoryview(data), position, 0
+            self._held, self._held_at, offset = data, position, 0
         return self._held[offset:]
 
-    def _check(self, position: int, data: bytes) -> None:
+    def _check(self, position: int, data: memoryview) -> None:
         if self._mismatch is not None:
             raise self._mismatch
         if position == self._hashed:
@@ -225,7 +227,7 @@ class RelayReader(PieceReader):
                 self._mismatch = wrong_bytes(self._digest, B3Digest(self._hasher.digest()))
                 raise self._mismatch
 
-    def _read(self, position: int) -> bytes:
+    def _read(self, position: int) -> memoryview:
         found = self._children.first(
             lambda child: self._read_at(child, position), order=tuple(self._order), late=_release_piece
         )
@@ -240,7 +242,7 @@ class RelayReader(PieceReader):
                 self._watch(found)
         return data
 
-    def _read_at(self, child: Child, position: int) -> tuple[BlobReader, bytes] | None:
+    def _read_at(self, child: Child, position: int) -> tuple[BlobReader, memoryview] | None:
         # Taken out, so that a call that is given up has it for itself, and closes it in the end.
         reader = self._readers.pop(child, None) or child.service.open_read(self._digest)
         if reader is None:
@@ -251,13 +253,16 @@ class RelayReader(PieceReader):
             reader.close()
             raise
 
-    def _piece_of(self, reader: BlobReader, child: Child, position: int) -> bytes:
+    def _piece_of(self, reader: BlobReader, child: Child, position: int) -> memoryview:
         if reader.size != self._size:
             words = f"has {reader.size} bytes in `{child.name}`, and {self._size} elsewhere"
             raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
-        if reader.tell() != position:
-            reader.seek(position)
-        data = reader.read(min(_PIECE, self._size - position))
+        if isinstance(reader, PieceReader):
+            data = reader.piece_at(position)
+        else:
+            if reader.tell() != position:
+                reader.seek(position)
+            data = memoryview(reader.read(min(_PIECE, self._size - position)))
         if not data:
             words = f"ends at {position}, before its size of {self._size}"
             raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
@@ -272,7 +277,7 @@ class RelayReader(PieceReader):
         super().close()
 
 
-def _release_piece(answer: tuple[BlobReader, bytes] | None) -> None:
+def _release_piece(answer: tuple[BlobReader, memoryview] | None) -> None:
     if answer is not None:
         answer[0].close()
 

@@ -4,8 +4,8 @@ The tables in `testdata/fault_matrix` are the specification: a row for each comb
 operation. They were made from the rules stated in `Rules` below, which know nothing of the services, and
 then read. `CASTORE_RENEW_GOLDEN=1` writes them anew.
 
-Outcomes: `yes`, `no`, `there`, `absent`, `data`, `list`, `none`, `corrupt` (`CorruptBlobError`), `stored:` and
-who has it then, `unavailable:` and the children that the error names.
+Outcomes: `yes`, `no`, `there`, `absent`, `data`, `list`, `none`, `corrupt` (`CorruptBlobError`), `stored:`
+and who has it then, `unavailable:` and the children that the error names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from castore.children import Child
 from castore.testing.blobs import noise
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
+from castore_mirror.healing import HealingQueue
+from castore_mirror.service import MirrorBlobService
 
 FOLDER: Final = Path(__file__).parents[1] / "testdata" / "fault_matrix"
 KINDS: Final = ("ok", "absent", "error", "corrupt", "hang")
@@ -71,8 +73,19 @@ class Rules:
         return {**cls.reads(kinds, len(kinds)), "put": cls.put_first(kinds)}
 
     @classmethod
+    def mirror(cls, kinds: Sequence[str]) -> dict[str, str]:
+        """Two of three must have it, and two must call it absent."""
+        stored = [name for name, kind in zip("abc", kinds, strict=True) if kind not in SILENT]
+        return {
+            **cls.reads(kinds, 2),
+            "put": f"stored:{','.join(stored)}"
+            if len(stored) > 1
+            else "unavailable:" + named(kinds, *SILENT),
+        }
+
+    @classmethod
     def cache(cls, kinds: Sequence[str]) -> dict[str, str]:
-        """What near has is the answer; else far's word; but its "absent" does not excuse a near that failed."""
+        """Near first; then far, but its "absent" does not excuse a near that failed."""
         near, far = kinds
 
         def ask(hits: Sequence[str], hit: str, miss: str) -> str:
@@ -107,6 +120,7 @@ def named(kinds: Sequence[str], *wanted: str) -> str:
 
 SUBJECTS: Final[dict[str, tuple[int, Callable[[Sequence[str]], dict[str, str]]]]] = {
     "fallback": (3, Rules.fallback),
+    "mirror": (3, Rules.mirror),
     "cache": (2, Rules.cache),
 }
 
@@ -187,6 +201,10 @@ class Bench:
         ]
         if subject == "fallback":
             return FallbackBlobService(children, name="root")
+        if subject == "mirror":
+            # What is healed afterwards is for other tests.
+            queue = HealingQueue(limit=0)
+            return MirrorBlobService(children, write_quorum=2, miss_quorum=2, queue=queue, name="root")
         # A cache has no deadlines; a fallback of one service gives them to any.
         near, far = (FallbackBlobService([child], name=child.name) for child in children)
         return CacheBlobService(near, far, name="root")
