@@ -213,6 +213,20 @@ class Children:
         self.misses = len(self.all) if misses is None else misses
         self.hedge = hedge
 
+    @property
+    def wait(self) -> bool:
+        """Whether asking them is mostly waiting: for a network, or for the end of a timeout."""
+        return any(
+            child.timeout is not None or (child.source is not None and child.source.waits)
+            for child in self.all
+        )
+
+    def pool(self, workers: Workers | None) -> Workers:
+        """Return which of the pools is the one for calls to them; without *workers* one of no threads."""
+        if workers is None:
+            return Workers(0)
+        return workers.wide if self.wait else workers
+
     def first(
         self,
         ask: Callable[[Child], T | None],

@@ -27,7 +27,9 @@ from castore.errors import UnavailableError
 
 T = TypeVar("T")
 
-_THREADS: Final = 32
+_THREADS: Final = 64
+"""As many as the widest pool of `castore.workers` has, so that none of its tasks waits for another."""
+
 _IDLE: Final = 10.0
 """After so many seconds without work a thread ends."""
 

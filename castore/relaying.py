@@ -15,6 +15,7 @@ from castore.chunked_reader import ChunkedReader, find_chunk
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError
 from castore.readers import BytesReader, PieceReader
+from castore.workers import Workers
 
 SMALL: Final = 4 << 20
 """Up to this size, in bytes, a blob without finer chunks is read whole, and checked before a byte is used."""
@@ -52,6 +53,7 @@ class RelayedChunks(ChunkSource):
         self._blob = blob
         self._offsets = _offsets(chunks)
         self._order = sorted(children.all, key=lambda child: child is not first)
+        self.waits = children.wait
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether a child has a chunk."""
@@ -139,10 +141,13 @@ class CheckedReader(BytesReader):
     """A reader over all bytes of a blob, whose digest is right."""
 
 
-def open_relayed(children: Children, digest: B3Digest, *, watch: Watch | None = None) -> PieceReader | None:
+def open_relayed(
+    children: Children, digest: B3Digest, *, watch: Watch | None = None, workers: Workers | None = None
+) -> PieceReader | None:
     """Open a blob at the first child that has it; `None` if it is absent.
 
-    *watch* is told who had it, and of each chunk and piece for which another child had to be asked.
+    *watch* is told who had it, and of each chunk and piece for which another child had to be asked. With
+    *workers* chunks are fetched ahead.
 
     Raises as `Children.first` does, and so do the reads.
     """
@@ -157,7 +162,7 @@ def open_relayed(children: Children, digest: B3Digest, *, watch: Watch | None = 
     if reader is not None:
         return RelayReader(children, digest, reader, found.child, watch)
     source = RelayedChunks(children, watch=watch, blob=digest, chunks=chunks, first=found.child)
-    return ChunkedReader(found.child.service, chunks, digest=digest, source=source)
+    return ChunkedReader(found.child.service, chunks, digest=digest, source=source, workers=workers)
 
 
 def _open(child: Child, digest: B3Digest) -> tuple[BlobReader | None, Sequence[ChunkMeta]] | None:

@@ -60,7 +60,9 @@ class FallbackConfig:
             Child(child, context.resolve(ref_of(entry)), **_settings(entry))
             for child, entry in zip(service_names(self.services), self.services, strict=True)
         ]
-        return FallbackBlobService(children, write_to=self.write_to, copy_to=self.copy_to, name=name)
+        return FallbackBlobService(
+            children, write_to=self.write_to, copy_to=self.copy_to, workers=context.workers, name=name
+        )
 
 
 def _settings(entry: Ref[BlobService] | FallbackService) -> dict[str, Any]:

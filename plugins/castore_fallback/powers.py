@@ -21,6 +21,7 @@ class StoreInOne(ChunkStore):
         self._source = source
         self._child = child
         self._store = store
+        self.waits = source.waits
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether any child has a chunk."""
@@ -37,6 +38,10 @@ class StoreInOne(ChunkStore):
     def claim_chunk(self, digest: B3Digest) -> bool:
         """Tell whether the child that is written to has a chunk, so that it need not be sent."""
         return self._child.call(lambda: self._store.claim_chunk(digest))
+
+    def claim_blob(self, digest: B3Digest) -> bool:
+        """Tell whether the child that is written to has a whole blob."""
+        return self._child.call(lambda: self._store.claim_blob(digest))
 
     def hold(self) -> AbstractContextManager[None]:
         """Keep what is put or claimed there from collectors of garbage."""

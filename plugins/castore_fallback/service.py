@@ -11,6 +11,7 @@ from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkS
 from castore.children import Child, ChildHealth, Children, Found
 from castore.joined import AskingForMany, JoinedDeleter, JoinedLister
 from castore.relaying import RelayedChunks, open_relayed
+from castore.workers import Workers
 from castore_fallback.copying import Copier
 from castore_fallback.powers import StoreInOne
 
@@ -28,6 +29,7 @@ class FallbackBlobService(BlobService):
         children: In the order in which they are asked.
         write_to: The name of the one that takes new blobs; by default the first.
         copy_to: The name of the one that gets what later ones had; by default none.
+        workers: Where chunks are fetched ahead; without them none are.
         name: That of the instance, for errors.
     """
 
@@ -37,6 +39,7 @@ class FallbackBlobService(BlobService):
         *,
         write_to: str | None = None,
         copy_to: str | None = None,
+        workers: Workers | None = None,
         name: str = "fallback",
     ) -> None:
         by_name = {child.name: child for child in children}
@@ -44,6 +47,7 @@ class FallbackBlobService(BlobService):
         self._target = children[0] if write_to is None else by_name[write_to]
         self._copier = None if copy_to is None else Copier(by_name[copy_to], name)
         self._source = RelayedChunks(self._children)
+        self._workers = self._children.pool(workers)
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether a child has a blob or chunk."""
@@ -62,9 +66,9 @@ class FallbackBlobService(BlobService):
         """Open a blob or chunk at the first child that has it."""
         copier = self._copier
         if copier is None:
-            return open_relayed(self._children, digest)
+            return open_relayed(self._children, digest, workers=self._workers)
         answers: list[Found[Any]] = []
-        reader = open_relayed(self._children, digest, watch=answers.append)
+        reader = open_relayed(self._children, digest, watch=answers.append, workers=self._workers)
         if reader is None or copier.target not in answers[0].tally.missed:
             return reader
         return copier.copying(reader)

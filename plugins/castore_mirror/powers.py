@@ -43,6 +43,7 @@ class StoreInAll(ChunkStore):
         self._quorum = quorum
         self._missed = missed
         self._workers = workers
+        self.waits = source.waits
         self._behind = {child: _Behind() for child, _ in stores}
 
     def has_chunk(self, digest: B3Digest) -> bool:
@@ -68,6 +69,16 @@ class StoreInAll(ChunkStore):
                 faults.append((child, error))
         self._settle(faults)
         self._note(faults, digest)
+        return True
+
+    def claim_blob(self, digest: B3Digest) -> bool:
+        """Tell whether all children have a whole blob; one that fails leaves it to the writer to find out."""
+        for child, store in self._stores:
+            try:
+                if not child.call(lambda entry=store: entry.claim_blob(digest)):  # type: ignore[misc]
+                    return False
+            except CastoreError:
+                return False
         return True
 
     @contextmanager

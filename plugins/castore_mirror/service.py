@@ -34,7 +34,7 @@ class MirrorBlobService(BlobService):
         hedge: When to ask the next child before the last has answered; `None`: never.
         queue: What waits to be copied.
         read_repair: Whether reads tell the queue what they find missing or corrupt.
-        workers: Where children without a timeout are written to.
+        workers: Where children without a timeout are written to, and chunks fetched ahead.
         name: That of the instance, for errors.
     """
 
@@ -55,7 +55,7 @@ class MirrorBlobService(BlobService):
         self._name = name
         self._children = Children(name, children, misses=miss_quorum, hedge=hedge)
         self._quorum = write_quorum
-        self._workers = Workers(0) if workers is None else workers
+        self._workers = self._children.pool(workers)
         self._queue = HealingQueue(name) if queue is None else queue
         self._watch = self._repair if read_repair else None
         self._queue.start(Mender(name, children).heal)
@@ -83,8 +83,10 @@ class MirrorBlobService(BlobService):
         """Open a blob or chunk at the first child that has it."""
         watch = self._watch
         if watch is None:
-            return open_relayed(self._children, digest)
-        return open_relayed(self._children, digest, watch=lambda found: watch(digest, found))
+            return open_relayed(self._children, digest, workers=self._workers)
+        return open_relayed(
+            self._children, digest, watch=lambda found: watch(digest, found), workers=self._workers
+        )
 
     def open_write(self) -> BlobWriter:
         """Start a new blob at all children."""

@@ -34,6 +34,7 @@ from castore.children import Child
 from castore.readers import BytesReader
 from castore.testing import HELLO, P3M, FaultyService
 from castore.testing.faults import READS
+from castore.workers import Workers
 from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
 
@@ -54,6 +55,7 @@ class TestOrder:
         first, second = (FaultyService(MemoryBlobService()) for _ in range(2))
         first.write(HELLO.data)
         service = fallback(first, second)
+        second.calls.clear()
         assert service.read(HELLO.digest) == HELLO.data
         assert service.has(HELLO.digest)
         assert service.missing([HELLO.digest]) == set()
@@ -186,6 +188,24 @@ class TestInTheMiddle:
             stores[0].requests.clear()
             reader.read()
         assert len(stores[0].requests) == 1
+
+    def test_chunks_are_fetched_ahead(self, cut: Any, stores: Any) -> None:
+        """As from the child itself; what fails there in the meantime comes from the next one."""
+        workers = Workers(2)
+        children = [Child(name, service) for name, service in zip("ab", cut, strict=False)]
+        service = FallbackBlobService(children, workers=workers)
+        with service.open_read(P3M.digest) as reader:  # type: ignore[union-attr]
+            got = reader.read(200_000)
+            stores[0].failing = lambda verb, key: True
+            assert got + reader.read() == P3M.data
+        stores[0].failing = lambda verb, key: False
+        stores[0].requests.clear()
+        with service.open_read(P3M.digest) as reader:  # type: ignore[union-attr]
+            for meta in cut[0].chunks(P3M.digest)[:2]:
+                reader.read(meta.size)
+        workers.close()
+        chunks = [key for verb, key in stores[0].requests if key.startswith("chunks") and verb == "GET"]
+        assert len(chunks) > 2
 
     def test_a_list_that_is_forged(self, cut: Any, stores: Any, key_of: Any) -> None:
         """Chunks that make up another blob are found out before the last of them is handed out."""
