@@ -290,6 +290,7 @@ class Hanging(MemoryBlobService):
         self.hung = threading.Event()
         self.released = threading.Event()
         self.ended: list[str] = []
+        self.taken: list[bytes] = []
         self.over = threading.Event()
 
     def meet(self, operation: str) -> None:
@@ -332,6 +333,7 @@ class OwnWriter(BlobWriter):
 
     def write(self, data: Any, /) -> int:
         self.service.meet("write")
+        self.service.taken.append(bytes(data))
         return self.writer.write(data)
 
     def close(self) -> B3Digest:
@@ -392,6 +394,7 @@ class TestHangs:
         hanging.released.set()
         assert hanging.over.wait(30)
         assert hanging.ended == ["writer aborted"]
+        assert hanging.taken[-1] == b"data"
         assert hanging.has(B3Digest.of(b"data")) is (at == "close")
         assert not hanging.has(B3Digest.of(b"????"))
 

@@ -382,7 +382,8 @@ class TestHealing:
         assert not probes[1].has(digest)
 
     def test_what_is_deleted_is_not_healed(self, clock: Patient) -> None:
-        """A copy that waits does not bring it back."""
+        """A copy that is under way does not bring it back."""
+        hung, released = threading.Event(), threading.Event()
         children = [FaultyService(Deleting(), instance=name) for name in "abc"]
         queue = HealingQueue("root", interval=60, drain=30, clock=clock)
         service = mirror(children, queue=queue)
@@ -390,10 +391,45 @@ class TestHealing:
         digest = service.write(b"data")
         clock.until_waited_for(60)
         children[1].failing.clear()
-        assert service.capability(BlobDeleter).delete(digest) is True  # type: ignore[union-attr]
+        meet = children[1].meet
+
+        def hang(operation: str) -> None:
+            meet(operation)
+            if operation == "writer.write":
+                hung.set()
+                released.wait(30)
+
+        children[1].meet = hang  # type: ignore[method-assign]
         clock.pass_by(60)
+        assert hung.wait(30)
+        assert service.capability(BlobDeleter).delete(digest) is True  # type: ignore[union-attr]
+        released.set()
         assert queue.settle(None)
-        assert not children[1].has(digest)
+        assert not service.has(digest)
+
+    def test_one_that_cannot_be_copied_now_holds_up_no_other(self, clock: Patient) -> None:
+        """It goes to the end of the queue."""
+        queue = HealingQueue("root", interval=60, clock=clock)
+        child = Child("a", MemoryBlobService())
+        first, second = B3Digest.of(b"1"), B3Digest.of(b"2")
+        healed: list[B3Digest] = []
+
+        def heal(_: Child, digest: B3Digest, *__: Any) -> bool:
+            if digest == first and len(healed) < 1:
+                raise UnavailableError("the source of the first", "gone")
+            healed.append(digest)
+            return True
+
+        queue.start(heal)
+        with queue._lock:
+            queue._entries.update({(child, first): "missing", (child, second): "missing"})
+        queue.add(child, first)
+        for _ in range(2):
+            if not queue.settle(0):
+                clock.until_waited_for(60)
+            clock.pass_by(60)
+        assert queue.settle(None)
+        assert healed == [second, first]
 
 
 class Deleting(MemoryBlobService, BlobDeleter, BatchExistence):
@@ -509,6 +545,13 @@ class TestHangs:
 
         class Hanging(MemoryBlobService):
             at = ""
+            taken: bytes | None = None
+            took = threading.Event()
+
+            def take(self, data: Any) -> None:
+                self.meet("write")
+                self.taken = bytes(data)
+                self.took.set()
 
             def meet(self, operation: str) -> None:
                 if operation == self.at:
@@ -521,12 +564,14 @@ class TestHangs:
             def open_write(self) -> Any:
                 writer = super().open_write()
                 take, close = writer.write, writer.close
-                writer.write = lambda data: (self.meet("write"), take(data))[1]  # type: ignore[method-assign]
+                writer.write = lambda data: (self.take(data), take(data))[1]  # type: ignore[method-assign]
                 writer.close = lambda: (self.meet("close"), close())[1]  # type: ignore[method-assign]
                 self.meet("open_write")
                 return writer
 
-        yield Hanging()
+        hanging = Hanging()
+        hanging.released = released
+        yield hanging
         released.set()
 
     @pytest.mark.parametrize("at", ["open_write", "write", "close"])
@@ -534,7 +579,7 @@ class TestHangs:
         """The others have it; the one that hangs is to be healed, and the shared pool is free."""
         hanging.at = at
         children = [
-            Child("a", hanging, timeout=0.2),
+            Child("a", hanging, timeout=0.5),
             Child("b", MemoryBlobService()),
             Child("c", MemoryBlobService()),
         ]
@@ -550,6 +595,11 @@ class TestHangs:
         assert service.health()[0].to_heal == 1
         assert workers.submit(lambda: "free").result() == "free"
         workers.close()
+        hanging.released.set()
+        if at == "write":
+            # The buffer was used again long ago.
+            assert hanging.took.wait(30)
+            assert hanging.taken == BIG
 
     def test_health_tells(self, hanging: Any) -> None:
         hanging.at = "has"
