@@ -176,7 +176,11 @@ class Bench:
             store.failing = lambda verb, key: True
         if kind == "hang":
             store.failing = lambda verb, key: not self.released.wait()
-        return self.blobs_of(store, avg_chunk_size=512)
+        service = self.blobs_of(store, avg_chunk_size=512)
+        if kind in SILENT:
+            # From the first step on, so that who fails does not depend on who has had the time to.
+            service.open_write = lambda: store.get("the first step")  # type: ignore[method-assign]
+        return service
 
     def objects(self, data: bytes) -> dict[str, bytes]:
         if data not in self.kept:
