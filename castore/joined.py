@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Final
 
-from castore.capabilities import BatchExistence, BlobDeleter, BlobLister
+from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkStore
 from castore.children import Child, no_answer
 from castore.digest import B3Digest
 from castore.errors import CastoreError
@@ -58,6 +59,19 @@ class JoinedDeleter(BlobDeleter):
         if faults:
             raise no_answer(self._name, faults)
         return there
+
+
+@contextmanager
+def held(child: Child, store: ChunkStore) -> Iterator[None]:
+    """Hold what is put or claimed at a child; entering and leaving take no longer than its timeout."""
+    hold = store.hold()
+    child.call(hold.__enter__, late=lambda _: hold.__exit__(None, None, None))
+    try:
+        yield
+    finally:
+        # One that cannot be ended now ends with its process; the error would hide what came before.
+        with suppress(CastoreError):
+            child.call(lambda: hold.__exit__(None, None, None))
 
 
 class AskingForMany(BatchExistence):

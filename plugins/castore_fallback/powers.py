@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from castore import B3Digest, ChunkMeta
 from castore.capabilities import ChunkSource, ChunkStore
 from castore.children import Child
+from castore.joined import held
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,7 +46,7 @@ class StoreInOne(ChunkStore):
 
     def hold(self) -> AbstractContextManager[None]:
         """Keep what is put or claimed there from collectors of garbage."""
-        return self._store.hold()
+        return held(self._child, self._store)
 
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
         """Store a chunk there."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from castore import B3Digest, CastoreError, ChunkMeta
 from castore.capabilities import ChunkSource, ChunkStore, Durable
 from castore.children import Child, no_answer
+from castore.joined import held
 from castore.workers import Workers
 from castore_mirror.writing import Faults, collect_all
 
@@ -84,10 +85,10 @@ class StoreInAll(ChunkStore):
     @contextmanager
     def _held(self) -> Iterator[None]:
         with ExitStack() as stack:
-            for _, store in self._stores:
+            for child, store in self._stores:
                 # A child that cannot hold may lose chunks; that is found when they are read, and healed.
                 with suppress(CastoreError):
-                    stack.enter_context(store.hold())
+                    stack.enter_context(held(child, store))
             yield
 
     def hold(self) -> AbstractContextManager[None]:

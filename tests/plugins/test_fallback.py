@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -405,6 +406,29 @@ class TestHangs:
         assert hanging.taken[-1] == b"data"
         assert hanging.has(B3Digest.of(b"data")) is (at == "close")
         assert not hanging.has(B3Digest.of(b"????"))
+
+    def test_holding(self, hanging: Hanging) -> None:
+        """What hangs when chunks are to be held is given up as well, and let go of in the end."""
+        let_go = threading.Event()
+
+        @contextlib.contextmanager
+        def hold() -> Iterator[None]:
+            hanging.meet("hold")
+            yield
+            let_go.set()
+
+        hanging.hold = hold  # type: ignore[method-assign]
+        store = self.service_over(hanging).capability(ChunkStore)
+        assert store is not None
+        with store.hold():
+            assert not let_go.is_set()
+        assert let_go.is_set()
+        let_go.clear()
+        hanging.at = "hold"
+        with pytest.raises(UnavailableError, match="`slow`"), store.hold():
+            pass
+        hanging.released.set()
+        assert let_go.wait(30)
 
     def test_health_tells(self, hanging: Hanging) -> None:
         service = self.service_over(hanging)
