@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -18,6 +19,9 @@ from castore_objectstore.object_store import LastObject, ObjectStore, StoredObje
 from castore_objectstore.staging import Staging
 
 _TEMPORARY: Final = re.compile(r"#\d+$")
+
+_LARGEST: Final = 1 << 30
+"""Bytes that an object can have at most: an index of that size is one of 25 million chunks."""
 
 _DEEPEST: Final = 8
 """How many folders deep a listing looks: links may lead in circles."""
@@ -56,6 +60,7 @@ class LocalObjectStore(ObjectStore):
         self._flusher = Flusher() if durability == "full" else None
         self._staging = Staging(self._flusher, self._rename) if self._flusher is not None else None
         self._holds = Holds(self._root)
+        self._root_seen = False
 
     def get(self, key: str) -> bytes | None:
         """Return a whole object, `None` if there is no file of its name."""
@@ -63,6 +68,7 @@ class LocalObjectStore(ObjectStore):
         with self._reporting(path):
             descriptor = self._open(path)
             if descriptor is None:
+                self._require_root()
                 return None
             try:
                 return _read_all(descriptor)
@@ -88,8 +94,15 @@ class LocalObjectStore(ObjectStore):
             try:
                 os.stat(path)
             except FileNotFoundError:
+                self._require_root()
                 return self._waits(path)
         return True
+
+    def _require_root(self) -> None:
+        """Raise `OSError` if the folder is a link to nowhere, as one to a disk that is not mounted."""
+        if not self._root_seen and os.path.islink(self._root):
+            os.stat(self._root)
+        self._root_seen = True
 
     def _waits(self, path: str) -> bool:
         return self._staging is not None and (self._staging.find(path) is not None or os.path.exists(path))
@@ -312,7 +325,15 @@ def _remove(temporary: str) -> None:
 
 
 def _read_all(descriptor: int) -> bytes:
-    size = os.fstat(descriptor).st_size
+    """Read a regular file of no more bytes than an object can have."""
+    status = os.fstat(descriptor)
+    size = status.st_size
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    if size > _LARGEST:
+        raise OSError(errno.EFBIG, f"Larger than any object, with {size} bytes")
     data = os.read(descriptor, size + 1)
     if len(data) == size:
         return data

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from castore.composition.problems import did_you_mean
 from castore.composition.urls import masked
@@ -86,7 +87,8 @@ def local_path(url: str) -> Path:
                 f"{url!r} names the host `{host}`; for a local path write `file:/{host}{slash}{path}`"
             )
         rest = slash + path
-    path = unquote(rest)
+    # Names of files are bytes, which need not be text.
+    path = os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
     if not path:
         raise ValueError(f"{url!r} has no path; write `file:./stores/blobs`, say")
     if "\0" in path:
