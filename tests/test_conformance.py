@@ -221,3 +221,30 @@ class TestNearThatFailsOnReadsWritingFar(Stack, stack={**cache(FAILING, BUCKET, 
 class TestNearThatFailsOnReadsWritingBoth(Stack, stack={**cache(FAILING, BUCKET, "both"), "kept": MEMORY}):
     xfail: ClassVar = {**TestNearThatFailsOnReadsWritingFar.xfail, "chunk-store-keeps-chunks": NEAR_MUST_SAY}
     test_agrees_with_a_dictionary = None  # type: ignore[assignment]  # as above
+
+
+def around(tag: str, inner: Any, **fields: Any) -> dict[str, Any]:
+    return {"root": {"type": tag, "inner": "&inner", **fields}, "inner": inner}
+
+
+class TestBreakerOfFolder(Stack, stack=around("breaker", FOLDER)):
+    pass
+
+
+class TestBreakerOfSmallest(Stack, stack=around("breaker", SMALLEST)):
+    pass
+
+
+READ_ONLY = {"type": "read_only", "inner": "&kept"}
+
+
+class TestReadOnlyAsFar(Stack, stack={**cache(FOLDER, READ_ONLY, "near"), "kept": BUCKET}):
+    pass
+
+
+class TestErrorAsNear(Stack, stack=cache({"type": "error"}, BUCKET, "far")):
+    """A near that is down costs nothing but speed."""
+
+
+class TestErrorAsFar(Stack, stack=cache(MEMORY, {"type": "error", "outcome": "absent"}, "near")):
+    pass
