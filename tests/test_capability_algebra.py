@@ -39,6 +39,7 @@ from castore_memory.service import MemoryBlobService
 from castore_objectstore.locations import open_store
 from castore_objectstore.service import ObjectStoreBlobService
 from castore_readonly.service import ReadOnlyService
+from castore_retry.service import RetryService
 
 Power = type
 Make = Callable[[BlobService], BlobService]
@@ -117,6 +118,7 @@ class Wrapper:
 WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "breaker": Wrapper(BreakerService),
     "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
+    "retry": Wrapper(RetryService),
 }
 
 

@@ -235,6 +235,14 @@ class TestBreakerOfSmallest(Stack, stack=around("breaker", SMALLEST)):
     pass
 
 
+class TestRetryOfFolder(Stack, stack=around("retry", FOLDER)):
+    pass
+
+
+class TestRetryOfSmallest(Stack, stack=around("retry", SMALLEST, replay=0)):
+    pass
+
+
 READ_ONLY = {"type": "read_only", "inner": "&kept"}
 
 

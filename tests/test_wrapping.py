@@ -145,8 +145,13 @@ class TestPowers:
             @abstractmethod
             def rewind(self, times: int, *, fast: bool = False) -> str: ...
 
+            @abstractmethod
+            def _motor(self) -> None: ...
+
         class Tape(MemoryBlobService, Rewinding):
             speed = 7
+
+            def _motor(self) -> None: ...
 
             def rewind(self, times: int, *, fast: bool = False) -> str:
                 return f"{times} {fast}"
