@@ -2,8 +2,8 @@
 
 That function, an `Around`, is called with the name of the operation, what to call, and its arguments; it
 calls that and returns what came of it, or does anything else. The names are those of the methods of
-`BlobService` and of the powers; those of readers and writers are `reader.read`, `writer.write` and
-`writer.close`.
+`BlobService` and of the powers; those of readers and writers are `reader.read`, `writer.write`, `writer.fill`
+and `writer.close`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,11 @@ class PassingReader(PieceReader):
 
 
 class PassingWriter(GuardedWriter):
-    """Passes bytes on to another writer, by `writer.write` and `writer.close`; `abort` goes by itself."""
+    """Passes bytes on to another writer; `abort` goes by itself.
+
+    Its operations are `writer.write`, called with the bytes, `writer.fill`, with what gives some, and
+    `writer.close`.
+    """
 
     def __init__(self, writer: BlobWriter, around: Around) -> None:
         self._writer = writer
@@ -85,6 +89,13 @@ class PassingWriter(GuardedWriter):
 
     def _take(self, view: memoryview) -> None:
         self._around("writer.write", self._writer.write, view)
+
+    def fill(self, readinto: Callable[[memoryview], int]) -> int:
+        """Let the writer within take bytes from *readinto* in its own way."""
+        self._require_open("write")
+        count = self._around("writer.fill", self._writer.fill, readinto)
+        self._written += count
+        return count
 
     def _finish(self) -> B3Digest:
         return self._around("writer.close", self._writer.close)
@@ -102,14 +113,25 @@ def passing_power(power: Callable[..., T], found: T, around: Around) -> T:
     """Return an object of the class *power*, and of no other, whose methods are those of *found*.
 
     Each call of a method is an operation of its name, except those that ask for no work. Properties are
-    passed on as they are. What a method is annotated to return decides how it is called: an iterator is an
-    operation up to its first item, and a fresh one each time the operation is tried; a context is one up
-    to its entering.
+    passed on as they are. What a method is annotated to return decides how it is called: an iterator as by
+    `passing_iterator`; a context is an operation up to its entering.
     """
     made = object.__new__(_passing_class(power))
     made._found = found
     made._around = around
     return cast("T", made)
+
+
+def passing_iterator(
+    operation: str, around: Around, call: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
+) -> Iterator[T]:
+    """Yield what *call* yields; from its beginning to the first item it is one operation.
+
+    Each time that this is tried there is a new iterator. What is raised later is raised as it is.
+    """
+    first, rest = around(operation, partial(_begin, call), *args, **kwargs)
+    yield from first
+    yield from rest
 
 
 @cache
@@ -142,10 +164,7 @@ def _calling(name: str) -> Callable[..., Any]:
 
 def _iterating(name: str) -> Callable[..., Iterator[Any]]:
     def iterate(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        begin = partial(_begin, getattr(self._found, name))
-        first, rest = self._around(name, begin, *args, **kwargs)
-        yield from first
-        yield from rest
+        return passing_iterator(name, self._around, getattr(self._found, name), *args, **kwargs)
 
     return iterate
 

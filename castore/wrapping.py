@@ -17,13 +17,16 @@ It has all the powers of the service within, also those that castore has never h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ParamSpec, TypeVar
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from castore.blobservice import BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.capabilities import BatchExistence
 from castore.digest import B3Digest
-from castore.passing import PassingReader, PassingWriter, passing_power
+from castore.errors import SourceError
+from castore.passing import PassingReader, PassingWriter, passing_iterator, passing_power
+from castore.sources import Source
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -33,13 +36,17 @@ T = TypeVar("T")
 class WrapperService(BlobService):
     """Passes everything on to *inner*, each operation through `around`.
 
-    `read`, `write` and `put_file` are made of the others, so that nothing bypasses what a wrapper does with
-    readers and writers. Closing it leaves *inner* open, which who has made it closes.
+    `read` and `write` are made of the others, and so is the storing of files: nothing bypasses what a wrapper
+    does with readers and writers. Closing it leaves *inner* open, which who has made it closes.
 
     Attributes:
         inner: The service within.
         name: The name of this instance, for errors.
     """
+
+    passes_files: ClassVar[bool] = False
+    """Whether files are stored in the way of the service within, which may be faster: as the operations
+    `put_source` and `put_files`. For a wrapper that does nothing with the bytes that are written."""
 
     def __init__(self, inner: BlobService, *, name: str = "wrapper") -> None:
         self.inner = inner
@@ -51,7 +58,7 @@ class WrapperService(BlobService):
 
         Arguments:
             operation: The name of a method of `BlobService` or of a power, or `reader.read`, called with
-                the position, `writer.write`, with the bytes, or `writer.close`.
+                the position, `writer.write`, with the bytes, `writer.fill`, or `writer.close`.
             call: Does the operation; it may be called again, or not at all.
             *args: What to call it with.
             **kwargs: Likewise.
@@ -87,6 +94,20 @@ class WrapperService(BlobService):
         """Ask the service within."""
         # A set, as the call may be done again, and an iterator would be used up then.
         return self.around("missing", self.inner.missing, set(digests))
+
+    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+        """Store a file through a writer, or in the way of the service within."""
+        if not self.passes_files:
+            return super().put_source(source, progress)
+        return self.around("put_source", self.inner.put_source, source, progress)
+
+    def put_files(
+        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
+    ) -> Iterator[B3Digest | SourceError]:
+        """Store many files one by one, or in the way of the service within."""
+        if not self.passes_files:
+            return super().put_files(paths, progress=progress)
+        return passing_iterator("put_files", self.around, self.inner.put_files, paths, progress=progress)
 
     def capability(self, power: Callable[..., A]) -> A | None:
         """Return the power of the service within, each of its methods passed through `around`."""

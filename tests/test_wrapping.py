@@ -6,11 +6,21 @@ import contextlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from castore import B3Digest, BlobReader, BlobService, UnavailableError, WriterClosedError, from_url
+from castore import (
+    B3Digest,
+    BlobReader,
+    BlobService,
+    BlobWriter,
+    SourceError,
+    UnavailableError,
+    WriterClosedError,
+    from_url,
+)
 from castore.capabilities import (
     BatchExistence,
     BlobLister,
@@ -21,7 +31,7 @@ from castore.capabilities import (
     FrameStore,
     Sweepable,
 )
-from castore.passing import PassingReader, passing_power, pieces_of
+from castore.passing import PassingReader, PassingWriter, passing_power, pieces_of
 from castore.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M
 from castore.wrapping import WrapperService
@@ -329,7 +339,74 @@ class TestReaders:
             reader.read(1)
 
 
+class TestFiles:
+    @pytest.fixture
+    def paths(self, tmp_path: Path) -> list[Path]:
+        paths = [tmp_path / "a", tmp_path / "gone", tmp_path / "b"]
+        paths[0].write_bytes(HELLO.data)
+        paths[2].write_bytes(P3M.data)
+        return paths
+
+    def test_go_through_writers(self, chunked: BlobService, paths: list[Path]) -> None:
+        """So that nothing gets past what a wrapper does with the bytes that are written."""
+        noting = Noting(chunked)
+        assert noting.put_file(paths[0]) == HELLO.digest
+        assert noting.take() == ["open_write", "writer.fill", "writer.fill", "writer.close"]
+        first, gone, second = noting.put_files(paths)
+        assert (first, second) == (HELLO.digest, P3M.digest)
+        assert isinstance(gone, SourceError)
+        assert {"put_source", "put_files"}.isdisjoint(noting.take())
+
+    def test_go_the_way_of_the_service_within_if_a_wrapper_says_so(
+        self, chunked: BlobService, paths: list[Path]
+    ) -> None:
+        """Then storing a file, or many, is one operation."""
+
+        class Passing(Noting):
+            passes_files = True
+
+        noting = Passing(chunked)
+        told: list[int] = []
+        assert noting.put_file(paths[2], progress=told.append) == P3M.digest
+        assert noting.take() == ["put_source"]
+        assert sum(told) == P3M.size
+        first, gone, second = noting.put_files(paths, progress=told.append)
+        assert (first, second) == (HELLO.digest, P3M.digest)
+        assert isinstance(gone, SourceError)
+        assert noting.take() == ["put_files"]
+        assert sum(told) == 2 * P3M.size + HELLO.size
+
+
 class TestWriters:
+    def test_fill_reads_into_the_buffer_within(self) -> None:
+        """Bytes go from the source to where they are needed, without a copy in between."""
+        buffer = bytearray(8)
+
+        class Filling(BlobWriter):
+            def fill(self, readinto: Callable[[memoryview], int]) -> int:
+                return readinto(memoryview(buffer))
+
+            def write(self, data: Any, /) -> int:
+                raise NotImplementedError
+
+            def close(self) -> B3Digest:
+                return B3Digest.of(buffer[:5])
+
+            def abort(self) -> None: ...
+
+        def give(target: memoryview) -> int:
+            target[:5] = b"bytes"
+            return 5
+
+        around = WrapperService(MemoryBlobService()).around
+        writer = PassingWriter(PassingWriter(Filling(), around), around)
+        assert writer.fill(give) == 5
+        assert writer.tell() == 5
+        assert buffer[:5] == b"bytes"
+        writer.close()
+        with pytest.raises(WriterClosedError):
+            writer.fill(give)
+
     def test_a_failed_write_is_given_up(self) -> None:
         """What fails in a writer ends it, within as without."""
         inner = MemoryBlobService()

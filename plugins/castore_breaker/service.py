@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, ParamSpec, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, CastoreError, UnavailableError
+from castore import B3Digest, BlobReader, BlobService, CastoreError, SourceError, UnavailableError
 from castore.readers import BytesReader
 from castore.wrapping import WrapperService
 from castore_breaker.circuit import Circuit, Verdict
@@ -15,7 +15,7 @@ from castore_breaker.circuit import Circuit, Verdict
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BUFFERED: Final = frozenset({"open_write", "writer.write"})
+_BUFFERED: Final = frozenset({"open_write", "writer.write", "writer.fill"})
 """What may succeed without that the service was asked: a success says nothing then."""
 
 _log: Final = logging.getLogger("castore_breaker")
@@ -35,6 +35,8 @@ class BreakerService(WrapperService):
         name: The name of this instance.
         clock: Returns a time in seconds that never goes back.
     """
+
+    passes_files = True
 
     def __init__(
         self,
@@ -64,6 +66,9 @@ class BreakerService(WrapperService):
             result = call(*args, **kwargs)
         except UnavailableError as error:
             self._note_failure(era, error)
+            raise
+        except SourceError:
+            self._note(era, Verdict.UNKNOWN)
             raise
         except CastoreError:
             self._note(era, Verdict.ANSWERED)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
 from castore.readers import BytesReader
+from castore.sources import Source
 from castore.wrapping import WrapperService
 from castore_retry.patience import Patience, Policy
 from castore_retry.reading import ResumingReader
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 _REPEATED: Final = frozenset({
     "has", "open_read", "chunks", "missing", "list_blobs", "list_items", "held_since", "hold",
-    "has_chunk", "get_chunk", "claim_chunk", "put_chunk", "put_index", "put_indexes",
+    "has_chunk", "get_chunk", "claim_chunk", "claim_blob", "put_chunk", "put_index", "put_indexes",
     "get_frame", "put_frame",
 })  # fmt: skip
 """What does no harm, and answers the same, if it has been done already without that the answer arrived.
@@ -88,6 +89,39 @@ class RetryService(WrapperService):
         """Store *data*, which is at hand and need not be kept, whatever its size."""
         return self._patience.run(partial(self.inner.write, data))
 
+    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+        """Store a file; one that can be read again need not be kept, whatever its size."""
+        if source.size is None:
+            return super().put_source(source, progress)
+        told = _Progress(progress)
+
+        def again(_: int) -> B3Digest:
+            source.rewind()
+            told.begin_again()
+            return self.inner.put_source(source, told)
+
+        return self._patience.run(partial(self.inner.put_source, source, told), again)
+
     def close(self) -> None:
         """Wake those who wait to try again: they get the error that they have."""
         self._patience.end()
+
+
+class _Progress:
+    """Tells what is done, and not what is done again."""
+
+    def __init__(self, tell: Callable[[int], object] | None) -> None:
+        self._tell = tell
+        self._done = 0
+        self._told = 0
+
+    def begin_again(self) -> None:
+        self._done = 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        news = self._done - self._told
+        if news > 0:
+            self._told = self._done
+            if self._tell is not None:
+                self._tell(news)

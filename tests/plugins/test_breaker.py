@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from castore import (
     Composition,
     CompositionError,
     CorruptBlobError,
+    SourceError,
     UnavailableError,
     from_url,
 )
@@ -122,6 +125,36 @@ class TestClosed:
             with pytest.raises(UnavailableError, match="`far`"):
                 breaker.write(HELLO.data)
         assert breaker.state == "open"
+
+    def test_a_file_that_cannot_be_read_is_no_answer(
+        self, within: FaultyService, breaker: BreakerService, tmp_path: Path
+    ) -> None:
+        """It says nothing about the service, whose failures go on counting."""
+
+        class Broken(io.RawIOBase):
+            def readinto(self, buffer: Any) -> int:
+                raise OSError("no more")
+
+        within.failing = {"has"}
+        fail(breaker, 2)
+        with pytest.raises(SourceError):
+            breaker.put_file(Broken())  # type: ignore[arg-type]
+        fail(breaker)
+        assert breaker.state == "open"
+
+    def test_files_count(self, within: FaultyService, breaker: BreakerService, tmp_path: Path) -> None:
+        """That a file, or many, could not be stored is a failure, and is not even tried when it is open."""
+        (tmp_path / "file").write_bytes(HELLO.data)
+        within.failing = {"open_write"}
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                breaker.put_file(tmp_path / "file")
+        within.calls.clear()
+        with pytest.raises(UnavailableError, match="left alone"):
+            breaker.put_file(tmp_path / "file")
+        with pytest.raises(UnavailableError, match="left alone"):
+            list(breaker.put_files([tmp_path / "file"]))
+        assert within.calls == []
 
     def test_readers_and_powers_count(self, clock: Any) -> None:
         """A piece that cannot be read, and a chunk that cannot be put, are failures as any other."""

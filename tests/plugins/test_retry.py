@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -282,6 +284,24 @@ class TestReading:
             assert retrying(flaky, clock).read(digest) == P3M.data
             assert flaky.calls.count("open_read") == 2
 
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_of_chunks_that_are_fetched_ahead(
+        self, clock: Any, store: Any, blobs_of: Any, workers: int
+    ) -> None:
+        """A chunk whose request failed is requested again, also if that was done ahead of time."""
+        inner = blobs_of(store, workers=workers)
+        inner.write(P3M.data)
+        broken: set[str] = set()
+
+        def once(verb: str, key: str) -> bool:
+            first = verb == "GET" and key.startswith("chunks/") and key not in broken
+            broken.add(key)
+            return first
+
+        store.failing = once
+        assert retrying(inner, clock).read(P3M.digest) == P3M.data
+        assert len(clock.slept) >= 8
+
     def test_of_a_blob_that_went_away(self, clock: Any) -> None:
         """It was there, so it is not absent: it is unavailable, until it is there again."""
         files = Files(5000, 5000, 5000, 5000, 5000, 5000)
@@ -370,6 +390,26 @@ class TestWriting:
         """`write` has them all, and need not keep any."""
         flaky = Flaky(MemoryBlobService(), writer__close=2)
         assert retrying(flaky, clock, replay=0).write(P3M.data) == P3M.digest
+
+    def test_of_a_file_is_tried_again_whatever_its_size(self, clock: Any, tmp_path: Path) -> None:
+        """It is read again from its start, and what was done is told once."""
+        (tmp_path / "file").write_bytes(P3M.data)
+        flaky = Flaky(MemoryBlobService(), writer__close=1, writer__fill=1)
+        told: list[int] = []
+        service = retrying(flaky, clock, replay=0)
+        assert service.put_file(tmp_path / "file", progress=told.append) == P3M.digest
+        assert clock.slept == [1, 2]
+        assert min(told) > 0
+        assert sum(told) == P3M.size
+        assert service.read(P3M.digest) == P3M.data
+
+    def test_of_a_stream_keeps_what_it_read(self, clock: Any) -> None:
+        """A stream cannot be read again: it is as with any other writer."""
+        flaky = Flaky(MemoryBlobService(), writer__close=1)
+        assert retrying(flaky, clock).put_file(io.BytesIO(HELLO.data)) == HELLO.digest
+        flaky.faults["writer.close"] = 1
+        with pytest.raises(UnavailableError):
+            retrying(flaky, clock, replay=5).put_file(io.BytesIO(HELLO.data))
 
     def test_a_writer_that_broke_is_aborted(self, clock: Any) -> None:
         """It may hold something that nobody else gives back; so may the one that is aborted at last."""
