@@ -40,6 +40,7 @@ from castore_objectstore.locations import open_store
 from castore_objectstore.service import ObjectStoreBlobService
 from castore_readonly.service import ReadOnlyService
 from castore_retry.service import RetryService
+from castore_verify.service import VerifyService
 
 Power = type
 Make = Callable[[BlobService], BlobService]
@@ -119,6 +120,7 @@ WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "breaker": Wrapper(BreakerService),
     "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
     "retry": Wrapper(RetryService),
+    "verify": Wrapper(VerifyService),
 }
 
 

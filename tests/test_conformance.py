@@ -243,6 +243,14 @@ class TestRetryOfSmallest(Stack, stack=around("retry", SMALLEST, replay=0)):
     pass
 
 
+class TestVerifyOfFolder(Stack, stack=around("verify", FOLDER, on_corrupt="quarantine")):
+    pass
+
+
+class TestVerifyOfSmallest(Stack, stack=around("verify", SMALLEST)):
+    pass
+
+
 READ_ONLY = {"type": "read_only", "inner": "&kept"}
 
 
