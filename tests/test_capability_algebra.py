@@ -35,6 +35,7 @@ from castore.workers import Workers
 from castore.writers import SpooledWriter
 from castore_breaker.service import BreakerService
 from castore_cache.service import CacheBlobService
+from castore_limit.service import LimitService
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.locations import open_store
 from castore_objectstore.service import ObjectStoreBlobService
@@ -118,6 +119,7 @@ class Wrapper:
 
 WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "breaker": Wrapper(BreakerService),
+    "limit": Wrapper(lambda child: LimitService(child, concurrency=1, bytes_per_second=1 << 40)),
     "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
     "retry": Wrapper(RetryService),
     "verify": Wrapper(VerifyService),

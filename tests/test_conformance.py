@@ -251,6 +251,29 @@ class TestVerifyOfSmallest(Stack, stack=around("verify", SMALLEST)):
     pass
 
 
+class TestLimitOfFolder(Stack, stack=around("limit", FOLDER, concurrency=1)):
+    pass
+
+
+class TestLimitOfSmallest(
+    Stack, stack=around("limit", SMALLEST, bytes_per_second="1 TB", operations_per_second=1_000_000)
+):
+    pass
+
+
+class TestAllWrappers(
+    Stack,
+    stack={
+        "root": {"type": "verify", "inner": "&retry"},
+        "retry": {"type": "retry", "inner": "&breaker"},
+        "breaker": {"type": "breaker", "inner": "&limit"},
+        "limit": {"type": "limit", "inner": "&folder", "concurrency": 2},
+        "folder": FOLDER,
+    },
+):
+    pass
+
+
 READ_ONLY = {"type": "read_only", "inner": "&kept"}
 
 
