@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 _BURST_SECONDS: Final = 0.1
@@ -24,17 +23,8 @@ class Slots:
         """How many wait for a slot."""
         return len(self._waiting)
 
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Have a slot for the time of the block."""
-        self._take()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._pass_on()
-
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Wait for a slot; it must be given back."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -51,6 +41,11 @@ class Slots:
                     # It came in the same moment.
                     self._pass_on()
             raise
+
+    def give_back(self) -> None:
+        """Let the next one have the slot."""
+        with self._lock:
+            self._pass_on()
 
     def _pass_on(self) -> None:
         if self._waiting:

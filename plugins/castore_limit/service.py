@@ -26,8 +26,14 @@ _RECEIVES: Final = frozenset({"get_chunk", "get_frame"})
 _NOT_COUNTED: Final = frozenset({"writer.write"})
 """Writers gather bytes as they like: their opening and closing count as operations, not what is between."""
 
-_PART: Final = 64 << 10
-"""So many bytes of a piece are handed out at a time, so that a long one comes evenly."""
+_PLAIN: Final = frozenset(
+    {"has", "open_read", "chunks", "reader.read", "writer.write", "get_chunk", "put_chunk"}
+)
+"""What is given nothing that does work of its own, for certain."""
+
+_PARTS_PER_SECOND: Final = 16
+_LEAST_PART: Final = 4 << 10
+_MOST_PART: Final = 1 << 20
 
 
 class LimitService(WrapperService):
@@ -62,6 +68,7 @@ class LimitService(WrapperService):
         )
         self._sent = None if bytes_per_second is None else Rate(bytes_per_second, clock)
         self._received = None if bytes_per_second is None else Rate(bytes_per_second, clock)
+        self._part = min(max(int(bytes_per_second or 0) // _PARTS_PER_SECOND, _LEAST_PART), _MOST_PART)
         self._ended = threading.Event()
         self._sleep = self._ended.wait if sleep is None else sleep
 
@@ -77,11 +84,15 @@ class LimitService(WrapperService):
         if self._sent is not None and operation in _SENDS:
             data: Any = (*args, *kwargs.values())[-1]
             self._wait(self._sent.take(memoryview(data).nbytes))
-        if self._slots is None or _calls_back((*args, *kwargs.values())):
+        slots = self._slots
+        if slots is None or (operation not in _PLAIN and _calls_back((*args, *kwargs.values()))):
             result = call(*args, **kwargs)
         else:
-            with self._slots.taken():
+            slots.take()
+            try:
                 result = call(*args, **kwargs)
+            finally:
+                slots.give_back()
         if operation in _RECEIVES and result is not None:
             self._receive(len(result))  # type: ignore[arg-type]
         return result
@@ -98,7 +109,7 @@ class LimitService(WrapperService):
         """Return a reader whose pieces are limited; bytes in memory are so only in their rate."""
         if self._received is None:
             return reader if type(reader) is BytesReader else PassingReader(reader, self.around)
-        return _EvenReader(reader, self.around, self._receive)
+        return _EvenReader(reader, self.around, self._receive, self._part)
 
     def wrap_writer(self, writer: BlobWriter) -> BlobWriter:
         """Return a writer that waits with the bytes."""
@@ -118,11 +129,12 @@ def _calls_back(arguments: tuple[object, ...]) -> bool:
 
 
 class _EvenReader(PassingReader):
-    """Hands out long pieces in parts, each when it is due."""
+    """Hands out long pieces in parts of *most* bytes, each when it is due."""
 
-    def __init__(self, reader: BlobReader, around: Around, receive: Callable[[int], None]) -> None:
+    def __init__(self, reader: BlobReader, around: Around, receive: Callable[[int], None], most: int) -> None:
         super().__init__(reader, around)
         self._receive = receive
+        self._most = most
         self._whole = memoryview(b"")
         self._whole_at = 0
 
@@ -133,7 +145,7 @@ class _EvenReader(PassingReader):
             self._whole = super()._next_piece(position)
             self._whole_at = position
             offset = 0
-        part = self._whole[offset : offset + _PART]
+        part = self._whole[offset : offset + self._most]
         self._receive(len(part))
         return part
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -69,6 +70,15 @@ class TestRates:
         assert rate.take(1) == pytest.approx(100)
 
 
+@contextmanager
+def taken(slots: Slots) -> Iterator[None]:
+    slots.take()
+    try:
+        yield
+    finally:
+        slots.give_back()
+
+
 class TestSlots:
     def test_are_given_in_order(self) -> None:
         """Whoever has waited longest is next."""
@@ -76,11 +86,11 @@ class TestSlots:
         order: list[int] = []
 
         def work(number: int) -> None:
-            with slots.taken():
+            with taken(slots):
                 order.append(number)
 
         with ThreadPoolExecutor(8) as pool:
-            with slots.taken():
+            with taken(slots):
                 for number in range(8):
                     pool.submit(work, number)
                     until(lambda: slots.waiting == number + 1)  # noqa: B023 - it is awaited here
@@ -90,9 +100,9 @@ class TestSlots:
     def test_are_given_back_after_an_error(self) -> None:
         slots = Slots(1)
         for _ in range(3):
-            with pytest.raises(ZeroDivisionError), slots.taken():
+            with pytest.raises(ZeroDivisionError), taken(slots):
                 raise ZeroDivisionError
-        with slots.taken():
+        with taken(slots):
             assert slots.waiting == 0
 
     @pytest.mark.parametrize("in_the_same_moment", [False, True])
@@ -101,23 +111,22 @@ class TestSlots:
     ) -> None:
         """An interrupt while waiting loses no slot, also if it just came."""
         slots = Slots(1)
-        holder = slots.taken()
-        holder.__enter__()
+        slots.take()
 
         class Interrupted(threading.Event):
             def wait(self, timeout: float | None = None) -> bool:
                 if in_the_same_moment:
-                    holder.__exit__(None, None, None)
+                    slots.give_back()
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
             patch.setattr(threading, "Event", Interrupted)
-            with pytest.raises(KeyboardInterrupt), slots.taken():
+            with pytest.raises(KeyboardInterrupt), taken(slots):
                 raise AssertionError("it was not to get there")
         assert slots.waiting == 0
         if not in_the_same_moment:
-            holder.__exit__(None, None, None)
-        with slots.taken():
+            slots.give_back()
+        with taken(slots):
             pass
 
 
