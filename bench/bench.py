@@ -10,14 +10,13 @@ import argparse
 import hashlib
 import io
 import os
-import resource
 import shutil
 import statistics
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
@@ -63,40 +62,40 @@ class Costs:
     """Seconds of one core that each step costs for a sample of the corpus, per byte of it."""
 
     def __init__(self, path: Path, folder: Path) -> None:
-        data = path.read_bytes()[: 64 << 20]
+        with path.open("rb") as file:
+            data = file.read(64 << 20)
         self.size = len(data)
-        lengths = list(FastCdc2020().cut(memoryview(data)))
         stream = io.BytesIO(data)
-        chunks = [stream.read(length) for length in lengths]
+        chunks = [stream.read(length) for length in FastCdc2020().cut(memoryview(data))]
         self.packed = [frames.compress(chunk) for chunk in chunks]
         digests = [castore.B3Digest.of(chunk) for chunk in chunks]
-        self.read = self.cost(lambda: [None for _ in pieces(path)]) * self.size / path.stat().st_size
-        self.cut = self.cost(lambda: list(FastCdc2020().cut(memoryview(data))))
-        self.hash = self.cost(lambda: [blake3(chunk).digest() for chunk in chunks])
-        self.compress = self.cost(lambda: [frames.compress(chunk) for chunk in chunks])
-        self.write = self.cost(lambda: self.write_all(folder))
-        self.open = self.cost(lambda: [(folder / str(n)).read_bytes() for n in range(len(chunks))])
-        self.decode = self.cost(
-            lambda: [
-                frames.decode_chunk(p, d, size=len(c))
-                for p, d, c in zip(self.packed, digests, chunks, strict=True)
-            ]
-        )
+        stored = list(zip(self.packed, digests, map(len, chunks), strict=True))
+        self.read = self.cost(lambda: pieces(path)) * self.size / path.stat().st_size
+        self.cut = self.cost(lambda: FastCdc2020().cut(memoryview(data)))
+        self.hash = self.cost(lambda: (blake3(chunk).digest() for chunk in chunks))
+        self.compress = self.cost(lambda: map(frames.compress, chunks))
+        self.write = self.cost(lambda: self.written(folder))
+        self.open = self.cost(lambda: ((folder / str(n)).read_bytes() for n in range(len(chunks))))
+        self.decode = self.cost(lambda: (frames.decode_chunk(p, d, size=n) for p, d, n in stored))
 
-    def cost(self, work: Callable[[], object]) -> float:
-        """Return the least of three times, in seconds per byte."""
+    def cost(self, steps: Callable[[], Iterable[object]]) -> float:
+        """Return the least of three times of all *steps*, in seconds per byte.
+
+        What a step returns is let go at once: fresh memory for each would cost more than the step itself.
+        """
         best = float("inf")
         for _ in range(3):
             start = time.perf_counter()
-            work()
+            for _ in steps():
+                pass
             best = min(best, time.perf_counter() - start)
         return best / self.size
 
-    def write_all(self, folder: Path) -> None:
+    def written(self, folder: Path) -> Iterator[Path]:
         """Write each packed chunk beside its place and rename it."""
         for number, packed in enumerate(self.packed):
             (folder / f"{number}#1").write_bytes(packed)
-            (folder / f"{number}#1").rename(folder / str(number))
+            yield (folder / f"{number}#1").rename(folder / str(number))
 
     def limits(self) -> dict[str, float]:
         """Return, for each work, the bytes per second of one core that does nothing else."""
@@ -165,7 +164,6 @@ def main() -> None:
                 spread = f"{min(speeds) / limit:.2f}..{max(speeds) / limit:.2f}"
                 print(f"{corpus:8} {work:10} {median / 1e6:7.0f} {limit / 1e6:18.0f}", end=" ")
                 print(f"{median / limit:12.2f} {spread:>12}")
-    print(f"peak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
 
 
 if __name__ == "__main__":

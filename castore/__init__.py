@@ -10,6 +10,7 @@ Declare a stack of stores in TOML; get one object to read and write blobs throug
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -101,7 +102,10 @@ _HOMES: Final = {
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
-        raise AttributeError(f"module `castore` has no attribute `{name}`")
+        # With these Python itself adds what name may have been meant.
+        raise AttributeError(
+            f"module `castore` has no attribute `{name}`", name=name, obj=sys.modules[__name__]
+        )
     value = getattr(import_module(_HOMES.get(name, "castore.errors")), name)
     globals()[name] = value
     return value

@@ -147,11 +147,12 @@ class StoredItem:
 
     Attributes:
         kind: `index` of a blob, `chunk`, or `residue`: what a write that was killed has left behind, and
-            anything else that stands where only indexes and chunks belong.
+            anything else that stands where only indexes and chunks belong (*foreign*).
         key: Its name in the store.
         digest: That of the blob or chunk; `None` for residue.
         size: How many bytes are stored, `None` if the store does not tell.
         modified: When it was put or last claimed, in seconds since 1970; `None` if the store does not tell.
+        foreign: Whether it is residue that no write to the store has left, and so nobody's to remove.
     """
 
     kind: Literal["index", "chunk", "residue"]
@@ -159,6 +160,7 @@ class StoredItem:
     digest: B3Digest | None = None
     size: int | None = None
     modified: float | None = None
+    foreign: bool = False
 
 
 class Inventory(ABC):
@@ -187,8 +189,17 @@ class Sweepable(Inventory):
         """Remove those of *items* that were last put or claimed before *older_than*; yield each that is gone.
 
         The age is looked at again in the moment of removal, so that what a writer has claimed since it was
-        listed stays. *older_than* is in seconds since 1970.
+        listed stays. *older_than* is in seconds since 1970. At the end of the iteration what is gone is gone
+        as durably as what is put is there.
         """
+
+    @property
+    def renewal_seconds(self) -> float:
+        """How old the time of an item may be before a claim renews it.
+
+        So an item may have been claimed this much later than its time says, and `sweep` takes it for younger.
+        """
+        return 0.0
 
     @abstractmethod
     def held_since(self) -> float | None:

@@ -5,10 +5,16 @@ workers, some to a job, which hash them and store those that are new; meanwhile 
 The end of the segment that is not settled yet moves on to the next one. There are a few segments, used in
 turn: before one is used again its chunks must be stored. That bounds the memory, and slows the producer down
 to what the store can take.
+
+A blob of more than one segment may take any time to write, and until its index is there its chunks are
+nobody's. So from the first full segment to the end the writer holds what it puts and finds
+(`ChunkStore.hold`). A smaller blob needs no hold: nothing of it is in the store before `close`, where its
+index follows at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -94,6 +100,7 @@ class ChunkedWriter(GuardedWriter):
         self._others: list[_Segment] = []
         self._chunks: list[ChunkMeta] = []
         self._hasher = blake3()
+        self._holding = contextlib.ExitStack()
 
     def _take(self, view: memoryview) -> None:
         while True:
@@ -123,6 +130,8 @@ class ChunkedWriter(GuardedWriter):
 
     def _turn(self) -> None:
         """Give the settled chunks of the current segment to the workers; go on in the next one."""
+        if not self._others:
+            self._holding.enter_context(self._store.hold())
         current = self._current
         settled = self._submit(current, final=False)
         self._others.append(current)
@@ -171,6 +180,7 @@ class ChunkedWriter(GuardedWriter):
         self._let_go()
         digest = B3Digest(self._hasher.digest())
         self._store.put_index(digest, self._chunks if len(self._chunks) > 1 else ())
+        self._holding.close()
         return digest
 
     def _finish_small(self) -> B3Digest:
@@ -189,6 +199,7 @@ class ChunkedWriter(GuardedWriter):
                 task.drop()
             segment.tasks.clear()
         self._let_go()
+        self._holding.close()
 
     def _let_go(self) -> None:
         """Free the buffers: a writer may be kept long after it has ended."""

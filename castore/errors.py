@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import errno
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -163,14 +163,18 @@ class UnavailableError(CastoreError):
     Attributes:
         instance: The name of the service instance that failed.
         cause: The backend's own error.
+        causes: Of a service over several others: their errors by their names.
     """
 
     code = "unavailable"
 
-    def __init__(self, instance: str, cause: BaseException | str) -> None:
+    def __init__(
+        self, instance: str, cause: BaseException | str, *, causes: Mapping[str, CastoreError] | None = None
+    ) -> None:
         super().__init__(f"`{instance}` is unavailable: {describe(cause)}")
         self.instance = instance
         self.cause = cause
+        self.causes = dict(causes or {})
 
 
 class UnsupportedError(CastoreError):

@@ -1,4 +1,4 @@
-"""The hook that a plugin implements.
+"""The hooks that a plugin implements.
 
 A plugin is a module named by an entry point in the group `castore`::
 
@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Final
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from castore.composition.composition import Composition
     from castore.composition.registry import Registry
+    from castore.digest import B3Digest
 
 PROJECT: Final = "castore"
 """The name of pluggy's project, and of the group of entry points."""
@@ -29,3 +33,14 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def castore_register(registry: Registry) -> None:
     """Register service types, kinds and chunkers with *registry*."""
+
+
+@hookspec
+def castore_roots(composition: Composition) -> Iterable[B3Digest]:  # type: ignore[empty-body]
+    """Return the digests of blobs that are to be kept when garbage is collected.
+
+    A plugin that refers to blobs, say from a database of its own, implements this beside `castore_register`.
+    It is called when a collection begins, with the composition whose service is collected; it may be a
+    generator. Name all that you refer to: what no plugin and no user names is removed. An error that you
+    raise ends the collection, before anything is removed.
+    """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
@@ -11,6 +11,7 @@ import attrs
 import pluggy
 
 from castore import hookspecs
+from castore.digest import B3Digest
 from castore.errors import DuplicatePluginError, PluginError, describe
 
 
@@ -66,9 +67,7 @@ def call_register(plugin: Plugin, module: ModuleType, registry: object) -> None:
 
     Raises whatever its hook raises, and `PluginError` if it has none.
     """
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(module, name=plugin.name)
+    manager = _manager_of(plugin, module)
     # A hook of another name, perhaps misspelt.
     manager.check_pending()
     if not manager.hook.castore_register.get_hookimpls():
@@ -81,6 +80,36 @@ def call_register(plugin: Plugin, module: ModuleType, registry: object) -> None:
             distribution=plugin.distribution,
         )
     manager.hook.castore_register(registry=registry)
+
+
+def call_roots(plugin: Plugin, composition: object) -> Iterator[B3Digest]:
+    """Yield the digests of blobs that one plugin wants to be kept; none if it has no such hook.
+
+    Raises `PluginError` if its hook fails, or gives something else than digests.
+    """
+    try:
+        hook = _manager_of(plugin, plugin.load()).hook.castore_roots
+        answers = hook(composition=composition)
+        if len(answers) < len(hook.get_hookimpls()):
+            raise TypeError("it returned None; if there are no roots it must return an empty list")
+        for answer in answers:
+            for digest in answer:
+                if not isinstance(digest, B3Digest):
+                    raise TypeError(f"{digest!r} is no B3Digest")
+                yield digest
+    except Exception as error:
+        raise PluginError(
+            f"the hook `castore_roots` of {plugin.label} failed: {why(error)}",
+            plugin=plugin.name,
+            distribution=plugin.distribution,
+        ) from error
+
+
+def _manager_of(plugin: Plugin, module: ModuleType) -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name=plugin.name)
+    return manager
 
 
 def why(error: BaseException) -> str:

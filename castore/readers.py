@@ -117,8 +117,9 @@ class PieceReader(BlobReader):
             return b""
         piece = self._piece()
         count = len(piece) if size is None or size < 0 else min(size, len(piece))
+        data = bytes(piece[:count])
         self._position += count
-        return bytes(piece[:count])
+        return data
 
     def read_view(self, size: int = -1, /) -> memoryview:
         """Return up to *size* bytes of one piece without copying them; empty only at the end of the blob."""

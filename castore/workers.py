@@ -79,6 +79,8 @@ class Workers:
             raise ValueError(f"a pool cannot have {size} threads")
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._inside = threading.local()
+        """Has an attribute `pool` in the threads of the pool."""
         self._wide: Workers | None = None
 
     @property
@@ -99,7 +101,12 @@ class Workers:
         with self._lock:
             # Under the lock, so that `close` cannot end the pool in between.
             if self._executor is None:
-                self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="castore")
+                self._executor = ThreadPoolExecutor(
+                    self.size,
+                    thread_name_prefix="castore",
+                    initializer=setattr,
+                    initargs=(self._inside, "pool", True),
+                )
             return Task(call, self._executor.submit(call))
 
     def map(self, call: Callable[[A], T], arguments: Iterable[A]) -> Iterator[T]:
@@ -122,11 +129,14 @@ class Workers:
                 task.drop()
 
     def close(self) -> None:
-        """Wait for running tasks and end the threads. The pool starts anew if it is used again."""
+        """Wait for running tasks and end the threads. The pool starts anew if it is used again.
+
+        Called by one of its own threads, as when a task was the last to know a service, it does not wait.
+        """
         with self._lock:
             executor, self._executor = self._executor, None
             wide = self._wide
         if wide is not None and wide is not self:
             wide.close()
         if executor is not None:
-            executor.shutdown(wait=True)
+            executor.shutdown(wait=not hasattr(self._inside, "pool"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import random
@@ -295,6 +296,86 @@ def test_closing_again_asks_nothing(store: Store, workers: Workers) -> None:
     assert store.did == did
     with pytest.raises(WriterClosedError):
         writer.write(b"more")
+
+
+# -- holding what is put --
+
+
+class HeldStore(Store):
+    """Notes when it is held, and checks that what must be is."""
+
+    holds = 0
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        self.did.append(("hold", B3Digest(bytes(32))))
+        self.holds += 1
+        try:
+            yield
+        finally:
+            self.holds -= 1
+
+    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
+        assert self.holds == 1
+        super().put_chunk(digest, data)
+
+    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
+        assert self.holds == 1
+        super().put_index(digest, chunks)
+
+
+def test_a_long_blob_is_held_from_its_first_chunk_until_its_index_is_there(
+    workers: Workers, small_segments: None
+) -> None:
+    """Once, and before anything is asked or put; afterwards it is given back."""
+    store = HeldStore()
+    with ChunkedWriter(store, FastCdc2020(512), workers) as writer:
+        writer.write(RANDOM[:1000])
+        assert store.did == []
+        _write(writer, RANDOM[1000:100_000], 5000)
+        assert store.holds == 1
+
+    assert [step for step, _ in store.did].count("hold") == 1
+    assert store.did[0][0] == "hold"
+    assert store.holds == 0
+    _check_stored(store, RANDOM[:100_000], FastCdc2020(512), writer.close())
+
+
+def test_a_blob_of_one_segment_needs_no_hold(store: Store, workers: Workers) -> None:
+    """Nothing of it is in the store before `close`."""
+    store.hold = None  # type: ignore[assignment, method-assign]
+    with ChunkedWriter(store, FastCdc2020(), workers) as writer:
+        _write(writer, RANDOM[: 4 * MIB], MIB)
+        assert store.did == []
+    assert store.indexes
+
+
+@pytest.mark.parametrize("end", ["aborted", "a chunk fails", "the index fails", "the hold fails"])
+def test_a_writer_that_ends_without_a_blob_gives_back_its_hold(
+    workers: Workers, small_segments: None, end: str
+) -> None:
+    """Else no garbage could be collected any more."""
+    store = HeldStore()
+
+    def fail(*_: object) -> None:
+        raise UnavailableError("far", "down")
+
+    if end != "aborted":
+        name = {"a chunk fails": "put_chunk", "the index fails": "put_index", "the hold fails": "hold"}[end]
+        setattr(store, name, fail)
+    writer = ChunkedWriter(store, FastCdc2020(512), workers)
+
+    def use() -> None:
+        _write(writer, RANDOM[:100_000], 5000)
+        if end == "aborted":
+            writer.abort()
+            raise UnavailableError("this", "is the end")
+        writer.close()
+
+    with pytest.raises(UnavailableError):
+        use()
+    assert store.holds == 0
+    assert store.indexes == {}
 
 
 # -- ending without an index --

@@ -58,6 +58,15 @@ def test_a_blob_goes_to_both_stores_and_comes_back(copied: Path) -> None:
         hidden.with_name("hidden").rename(hidden)
 
 
+def test_the_picture_in_the_readme_is_what_castore_draws() -> None:
+    """Draw it anew with `castore graph --format svg > docs/images/composition.svg`, and look at it."""
+    command = [Path(sys.executable).with_name("castore"), "graph", "--format", "svg"]
+    done = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, check=True)
+
+    assert done.stdout == (ROOT / "docs/images/composition.svg").read_bytes()
+    assert "](docs/images/composition.svg)" in (ROOT / "README.md").read_text()
+
+
 def test_it_agrees_with_the_schema(schema: Any) -> None:
     """An editor that uses the schema has nothing to say against it."""
     jsonschema = pytest.importorskip("jsonschema")

@@ -59,6 +59,13 @@ NOT_RUN: Final = {
     ("docs/reference/errors.md", "CastoreError                        castore"): (
         "a drawing; tests/test_errors.py holds it against the classes"
     ),
+    (
+        "docs/explanation/architecture.md",
+        "castore.cli                                       commands, options, progress, exit codes",
+    ): ("a drawing; tests/test_imports.py holds it against the imports"),
+    ("docs/explanation/architecture.md", "file ──────────────────▶ BlobService.put_file"): "a drawing",
+    ("docs/explanation/architecture.md", "open_read(digest)"): "a drawing",
+    ("docs/explanation/architecture.md", "composition.toml"): "a drawing",
 }
 """By page and first line of the block: why it is not run."""
 

@@ -9,6 +9,7 @@ import io
 import pickle
 import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,12 +99,18 @@ def test_no_class_borrows_the_code_of_its_parent() -> None:
     assert [cls for cls in _classes() if "code" not in vars(cls)] == []
 
 
-def test_the_tree_in_the_module_docstring_is_the_tree_of_the_classes() -> None:
+PAGE = (Path(__file__).parents[1] / "docs/reference/errors.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "margin"), [(errors.__doc__ or "", "    "), (PAGE, "")], ids=["docstring", "page"]
+)
+def test_the_drawing_of_the_tree_is_that_of_the_classes(text: str, margin: str) -> None:
     """Each line is indented under its parent and has the class's own code."""
     drawn = {}
     path: list[str] = []
-    for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"    (?P<indent>[│├└─ ]*)(?P<name>\w+Error) +(?P<code>[a-z-]+)(  |$)", line)
+    for line in text.splitlines():
+        match = re.match(margin + r"(?P<indent>[│├└─ ]*)(?P<name>\w+Error) +(?P<code>[a-z-]+)(  |$)", line)
         if match:
             depth = len(match["indent"]) // 4
             path[depth:] = [match["name"]]

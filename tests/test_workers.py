@@ -543,3 +543,20 @@ def test_map_raises_what_a_call_raises(workers: Workers) -> None:
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert list(results) == []
+
+
+def test_a_pool_may_be_closed_by_a_thread_of_its_own() -> None:
+    """The last who knows a service may be a task; a thread cannot wait for its own end."""
+    workers = Workers(2)
+    assert workers.submit(lambda: workers.close() or 1).result() == 1
+    # In a thread for sure: a task that nobody takes back.
+    closed = threading.Event()
+
+    def close() -> None:
+        workers.close()
+        closed.set()
+
+    workers.submit(close)
+    assert closed.wait(60)
+    assert workers.submit(lambda: 2).result() == 2
+    workers.close()

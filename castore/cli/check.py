@@ -36,7 +36,7 @@ With --json, also if there are problems; the last three of an instance are of
 
 
 @click.command("check", epilog=_EPILOG)
-@click.argument("file", required=False, type=click.Path())
+@click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--connect", is_flag=True, help="Build each instance and ask it for a blob that is nowhere.")
 @shared_options
 @click.pass_obj

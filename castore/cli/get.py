@@ -40,7 +40,7 @@ With --json and -o, in bytes; without -o stdout is the blob:
     "--output",
     metavar="FILE",
     default=_STDOUT,
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=click.Path(dir_okay=False, readable=False, allow_dash=True),
     help="Write to FILE, which appears, or is replaced, when all of it is there.",
 )
 @click.option("--offset", metavar="N", type=as_size, default=0, help="Begin at byte N, from 0.")

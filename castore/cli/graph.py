@@ -32,7 +32,7 @@ With --json it is --format json.
 
 
 @click.command("graph", epilog=_EPILOG)
-@click.argument("file", required=False, type=click.Path())
+@click.argument("file", required=False, type=click.Path(readable=False))
 @click.option(
     "--format",
     "format_",
@@ -40,7 +40,9 @@ With --json it is --format json.
     type=click.Choice(list(FORMATS)),
     help=f"One of {', '.join(FORMATS)}.  [default: by the ending of the output, else tree]",
 )
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write to FILE.")
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, readable=False), help="Write to FILE."
+)
 @shared_options
 @click.pass_obj
 def command(settings: Settings, file: str | None, format_: str | None, output: str | None) -> None:

@@ -6,13 +6,12 @@ import sys
 
 import click
 
-from castore.blobservice import BlobService
 from castore.capabilities import BlobLister
 from castore.cli.options import shared_options
 from castore.cli.output import emit, emit_json, emit_text, is_terminal
+from castore.cli.parts import without_power
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
-from castore.composition.problems import listing
 from castore.errors import UnsupportedError
 
 _EPILOG = """\b
@@ -45,12 +44,5 @@ def command(settings: Settings) -> None:
 def _lister(stores: Composition, name: str) -> BlobLister:
     lister = stores.blobs(name).capability(BlobLister)
     if lister is None:
-        instance = stores.instance(BlobService, name)
-        parts = [
-            part.name
-            for part in stores.graph.reachable(instance)
-            if not part.anonymous and part is not instance
-        ]
-        hint = f"; of its parts, try `--service NAME` with {listing(parts)}" if parts else ""
-        raise UnsupportedError(f"`{name}`, a `{instance.type.tag}`, cannot list its blobs{hint}")
+        raise UnsupportedError(without_power(stores, name, "list its blobs"))
     return lister

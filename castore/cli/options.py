@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,12 +43,14 @@ def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -
     """Offer the names in the composition, which may be half written and need not be right."""
     # Shells ask for completions far more seldom than for anything else.
     from castore.composition.document import parse  # noqa: PLC0415
+    from castore.composition.files import read_small  # noqa: PLC0415
+    from castore.composition.source import MOST_BYTES  # noqa: PLC0415
     from castore.opening import FILE, VARIABLE  # noqa: PLC0415
 
     settings = ctx.find_object(Settings) or Settings()
     path = settings.composition or os.environ.get(VARIABLE) or FILE
     try:
-        tables = parse(Path(path).read_text("utf-8")).tables
+        tables = parse(read_small(Path(path), MOST_BYTES).decode("utf-8")).tables
     except (OSError, ValueError):
         return []
     entries = tables.get("blobservices")
@@ -65,7 +69,7 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
         click.option(
             "--composition",
             metavar="FILE",
-            type=click.Path(),
+            type=click.Path(readable=False),
             help="The composition to use.",
             callback=_remember,
             expose_value=False,
@@ -97,6 +101,17 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
     ]
 
 
+def workers_option(command: F) -> F:
+    """Add `--workers`."""
+    option = click.option(
+        "--workers",
+        metavar="N",
+        type=click.IntRange(0, 1024),
+        help="How many threads to use, if not one per core.",
+    )
+    return option(command)
+
+
 def as_digest(text: str) -> B3Digest:
     """Read an argument as a digest in any of its forms; what is none is wrong usage."""
     # Help needs no BLAKE3.
@@ -115,5 +130,44 @@ def as_size(text: str | int) -> int:
 
     try:
         return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def as_share(text: str) -> float:
+    """Read an argument as a part of a whole, as `5%` or `0.05`; what is none is wrong usage."""
+    number = text.removesuffix("%")
+    try:
+        share = float(number) / (100 if number != text else 1)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a share, such as `5%` or `0.05`") from None
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text!r} is not above 0 and up to 1, or 100%")
+    return share
+
+
+def as_time(text: str) -> float:
+    """Read an argument as a time, in seconds since 1970: how long ago, or a date that may have a time."""
+    from castore.composition.values import parse_duration  # noqa: PLC0415 - only who gives a time needs it
+
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        pass
+    try:
+        return time.time() - parse_duration(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time: expected how long ago, such as `7d` or `12 h`, or a date, such as"
+            " `2030-01-31` or `2030-01-31T12:00+01:00`"
+        ) from None
+
+
+def as_seconds(text: str | float) -> float:
+    """Read an argument as a number of seconds, plain or with a unit; what is none is wrong usage."""
+    from castore.composition.values import parse_duration  # noqa: PLC0415 - as above
+
+    try:
+        return parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None

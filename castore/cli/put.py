@@ -29,7 +29,7 @@ With --json, sizes in bytes:
 
 
 @click.command("put", epilog=_EPILOG)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False))
 @shared_options
 @click.pass_obj
 def command(settings: Settings, paths: tuple[str, ...]) -> int:

@@ -8,6 +8,7 @@ from castore.composition.problems import InvalidValueError, Problem
 from castore.composition.refs import Ref
 from castore.composition.registry import Registry
 from castore.composition.secret import Secret, keep_secret, scrub, secrets_in
+from castore.composition.several import at_least, one_of, ref_of, service_names
 from castore.composition.structure import formerly
 from castore.composition.urls import ServiceUrl
 from castore.composition.values import Between, ByteSize, Duration
@@ -24,8 +25,12 @@ __all__ = [
     "Registry",
     "Secret",
     "ServiceUrl",
+    "at_least",
     "formerly",
     "keep_secret",
+    "one_of",
+    "ref_of",
     "scrub",
     "secrets_in",
+    "service_names",
 ]

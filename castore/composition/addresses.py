@@ -19,7 +19,13 @@ def config_from_url(registry: Registry, kind: Kind, text: str) -> tuple[Register
     try:
         url = ServiceUrl.parse(text)
     except ValueError as error:
-        return attrs.evolve(problems_of(error)[0], code="bad-url")
+        problem = attrs.evolve(problems_of(error)[0], code="bad-url")
+        hint = (
+            problem.hint
+            if isinstance(text, Secret)
+            else problem.hint or _prefixed(registry, kind, f"file:{text}")
+        )
+        return attrs.evolve(problem, hint=hint)
     entry = registry.find(kind, url.tag)
     if entry is None:
         scheme = text[: len(url.tag)]

@@ -37,10 +37,12 @@ class BuildContext:
         Only references that the config holds can be resolved: so the graph was known, and free of
         cycles, before anything was built. Raises `BuildError` if the service could not be built.
         """
-        for edge in self._instance.edges:
-            if edge.ref is ref or edge.ref == ref:
-                service: T = self._builder.service(edge.target)
-                return service
+        edges = self._instance.edges
+        # Two equal URLs are two references, each with an instance of its own: the very same one comes first.
+        held = [edge for edge in edges if edge.ref is ref] or [edge for edge in edges if edge.ref == ref]
+        if held:
+            service: T = self._builder.service(held[0].target)
+            return service
         entry = self._instance.type
         raise PluginError(
             f"the type `{entry.tag}` resolves {ref!r}, which no field of its config holds",

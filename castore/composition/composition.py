@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,12 +13,14 @@ from castore.composition.problems import did_you_mean, escaped, listing
 from castore.composition.registry import Registry
 from castore.composition.source import Source
 from castore.directoryservice import DirectoryService
-from castore.errors import CompositionError
+from castore.errors import CompositionError, PluginError
+from castore.plugins import call_roots
 from castore.workers import Workers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from castore.digest import B3Digest
     from castore.drawing import Picture
 
 S = TypeVar("S")
@@ -41,7 +43,7 @@ class Composition:
         self.workers = Workers()
         """The pool of threads that all services of the composition share."""
         self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets)
-        self._kind = known.kind
+        self._known = known
 
     @classmethod
     def from_toml(cls, path: str | Path, *, registry: Registry | None = None) -> Self:
@@ -76,7 +78,7 @@ class Composition:
 
     def instance(self, kind: Callable[..., Any], name: str = "root") -> Instance:
         """Return what is declared of an instance; raises `CompositionError` if it is not."""
-        known = self._kind(kind)
+        known = self._known.kind(kind)
         instance = self.graph.find(known, name)
         if instance is None:
             names = [entry.name for entry in self.graph.named(known)]
@@ -91,6 +93,21 @@ class Composition:
     def directories(self, name: str = "root") -> DirectoryService:
         """Return a directory service; as `build(DirectoryService, name)`."""
         return self.build(DirectoryService, name)
+
+    def roots(self) -> Iterator[B3Digest]:
+        """Yield the digests of the blobs that plugins refer to, by their hook `castore_roots`.
+
+        Raises `PluginError` if such a hook fails, and if a plugin did not load: nobody knows then what it
+        refers to.
+        """
+        for broken in self._known.broken:
+            raise PluginError(
+                f"{broken}; it may refer to blobs: mend it or uninstall it first",
+                plugin=broken.plugin.name,
+                distribution=broken.plugin.distribution,
+            )
+        for plugin in self._known.plugins:
+            yield from call_roots(plugin, self)
 
     def released(self) -> tuple[BlobService, list[Any]]:
         """Build `root` for a caller who keeps it without the composition.

@@ -37,6 +37,8 @@ def parse(text: str, problems: tuple[Problem, ...] = ()) -> Document:
 
     *problems*: those that it is known to have, in lines which are then left out.
     """
+    # As tomli does, so that the places of errors are places in the text.
+    text = text.replace("\r\n", "\n")
     if not problems:
         try:
             return Document(tomli.loads(text), text=text)

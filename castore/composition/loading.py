@@ -18,6 +18,7 @@ from castore.composition.references import check_cycles, check_references
 from castore.composition.refs import Ref
 from castore.composition.registry import Kind, RegisteredType, Registry
 from castore.composition.secret import Secret, fields_of, scrub
+from castore.composition.settings import read_settings
 from castore.composition.structure import ConfigStructurer
 from castore.composition.values import kind_of
 from castore.errors import PluginError
@@ -59,11 +60,12 @@ class _Loader:
         self.registry = registry
         self.base = base
         self.structurer = ConfigStructurer(registry)
+        self.settings = read_settings(document.tables, self.structurer)
         self.instances: dict[str, Instance] = {}
         """With those that have problems: their config is `None`, but their references are checked."""
         self.declared: dict[str, Path] = {}
         """All that is declared, rightly or wrongly, by id: a reference to it does not dangle."""
-        self.problems: list[Problem] = list(document.problems)
+        self.problems: list[Problem] = [*document.problems, *self.settings.problems]
         self.secrets: list[Secret] = []
 
     def report(
@@ -96,8 +98,9 @@ class _Loader:
         for table, entries in self.document.tables.items():
             if table in kinds:
                 self._load_kind(kinds[table], entries)
-            elif table not in TABLES_OF_OTHERS:
+            elif table not in TABLES_OF_OTHERS and table not in self.settings.keys:
                 self._report_table(table, entries)
+                self._load_misspelt(table, entries)
         if not self.document.problems and not any(table in kinds for table in self.document.tables):
             hint = '[blobservices.root]\ntype = "memory"'
             self.report(
@@ -118,6 +121,18 @@ class _Loader:
         message = f"there is no kind of service `{escaped(str(table))}`"
         self.report("unknown-table", (str(table),), message, hint, at="key")
 
+    def _load_misspelt(self, table: str, entries: object) -> None:
+        """Check the instances in a table whose name is nearly that of a kind, as if it were that."""
+        kind = self._meant_kind(table)
+        if kind is not None and isinstance(entries, Mapping):
+            instances = {str(name): entry for name, entry in entries.items() if isinstance(entry, Mapping)}
+            self._load_instances(kind, instances, table)
+
+    def _meant_kind(self, table: str) -> Kind | None:
+        kinds = self.registry.kinds
+        meant = None if table in TABLES_OF_OTHERS else nearest(str(table), kinds)
+        return kinds[meant] if meant else None
+
     def _load_kind(self, kind: Kind, entries: object) -> None:
         if not isinstance(entries, Mapping):
             hint = f"write `[{kind.table}.root]`, and so for each {kind.label}"
@@ -130,14 +145,24 @@ class _Loader:
             entries = {name: table for name, table in entries.items() if isinstance(table, Mapping)}
         else:
             self._check_root(kind, entries)
+        self._load_instances(kind, entries, kind.table)
+
+    def _load_instances(self, kind: Kind, entries: Mapping[str, object], table: str) -> None:
+        """Load the instances in *table*, which is that of the kind, or a misspelling of it."""
         for name in entries:
-            self.declared[instance_id(kind, str(name))] = (kind.table, str(name))
-        for name, table in entries.items():
-            self._load_instance(kind, str(name), table)
+            self.declared.setdefault(instance_id(kind, str(name)), (table, str(name)))
+        for name, entry in entries.items():
+            self._load_instance(kind, entry, (table, str(name)))
 
     def _check_root(self, kind: Kind, entries: Mapping[str, object]) -> None:
         if "root" in entries or self.document.may_lack((kind.table,)):
             return
+        others = self.document.tables.items()
+        if any(
+            isinstance(other, Mapping) and "root" in other and self._meant_kind(table) == kind
+            for table, other in others
+        ):
+            return  # It stands in a table whose name is misspelt, which is reported.
         message = f"there is no `{kind.table}.root`, the {kind.label} that is used unless another is named"
         if "default" in entries:
             hint = f"`default` is its old name: write `[{kind.table}.root]`"
@@ -148,8 +173,7 @@ class _Loader:
         hint = f"rename `{escaped(meant)}` to `root`, or add it" if meant else f"add `[{kind.table}.root]`"
         self.report("no-root", (kind.table,), message, hint, at="key")
 
-    def _load_instance(self, kind: Kind, name: str, table: object) -> None:
-        path: Path = (kind.table, name)
+    def _load_instance(self, kind: Kind, table: object, path: Path) -> None:
         if not isinstance(table, Mapping):
             hint = f'write `[{dotted(path)}]` and under it `type = "..."`'
             if isinstance(table, list) and table and isinstance(table[0], Mapping):
@@ -157,12 +181,14 @@ class _Loader:
             self.report("wrong-value", path, f"expected a table, found {kind_of(table)}", hint)
             return
         entry = self._find_type(kind, table, path)
+        if entry is not None:
+            self._check_allowed(entry, (*path, "type"))
         expanding = Expanding(self.base)
         values = {key: expanding.expand(value, (key,)) for key, value in table.items() if key != "type"}
         self.secrets += expanding.secrets
         self.problems += (problem.under(*path) for problem in expanding.problems)
         if entry is not None:
-            self._read(kind, name, entry, values, expanding)
+            self._read(kind, entry, values, expanding, path)
 
     def _find_type(self, kind: Kind, table: Mapping[str, object], path: Path) -> RegisteredType | None:
         tag = table.get("type")
@@ -189,16 +215,23 @@ class _Loader:
         self.report("unknown-type", where, message, self.registry.why_unknown(kind, tag))
         return None
 
+    def _check_allowed(self, entry: RegisteredType, path: Path) -> None:
+        setting = entry.only_if
+        # In lines above the tables that could not be read it may have been allowed.
+        if setting is None or not self.settings.refuses(setting) or self.document.may_lack(()):
+            return
+        message = f"the type `{entry.tag}` is refused unless the composition says `{setting} = true`"
+        self.report("not-allowed", path, message, "if you mean it, write that above the first table")
+
     def _read(
         self,
         kind: Kind,
-        name: str,
         entry: RegisteredType,
         values: Mapping[str, object],
         expanding: Expanding,
+        path: Path,
     ) -> None:
         """Make the config of an instance, and find its references, also if it has problems."""
-        path: Path = (kind.table, name)
         reading = self.structurer.read(values, entry.config)
         for problem in reading.problems:
             # In a table with a syntax error the key may stand in a line that could not be read.
@@ -212,7 +245,7 @@ class _Loader:
             for field, value in fields.items()
             for edge in self._edges(value, kind, (*path, reading.written.get(field, field)), (field,))
         ]
-        self.instances[dotted(path)] = Instance(kind, name, entry, config, path, tuple(edges))
+        self.instances[dotted(path)] = Instance(kind, str(path[-1]), entry, config, path, tuple(edges))
 
     # -- references and the instances that URLs make --
 
@@ -247,6 +280,7 @@ class _Loader:
             self.problems.append(_scrubbed(found.under(*path), secrets))
             return False
         entry, config = found
+        self._check_allowed(entry, path)
         key = dotted(path)
         self.declared[key] = path
         edges = tuple(self._edges(config, kind, path, (), depth + 1))

@@ -57,15 +57,17 @@ class InvalidValueError(ValueError):
 
     Attributes:
         message: What is wrong, such as `a memory service has no address`.
-        hint: What to do, such as ``write `memory:` ``; or `None`.
+        hint: What to do, such as `write memory:`; or `None`.
         part: The part of the value that is wrong, as it is written there; empty if all of it is.
+        under: The keys and numbers that lead to what is wrong in an array or a table: `(1, "timeout")`.
     """
 
-    def __init__(self, message: str, hint: str | None = None, *, part: str = "") -> None:
+    def __init__(self, message: str, hint: str | None = None, *, part: str = "", under: Path = ()) -> None:
         super().__init__(message, hint)
         self.message = message
         self.hint = hint
         self.part = part
+        self.under = under
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

@@ -20,6 +20,9 @@ _MOST_ERRORS: Final = 20
 _LONGEST_STATEMENT: Final = 500
 """Lines that are looked at to find where a statement begins."""
 
+_MOST_TEXT: Final = 8 << 20
+"""Characters that are parsed for that, all in all: the text is parsed again for each of the lines."""
+
 _HEADER: Final = re.compile(r"""[ \t]*(\[{1,2})([\w\s."'-]+)\]{1,2}[ \t]*(?:\#.*)?\n?""")
 _NAME: Final = r"""(?:[A-Za-z0-9_-]+|"[^"\\]*"|'[^']*')"""
 _BROKEN_HEADER: Final = re.compile(
@@ -48,6 +51,7 @@ class _Recovery:
         self.problems = list(problems)
         self.damaged: set[Path] = set()
         self.lost = False
+        self.text_left = _MOST_TEXT
         for problem in problems:
             if _UNREADABLE in self.lines[problem.line - 1]:
                 self._leave_out(self._beginning(problem.line - 1) or problem.line - 1)
@@ -104,11 +108,17 @@ class _Recovery:
         return False
 
     def _beginning(self, at: int) -> int | None:
-        """Return the line in which the broken statement begins that goes on to *at*; `None` if it is far."""
+        """Return the line in which the broken statement begins that goes on to *at*; `None` if it is far.
+
+        "Far" also if it takes too long to find.
+        """
         # All statements before it are right, but the part of it that is before the error is none.
         for number in range(at, max(at - _LONGEST_STATEMENT, -1), -1):
             if not self._fails(number, tomli.TOMLDecodeError):
                 return number
+            self.text_left -= sum(map(len, self.lines[:number]))
+            if self.text_left < 0:
+                break
         return None
 
     def _table(self, before: int) -> Path:

@@ -50,6 +50,9 @@ def check_reference(text: str) -> None:
         raise InvalidValueError("an empty reference", "write `&` and the name of an instance, or a URL")
     if text.startswith("&") or looks_like_url(text):
         return
+    if text.startswith((".", "/", "~")) and not isinstance(text, Secret):
+        hint = f"write it as a URL, such as `objectstore+file:{escaped(text)}`"
+        raise InvalidValueError(f"{quoted(text)} is a path, and no reference", hint)
     hint = "write `&name` for an instance, or a URL"
     if not isinstance(text, Secret):
         hint = f"write `&{escaped(text)}` for the instance of that name"

@@ -11,6 +11,7 @@ import attrs
 from castore.blobservice import BlobService
 from castore.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.composition.problems import did_you_mean, listing
+from castore.composition.settings import SETTINGS
 from castore.directoryservice import DirectoryService
 from castore.errors import DuplicatePluginError, PluginError, describe
 from castore.plugins import Plugin, call_register, discover, why
@@ -49,6 +50,8 @@ class RegisteredType:
     plugin: Plugin | None = None
     formerly: tuple[str, ...] = ()
     """Tags it had before, for which an error says what to write now."""
+    only_if: str | None = None
+    """The setting without which a composition must not use it; `None` if it may be used anywhere."""
 
     @property
     def owner(self) -> str:
@@ -148,7 +151,15 @@ class Registry:
                 raise DuplicatePluginError(message, **self._blame())
         self._kinds[contract] = Kind(contract, table, label)
 
-    def register(self, kind: type, tag: str, config: type, *, formerly: tuple[str, ...] = ()) -> None:
+    def register(
+        self,
+        kind: type,
+        tag: str,
+        config: type,
+        *,
+        formerly: tuple[str, ...] = (),
+        only_if: str | None = None,
+    ) -> None:
         """Add a type of service.
 
         Arguments:
@@ -156,12 +167,13 @@ class Registry:
             tag: What `type = "..."` in a composition says.
             config: An `attrs` class with a method `build(name, context)`.
             formerly: Tags of the past; an error tells who uses one what to write instead.
+            only_if: The setting without which a composition must not use it, such as `allow_faults`.
 
         Raises:
             DuplicatePluginError: The tag is taken; both owners are named.
-            PluginError: The kind is unknown, the tag empty, or the class is no config class.
+            PluginError: The kind or the setting is unknown, the tag empty, or the class is no config class.
         """
-        registered = RegisteredType(self.kind(kind), tag, config, self._plugin, formerly)
+        registered = RegisteredType(self.kind(kind), tag, config, self._plugin, formerly, only_if)
         self._check(registered)
         other = self._types.get((kind, tag))
         if other is not None:
@@ -181,6 +193,10 @@ class Registry:
             wrong = f"the config class of `{registered.tag}`, {registered.config!r}, has no method `build`"
         elif any(field.name == "type" for field in attrs.fields(registered.config)):
             wrong = f"the config class of `{registered.tag}` has a field `type`, but that key names the type"
+        elif registered.only_if is not None and registered.only_if not in SETTINGS:
+            wrong = (
+                f"`{registered.tag}` asks for a setting `{registered.only_if}`; there is {listing(SETTINGS)}"
+            )
         else:
             wrong = _unresolved(registered)
         if wrong:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from castore.composition.fields import describe_fields, summary_of
 from castore.composition.loading import TABLES_OF_OTHERS
 from castore.composition.registry import Kind, RegisteredType, Registry
+from castore.composition.settings import DocumentSettings
 from castore.composition.shapes import ANY, Shape
 from castore.composition.values import _DURATION_UNITS, _SIZE_UNITS, Between
 
@@ -41,7 +42,7 @@ def schema_of(registry: Registry) -> dict[str, Any]:
         "title": "castore composition",
         "description": "A stack of content-addressed blob stores.",
         "type": "object",
-        "properties": {**tables, **others},
+        "properties": {**builder.settings(), **tables, **others},
         "additionalProperties": False,
         "anyOf": [{"required": [table]} for table in tables],
         "$defs": dict(sorted(builder.definitions.items())),
@@ -52,6 +53,11 @@ class _Builder:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self.definitions: dict[str, Any] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the schemas of the keys above the tables."""
+        properties: dict[str, Any] = self._object(DocumentSettings)["properties"]
+        return properties
 
     def table(self, kind: Kind) -> dict[str, Any]:
         """Return the schema of the table of one kind."""

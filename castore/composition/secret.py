@@ -11,10 +11,14 @@ from urllib.parse import quote, quote_plus, unquote
 
 import attrs
 
+from castore.composition.files import read_small
 from castore.composition.problems import InvalidValueError, nearest, shortened, toml_string
 
 # `$$` before a brace is the escaped form: the brace and what follows stay as they are.
 _VARIABLE: Final = re.compile(r"\$(?:(\$)(?=\{)|\{([A-Za-z_][A-Za-z0-9_]*)\}|(?=\{))")
+
+_MOST_BYTES: Final = 1 << 20
+"""The largest file that is read as a secret."""
 
 _SHORT: Final = 4
 """Shorter texts stand in many words: they are taken out of a text only where they are words."""
@@ -131,7 +135,7 @@ def read_secret_file(name: str, base: Path) -> Secret:
     shown = f"{{ file = {toml_string(name)} }}"
     try:
         path = base / Path(name).expanduser()
-        value = path.read_text("utf-8")
+        value = read_small(path, _MOST_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidValueError(f"the secret file {toml_string(name)} is not text in UTF-8") from None
     except (OSError, ValueError, RuntimeError) as error:

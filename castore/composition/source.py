@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import attrs
 
 from castore.composition.document import Document, parse
+from castore.composition.files import read_small
 from castore.composition.loading import Loaded, load, load_url
 from castore.composition.problems import Problem
 from castore.composition.registry import Registry
@@ -17,6 +18,9 @@ from castore.composition.urls import masked, quoted
 from castore.errors import CompositionError, CycleError
 
 _DEEPEST: Final = 100
+
+MOST_BYTES: Final = 4 << 20
+"""The largest file that is read as a composition."""
 
 
 @attrs.frozen(repr=False)
@@ -38,24 +42,24 @@ class Source:
     def of_file(cls, path: Path) -> Self:
         """Read a file; raise `CompositionError` if that cannot be done."""
         try:
-            content = path.read_bytes()
+            content = read_small(path, MOST_BYTES)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise CompositionError(f"cannot read the composition {str(path)!r}: {reason}") from None
         text, problems = _decoded(content)
-        return cls(str(path), path.parent.absolute(), text, problems=problems)
+        return cls(str(path), _absolute(path.parent), text, problems=problems)
 
     @classmethod
     def of_mapping(cls, mapping: Mapping[str, Any], base: Path, name: str = "<mapping>") -> Self:
         """Take the tables that a file would have."""
         if not isinstance(mapping, Mapping):
             raise CompositionError(f"{name}: expected a mapping of tables, found {type(mapping).__name__}")
-        return cls(name, base.absolute(), mapping=_copied(mapping))
+        return cls(name, _absolute(base), mapping=_copied(mapping))
 
     @classmethod
     def of_url(cls, url: str) -> Self:
         """Take the URL of a blob service; relative paths start from the current folder."""
-        return cls(f"<{masked(url)}>", Path.cwd(), url=url)
+        return cls(f"<{masked(url)}>", _absolute(Path()), url=url)
 
     def load(self, registry: Registry) -> Loaded:
         """Read and check it; raise `CompositionError` with all that is wrong."""
@@ -80,6 +84,14 @@ class Source:
         if all(problem.code == "cycle" for problem in problems):
             return CycleError(message, problems[0].chain, problems)
         return CompositionError(message, problems)
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except OSError as error:
+        message = f"relative paths start from the current folder, which cannot be found: {error.strerror}"
+        raise CompositionError(message) from None
 
 
 def _in_one_line(problem: Problem, url: str) -> str:
@@ -110,6 +122,9 @@ def _copied(value: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise CompositionError("<mapping>: it is nested too deeply, or holds itself")
     if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) and type(key) is not int:
+                raise CompositionError(f"<mapping>: a key is {key!r}, but keys are strings")
         return {key: _copied(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_copied(item, depth + 1) for item in value]

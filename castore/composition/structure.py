@@ -208,7 +208,7 @@ def _hint(kind: type, value: object) -> str | None:
         return 'a string from a file is written `{ file = "path" }`' if is_file else None
     if isinstance(value, Secret):
         return "what `${...}` or `{ file = ... }` stands for is always a string"
-    if kind is bool and value in {0, 1}:
+    if kind is bool and isinstance(value, (int, float)) and value in {0, 1}:
         return f"write `{'true' if value else 'false'}`"
     wanted = "true|false" if kind is bool else "-?(0|[1-9][0-9]{0,17})"
     if kind in {bool, int, float} and isinstance(value, str) and re.fullmatch(wanted, value.lower()):

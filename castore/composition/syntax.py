@@ -37,6 +37,9 @@ def explain(mistake: Mistake) -> Problem:
     message = mistake.error.msg
     if message in _NEVER_ENDS or message.startswith("Expected \"'"):
         return _open_string(mistake)
+    if mistake.char.isspace() and mistake.char not in {" ", "\t", "\n"}:
+        # A space for Python and for who looks at it, but not for TOML.
+        return _control_character(mistake)
     for beginning, diagnose in _DIAGNOSES.items():
         if message.startswith(beginning):
             return diagnose(mistake)
@@ -81,7 +84,8 @@ def _control_character(mistake: Mistake) -> Problem:
         symbol[0] == '"' for _, symbol in opened_at(mistake.text, mistake.begin, mistake.position)
     )
     hint = f"write `\\u{ord(mistake.char):04x}`" if in_string else "remove it"
-    return mistake.problem(f"a control character, {code}", hint)
+    what = "an odd kind of space" if mistake.char.isspace() else "a control character"
+    return mistake.problem(f"{what}, {code}", hint)
 
 
 def _escape(mistake: Mistake) -> Problem:
@@ -256,10 +260,10 @@ def _invalid_statement(mistake: Mistake) -> Problem:
         return mistake.problem("a merge conflict begins here", "decide which part stays", width=len(line))
     if re.match(r"//|/\*|;|--|%", line):
         return mistake.problem("this is no comment", "a comment begins with `#`", width=len(line))
-    if line.startswith("="):
-        return mistake.problem("the key before the `=` is missing")
-    if line[0] in "]},":
-        return mistake.problem(f"this `{line[0]}` belongs to nothing", "remove it")
+    if line[0] in "=]},":
+        is_equals = line[0] == "="
+        message = "the key before the `=` is missing" if is_equals else f"this `{line[0]}` belongs to nothing"
+        return mistake.problem(message, None if is_equals else "remove it")
     key, equals, _ = line.partition("=")
     if equals:
         return _key_needs_quotes(mistake, mistake.position, key.rstrip())

@@ -187,7 +187,7 @@ def problems_of(error: Exception, field: str | None = None) -> list[Problem]:
         case ProblemsError():
             return error.problems
         case InvalidValueError():
-            return [Problem("wrong-value", (), error.message, error.hint, part=error.part)]
+            return [Problem("wrong-value", error.under, error.message, error.hint, part=error.part)]
         case StructureHandlerNotFoundError():
             message = f"this key asks for a `{error.type_!r}`, which no config can have"
             return [Problem("wrong-value", (), message, "the fault is in the plugin: tell its authors")]

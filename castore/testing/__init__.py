@@ -4,7 +4,9 @@
 `BlobServiceContract`        a pytest class: write one fixture, get a test for each clause
 `blob_service_machine`       a hypothesis state machine that compares a service with a dict
 `run_contract`, `CLAUSES`    the same clauses without pytest
-`FaultyService`              a service that fails when told to, to test what stands before it
+`FaultyService`              a service that fails when told to, or by a plan, to test what stands before it
+`FaultyObjects`              an object store that does so by a plan, to test what stands on it
+`FaultPlan`                  which faults come, how often, and the seed that decides when
 `BLOBS` and their names      blobs with known digests
 ===========================  ==================================================================
 
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from castore.testing.blobs import BLOB_A, BLOB_B, BLOBS, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M, Blob
 from castore.testing.clause import Clause, ContractError
 from castore.testing.contract import CLAUSES, Outcome, run_contract
-from castore.testing.faults import FaultyService
+from castore.testing.faults import FaultPlan, FaultyObjects, FaultyService
 
 if TYPE_CHECKING:
     from castore.testing.stateful import blob_service_machine
@@ -39,6 +41,8 @@ __all__ = [
     "BlobServiceContract",
     "Clause",
     "ContractError",
+    "FaultPlan",
+    "FaultyObjects",
     "FaultyService",
     "Outcome",
     "blob_service_machine",

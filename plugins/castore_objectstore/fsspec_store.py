@@ -25,6 +25,9 @@ _BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss"})
 _ATOMIC: Final = _BUCKETS | {"memory", "http", "https"}
 """Schemes whose objects appear whole; elsewhere they are written beside their place and moved."""
 
+_NEVER_SWEPT: Final = frozenset({"http", "https"})
+"""Schemes whose drivers can delete nothing, so that nothing needs to be kept from a sweep."""
+
 _NOT_FOUND: Final = (404, 410)
 _NOT_ALLOWED: Final = (405, 501)
 """Status codes of HTTP."""
@@ -78,8 +81,8 @@ class FsspecObjectStore(ObjectStore):
         self._options = _driver_options(self._scheme, options)
         self._instance = instance
         self._secrets = secrets
-        self._fresh_seconds = fresh_seconds
         self.waits = self._scheme not in _ONE_AT_A_TIME
+        self.renewal_seconds = fresh_seconds
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
 
@@ -146,7 +149,7 @@ class FsspecObjectStore(ObjectStore):
         found = self._describe(key)
         if found is None or found.size == 0:
             return False
-        if found.modified is not None and time.time() - found.modified > self._fresh_seconds:
+        if found.modified is not None and time.time() - found.modified > self.renewal_seconds:
             data = self.get(key)
             if data is None:
                 return False
@@ -156,6 +159,9 @@ class FsspecObjectStore(ObjectStore):
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """Keep an object under `leases/` until the context ends; it counts for a day at most."""
+        if self._scheme in _NEVER_SWEPT:
+            yield
+            return
         key = f"{_LEASES}{randomness.token_hex(16)}"
         self.put(key, b"castore")
         try:
@@ -165,14 +171,21 @@ class FsspecObjectStore(ObjectStore):
                 self._remove(key)
 
     def held_since(self) -> float | None:
-        """Return the time of the oldest lease that still counts."""
-        leases = [entry.modified for entry in self.list(_LEASES) if entry.modified is not None]
+        """Return the time of the oldest lease that still counts; remove those that do not."""
         now = time.time()
-        return min((taken for taken in leases if now - taken < _LEASE_SECONDS), default=None)
+        oldest: float | None = None
+        for entry in self.list(_LEASES):
+            if entry.modified is None:
+                continue
+            if now - entry.modified >= _LEASE_SECONDS:
+                self._remove(entry.key)
+            elif oldest is None or entry.modified < oldest:
+                oldest = entry.modified
+        return oldest
 
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
         """Remove old objects; the time of each is asked for again just before."""
-        limit = older_than - self._fresh_seconds
+        limit = older_than - self.renewal_seconds
         for entry in objects:
             found = self._describe(entry.key)
             if found is not None and found.modified is not None and found.modified < limit:

@@ -1,14 +1,17 @@
 """Keeping the collector of garbage and the writers of a folder apart, across processes.
 
-Two things could lose a chunk to a sweep. A writer finds an old chunk there and does not write it again, just
-as the sweep removes it: a lock lets one of them come first. And a writer takes longer than what the sweep
-calls old: it keeps a *lease*, a locked file, and no sweep touches what is younger than that. The lock of a
-dead process is gone, and so is its lease.
+Three things could lose a chunk to a sweep. A writer finds an old chunk there and does not write it again,
+just as the sweep removes it; or it replaces an old one, and the sweep removes the new one: a lock lets one of
+them come first. And a writer takes longer than what the sweep calls old: it keeps a *lease*, a locked file,
+and no sweep touches what is younger than that. The lock of a dead process is gone, and so is its lease.
+
+Some file systems lock no files. There nothing can be swept, and so nothing needs to be kept from it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import uuid
@@ -19,6 +22,8 @@ from typing import Final
 _LOCK: Final = "castore.lock"
 _LEASES: Final = "leases"
 
+_NO_LOCKS: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
 
 class Holds:
     """The lock and the leases of the folder *root*."""
@@ -28,18 +33,22 @@ class Holds:
 
     def against_sweeps(self) -> AbstractContextManager[None]:
         """Let no sweep decide about a file meanwhile."""
-        return self._locked(fcntl.LOCK_SH)
+        return self._locked(fcntl.LOCK_SH, needed=False)
 
     def for_sweeping(self) -> AbstractContextManager[None]:
-        """Let nobody claim a file meanwhile."""
-        return self._locked(fcntl.LOCK_EX)
+        """Let nobody claim or replace a file meanwhile; raises `OSError` where files cannot be locked."""
+        return self._locked(fcntl.LOCK_EX, needed=True)
+
+    def for_moving(self) -> AbstractContextManager[None]:
+        """Let nobody claim or replace a file meanwhile, where files can be locked."""
+        return self._locked(fcntl.LOCK_EX, needed=False)
 
     @contextlib.contextmanager
-    def _locked(self, mode: int) -> Iterator[None]:
+    def _locked(self, mode: int, *, needed: bool) -> Iterator[None]:
         # Opened anew each time: threads that share an open file would share the lock, too.
         descriptor = os.open(f"{self._root}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, mode)
+            _lock(descriptor, mode, needed=needed)
             yield
         finally:
             os.close(descriptor)
@@ -64,7 +73,7 @@ class Holds:
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 continue
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, fcntl.LOCK_EX, needed=False)
             # A sweep may have come between the two, and taken it for one whose holder has died.
             if os.path.exists(path):
                 return descriptor, path
@@ -95,3 +104,11 @@ class Holds:
             return None
         finally:
             os.close(descriptor)
+
+
+def _lock(descriptor: int, mode: int, *, needed: bool) -> None:
+    try:
+        fcntl.flock(descriptor, mode)
+    except OSError as error:
+        if needed or error.errno not in _NO_LOCKS:
+            raise

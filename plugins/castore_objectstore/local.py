@@ -37,7 +37,8 @@ class LocalObjectStore(ObjectStore):
     of the process. With `full` it is renamed when its data is on the disk, and survives that of the machine
     when `settle` has returned; no crash leaves an object that is not whole.
 
-    A claim renews the time of a file that is older than *fresh_seconds*, under a lock that sweeps take, too.
+    A claim renews the time of a file that is older than *fresh_seconds*. That, and replacing a file that is
+    there, is done under a lock that sweeps take, too.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class LocalObjectStore(ObjectStore):
         self._root = os.fspath(root)
         self._instance = instance
         self.durability = durability
-        self._fresh_seconds = fresh_seconds
+        self.renewal_seconds = fresh_seconds
         self._flusher = Flusher() if durability == "full" else None
-        self._staging = Staging(self._flusher) if self._flusher is not None else None
+        self._staging = Staging(self._flusher, self._rename) if self._flusher is not None else None
         self._holds = Holds(self._root)
 
     def get(self, key: str) -> bytes | None:
@@ -100,8 +101,17 @@ class LocalObjectStore(ObjectStore):
             temporary = self._write_beside(path, data)
             if self._staging is not None:
                 self._staging.add(path, temporary, len(data))
-            else:
-                _rename(temporary, path)
+                return
+            try:
+                self._rename(temporary, path)
+            except BaseException:
+                _remove(temporary)
+                raise
+
+    def _rename(self, temporary: str, path: str) -> None:
+        """Give a file its name; not while a sweep decides about one that has it and is to be replaced."""
+        with self._holds.against_sweeps() if os.path.lexists(path) else contextlib.nullcontext():
+            os.replace(temporary, path)
 
     def _write_beside(self, path: str, data: bytes) -> str:
         descriptor, temporary = _create_beside(path)
@@ -132,7 +142,7 @@ class LocalObjectStore(ObjectStore):
                 self._require_kept(last)
                 self._flush()
                 for path in list(written):
-                    os.replace(written[path], path)
+                    self._rename(written[path], path)
                     del written[path]
             finally:
                 for temporary in written.values():
@@ -187,26 +197,34 @@ class LocalObjectStore(ObjectStore):
         """Tell whether there is a whole file; renew its time if that is not recent."""
         path = self._path(key)
         with self._reporting(path):
-            try:
-                descriptor = os.open(path, _READ)
-            except FileNotFoundError:
-                return self._waits(path)
-            try:
-                status = os.fstat(descriptor)
-                if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
-                    # It may have been written anew, and wait to replace the one that is torn.
-                    return self._staging is not None and self._staging.find(path) is not None
-            finally:
-                os.close(descriptor)
-            return abs(time.time() - status.st_mtime) < self._fresh_seconds or self._renew(path)
+            if self._claim_file(path, is_whole):
+                return True
+            # It may have been written anew, and wait to replace one that is torn.
+            waiting = None if self._staging is None else self._staging.find(path)
+            return waiting is not None and (
+                self._claim_file(waiting, is_whole) or self._claim_file(path, is_whole)
+            )
 
-    def _renew(self, path: str) -> bool:
+    def _claim_file(self, path: str, is_whole: Wholeness) -> bool:
+        try:
+            descriptor = os.open(path, _READ)
+        except FileNotFoundError:
+            return False
+        try:
+            status = os.fstat(descriptor)
+            if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
+                return False
+            return abs(time.time() - status.st_mtime) < self.renewal_seconds or self._renew(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _renew(self, descriptor: int) -> bool:
         """Set the time of a file to now, unless it is gone; not while a sweep decides about it."""
         with self._holds.against_sweeps():
-            try:
-                os.utime(path)
-            except FileNotFoundError:
+            # It may have been renamed meanwhile, but not removed.
+            if not os.fstat(descriptor).st_nlink:
                 return False
+            os.utime(descriptor)
         return True
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
@@ -221,7 +239,7 @@ class LocalObjectStore(ObjectStore):
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
         """Remove old files, each under a lock that keeps it from being claimed in that moment."""
         # A claim may have left a time as it was that was recent enough.
-        limit = older_than - self._fresh_seconds
+        limit = older_than - self.renewal_seconds
         for entry in objects:
             path = self._path(entry.key)
             with self._reporting(path), self._holds.for_sweeping():
@@ -240,7 +258,8 @@ class LocalObjectStore(ObjectStore):
         while True:
             name = f"quarantine/{key}" + (f"~{number}" if number > 1 else "")
             target = self._path(name)
-            with self._reporting(path):
+            # Else a writer might replace the file between the two steps.
+            with self._reporting(path), self._holds.for_moving():
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 try:
                     # Unlike a rename, a link replaces nothing.
@@ -285,14 +304,6 @@ class LocalObjectStore(ObjectStore):
             if error.filename is None:
                 error.filename = path
             raise UnavailableError(self._instance, error) from error
-
-
-def _rename(temporary: str, path: str) -> None:
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        _remove(temporary)
-        raise
 
 
 def _remove(temporary: str) -> None:

@@ -58,6 +58,9 @@ class ObjectStore(ABC):
     waits: bool = False
     """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
 
+    renewal_seconds: float = 0.0
+    """How old the time of an object may be before a claim renews it."""
+
     # -- what every store does --
 
     @abstractmethod
@@ -109,7 +112,10 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
-        """Remove those of *objects* that were put or claimed last before *older_than*; yield each."""
+        """Remove those of *objects* that were put or claimed last before *older_than*; yield each.
+
+        A claim may have come up to `renewal_seconds` after the time that an object has.
+        """
 
     @abstractmethod
     def set_aside(self, key: str) -> str:

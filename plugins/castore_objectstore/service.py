@@ -232,11 +232,17 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         return self._store.set_aside(item.key)
 
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
-        """Remove objects that are old."""
+        """Remove objects that are old; one flush serves for all of them."""
         for item in items:
             entry = StoredObject(item.key, item.size, item.modified)
             for _ in self._store.sweep((entry,), older_than):
                 yield item
+        self._store.settle()
+
+    @property
+    def renewal_seconds(self) -> float:
+        """How old the time of an object may be before a claim renews it."""
+        return self._store.renewal_seconds
 
     def held_since(self) -> float | None:
         """Return the time of the oldest lease in the store."""
@@ -270,7 +276,12 @@ def _digest_in(prefix: str, entry: StoredObject) -> B3Digest | None:
 def _item(kind: Literal["index", "chunk"], prefix: str, entry: StoredObject) -> StoredItem:
     digest = _digest_in(prefix, entry)
     return StoredItem(
-        kind if digest is not None else "residue", entry.key, digest, entry.size, entry.modified
+        kind if digest is not None else "residue",
+        entry.key,
+        digest,
+        entry.size,
+        entry.modified,
+        foreign=digest is None and not entry.residue,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from castore_objectstore.flushing import Flusher
@@ -23,8 +23,9 @@ _MOST_BYTES: Final = 256 << 20
 class Staging:
     """The files of one store that wait for a flush, by the paths that they are to have."""
 
-    def __init__(self, flusher: Flusher) -> None:
+    def __init__(self, flusher: Flusher, rename: Callable[[str, str], object] = os.replace) -> None:
         self._flusher = flusher
+        self._rename = rename
         self._publishing = threading.Lock()
         self._lock = threading.Lock()
         self._staged: dict[str, str] = {}
@@ -39,7 +40,9 @@ class Staging:
             self._bytes += size
             full = len(self._staged) >= _MOST_FILES or self._bytes >= _MOST_BYTES
         if known != temporary:
-            # Another thread was faster with the same object.
+            # Another thread was faster with the same object, or left it here long ago.
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(known)
             os.unlink(temporary)
         if full:
             self.publish()
@@ -60,8 +63,10 @@ class Staging:
             try:
                 self._flusher.flush()
                 for path, temporary in batch.items():
-                    os.replace(temporary, path)
-                    done[path] = temporary
+                    # One that a writer has left here long ago may have been swept; who needs it will be told.
+                    with contextlib.suppress(FileNotFoundError):
+                        self._rename(temporary, path)
+                        done[path] = temporary
             finally:
                 self._forget(batch, lost=batch.keys() - done.keys())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -96,6 +97,12 @@ broken = stranger_that_is_not_there
 """
 
 
+def _heed_signals() -> None:
+    """Undo what `nohup` and a shell in the background do; castore rightly leaves it as it finds it."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @attrs.frozen
 class Place:
     """A folder with a composition, and ways to run castore there."""
@@ -120,8 +127,14 @@ class Place:
         )
 
     def start(self, *arguments: str | bytes, **options: Any) -> subprocess.Popen[bytes]:
-        """Start castore in a process of its own."""
-        return subprocess.Popen(self.command(*arguments), cwd=self.folder, env=self.environment, **options)
+        """Start castore in a process of its own, which a signal ends, however the tests were started."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            preexec_fn=_heed_signals,  # noqa: PLW1509 - nothing in it takes a lock
+            **options,
+        )
 
     def compose(self, text: str, name: str = "composition.toml") -> None:
         (self.folder / name).write_text(textwrap.dedent(text))

@@ -53,6 +53,8 @@ def registry_for(request: pytest.FixtureRequest) -> Callable[[Path], Registry]:
     def registry_for(path: Path) -> Registry:
         if path.name.startswith("types-"):
             registry: Registry = request.getfixturevalue("shelf")
+        elif path.name.startswith("faults-"):
+            registry = request.getfixturevalue("with_faults")
         elif path.name.startswith("plugin-"):
             registry = request.getfixturevalue("with_broken_plugins")
         else:
@@ -60,6 +62,16 @@ def registry_for(request: pytest.FixtureRequest) -> Callable[[Path], Registry]:
         return registry
 
     return registry_for
+
+
+@pytest.fixture
+def with_faults(registry: Registry) -> Registry:
+    """The bundled types, and the one that is refused unless a composition says otherwise."""
+    for plugin in discover():
+        if plugin.name == "faulty":
+            registry.load(plugin)
+    assert not registry.broken
+    return registry
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from castore_objectstore import flushing
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.holding import Holds
 from castore_objectstore.local import LocalObjectStore
-from castore_objectstore.object_store import StoredObject
+from castore_objectstore.object_store import LastObject, StoredObject
 from castore_objectstore.staging import Staging
 
 FRAME = frames.compress(random.Random(1).randbytes(300_000))
@@ -175,6 +175,29 @@ class TestStaging:
         staging.add(path, temporary, 1)
         assert staging.first_lost(["other", path]) is None
 
+    def test_what_was_left_long_ago_counts_as_new_when_it_is_put_again(self, tmp_path: Path) -> None:
+        """Else a sweep would take it, once it has its name."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        os.utime(tmp_path / "a/1#1", (1000, 1000))
+        store.put("a/1", FRAME)
+        store.settle()
+        assert time.time() - (tmp_path / "a/1").stat().st_mtime < 10
+
+    def test_what_was_swept_while_it_waited_fails_nobody_who_does_not_need_it(self, tmp_path: Path) -> None:
+        """A writer that was aborted long ago has left it; whose index lists it is told."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        (tmp_path / "a/1#1").unlink()
+        store.put("a/2", FRAME)
+        store.settle([LastObject("i/2", b"2", ["a/2"])])
+        assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"2"}
+        with pytest.raises(UnavailableError, match="a/1 was lost"):
+            store.settle([LastObject("i/1", b"1", ["a/1"])])
+        store.put("a/1", FRAME)
+        store.settle([LastObject("i/1", b"1", ["a/1"])])
+        assert store.get("a/1") == FRAME
+
 
 class TestClaims:
     @pytest.fixture
@@ -214,6 +237,22 @@ class TestClaims:
             os.utime(path, (before, before))
             assert store.claim("a/1", frames.is_whole)
             assert (abs(path.stat().st_mtime - time.time()) < 10) is renewed
+
+    def test_a_claim_renews_what_waits_for_a_flush(self, tmp_path: Path) -> None:
+        """A writer that was aborted long ago may have left it."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        os.utime(tmp_path / "a/1#1", (1000, 1000))
+        assert store.claim("a/1", frames.is_whole)
+        store.settle()
+        assert time.time() - (tmp_path / "a/1").stat().st_mtime < 10
+
+    def test_a_claim_of_what_was_removed_while_it_waited(self, tmp_path: Path) -> None:
+        """It is not there."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        (tmp_path / "a/1#1").unlink()
+        assert not store.claim("a/1", frames.is_whole)
 
     def test_a_claim_waits_while_a_sweep_decides(self, store: LocalObjectStore, tmp_path: Path) -> None:
         """What is swept in the moment that it is claimed is not there for the writer."""
@@ -266,6 +305,29 @@ class TestSweeps:
         with (tmp_path / "leases/other").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             assert LocalObjectStore(tmp_path, instance="files").held_since() is not None
+
+    @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+    def test_where_files_cannot_be_locked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        """Everything works but a sweep, which says so and removes nothing."""
+
+        def flock(descriptor: int, mode: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        store = LocalObjectStore(tmp_path, instance="files")
+        with store.hold():
+            for _ in range(2):
+                store.put("a/1", FRAME)
+                store.settle()
+                os.utime(tmp_path / "a/1", (1000, 1000))
+        assert store.claim("a/1", frames.is_whole)
+        os.utime(tmp_path / "a/1", (1000, 1000))
+        with pytest.raises(UnavailableError, match=os.strerror(number)):
+            list(store.sweep(list(store.list("a/")), time.time()))
+        assert store.get("a/1") == FRAME
+        assert store.set_aside("a/1") == "quarantine/a/1"
 
     def test_a_holder_that_cannot_write(self, tmp_path: Path) -> None:
         """It learns what is wrong, and where."""

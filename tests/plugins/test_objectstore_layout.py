@@ -333,7 +333,7 @@ class TestFiles:
         put = store.put if durability == "process" else lambda key, data: settled(store, key, data)
         with pytest.raises(UnavailableError, match=r"`files` is unavailable: .*a/name"):
             put("a/name", b"data")
-        assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "child", "name"]
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "castore.lock", "child", "name"]
 
     def test_readers_see_whole_objects(self, tmp_path: Path, durability: Any) -> None:
         """While an object is replaced again and again, readers see one version or the other, whole."""

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from castore import BlobService, Composition, CorruptChunkError, UnavailableError
-from castore.capabilities import BlobLister
+from castore.capabilities import BlobLister, ChunkStore
+from castore.maintenance import CopyTally, collect, copy, repair, verify
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
 
 if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask")):
@@ -168,6 +169,37 @@ def test_damage_is_told(bucket: Any, compose: Callable[..., Composition], key_of
         blobs.read(HELLO.digest)
 
 
+def test_maintenance(
+    bucket: Any, compose: Callable[..., Composition], tmp_path: Path, key_of: Any, frame_of: Any
+) -> None:
+    """A bucket is filled by a copy, verified, and mended from where the copy came from."""
+    place = f'\n[blobservices.here]\ntype = "objectstore"\nobject_store_url = "file:{tmp_path}/here"\n'
+    stores = compose(FSSPEC_NAMES + place)
+    here, there = stores.blobs("here"), stores.blobs()
+    blobs = [here.write(blob.data) for blob in (P3M, HELLO, EMPTY, BLOB_A)]
+    assert copy(here, there, workers=stores.workers)[0].blobs_copied == 4
+    assert copy(here, there, workers=stores.workers)[0] == CopyTally(blobs_skipped=4)
+    assert verify(there, expected=blobs).ok
+    chunks = [chunk.digest for chunk in there.chunks(P3M.digest) or ()]
+    bucket.put_object(Key=f"pre/fix/{key_of('chunks', chunks[1])}", Body=frame_of(b"something else"))
+    bucket.Object(f"pre/fix/{key_of('chunks', chunks[2])}").delete()
+    bucket.put_object(Key=f"pre/fix/{key_of('blobs', HELLO.digest)}", Body=b"rubbish")
+
+    findings = verify(there, expected=blobs).findings
+
+    assert {(finding.what, finding.digest, finding.code) for finding in findings} == {
+        ("chunk", chunks[1], "corrupt-chunk"),
+        ("chunk", chunks[2], "missing-chunk"),
+        ("blob", P3M.digest, "corrupt-chunk"),
+        ("index", HELLO.digest, "bad-index"),
+    }
+    assert all(mending.mended for mending in repair(there, here, findings))
+    assert verify(there, expected=blobs).ok
+    assert there.read(P3M.digest) == P3M.data
+    quarantined = bucket.Object(f"pre/fix/quarantine/{key_of('blobs', HELLO.digest)}").get()["Body"].read()
+    assert quarantined == b"rubbish"
+
+
 def check_unavailable(blobs: BlobService) -> list[str]:
     """Check that everything raises `UnavailableError`; return the messages."""
     lister = blobs.capability(BlobLister)
@@ -243,3 +275,25 @@ print(os.waitpid(child, 0)[1])
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "0\n"
+
+
+def test_garbage_is_collected(bucket: Any, compose: Callable[..., Composition]) -> None:
+    """What no root reaches goes from a bucket, when it is old; a writer's lease is an object meanwhile."""
+    stores = compose()
+    blobs = stores.blobs()
+    kept, gone = blobs.write(P3M.data), blobs.write(P3M.data[::-1])
+    holding = blobs.capability(ChunkStore)
+    assert holding is not None
+    later = time.time() + 30 * 86400
+
+    with holding.hold():
+        held = collect(blobs, [kept], clock=lambda: later)
+        assert held.held_since is not None
+    assert held.gone["index"].count == 0
+    assert collect(blobs, [kept]).gone["index"].count == 0
+    collected = collect(blobs, [kept], clock=lambda: later, workers=stores.workers)
+
+    assert (collected.gone["index"].count, collected.kept("index").count) == (1, 1)
+    assert not blobs.has(gone)
+    assert blobs.read(kept) == P3M.data
+    assert len(list(bucket.objects.all())) == 9

@@ -1,0 +1,111 @@
+"""`castore copy`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from castore.capabilities import BlobLister
+from castore.cli.faults import FAILED, document_of
+from castore.cli.options import as_digest, shared_options, workers_option
+from castore.cli.output import complain, emit_json, emit_text, size_text, table
+from castore.cli.parts import without_power
+from castore.cli.pools import pool_of
+from castore.cli.progress import Meter
+from castore.cli.settings import Settings
+from castore.digest import B3Digest
+from castore.errors import UnsupportedError
+from castore.maintenance import Copied, Copier, CopyTally
+
+_EPILOG = """\b
+Examples:
+  castore copy --from local --to archive --all
+  castore copy --from archive --to local DIGEST DIGEST
+
+\b
+With --json, bytes before compression:
+  {"blobs": {"copied", "skipped", "failed"}, "chunks": {"copied", "skipped"},
+   "bytes": {"copied", "skipped"}, "errors": [{"digest", "code", "message"}]}
+"""
+
+
+@click.command("copy", epilog=_EPILOG)
+@click.argument("digests", metavar="[DIGEST]...", nargs=-1, type=as_digest)
+@click.option("--from", "source", metavar="NAME", required=True, help="The service that has the blobs.")
+@click.option("--to", "target", metavar="NAME", required=True, help="The service that shall have them.")
+@click.option("--all", "every", is_flag=True, help="Copy all blobs of the one to the other.")
+@workers_option
+@shared_options
+@click.pass_obj
+def command(
+    settings: Settings,
+    *,
+    digests: tuple[B3Digest, ...],
+    source: str,
+    target: str,
+    every: bool,
+    workers: int | None,
+) -> int:
+    """Copy blobs from one service of a composition to another; what is there already is not sent.
+
+    Every byte is checked. A blob that cannot be copied does not keep the others from it; the exit code is
+    1 then. After an interruption the same command copies what is left.
+    """
+    if every == bool(digests):
+        raise click.UsageError("Give either digests, or --all.")
+    if source == target:
+        raise click.UsageError(f"--from and --to are both `{source}`.")
+    failed = []
+    with settings.opened() as stores:
+        origin, goal = stores.blobs(source), stores.blobs(target)
+        if every and origin.capability(BlobLister) is None:
+            raise UnsupportedError(without_power(stores, source, "list its blobs", option="--from"))
+        with pool_of(stores, workers) as pool, Meter(None) as meter:
+            copier = Copier(origin, goal, pool, meter.advance)
+            for copied in copier.run(None if every else digests):
+                if copied.error is not None:
+                    failed.append(copied)
+                    if not settings.json:
+                        with meter.aside():
+                            complain(f"castore: {_words(copied, settings)}")
+    _show(copier.tally, failed, settings)
+    return FAILED if failed else 0
+
+
+def _words(copied: Copied, settings: Settings) -> str:
+    """Return what is wrong with a blob; an error about a chunk does not name it."""
+    words = settings.scrubbed(str(copied.error))
+    return words if str(copied.digest) in words else f"cannot copy blob {copied.digest}: {words}"
+
+
+def _show(tally: CopyTally, failed: list[Copied], settings: Settings) -> None:
+    if settings.json:
+        emit_json(_document(tally, failed, settings))
+        return
+    rows = [
+        ("copied", tally.blobs_copied, tally.chunks_copied, tally.bytes_copied),
+        ("skipped", tally.blobs_skipped, tally.chunks_skipped, tally.bytes_skipped),
+    ]
+    cells = [(word, str(blobs), str(chunks), size_text(size)) for word, blobs, chunks, size in rows]
+    if failed:
+        cells.append(("failed", str(tally.blobs_failed), "", ""))
+    emit_text(table(("", "blobs", "chunks", "bytes"), cells, right=(1, 2, 3)))
+
+
+def _document(tally: CopyTally, failed: list[Copied], settings: Settings) -> dict[str, Any]:
+    errors = [
+        {"digest": str(copied.digest), **document_of(copied.error, settings)}
+        for copied in failed
+        if copied.error is not None
+    ]
+    return {
+        "blobs": {
+            "copied": tally.blobs_copied,
+            "skipped": tally.blobs_skipped,
+            "failed": tally.blobs_failed,
+        },
+        "chunks": {"copied": tally.chunks_copied, "skipped": tally.chunks_skipped},
+        "bytes": {"copied": tally.bytes_copied, "skipped": tally.bytes_skipped},
+        "errors": errors,
+    }

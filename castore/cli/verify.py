@@ -1,0 +1,153 @@
+"""`castore verify`."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from castore.blobservice import BlobService
+from castore.capabilities import Inventory
+from castore.cli.faults import FAILED
+from castore.cli.options import as_share, as_time, shared_options, workers_option
+from castore.cli.output import complain
+from castore.cli.parts import is_composite, without_power
+from castore.cli.pools import pool_of
+from castore.cli.progress import Meter
+from castore.cli.settings import Settings
+from castore.cli.verdict import Verdict, show
+from castore.composition.composition import Composition
+from castore.digest import B3Digest
+from castore.errors import InvalidDigestError, UnsupportedError
+from castore.maintenance import Ledger, Scope, StateFileError, Verification, repair
+
+_EPILOG = """\b
+Examples:
+  castore verify --service local
+  castore verify --service local --repair-from archive
+  castore verify --service archive --sample 5% --workers 16
+  castore verify --service archive --resume verify.state
+
+\b
+With --json, sizes in bytes; with --repair-from a finding also has "mended",
+"repair" and "quarantine":
+  {"service", "ok", "sample", "seed",
+   "checked": {"blobs", "chunks", "bytes", "skipped", "seconds"},
+   "findings": [{"what", "digest", "code", "message", "key",
+                 "blob", "chunk"}],
+   "residue": [{"key", "size", "modified"}]}
+"""
+
+
+@click.command("verify", epilog=_EPILOG)
+@click.option("--sample", metavar="SHARE", type=as_share, help="Check only a part of all, such as 5%.")
+@click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Which part that is.")
+@click.option(
+    "--since", metavar="TIME", type=as_time, help="Check what was stored since, such as 7d or 2030-01-31."
+)
+@workers_option
+@click.option(
+    "--resume",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Note in FILE what was checked; go on from there if it is there.",
+)
+@click.option(
+    "--expect",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Digests of blobs that must be there, one per line, as `castore list` prints them.",
+)
+@click.option("--repair-from", "donor", metavar="NAME", help="Mend what is wrong with what NAME has.")
+@shared_options
+@click.pass_obj
+def command(
+    settings: Settings,
+    *,
+    sample: float | None,
+    seed: int | None,
+    since: float | None,
+    workers: int | None,
+    resume: str | None,
+    expect: str | None,
+    donor: str | None,
+) -> int:
+    """Check every chunk, every index, and every blob from start to end.
+
+    What is damaged and can be had from --repair-from NAME is moved into quarantine and replaced. The exit
+    code is 1 if anything is wrong in the end. Files that a killed writer has left behind are not wrong.
+    """
+    if donor is not None and donor == settings.service_name:
+        raise click.UsageError(f"--repair-from names `{donor}`, which is what is checked.")
+    expected = [] if expect is None else _read_digests(expect)
+    with settings.opened() as stores:
+        service = _checkable(stores, settings.service_name)
+        other = None if donor is None else stores.blobs(donor)
+        identity = f"{settings.service_name} of {Path(stores.name).absolute()}"
+        with (
+            _ledger(resume, identity, sample, seed, since) as ledger,
+            pool_of(stores, workers) as pool,
+            Meter(None) as meter,
+        ):
+            verdict = Verdict(settings.service_name, ledger.scope)
+            check = Verification(service, ledger, expected=expected, workers=pool, progress=meter.advance)
+            verdict.tally, verdict.residue = check.tally, check.residue
+            try:
+                verdict.findings.extend(check.run())
+                verdict.stop_clock()
+                if other is not None and verdict.findings:
+                    name = f"`{donor}`"
+                    mended = repair(service, other, verdict.findings, name=name, progress=meter.advance)
+                    verdict.mendings = list(mended)
+                ledger.finish()
+            except KeyboardInterrupt:
+                if resume is not None:
+                    complain(f"castore: interrupted; the next `verify --resume {resume}` goes on from here")
+                raise
+    show(verdict, settings)
+    return 0 if verdict.ok else FAILED
+
+
+def _checkable(stores: Composition, name: str) -> BlobService:
+    """Return the service to check; a composite is refused that would hide which of its parts is damaged."""
+    service = stores.blobs(name)
+    if service.capability(Inventory) is None and is_composite(stores, name):
+        raise UnsupportedError(without_power(stores, name, "be verified as a whole"))
+    return service
+
+
+@contextlib.contextmanager
+def _ledger(
+    path: str | None, identity: str, sample: float | None, seed: int | None, since: float | None
+) -> Iterator[Ledger]:
+    scope = Scope(
+        1.0 if sample is None else sample, secrets.randbelow(1 << 32) if seed is None else seed, since
+    )
+    try:
+        ledger = Ledger(path, service=identity, scope=scope)
+    except StateFileError as error:
+        raise click.UsageError(f"{error}.") from None
+    with contextlib.closing(ledger):
+        found = ledger.scope
+        if (sample, seed) != (sample and found.sample, seed if seed is None else found.seed):
+            raise click.UsageError(
+                f"{path} is of a verification with another --sample or --seed; leave these out to go on"
+                " with it, or remove the file."
+            )
+        yield ledger
+
+
+def _read_digests(path: str) -> list[B3Digest]:
+    """Return the first words of the lines of a file as digests."""
+    found = []
+    for number, line in enumerate(Path(path).read_text("utf-8", "replace").splitlines(), 1):
+        words = line.split()
+        if words:
+            try:
+                found.append(B3Digest.parse(words[0]))
+            except InvalidDigestError as error:
+                raise click.UsageError(f"{path}:{number}: {error}") from None
+    return found

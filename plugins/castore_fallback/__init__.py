@@ -1,0 +1,13 @@
+"""The `fallback` service type: several services, of which the first that has a blob gives it."""
+
+from __future__ import annotations
+
+from castore import BlobService, Registry, hookimpl
+
+
+@hookimpl
+def castore_register(registry: Registry) -> None:
+    """Register the type."""
+    from castore_fallback.config import FallbackConfig  # noqa: PLC0415 - only when the registry is filled
+
+    registry.register(BlobService, "fallback", FallbackConfig)

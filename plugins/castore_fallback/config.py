@@ -1,0 +1,71 @@
+"""Configuration of `fallback`.
+
+Defaults: a service that fails is passed over, none has a time limit, new blobs go to the first, nothing is
+copied.
+
+Example::
+
+    [blobservices.root]
+    type = "fallback"
+    services = ["&local", { ref = "&upstream", timeout = "2 s", on_error = "next" }]
+    write_to = "local"
+    copy_to = "local"
+
+    [blobservices.local]
+    type = "memory"
+
+    [blobservices.upstream]
+    type = "memory"
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import attrs
+
+from castore import BlobService, Ref
+from castore.composition import Between, BuildContext, Duration, at_least, one_of, ref_of, service_names
+
+
+@attrs.frozen
+class FallbackService:
+    """One of the services, with settings of its own."""
+
+    ref: Ref[BlobService]
+    """The service."""
+    timeout: Annotated[Duration, Between(0.001, 86400)] | None = None
+    """How long one question, piece read or written, or end of a write may take. Without it: no limit."""
+    on_error: Literal["next", "fail"] = "next"
+    """What follows its errors: the next service is asked, or the error is the answer."""
+
+
+@attrs.frozen
+class FallbackConfig:
+    """Services that are asked in order until one has the blob. It has no URL form."""
+
+    services: tuple[Ref[BlobService] | FallbackService, ...] = attrs.field(validator=at_least(1))
+    """The services in order: references, or tables with a `ref` and more."""
+    write_to: str | None = attrs.field(default=None, validator=one_of("services"))
+    """The name of the service that new blobs go to. Without it: the first."""
+    copy_to: str | None = attrs.field(default=None, validator=one_of("services"))
+    """The name of the service that keeps what later ones had. Without it: none."""
+
+    def build(self, name: str, context: BuildContext) -> BlobService:
+        """Return the service."""
+        from castore.children import Child  # noqa: PLC0415 - once it is named
+        from castore_fallback.service import FallbackBlobService  # noqa: PLC0415 - as above
+
+        children = [
+            Child(child, context.resolve(ref_of(entry)), **_settings(entry))
+            for child, entry in zip(service_names(self.services), self.services, strict=True)
+        ]
+        return FallbackBlobService(
+            children, write_to=self.write_to, copy_to=self.copy_to, workers=context.workers, name=name
+        )
+
+
+def _settings(entry: Ref[BlobService] | FallbackService) -> dict[str, Any]:
+    if isinstance(entry, Ref):
+        return {}
+    return {"timeout": entry.timeout, "final": entry.on_error == "fail"}

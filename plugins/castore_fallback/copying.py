@@ -1,0 +1,104 @@
+"""Keeping what a later child had in an earlier one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from castore import BlobWriter, CastoreError
+from castore.bounded_writer import open_bounded
+from castore.children import Child
+from castore.readers import PieceReader
+from castore.relaying import CheckedReader
+
+_log: Final = logging.getLogger("castore_fallback")
+
+
+class Copier:
+    """Copies to *target*; if that fails it is logged, and the reader of the blob does not notice."""
+
+    def __init__(self, target: Child, name: str) -> None:
+        self.target = target
+        self._name = name
+
+    def copying(self, reader: PieceReader) -> PieceReader:
+        """Return a reader that copies what is read of it from start to end; a small blob is copied now."""
+        if not isinstance(reader, CheckedReader):
+            return CopyingReader(reader, self)
+        writer = self.start()
+        if writer is not None:
+            whole = not reader.size or self.take(writer, reader.piece_at(0))
+            self.finish(writer, whole=whole)
+        return reader
+
+    def start(self) -> BlobWriter | None:
+        """Start a blob; `None` if the target fails."""
+        try:
+            return open_bounded(self.target)
+        except CastoreError as error:
+            self._warn(error)
+            return None
+
+    def take(self, writer: BlobWriter, piece: memoryview) -> bool:
+        """Copy a piece; return whether that succeeded."""
+        try:
+            writer.write(piece)
+        except CastoreError as error:
+            self._warn(error)
+            return False
+        return True
+
+    def finish(self, writer: BlobWriter, *, whole: bool) -> None:
+        """End the copy: make it visible if it is *whole*, else drop it."""
+        try:
+            if whole:
+                writer.close()
+            else:
+                writer.abort()
+        except CastoreError as error:
+            self._warn(error)
+
+    def _warn(self, error: CastoreError) -> None:
+        _log.warning("`%s`: nothing was copied to `%s`: %s", self._name, self.target.name, error)
+
+
+class CopyingReader(PieceReader):
+    """Copies a blob while it is read from start to end; who skips a part of it ends the copying."""
+
+    def __init__(self, reader: PieceReader, copier: Copier) -> None:
+        self._reader = reader
+        self._copier = copier
+        self._writer = copier.start()
+        self._copied = 0
+
+    @property
+    def size(self) -> int:
+        """The size of the blob in bytes."""
+        return self._reader.size
+
+    def piece_at(self, position: int) -> memoryview:
+        """Return a piece, and copy what of it comes next."""
+        piece = self._reader.piece_at(position)
+        writer = self._writer
+        if writer is not None:
+            new = self._copied - position
+            if new < 0 or (new < len(piece) and not self._copier.take(writer, piece[new:])):
+                self._stop(whole=False)
+            elif new < len(piece):
+                # The last piece was held back until the digest of the whole blob was right.
+                self._copied = position + len(piece)
+                if self._copied == self.size:
+                    self._stop(whole=True)
+        return piece
+
+    def _stop(self, *, whole: bool) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._copier.finish(writer, whole=whole)
+
+    def close(self) -> None:
+        """Close the reader beneath; a copy that is not complete is dropped."""
+        if not self.closed:
+            self._stop(whole=False)
+            self._reader.close()
+        super().close()

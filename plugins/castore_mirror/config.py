@@ -1,0 +1,130 @@
+"""Configuration of `mirror`.
+
+Defaults: a write needs more than half of the services, and absence as many as then must have been told of it;
+what a service missed is healed in the background; no service has a time limit, and reads are not hedged.
+
+Example::
+
+    [blobservices.root]
+    type = "mirror"
+    services = ["&one", { ref = "&two", timeout = "2 s" }, "&three"]
+    write_quorum = 2
+    miss_quorum = 2
+    hedge_after = "200 ms"
+
+    [blobservices.one]
+    type = "memory"
+
+    [blobservices.two]
+    type = "memory"
+
+    [blobservices.three]
+    type = "memory"
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import attrs
+
+from castore import BlobService, Ref
+from castore.composition import (
+    Between,
+    BuildContext,
+    Duration,
+    InvalidValueError,
+    at_least,
+    ref_of,
+    service_names,
+)
+
+_HEAL_INTERVAL: Final = Duration(10)
+_DRAIN: Final = Duration(5)
+
+
+@attrs.frozen
+class MirrorService:
+    """One of the services, with settings of its own."""
+
+    ref: Ref[BlobService]
+    """The service."""
+    timeout: Annotated[Duration, Between(0.001, 86400)] | None = None
+    """How long one question, piece read or written, or end of a write may take. Without it: no limit."""
+
+
+def _up_to_all(config: MirrorConfig, _: Any, quorum: int | None) -> None:
+    count = len(config.services)
+    if quorum is not None and not 1 <= quorum <= count:
+        raise InvalidValueError(f"expected 1 to {count}, as there are {count} services, found {quorum}")
+
+
+def _that_overlaps(config: MirrorConfig, field: Any, quorum: int | None) -> None:
+    _up_to_all(config, field, quorum)
+    count, misses = len(config.services), config.miss_quorum
+    if quorum is not None and misses is not None and quorum + misses <= count:
+        told = f"a write may reach {quorum} of {count} services, and {misses} others would call it absent"
+        hint = f"`write_quorum` and `miss_quorum` must add up to more than {count}"
+        raise InvalidValueError(told, hint)
+
+
+@attrs.frozen
+class MirrorConfig:
+    """Services that hold the same blobs, so that some of them may fail. It has no URL form."""
+
+    services: tuple[Ref[BlobService] | MirrorService, ...] = attrs.field(validator=at_least(2))
+    """The services, read in this order: references, or tables with a `ref` and more."""
+    write_quorum: int | None = attrs.field(default=None, validator=_that_overlaps)
+    """How many must have a blob for it to be stored. Without it: more than half, or as `miss_quorum` asks."""
+    miss_quorum: int | None = attrs.field(default=None, validator=_up_to_all)
+    """How many must say that a blob is absent. Without it: as few as cannot be wrong."""
+    hedge_after: Annotated[Duration, Between(0.001, 3600)] | None = None
+    """After this time without an answer the next service is asked as well. Without it: never."""
+    hedge_budget: Annotated[float, Between(0, 1)] = 0.05
+    """How many of all questions may be asked twice so, as a share."""
+    read_repair: bool = True
+    """Whether what a service is found to lack, or to have corrupt, is copied to it."""
+    heal_queue: Annotated[int, Between(0, 10_000_000)] = 10_000
+    """How many blobs may wait to be copied; with more, the oldest is forgotten."""
+    heal_interval: Annotated[Duration, Between(0.001, 86400)] = _HEAL_INTERVAL
+    """How long a service is left alone after a copy to it has failed."""
+    drain: Annotated[Duration, Between(0, 86400)] = _DRAIN
+    """How long closing waits for copies that are due."""
+
+    @property
+    def quorums(self) -> tuple[int, int]:
+        """How many it takes for a write and for absence."""
+        count = len(self.services)
+        writes, misses = self.write_quorum, self.miss_quorum
+        if writes is None:
+            writes = count // 2 + 1 if misses is None else max(count // 2 + 1, count - misses + 1)
+        return writes, count - writes + 1 if misses is None else misses
+
+    def build(self, name: str, context: BuildContext) -> BlobService:
+        """Return the service."""
+        from castore.children import Child  # noqa: PLC0415 - once it is named
+        from castore.hedging import Hedge  # noqa: PLC0415 - as above
+        from castore_mirror.healing import HealingQueue  # noqa: PLC0415 - as above
+        from castore_mirror.service import MirrorBlobService  # noqa: PLC0415 - as above
+
+        children = [
+            Child(
+                child,
+                context.resolve(ref_of(entry)),
+                timeout=entry.timeout if isinstance(entry, MirrorService) else None,
+            )
+            for child, entry in zip(service_names(self.services), self.services, strict=True)
+        ]
+        writes, misses = self.quorums
+        hedge = None if self.hedge_after is None else Hedge(self.hedge_after, budget=self.hedge_budget)
+        queue = HealingQueue(name, limit=self.heal_queue, interval=self.heal_interval, drain=self.drain)
+        return MirrorBlobService(
+            children,
+            write_quorum=writes,
+            miss_quorum=misses,
+            hedge=hedge,
+            queue=queue,
+            read_repair=self.read_repair,
+            workers=context.workers,
+            name=name,
+        )

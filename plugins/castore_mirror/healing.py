@@ -1,0 +1,160 @@
+"""The queue of blobs that children have missed, copied to them in the background."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+from castore import B3Digest, CastoreError, UnavailableError
+from castore.children import Child
+from castore.deadlines import CLOCK, Clock
+
+_log: Final = logging.getLogger("castore_mirror")
+
+Reason: TypeAlias = Literal["missing", "corrupt"]
+
+Heal: TypeAlias = Callable[[Child, B3Digest, Reason, Callable[[], bool]], bool]
+"""Copies a blob to a child; returns whether there was one to copy. The last argument says when to stop."""
+
+
+class HealingQueue:
+    """Blobs to copy, oldest first, on a thread that is there only while there is something to do.
+
+    Where a copy fails, its child is left alone for some time, and its blobs wait. The queue is in memory:
+    what waits when the process ends is healed when it is next read, or written.
+
+    Arguments:
+        name: That of the mirror, for what is logged.
+        limit: How many blobs may wait. With more the oldest is forgotten, and counted as `dropped`.
+        interval: How long a child is left alone, in seconds.
+        drain: How long `close` waits for what is due, in seconds.
+        clock: What the waiting is done with.
+    """
+
+    def __init__(
+        self,
+        name: str = "mirror",
+        *,
+        limit: int = 10_000,
+        interval: float = 10.0,
+        drain: float = 5.0,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._name = name
+        self._limit = limit
+        self._interval = interval
+        self._drain = drain
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._entries: dict[tuple[Child, B3Digest], Reason] = {}
+        self._resting: dict[Child, float] = {}
+        self._running = False
+        self._closing = False
+        self._heal: Heal | None = None
+        self.healed = 0
+        """How many blobs were copied."""
+        self.dropped = 0
+        """How many were forgotten, as the queue was full or the mirror closed."""
+
+    def start(self, heal: Heal) -> None:
+        """Say how a blob is copied; before this nothing is."""
+        self._heal = heal
+
+    def add(self, child: Child, digest: B3Digest, reason: Reason = "missing") -> None:
+        """Let a blob be copied to a child."""
+        with self._lock:
+            if self._closing or self._heal is None:
+                return
+            key = (child, digest)
+            if reason == "corrupt" or key not in self._entries:
+                self._entries[key] = reason
+            while len(self._entries) > self._limit:
+                self._entries.pop(next(iter(self._entries)))
+                self.dropped += 1
+            if self._entries and not self._running:
+                self._running = True
+                self._idle.clear()
+                threading.Thread(target=self._work, name=f"castore-heal-{self._name}", daemon=True).start()
+        self._wake.set()
+
+    def forget(self, digest: B3Digest) -> None:
+        """Take a blob that is deleted out of the queue."""
+        with self._lock:
+            for key in [key for key in self._entries if key[1] == digest]:
+                del self._entries[key]
+
+    def waiting(self, child: Child) -> int:
+        """Return how many blobs wait to be copied to a child."""
+        with self._lock:
+            return sum(1 for entry, _ in self._entries if entry is child)
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do, at most so many seconds; return whether that is so."""
+        return self._clock.wait(self._idle, timeout)
+
+    def close(self) -> None:
+        """Try once more what waits, for as long as the deadline allows; then end."""
+        with self._lock:
+            self._closing = True
+            self._resting.clear()
+        self._wake.set()
+        self._clock.wait(self._idle, self._drain)
+        with self._lock:
+            left = len(self._entries)
+            self.dropped += left
+            self._entries.clear()
+        self._wake.set()
+        if left:
+            _log.warning(
+                "`%s`: closed while %d blobs had not been copied to all its services", self._name, left
+            )
+
+    def _work(self) -> None:
+        while (due := self._next()) is not None:
+            self._copy(*due)
+
+    def _copy(self, child: Child, digest: B3Digest, reason: Reason) -> None:
+        key = (child, digest)
+        assert self._heal is not None
+        try:
+            done = self._heal(child, digest, reason, lambda: key not in self._entries)
+        except UnavailableError as error:
+            _log.info("`%s`: %s was not copied to `%s`: %s", self._name, digest, child.name, error)
+            with self._lock:
+                self._resting[child] = self._clock.now() + self._interval
+                if key in self._entries:
+                    # To the end of the queue, so that others have their turn.
+                    self._entries[key] = self._entries.pop(key)
+            return
+        except CastoreError as error:
+            # Another time would be no better: no child has it right, or this one cannot take it.
+            _log.warning("`%s`: %s cannot be copied to `%s`: %s", self._name, digest, child.name, error)
+            done = False
+            self.dropped += 1
+        with self._lock:
+            self.healed += done
+            self._resting.pop(child, None)
+            self._entries.pop(key, None)
+
+    def _next(self) -> tuple[Child, B3Digest, Reason] | None:
+        """Return what to copy next, as soon as there is something; `None` when nothing is left."""
+        while True:
+            self._wake.clear()
+            with self._lock:
+                now = self._clock.now()
+                for (child, digest), reason in self._entries.items():
+                    until = self._resting.get(child)
+                    # While closing, who has failed once is not tried again.
+                    if until is None or (now >= until and not self._closing):
+                        return child, digest, reason
+                if not self._entries or self._closing:
+                    self._running = False
+                    self._idle.set()
+                    return None
+                pause = min(self._resting[child] for child, _ in self._entries) - now
+            self._clock.wait(self._wake, max(pause, 0.0))

@@ -1,0 +1,105 @@
+"""Copying a blob to the child that lacks it, or has it wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from castore import B3Digest, ChunkMeta, CorruptBlobError, UnavailableError
+from castore.bounded_writer import open_bounded
+from castore.capabilities import ChunkStore
+from castore.children import Child, Children
+from castore.chunked_reader import find_chunk
+from castore.readers import PieceReader
+from castore.relaying import RelayedChunks, open_relayed
+from castore_mirror.healing import Reason
+
+
+class Mender:
+    """Copies blobs between the children of a mirror.
+
+    What is read is checked as for any other reader; what is written is named by the child itself.
+    """
+
+    def __init__(self, name: str, children: Sequence[Child]) -> None:
+        self._name = name
+        self._all = children
+
+    def heal(self, child: Child, digest: B3Digest, reason: Reason, stop: Callable[[], bool]) -> bool:
+        """Copy a blob to *child* from the others; return whether there was anything to copy.
+
+        Raises what the children raise.
+        """
+        if reason == "missing" and child.call(lambda: child.service.has(digest)):
+            return False
+        # One that is gone everywhere else is not absent because of that: it is for the others to say.
+        others = Children(self._name, [other for other in self._all if other is not child])
+        reader = open_relayed(others, digest)
+        if reader is None:
+            return False
+        with reader:
+            store = child.service.capability(ChunkStore) if reason == "corrupt" else None
+            if store is not None:
+                self._mend(child, store, digest, others=others, size=reader.size, stop=stop)
+            else:
+                _copy(child, digest, reader, stop)
+        return not stop()
+
+    def _mend(
+        self,
+        child: Child,
+        store: ChunkStore,
+        digest: B3Digest,
+        *,
+        others: Children,
+        size: int,
+        stop: Callable[[], bool],
+    ) -> None:
+        """Replace those chunks that are not right; a writer would pass over chunks that are there."""
+        chunks = _list_of(child, digest)
+        if not chunks:
+            found = others.first(lambda other: other.service.chunks(digest))
+            chunks = () if found is None else found.value
+        source = RelayedChunks(others, blob=digest, chunks=chunks)
+        for meta in chunks or (ChunkMeta(digest, size),):
+            if stop():
+                return
+            if not _is_right(child, meta):
+                data = source.get_chunk(meta.digest, meta.size)
+                if data is None:
+                    raise CorruptBlobError(
+                        f"chunk {meta.digest} of blob {digest} is nowhere", expected=digest
+                    )
+                child.call(lambda new=data, name=meta.digest: store.put_chunk(name, new))  # type: ignore[misc]
+        child.call(lambda: store.put_index(digest, chunks))
+
+
+def _list_of(child: Child, digest: B3Digest) -> Sequence[ChunkMeta]:
+    try:
+        return child.call(lambda: child.service.chunks(digest)) or ()
+    except CorruptBlobError:
+        return ()
+
+
+def _is_right(child: Child, meta: ChunkMeta) -> bool:
+    try:
+        return child.call(lambda: find_chunk(child.service, child.source, meta)) is not None
+    except CorruptBlobError:
+        return False
+
+
+def _copy(child: Child, digest: B3Digest, reader: PieceReader, stop: Callable[[], bool]) -> None:
+    position = 0
+    with open_bounded(child) as writer:
+        while position < reader.size:
+            if stop():
+                writer.abort()
+                return
+            piece = reader.piece_at(position)
+            writer.write(piece)
+            position += len(piece)
+        if stop():
+            writer.abort()
+            return
+        named = writer.close()
+    if named != digest:
+        raise UnavailableError(child.name, f"it took the blob {digest} for {named}")

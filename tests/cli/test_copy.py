@@ -1,0 +1,99 @@
+"""`castore copy`: from one instance of a composition to another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+ABSENT = "00" * 32
+
+
+@pytest.fixture
+def digests(castore, place) -> list[str]:
+    """Three blobs in near."""
+    place.compose(Path("composition.toml").read_text().replace('"both"', '"near"'))
+    digests = [place.file(f"files/{number}", b"%d" % number * 1000) for number in range(3)]
+    assert castore("put", "files").exit_code == 0
+    return digests
+
+
+def test_all_blobs_and_again(castore, digests):
+    """The second run copies nothing."""
+    first = castore("copy", "--from", "near", "--to", "far", "--all")
+    second = castore("copy", "--from", "near", "--to", "far", "--all")
+
+    assert [line.split() for line in first.stdout.splitlines()] == [
+        ["blobs", "chunks", "bytes"],
+        ["copied", "3", "3", "2.9", "KiB"],
+        ["skipped", "0", "0", "0", "bytes"],
+    ]
+    assert [line.split()[:3] for line in second.stdout.splitlines()[1:]] == [
+        ["copied", "0", "0"],
+        ["skipped", "3", "0"],
+    ]
+    assert castore("has", *digests, "--service", "far").exit_code == 0
+
+
+def test_some_blobs(castore, digests):
+    castore("copy", "--from", "near", "--to", "far", digests[1])
+
+    assert castore("list", "--service", "far").stdout.split() == [digests[1]]
+
+
+def test_one_that_is_absent_does_not_keep_the_others(castore, digests):
+    """It is named, and the exit code is 1."""
+    result = castore("copy", "--from", "near", "--to", "far", ABSENT, *digests)
+
+    assert (result.exit_code, result.stderr) == (1, f"castore: no blob {ABSENT}\n")
+    assert result.stdout.splitlines()[-1].split() == ["failed", "1"]
+    assert castore("has", *digests, "--service", "far").exit_code == 0
+
+
+def test_json(castore, place, digests):
+    """Numbers, and what went wrong."""
+    name = digests[0]
+    (place.folder.parent / "stores" / "near" / "chunks" / "b3" / name[:4] / name).write_bytes(b"rubbish")
+
+    result = castore("copy", "--from", "near", "--to", "far", "--all", "--json", "--workers", "3")
+
+    document = json.loads(result.stdout)
+    (error,) = document.pop("errors")
+    assert document == {
+        "blobs": {"copied": 2, "skipped": 0, "failed": 1},
+        "chunks": {"copied": 2, "skipped": 0},
+        "bytes": {"copied": 2000, "skipped": 0},
+    }
+    assert (result.exit_code, error["digest"], error["code"]) == (1, name, "bad-frame")
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from", "near", "--to", "far"], "either digests, or --all"),
+        (["--from", "near", "--to", "far", "--all", ABSENT], "either digests, or --all"),
+        (["--from", "near", "--to", "near", "--all"], "are both `near`"),
+        (["--from", "near", "--all"], "--to"),
+        (["--from", "naer", "--to", "far", "--all"], "did you mean `near`?"),
+        (["--from", "near", "--to", "far", "0000"], "not a digest"),
+    ],
+)
+def test_wrong_usage(castore, digests, arguments, words):
+    result = castore("copy", *arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
+def test_a_source_that_cannot_list_is_wrong_usage(odd):
+    """Name the blobs instead."""
+    place = odd("many")
+    with (place.folder / "composition.toml").open("a") as file:
+        file.write('[blobservices.goal]\ntype = "memory"\n')
+
+    result = place.run("copy", "--from", "root", "--to", "goal", "--all")
+
+    assert result.returncode == 2
+    assert b"`root`, a `odd`, cannot list its blobs" in result.stderr

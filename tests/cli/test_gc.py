@@ -1,0 +1,289 @@
+"""`castore gc`: what goes, what it says, and when it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from castore import B3Digest
+from castore.workers import Workers
+from castore_objectstore.local import LocalObjectStore
+
+NO_ROOTS = "There are no roots, so all that is old would go. Name the blobs to keep"
+
+
+def age(place, service="far"):
+    for path in (place.folder.parent / "stores" / service).rglob("*"):
+        if path.is_file():
+            os.utime(path, (1_000_000, 1_000_000))
+
+
+@pytest.fixture
+def digests(place, castore):
+    """Of two files in the store `far`, which is old."""
+    found = [place.file("keep", b"to be kept"), place.file("lose", bytes(300_000))]
+    assert castore("put", "keep", "lose").exit_code == 0
+    age(place)
+    return found
+
+
+def listed(castore):
+    return set(castore("list", "--service", "far").stdout.split())
+
+
+def test_removes_what_no_root_reaches(castore, digests):
+    """A table tells how much went, and how much is there."""
+    run = castore("gc", "--service", "far", digests[0])
+
+    assert (run.exit_code, run.stderr) == (0, "")
+    lines = [line.split() for line in run.stdout.splitlines()]
+    assert lines[0] == ["gone", "size", "kept", "size"]
+    assert [line[0] for line in lines[1:]] == ["blobs", "chunks", "left-over"]
+    assert lines[1][1] == "1"
+    assert listed(castore) == {digests[0]}
+    assert castore("get", "--service", "far", digests[0]).stdout_bytes == b"to be kept"
+
+
+def test_a_rehearsal_removes_nothing(castore, digests):
+    run = castore("gc", "--service", "far", "--dry-run", digests[0])
+
+    assert (run.exit_code, run.stdout.split()[:2]) == (0, ["would", "go"])
+    assert listed(castore) == set(digests)
+
+
+def test_json_lists_what_goes(castore, digests, place):
+    """The same with and without --dry-run."""
+    runs = [
+        castore("gc", "--service", "far", "--json", *options, digests[0]) for options in (["--dry-run"], [])
+    ]
+
+    would, really = [json.loads(run.stdout) for run in runs]
+    assert (would.pop("dry_run"), really.pop("dry_run")) == (True, False)
+    assert abs(would.pop("cutoff") - really.pop("cutoff")) < 600
+    assert would == really
+    assert (really["service"], really["roots"], really["missing"]) == ("far", 1, [])
+    assert really["held_since"] is None
+    assert really["blobs"] == {"gone": {"count": 1, "bytes": 0}, "kept": {"count": 1, "bytes": 0}}
+    assert really["residue"]["kept"] == {"count": 0, "bytes": 0}
+    assert really["chunks"]["kept"]["count"] == 1
+    keys = {item["key"] for item in really["items"]}
+    assert f"blobs/b3/{digests[1][:4]}/{digests[1]}" in keys
+    assert {item["kind"] for item in really["items"]} == {"index", "chunk"}
+    assert {item["modified"] for item in really["items"]} == {1_000_000}
+    assert not [key for key in keys if (place.folder.parent / "stores/far" / key).exists()]
+
+
+@pytest.mark.parametrize("grace", ["0 s", "0", "1 h", "1000 d"])
+def test_the_grace_time(castore, digests, grace):
+    """What is from 1970 is older than any."""
+    assert castore("gc", "--service", "far", "--no-roots", "--grace", grace).exit_code == 0
+    assert listed(castore) == set()
+
+
+def test_by_default_a_week_is_left_alone(castore, place, digests):
+    castore("put", place.file("young") and "young")
+
+    castore("gc", "--service", "far", digests[0])
+
+    assert len(listed(castore)) == 2
+
+
+@pytest.mark.parametrize("grace", ["-1", "soon", "7 days", "nan"])
+def test_a_grace_time_that_is_none(castore, digests, grace):
+    run = castore("gc", "--service", "far", "--no-roots", "--grace", grace)
+
+    assert run.exit_code == 2
+    assert "--grace" in run.stderr
+    assert listed(castore) == set(digests)
+
+
+class TestRoots:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "{}\n",
+            "{}",
+            "{}  a name with spaces\n",
+            "\\{}  a\\nname\n",
+            "# comment\n\n  \n{}\r\n#end",
+            "\t{} # why\n",
+        ],
+    )
+    def test_from_files(self, castore, place, digests, line):
+        """What `castore put`, `castore list` and b3sum print, with comments."""
+        (place.folder / "roots").write_text(line.format(digests[0]))
+
+        assert castore("gc", "--service", "far", "--roots", "roots").exit_code == 0
+        assert listed(castore) == {digests[0]}
+
+    def test_from_everywhere(self, castore, place, digests):
+        """Arguments, several files, and stdin."""
+        more = [place.file(str(number), bytes([number])) for number in range(3)]
+        castore("put", "0", "1", "2")
+        age(place)
+        (place.folder / "one").write_text(more[0])
+        (place.folder / "two").write_text(more[1])
+
+        run = castore(
+            *("gc", "--service", "far", digests[0], "--roots", "one", "--roots", "-", "--roots", "two"),
+            stdin=f"{more[2]}  -\n".encode(),
+        )
+
+        assert run.exit_code == 0
+        assert listed(castore) == {digests[0], *more}
+
+    def test_in_any_form(self, castore, place, digests):
+        text = B3Digest.parse(digests[0]).sri
+        assert castore("gc", "--service", "far", "--roots", "-", stdin=text.encode()).exit_code == 0
+        assert listed(castore) == {digests[0]}
+
+    @pytest.mark.parametrize("text", ["{cut}", "{whole}\n{cut}\n", "digest\n{whole}\n", "{whole},x"])
+    def test_a_line_that_is_no_digest(self, castore, place, digests, text):
+        """It may have been cut short: nothing is removed."""
+        (place.folder / "roots").write_text(text.format(cut=digests[0][:40], whole=digests[0]))
+
+        run = castore("gc", "--service", "far", "--roots", "roots")
+
+        assert (run.exit_code, "castore: roots:" in run.stderr) == (2, True)
+        assert listed(castore) == set(digests)
+
+    def test_a_file_that_is_not_there(self, castore, digests):
+        run = castore("gc", "--service", "far", "--roots", "nowhere")
+
+        assert (run.exit_code, "nowhere" in run.stderr) == (1, True)
+        assert listed(castore) == set(digests)
+
+    @pytest.mark.parametrize("text", [None, "", "# nothing\n"])
+    def test_none_at_all(self, castore, place, digests, text):
+        """Also an empty file: the program that should have written it may have failed."""
+        options = [] if text is None else ["--roots", "roots"]
+        (place.folder / "roots").write_text(text or "")
+
+        run = castore("gc", "--service", "far", *options)
+
+        assert run.exit_code == 2
+        assert run.stderr.startswith(f"castore: {NO_ROOTS}")
+        assert "--no-roots" in run.stderr
+        assert listed(castore) == set(digests)
+        assert castore("gc", "--service", "far", *options, "--no-roots").exit_code == 0
+        assert listed(castore) == set()
+
+    def test_one_that_is_not_there(self, castore, digests):
+        """Nothing goes, unless it is said that this does not matter."""
+        stranger = "0" * 64
+
+        run = castore("gc", "--service", "far", digests[0], stranger)
+        assert run.exit_code == 1
+        assert run.stderr == (
+            f"castore: the root {stranger} is not there; nothing was removed;"
+            " with --ignore-missing-roots the others are kept alone\n"
+        )
+        assert listed(castore) == set(digests)
+
+        run = castore("gc", "--service", "far", digests[0], stranger, "--ignore-missing-roots")
+        assert (run.exit_code, run.stderr) == (0, "castore: 1 of the roots is not in `far`\n")
+        assert listed(castore) == {digests[0]}
+
+    def test_of_plugins(self, rooted):
+        """What a plugin refers to is kept, without being named."""
+        keep, lose = rooted.file("keep", b"to be kept"), rooted.file("lose")
+        rooted.run("put", "keep", "lose")
+        age(rooted)
+        (rooted.folder / "refers-to").write_text(keep)
+
+        run = rooted.run("gc", "--service", "far")
+
+        assert (run.returncode, run.stderr) == (0, b"")
+        assert rooted.run("list", "--service", "far").stdout.decode().split() == [keep]
+        assert rooted.run("has", "--service", "far", lose).returncode == 1
+
+    def test_of_a_plugin_that_fails(self, rooted):
+        """Nothing is removed."""
+        digest = rooted.file("keep", b"to be kept")
+        rooted.run("put", "keep")
+        age(rooted)
+
+        run = rooted.run("gc", "--service", "far", "--no-roots")
+
+        assert run.returncode == 2
+        assert b"the hook `castore_roots` of plugin `rooted` of rooted 1.0 failed: No such file" in run.stderr
+        assert rooted.run("has", "--service", "far", digest).returncode == 0
+
+
+@pytest.fixture
+def rooted(place, tmp_path):
+    """The place, with a plugin installed that refers to the blobs in the file `refers-to`."""
+    site = tmp_path / "site"
+    metadata = site / "rooted-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (site / "rooted.py").write_text(
+        "import pathlib, castore\n\n"
+        "@castore.hookimpl\ndef castore_register(registry): pass\n\n"
+        "@castore.hookimpl\ndef castore_roots(composition):\n"
+        "    for line in pathlib.Path('refers-to').read_text().split():\n"
+        "        yield castore.B3Digest.parse(line)\n"
+    )
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rooted\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[castore]\nrooted = rooted\n")
+    place.environment["PYTHONPATH"] = str(site)
+    return place
+
+
+class TestRefusals:
+    def test_a_service_of_others(self, castore, digests):
+        """The parts that can be collected are named."""
+        run = castore("gc", digests[0])
+
+        assert run.exit_code == 2
+        assert run.stderr == (
+            "castore: `root`, a `cache`, cannot be collected;"
+            " of its parts, use `--service NAME` with `far`, `near`\n"
+        )
+
+    def test_a_service_that_cannot(self, castore, place):
+        place.compose('[blobservices.root]\ntype = "memory"\n')
+        run = castore("gc", "--no-roots")
+        assert (run.exit_code, run.stderr) == (2, "castore: `root`, a `memory`, cannot be collected\n")
+
+    def test_a_damaged_index(self, castore, place, digests):
+        """The way out is named, and nothing was removed."""
+        index = place.folder.parent / f"stores/far/blobs/b3/{digests[0][:4]}/{digests[0]}"
+        index.write_bytes(b"\xff")
+
+        run = castore("gc", "--service", "far", digests[0])
+
+        assert run.exit_code == 1
+        assert "castore verify" in run.stderr
+        assert listed(castore) == set(digests)
+
+
+def test_a_writer_that_holds_is_mentioned(castore, place, digests):
+    """What came after it stays, and the user learns why."""
+    store = LocalObjectStore(place.folder.parent / "stores/far", instance="far")
+    with store.hold():
+        lease = next((place.folder.parent / "stores/far/leases").iterdir())
+        os.utime(lease, (900_000, 900_000))
+
+        run = castore("gc", "--service", "far", digests[0])
+
+    assert run.exit_code == 0
+    assert run.stderr.startswith("castore: a writer is busy since 1970-01-1")
+    assert listed(castore) == set(digests)
+
+
+def test_the_threads_of_the_composition_are_used(castore, digests, monkeypatch):
+    """Reading an index in a bucket takes its time."""
+    sizes = set()
+    submit = Workers.submit
+
+    def noting(self, call):
+        sizes.add(self.size)
+        return submit(self, call)
+
+    monkeypatch.setattr(Workers, "submit", noting)
+
+    castore("gc", "--service", "far", digests[0])
+
+    assert sizes == {os.cpu_count()}

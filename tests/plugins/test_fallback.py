@@ -1,0 +1,613 @@
+"""The fallback: who is asked, what breaks in the middle, what is copied, and what it can do."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from castore import (
+    B3Digest,
+    BlobNotFoundError,
+    BlobService,
+    BlobWriter,
+    Composition,
+    CorruptBlobError,
+    MissingChunkError,
+    UnavailableError,
+)
+from castore.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
+    EvictionEvents,
+    FrameStore,
+    Inventory,
+    Sweepable,
+)
+from castore.children import Child
+from castore.readers import BytesReader
+from castore.testing import HELLO, P3M, FaultyService
+from castore.testing.faults import READS
+from castore.workers import Workers
+from castore_fallback.service import FallbackBlobService
+from castore_memory.service import MemoryBlobService
+
+BIG = P3M.data + P3M.data[: 2 << 20]
+"""More than what is read whole when it has no chunks."""
+BIG_DIGEST = B3Digest.of(BIG)
+
+
+def fallback(*services: BlobService, **settings: Any) -> FallbackBlobService:
+    children = [Child(name, service) for name, service in zip("abc", services, strict=False)]
+    return FallbackBlobService(children, name="root", **settings)
+
+
+class TestOrder:
+    """Who is asked, and who is not."""
+
+    def test_a_hit_asks_nobody_else(self) -> None:
+        first, second = (FaultyService(MemoryBlobService()) for _ in range(2))
+        first.write(HELLO.data)
+        service = fallback(first, second)
+        second.calls.clear()
+        assert service.read(HELLO.digest) == HELLO.data
+        assert service.has(HELLO.digest)
+        assert service.missing([HELLO.digest]) == set()
+        assert second.calls == []
+
+    def test_the_second_is_asked_only_for_the_rest(self, store: Any, blobs_of: Any) -> None:
+        """`missing` goes on with what the first lacks; for nothing nobody is asked."""
+        first, second = MemoryBlobService(), FaultyService(MemoryBlobService())
+        here, there, nowhere = first.write(b"here"), second.write(b"there"), B3Digest.of(b"nowhere")
+        asked: list[set[B3Digest]] = []
+        missing = second.missing
+        second.missing = lambda digests: asked.append(set(digests)) or missing(digests)  # type: ignore[method-assign,func-returns-value]
+        assert fallback(first, second).missing([here, there, nowhere]) == {nowhere}
+        assert fallback(first, second).missing([]) == set()
+        assert asked == [{there, nowhere}]
+
+    def test_an_error_that_is_final(self) -> None:
+        """With `on_error = "fail"` the child's own error is the answer, and nobody else is asked."""
+        first, second = FaultyService(MemoryBlobService(), READS, instance="first"), MemoryBlobService()
+        digest = second.write(b"data")
+        service = FallbackBlobService([Child("a", first, final=True), Child("b", second)])
+        calls: list[Callable[[], object]] = [
+            lambda: service.has(digest),
+            lambda: service.missing([digest]),
+            lambda: service.chunks(digest),
+            lambda: service.open_read(digest),
+        ]
+        for call in calls:
+            with pytest.raises(UnavailableError, match=r"^`first` is unavailable"):
+                call()
+        first.failing.clear()
+        assert service.read(digest) == b"data"
+
+    def test_the_error_has_all_causes(self) -> None:
+        """By the names of the children, in the message and as errors."""
+        first, second = (
+            FaultyService(MemoryBlobService(), READS, instance=name) for name in ("first", "a deeper one")
+        )
+        service = FallbackBlobService([Child("first", first), Child("second", second)], name="root")
+        with pytest.raises(UnavailableError) as caught:
+            service.has(HELLO.digest)
+        assert caught.value.message == (
+            "`root` is unavailable: `first`: told to fail at has; "
+            "`second`: `a deeper one` is unavailable: told to fail at has"
+        )
+        assert set(caught.value.causes) == {"first", "second"}
+        assert isinstance(caught.value.causes["first"], UnavailableError)
+
+    def test_writes_go_to_one(self) -> None:
+        """By default the first; its failure is not made up for elsewhere."""
+        first, second = FaultyService(MemoryBlobService(), instance="first"), MemoryBlobService()
+        digest = fallback(first, second).write(b"data")
+        assert first.has(digest)
+        assert not second.has(digest)
+        digest = fallback(first, second, write_to="b").write(b"other")
+        assert not first.has(digest)
+        assert second.has(digest)
+        first.failing = {"writer.close"}
+        with pytest.raises(UnavailableError, match="`first`"):
+            fallback(first, second).write(b"third")
+        assert fallback(first, second).has(B3Digest.of(b"third")) is False
+
+
+class TestInTheMiddle:
+    """A read that breaks goes on elsewhere, at the same position, with bytes that were checked."""
+
+    @pytest.fixture
+    def stores(self, store: Any) -> list[Any]:
+        return [type(store)(name) for name in "abc"]
+
+    @pytest.fixture
+    def cut(self, stores: Any, blobs_of: Any) -> list[BlobService]:
+        """Three object stores that cut blobs at different places; the first two have one."""
+        services = [
+            blobs_of(store, avg_chunk_size=size)
+            for store, size in zip(stores, (65536, 262144, 65536), strict=True)
+        ]
+        for service in services[:2]:
+            service.write(P3M.data)
+        return services
+
+    def test_of_a_blob_in_chunks(self, cut: Any, stores: Any) -> None:
+        """The next child need not have cut the blob alike."""
+        with fallback(*cut).open_read(P3M.digest) as reader:  # type: ignore[union-attr]
+            got = reader.read(1_000_000)
+            stores[0].failing = lambda verb, key: True
+            got += reader.read(1_000_000)
+            assert reader.tell() == 2_000_000
+            got += reader.read()
+        assert got == P3M.data
+
+    @pytest.mark.parametrize("damage", ["spoil", "remove"])
+    def test_of_a_chunk_that_is_not_right(self, cut: Any, stores: Any, key_of: Any, damage: str) -> None:
+        """One chunk comes from elsewhere; no byte of the damaged one is seen."""
+        chunks = cut[0].chunks(P3M.digest)
+        key = key_of("chunks", chunks[3].digest)
+        if damage == "spoil":
+            stores[0].objects[key] = b"spoilt"
+        else:
+            del stores[0].objects[key]
+        assert fallback(*cut).read(P3M.digest) == P3M.data
+        with fallback(*cut).open_read(P3M.digest) as reader:  # type: ignore[union-attr]
+            start = sum(meta.size for meta in chunks[:3])
+            reader.seek(start + 5)
+            assert reader.read(10) == P3M.data[start + 5 : start + 15]
+
+    def test_a_chunk_that_nobody_has_right(self, cut: Any, stores: Any, key_of: Any) -> None:
+        """Corrupt stays corrupt, what is gone is a missing chunk, who cannot be asked is unavailable."""
+        key = key_of("chunks", cut[0].chunks(P3M.digest)[3].digest)
+        stores[1].objects.clear()
+        good = stores[0].objects[key]
+        stores[0].objects[key] = b"spoilt"
+        service = fallback(*cut)
+        with pytest.raises(CorruptBlobError, match="not a zstd frame"):
+            service.read(P3M.digest)
+        del stores[0].objects[key]
+        with pytest.raises(MissingChunkError, match=str(P3M.digest)):
+            service.read(P3M.digest)
+        stores[1].failing = lambda verb, key: True
+        with pytest.raises(UnavailableError, match="`b`: no route"):
+            service.read(P3M.digest)
+        stores[0].objects[key] = good
+        assert service.read(P3M.digest) == P3M.data
+
+    def test_who_fails_is_asked_last_from_then_on(self, cut: Any, stores: Any) -> None:
+        """A child that is slow to fail does not slow down each chunk."""
+        with fallback(*cut).open_read(P3M.digest) as reader:  # type: ignore[union-attr]
+            reader.read(1_000_000)
+            stores[0].failing = lambda verb, key: True
+            stores[0].requests.clear()
+            reader.read()
+        assert len(stores[0].requests) == 1
+
+    def test_chunks_are_fetched_ahead(self, cut: Any, stores: Any) -> None:
+        """As from the child itself; what fails there in the meantime comes from the next one."""
+        workers = Workers(2)
+        children = [Child(name, service) for name, service in zip("ab", cut, strict=False)]
+        service = FallbackBlobService(children, workers=workers)
+        with service.open_read(P3M.digest) as reader:  # type: ignore[union-attr]
+            got = reader.read(200_000)
+            stores[0].failing = lambda verb, key: True
+            assert got + reader.read() == P3M.data
+        asked: set[str] = set()
+        third = threading.Event()
+
+        def note(verb: str, key: str) -> bool:
+            if key.startswith("chunks"):
+                asked.add(key)
+            if len(asked) > 2:
+                third.set()
+            return False
+
+        stores[0].failing = note
+        with service.open_read(P3M.digest) as reader:  # type: ignore[union-attr]
+            for meta in cut[0].chunks(P3M.digest)[:2]:
+                reader.read(meta.size)
+            assert third.wait(30)
+        workers.close()
+
+    def test_a_list_that_is_forged(self, cut: Any, stores: Any, key_of: Any) -> None:
+        """Chunks that make up another blob are found out before the last of them is handed out."""
+        other = BIG[100:]
+        cut[0].write(other)
+        stores[0].objects[key_of("blobs", P3M.digest)] = stores[0].objects[
+            key_of("blobs", B3Digest.of(other))
+        ]
+        with pytest.raises(CorruptBlobError, match="the chunks of its index make up"):
+            fallback(*cut).read(P3M.digest)
+
+    def test_of_a_large_blob_in_one_piece(self, smallest: Any) -> None:
+        """Where there are no chunks to check, size and position are the same, and so is the digest."""
+        first, second = smallest(), smallest()
+        first.write(BIG)
+        second.write(BIG)
+        probe = FaultyService(first, instance="a", powers=False)
+        with fallback(probe, second).open_read(BIG_DIGEST) as reader:  # type: ignore[union-attr]
+            got = reader.read(1_000_000)
+            probe.failing |= READS
+            got += reader.read(1_000_000)
+            reader.seek(3_000_000)
+            assert reader.read(10) == BIG[3_000_000:3_000_010]
+            reader.seek(2_000_000)
+            assert got + reader.read() == BIG
+
+    def test_a_large_blob_that_is_not_what_it_should_be(self, smallest: Any) -> None:
+        """Read from the start, its last piece is held back."""
+        liar = smallest()
+        liar.blobs[BIG_DIGEST] = BIG[:-1] + b"?"
+        with fallback(liar, MemoryBlobService()).open_read(BIG_DIGEST) as reader:  # type: ignore[union-attr]
+            assert reader.read(4_000_000) == BIG[:4_000_000]
+            with pytest.raises(CorruptBlobError, match="its bytes have the digest"):
+                reader.read()
+            with pytest.raises(CorruptBlobError):
+                reader.read()
+
+    def test_another_size_in_the_middle(self, smallest: Any) -> None:
+        """The next child has a blob of that name, but shorter: no byte of it is used."""
+        first, liar = smallest(), smallest()
+        first.write(BIG)
+        liar.blobs[BIG_DIGEST] = BIG[:-1]
+        probe = FaultyService(first, instance="a", powers=False)
+        with fallback(probe, liar).open_read(BIG_DIGEST) as reader:  # type: ignore[union-attr]
+            reader.read(1_000_000)
+            probe.failing |= READS
+            with pytest.raises(UnavailableError, match=r"`b`: blob .* has 5242879 bytes in `b`"):
+                reader.read(1_000_000)
+            assert reader.tell() == 1_000_000
+            probe.failing.clear()
+            assert reader.read() == BIG[1_000_000:]
+
+    def test_a_small_blob_that_is_not_what_it_should_be(self, smallest: Any) -> None:
+        """It is checked whole before a byte of it is used: the next child has it right."""
+        liar, second = smallest(), MemoryBlobService()
+        liar.blobs[HELLO.digest] = b"Hello World?"
+        with pytest.raises(CorruptBlobError):
+            fallback(liar, second).read(HELLO.digest)
+        second.write(HELLO.data)
+        assert fallback(liar, second).read(HELLO.digest) == HELLO.data
+
+    def test_chunks_by_themselves(self, cut: Any, stores: Any, key_of: Any) -> None:
+        """The power to read chunks passes over what fails, too, and tells sizes that are wrong."""
+        meta = cut[0].chunks(P3M.digest)[0]
+        cut[2].capability(ChunkStore).put_chunk(meta.digest, P3M.data[: meta.size])
+        stores[0].objects[key_of("chunks", meta.digest)] = b"spoilt"
+        source = fallback(*cut).capability(ChunkSource)
+        assert source is not None
+        for size in (None, meta.size):
+            assert source.get_chunk(meta.digest, size) == P3M.data[: meta.size]
+        with pytest.raises(CorruptBlobError):
+            source.get_chunk(meta.digest, meta.size + 1)
+        assert source.chunk_key(meta.digest) == key_of("chunks", meta.digest)
+
+
+class Hanging(MemoryBlobService):
+    """Hangs where it is told to, and remembers what was closed and aborted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = ""
+        self.hung = threading.Event()
+        self.released = threading.Event()
+        self.ended: list[str] = []
+        self.taken: list[bytes] = []
+        self.over = threading.Event()
+
+    def meet(self, operation: str) -> None:
+        if operation == self.at:
+            self.hung.set()
+            self.released.wait(30)
+
+    def end(self, how: str) -> None:
+        self.ended.append(how)
+        self.over.set()
+
+    def open_read(self, digest: B3Digest) -> Any:
+        reader = OwnReader(self, self._blobs[digest]) if digest in self._blobs else None
+        self.meet("open_read")
+        return reader
+
+    def open_write(self) -> BlobWriter:
+        return OwnWriter(self, super().open_write())
+
+
+class OwnReader(BytesReader):
+    def __init__(self, service: Hanging, data: bytes) -> None:
+        super().__init__(data)
+        self.service = service
+
+    def piece_at(self, position: int) -> memoryview:
+        self.service.meet("read")
+        return super().piece_at(position)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.service.end("reader closed")
+        super().close()
+
+
+class OwnWriter(BlobWriter):
+    def __init__(self, service: Hanging, writer: BlobWriter) -> None:
+        self.service = service
+        self.writer = writer
+
+    def write(self, data: Any, /) -> int:
+        self.service.meet("write")
+        self.service.taken.append(bytes(data))
+        return self.writer.write(data)
+
+    def close(self) -> B3Digest:
+        self.service.meet("close")
+        return self.writer.close()
+
+    def abort(self) -> None:
+        self.writer.abort()
+        self.service.end("writer aborted")
+
+
+class TestHangs:
+    """A child that hangs is waited for as long as its timeout, and what it held is released in the end."""
+
+    @pytest.fixture
+    def hanging(self) -> Iterator[Hanging]:
+        service = Hanging()
+        yield service
+        service.released.set()
+
+    def service_over(self, hanging: Hanging) -> FallbackBlobService:
+        second = MemoryBlobService()
+        for data in (BIG, HELLO.data):
+            hanging.write(data)
+            second.write(data)
+        hanging.ended.clear()
+        hanging.over.clear()
+        return FallbackBlobService([Child("slow", hanging, timeout=0.25), Child("b", second)], name="root")
+
+    @pytest.mark.parametrize("at", ["open_read", "read"])
+    @pytest.mark.parametrize("data", [HELLO.data, BIG], ids=["small", "big"])
+    def test_a_read(self, hanging: Hanging, at: str, data: bytes) -> None:
+        """The next child gives the blob; the reader that hung is closed once it comes back."""
+        service = self.service_over(hanging)
+        hanging.at = at
+        assert service.read(B3Digest.of(data)) == data
+        assert hanging.hung.is_set()
+        assert hanging.ended == []
+        hanging.released.set()
+        assert hanging.over.wait(30)
+        assert hanging.ended == ["reader closed"]
+
+    @pytest.mark.parametrize("at", ["write", "close"])
+    def test_a_write(self, hanging: Hanging, at: str) -> None:
+        """It fails; the writer that hung is aborted once it comes back; the buffer may be used again."""
+        service = self.service_over(hanging)
+        hanging.at = at
+        buffer = bytearray(b"data")
+        writer = service.open_write()
+        if at == "close":
+            writer.write(buffer)
+        step = writer.close if at == "close" else lambda: writer.write(buffer)
+        with pytest.raises(UnavailableError, match=r"`slow` is unavailable: no answer within 0.25 s"):
+            step()
+        buffer[:] = b"????"
+        writer.abort()
+        assert hanging.ended == []
+        hanging.released.set()
+        assert hanging.over.wait(30)
+        assert hanging.ended == ["writer aborted"]
+        assert hanging.taken[-1] == b"data"
+        assert hanging.has(B3Digest.of(b"data")) is (at == "close")
+        assert not hanging.has(B3Digest.of(b"????"))
+
+    def test_holding(self, hanging: Hanging) -> None:
+        """What hangs when chunks are to be held is given up as well, and let go of in the end."""
+        let_go = threading.Event()
+
+        @contextlib.contextmanager
+        def hold() -> Iterator[None]:
+            hanging.meet("hold")
+            yield
+            let_go.set()
+
+        hanging.hold = hold  # type: ignore[method-assign]
+        store = self.service_over(hanging).capability(ChunkStore)
+        assert store is not None
+        with store.hold():
+            assert not let_go.is_set()
+        assert let_go.is_set()
+        let_go.clear()
+        hanging.at = "hold"
+        with pytest.raises(UnavailableError, match="`slow`"), store.hold():
+            pass
+        hanging.released.set()
+        assert let_go.wait(30)
+
+    def test_health_tells(self, hanging: Hanging) -> None:
+        service = self.service_over(hanging)
+        assert all(child.ok for child in service.health())
+        hanging.at = "open_read"
+        service.read(HELLO.digest)
+        slow, other = service.health()
+        assert (slow.name, slow.ok, slow.failures, slow.abandoned) == ("slow", False, 1, 1)
+        assert slow.last_error == "`slow` is unavailable: no answer within 0.25 s"
+        assert other.ok
+        hanging.released.set()
+        service._children.all[0].timeout = 30
+        service.has(HELLO.digest)
+        assert service.health()[0].failures == 0
+
+
+class TestCopying:
+    """With `copy_to`, what later children had is kept by an earlier one."""
+
+    def test_of_a_read_from_start_to_end(self, smallest: Any, far: Any, caplog: Any) -> None:
+        for source in (far, smallest()):
+            for data in (HELLO.data, P3M.data, BIG, b""):
+                digest = source.write(data)
+                target = MemoryBlobService()
+                service = fallback(target, source, copy_to="a")
+                assert service.read(digest) == data
+                assert target.read(digest) == data
+                assert service.read(digest) == data
+        assert caplog.text == ""
+
+    def test_line_by_line(self, far: Any) -> None:
+        """However small the steps are."""
+        data = b"line\n" * 300_000
+        digest = far.write(data)
+        target = MemoryBlobService()
+        with fallback(target, far, copy_to="a").open_read(digest) as reader:  # type: ignore[union-attr]
+            assert sum(1 for _ in reader) == 300_000
+        assert target.read(digest) == data
+
+    def test_not_of_a_part(self, far: Any) -> None:
+        """Of a blob in chunks that is not read from start to end nothing is kept."""
+        digest = far.write(P3M.data)
+        target = MemoryBlobService()
+        service = fallback(target, far, copy_to="a")
+        with service.open_read(digest) as reader:  # type: ignore[union-attr]
+            reader.read(1_000_000)
+        with service.open_read(digest) as reader:  # type: ignore[union-attr]
+            reader.seek(2_000_000)
+            reader.read()
+        assert list(target.list_blobs()) == []
+
+    def test_not_of_what_is_corrupt(self, smallest: Any) -> None:
+        """The last piece never came, so nothing is kept."""
+        liar, target = smallest(), MemoryBlobService()
+        liar.blobs[BIG_DIGEST] = BIG[:-1] + b"?"
+        with pytest.raises(CorruptBlobError):
+            fallback(target, liar, copy_to="a").read(BIG_DIGEST)
+        assert list(target.list_blobs()) == []
+
+    def test_only_to_an_earlier_one(self) -> None:
+        """What an earlier child had is not copied to a later one, which was not asked."""
+        first, second = MemoryBlobService(), MemoryBlobService()
+        digest = first.write(b"data")
+        assert fallback(first, second, copy_to="b").read(digest) == b"data"
+        assert not second.has(digest)
+
+    @pytest.mark.parametrize("operation", ["open_write", "writer.write", "writer.close"])
+    @pytest.mark.parametrize("data", [HELLO.data, P3M.data], ids=["small", "cut"])
+    def test_a_target_that_fails_harms_no_reader(
+        self, far: Any, caplog: Any, operation: str, data: bytes
+    ) -> None:
+        target = FaultyService(MemoryBlobService(), {operation}, instance="a")
+        digest = far.write(data)
+        assert fallback(target, far, copy_to="a").read(digest) == data
+        assert caplog.records[0].getMessage() == (
+            f"`root`: nothing was copied to `a`: `a` is unavailable: told to fail at {operation}"
+        )
+        assert not target.has(digest)
+
+
+class Deleting(MemoryBlobService, BlobDeleter, BatchExistence, Durable):
+    """Has more powers than most."""
+
+    durability = "process"
+
+    def delete(self, digest: B3Digest) -> bool:
+        return self._blobs.pop(digest, None) is not None
+
+    def missing(self, digests: Any) -> set[B3Digest]:
+        return {digest for digest in digests if not self.has(digest)}
+
+
+class TestPowers:
+    """None is lost and none is faked."""
+
+    def test_what_takes_the_power_of_all(self, smallest: Any) -> None:
+        for power in (BlobLister, BlobDeleter, BatchExistence):
+            assert isinstance(fallback(Deleting(), Deleting()).capability(power), power)
+            assert fallback(Deleting(), smallest()).capability(power) is None
+            assert fallback(smallest(), Deleting()).capability(power) is None
+
+    def test_what_takes_the_power_of_the_one_that_is_written_to(self, smallest: Any) -> None:
+        for power in (ChunkStore, Durable):
+            assert isinstance(fallback(Deleting(), smallest()).capability(power), power)
+            assert fallback(smallest(), Deleting()).capability(power) is None
+            assert isinstance(fallback(smallest(), Deleting(), write_to="b").capability(power), power)
+
+    def test_chunks_can_always_be_read(self, smallest: Any) -> None:
+        assert isinstance(fallback(smallest()).capability(ChunkSource), ChunkSource)
+
+    def test_what_is_never_there(self) -> None:
+        """What concerns single stores, or comes unchecked so that the next one could not be asked instead."""
+        for power in (Inventory, Sweepable, FrameStore, EvictionEvents):
+            assert fallback(Deleting(), Deleting()).capability(power) is None
+
+    def test_the_list_has_what_any_child_has_once(self) -> None:
+        """If one of them fails so does the list: it would be short."""
+        first, second = MemoryBlobService(), FaultyService(MemoryBlobService(), instance="b")
+        digests = {first.write(b"1"), first.write(b"2"), second.write(b"2"), second.write(b"3")}
+        lister = fallback(first, second).capability(BlobLister)
+        assert lister is not None
+        assert sorted(lister.list_blobs()) == sorted(digests)
+        second.failing.add("list_blobs")
+        with pytest.raises(UnavailableError, match="`b`"):
+            list(lister.list_blobs())
+
+    def test_a_blob_is_deleted_everywhere(self) -> None:
+        """Or the error says where it may still be."""
+        first, second = Deleting(), Deleting()
+        service = fallback(first, second)
+        deleter = service.capability(BlobDeleter)
+        assert deleter is not None
+        digest = second.write(b"data")
+        assert deleter.delete(digest) is True
+        assert deleter.delete(digest) is False
+        first.write(b"data")
+        second.write(b"data")
+        broken = FaultyService(first, {"delete"}, instance="a")
+        deleter = fallback(broken, second).capability(BlobDeleter)
+        assert deleter is not None
+        with pytest.raises(UnavailableError, match="`a`: told to fail at delete"):
+            deleter.delete(digest)
+        assert not second.has(digest)
+
+    def test_chunks_are_written_to_one(self) -> None:
+        """A chunk that another child has is not taken for one that the target need not get."""
+        first, second = MemoryBlobService(), MemoryBlobService()
+        store = fallback(first, second).capability(ChunkStore)
+        assert store is not None
+        digest = second.write(b"chunk")
+        assert store.has_chunk(digest)
+        assert not store.claim_chunk(digest)
+        with store.hold():
+            store.put_chunk(digest, b"chunk")
+        store.put_indexes([(digest, ())])
+        assert store.claim_chunk(digest)
+        assert first.read(digest) == b"chunk"
+
+
+def test_as_a_composition() -> None:
+    """Entries of both forms, and the names that they go by."""
+    tables = {
+        "root": {
+            "type": "fallback",
+            "services": ["&one", {"ref": "&two", "timeout": "30 s", "on_error": "fail"}, "memory:"],
+            "write_to": "two",
+            "copy_to": "one",
+        },
+        "one": {"type": "memory"},
+        "two": {"type": "memory"},
+    }
+    with Composition.from_mapping({"blobservices": tables}) as stores:
+        root = stores.blobs()
+        assert isinstance(root, FallbackBlobService)
+        digest = root.write(b"data")
+        assert stores.blobs("two").has(digest)
+        assert not stores.blobs("one").has(digest)
+        assert root.read(digest) == b"data"
+        assert stores.blobs("one").has(digest)
+        assert [child.name for child in root.health()] == ["one", "two", "services[2]"]
+        with pytest.raises(BlobNotFoundError):
+            root.read(HELLO.digest)

@@ -1,0 +1,267 @@
+"""Every combination of children that are well, empty, failing, corrupt or hanging, against tables.
+
+The tables in `testdata/fault_matrix` are the specification: a row for each combination, a column for each
+operation. They were made from the rules stated in `Rules` below, which know nothing of the services, and
+then read. `CASTORE_RENEW_GOLDEN=1` writes them anew.
+
+Outcomes: `yes`, `no`, `there`, `absent`, `data`, `list`, `none`, `corrupt` (`CorruptBlobError`), `stored:`
+and who has it then, `unavailable:` and the children that the error names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import pytest
+
+from castore import B3Digest, BlobService, CorruptBlobError, UnavailableError
+from castore.children import Child
+from castore.testing.blobs import noise
+from castore_cache.service import CacheBlobService
+from castore_fallback.service import FallbackBlobService
+from castore_mirror.healing import HealingQueue
+from castore_mirror.service import MirrorBlobService
+
+FOLDER: Final = Path(__file__).parents[1] / "testdata" / "fault_matrix"
+KINDS: Final = ("ok", "absent", "error", "corrupt", "hang")
+OPERATIONS: Final = ("has", "missing", "chunks", "read", "put")
+SILENT: Final = ("error", "hang")
+
+CUT: Final = noise(4000)
+"""Several chunks."""
+WHOLE: Final = noise(100)
+"""One."""
+
+
+class Rules:
+    """What the tables say, in a few words."""
+
+    @staticmethod
+    def settle(kinds: Sequence[str], misses: int, *, hits: Sequence[str], hit: str, miss: str) -> str:
+        """A hit wins. A corrupt one is the answer if all others have answered. Then misses count."""
+        if any(kind in hits for kind in kinds):
+            return hit
+        silent = [kind in SILENT for kind in kinds]
+        corrupt = [kind == "corrupt" for kind in kinds]
+        if any(corrupt) and not any(silent):
+            return "corrupt"
+        if not any(corrupt) and kinds.count("absent") >= misses:
+            return miss
+        return "unavailable:" + named(kinds, *SILENT, "corrupt")
+
+    @classmethod
+    def reads(cls, kinds: Sequence[str], misses: int) -> dict[str, str]:
+        # Whether a blob is there can be seen without looking into it.
+        seen = ("ok", "corrupt")
+        return {
+            "has": cls.settle(kinds, misses, hits=seen, hit="yes", miss="no"),
+            "missing": cls.settle(kinds, misses, hits=seen, hit="there", miss="absent"),
+            "chunks": cls.settle(kinds, misses, hits=("ok",), hit="list", miss="none"),
+            "read": cls.settle(kinds, misses, hits=("ok",), hit="data", miss="none"),
+        }
+
+    @classmethod
+    def fallback(cls, kinds: Sequence[str]) -> dict[str, str]:
+        """Absent takes the word of all; the first is written to."""
+        return {**cls.reads(kinds, len(kinds)), "put": cls.put_first(kinds)}
+
+    @classmethod
+    def mirror(cls, kinds: Sequence[str]) -> dict[str, str]:
+        """Two of three must have it, and two must call it absent."""
+        stored = [name for name, kind in zip("abc", kinds, strict=True) if kind not in SILENT]
+        return {
+            **cls.reads(kinds, 2),
+            "put": f"stored:{','.join(stored)}"
+            if len(stored) > 1
+            else "unavailable:" + named(kinds, *SILENT),
+        }
+
+    @classmethod
+    def cache(cls, kinds: Sequence[str]) -> dict[str, str]:
+        """Near first; then far, but its "absent" does not excuse a near that failed."""
+        near, far = kinds
+
+        def ask(hits: Sequence[str], hit: str, miss: str) -> str:
+            if near in hits or (near != "ok" and far in hits):
+                return hit
+            for name, kind in (("b", far), ("a", near)):
+                if kind in SILENT:
+                    return f"unavailable:{name}"
+                if kind == "corrupt":
+                    return "corrupt"
+            return miss
+
+        return {
+            "has": ask(("ok", "corrupt"), "yes", "no"),
+            "missing": ask(("ok", "corrupt"), "there", "absent"),
+            "chunks": ask(("ok",), "list", "none"),
+            "read": ask(("ok",), "data", "none"),
+            "put": cls.put_first(kinds),
+        }
+
+    @staticmethod
+    def put_first(kinds: Sequence[str]) -> str:
+        """The first takes it, and so heals; the others have what they had."""
+        if kinds[0] in SILENT:
+            return "unavailable:a"
+        return "stored:" + named(["ok", *kinds[1:]], "ok")
+
+
+def named(kinds: Sequence[str], *wanted: str) -> str:
+    return ",".join(name for name, kind in zip("abc", kinds, strict=False) if kind in wanted)
+
+
+SUBJECTS: Final[dict[str, tuple[int, Callable[[Sequence[str]], dict[str, str]]]]] = {
+    "fallback": (3, Rules.fallback),
+    "mirror": (3, Rules.mirror),
+    "cache": (2, Rules.cache),
+}
+
+
+def rows_of(subject: str) -> Iterator[list[str]]:
+    children, rule = SUBJECTS[subject]
+    yield [*"abc"[:children], *OPERATIONS]
+    for kinds in itertools.product(KINDS, repeat=children):
+        outcome = rule(kinds)
+        yield [*kinds, *(outcome[operation] for operation in OPERATIONS)]
+
+
+def render(subject: str) -> str:
+    rows = list(rows_of(subject))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def table_of(subject: str) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+    if os.environ.get("CASTORE_RENEW_GOLDEN"):
+        (FOLDER / f"{subject}.txt").write_text(render(subject))
+    header, *rows = (line.split() for line in (FOLDER / f"{subject}.txt").read_text().splitlines())
+    children = len(header) - len(OPERATIONS)
+    for row in rows:
+        yield tuple(row[:children]), dict(zip(header[children:], row[children:], strict=True))
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_the_table_has_every_combination_and_says_what_the_rules_say(subject: str) -> None:
+    assert (FOLDER / f"{subject}.txt").read_text() == render(subject)
+    assert len(list(table_of(subject))) == len(KINDS) ** SUBJECTS[subject][0]
+
+
+@attrs.define
+class Bench:
+    """Makes children over real object stores, each of a kind, and composites of them."""
+
+    store: Callable[[str], Any]
+    blobs_of: Callable[..., BlobService]
+    key_of: Callable[[str, B3Digest], str]
+    released: threading.Event = attrs.field(factory=threading.Event)
+    stores: dict[str, Any] = attrs.field(factory=dict)
+    kept: dict[bytes, dict[str, bytes]] = attrs.field(factory=dict)
+
+    def child(self, name: str, kind: str, data: bytes) -> BlobService:
+        store = self.stores[name] = self.store(name)
+        if kind in ("ok", "corrupt"):
+            store.objects.update(self.objects(data))
+        if kind == "corrupt":
+            store.objects[self.key_of("blobs", B3Digest.of(data))] = b"spoilt"
+        if kind == "error":
+            store.failing = lambda verb, key: True
+        if kind == "hang":
+            store.failing = lambda verb, key: not self.released.wait()
+        service = self.blobs_of(store, avg_chunk_size=512)
+        if kind in SILENT:
+            # From the first step on, so that who fails does not depend on who has had the time to.
+            service.open_write = lambda: store.get("the first step")  # type: ignore[method-assign]
+        return service
+
+    def objects(self, data: bytes) -> dict[str, bytes]:
+        if data not in self.kept:
+            store = self.store("any")
+            self.blobs_of(store, avg_chunk_size=512).write(data)
+            self.kept[data] = store.objects
+        return self.kept[data]
+
+    def holders(self, digest: B3Digest) -> str:
+        whole = (
+            n
+            for n, s in self.stores.items()
+            if s.objects.get(self.key_of("blobs", digest), b"spoilt") != b"spoilt"
+        )
+        return ",".join(whole)
+
+    def composite(self, subject: str, kinds: Sequence[str], data: bytes) -> BlobService:
+        # What hangs may be given up soon, for it never answers. The others may take as long as they like.
+        children = [
+            Child(name, self.child(name, kind, data), timeout=0.001 if kind == "hang" else None)
+            for name, kind in zip("abc", kinds, strict=False)
+        ]
+        if subject == "fallback":
+            return FallbackBlobService(children, name="root")
+        if subject == "mirror":
+            # What is healed afterwards is for other tests.
+            queue = HealingQueue(limit=0)
+            return MirrorBlobService(children, write_quorum=2, miss_quorum=2, queue=queue, name="root")
+        # A cache has no deadlines; a fallback of one service gives them to any.
+        near, far = (FallbackBlobService([child], name=child.name) for child in children)
+        return CacheBlobService(near, far, name="root")
+
+
+@pytest.fixture
+def bench(store: Any, blobs_of: Any, key_of: Any) -> Iterator[Bench]:
+    bench = Bench(type(store), blobs_of, key_of)
+    with ExitStack() as stack:
+        stack.callback(bench.released.set)
+        yield bench
+
+
+def outcome_of(bench: Bench, service: BlobService, operation: str, data: bytes) -> str:
+    digest = B3Digest.of(data)
+    try:
+        if operation == "has":
+            return "yes" if service.has(digest) else "no"
+        if operation == "missing":
+            return {frozenset(): "there", frozenset({digest}): "absent"}[frozenset(service.missing([digest]))]
+        if operation == "chunks":
+            return "none" if service.chunks(digest) is None else "list"
+        if operation == "read":
+            reader = service.open_read(digest)
+            if reader is None:
+                return "none"
+            with reader:
+                assert reader.read() == data
+            return "data"
+        assert service.write(data) == digest
+        return f"stored:{bench.holders(digest)}"
+    except CorruptBlobError:
+        return "corrupt"
+    except UnavailableError as error:
+        names = sorted(error.causes) or [error.instance]
+        named_all = all(f"`{name}`" in error.message for name in names)
+        return f"unavailable:{','.join(names)}" if named_all else error.message
+
+
+CASES: Final = [
+    pytest.param(subject, kinds, expected, id=f"{subject}-{'-'.join(kinds)}")
+    for subject in SUBJECTS
+    for kinds, expected in table_of(subject)
+]
+
+
+@pytest.mark.parametrize(("subject", "kinds", "expected"), CASES)
+def test_outcomes(bench: Bench, subject: str, kinds: Sequence[str], expected: dict[str, str]) -> None:
+    """Whatever befalls the children, each operation ends as the table says, also where some of them hang."""
+    for data in (CUT, WHOLE):
+        for operation in OPERATIONS:
+            bench.stores.clear()
+            service = bench.composite(subject, kinds, data)
+            found = outcome_of(bench, service, operation, data)
+            assert (operation, found) == (operation, expected[operation])
+            service.close()

@@ -1,0 +1,121 @@
+"""`docs/reference/api.md` names all that is public, and nothing that is not there."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+import castore
+from castore import BlobService, CastoreError, Composition, Registry
+
+PAGE: Final = (Path(__file__).parents[1] / "docs/reference/api.md").read_text("utf-8")
+TABLES, _, SIGNATURES = PAGE.partition("## Signatures")
+NAMED: Final = re.findall(r"^\| `(castore\.[\w.]+)", TABLES, re.MULTILINE)
+
+ALL_OF: Final = ["castore", "castore.composition", "castore.testing"]
+"""Modules whose `__all__` is public."""
+
+DEFINED_IN: Final = [
+    "castore.capabilities",
+    "castore.readers",
+    "castore.writers",
+    "castore.chunked_reader",
+    "castore.chunked_writer",
+    "castore.workers",
+    "castore.passing",
+    "castore.wrapping",
+]
+"""Modules of which every class and function without an underscore is public."""
+
+BLOBS: Final = {"EMPTY", "HELLO", "BLOB_A", "BLOB_B", "ZEROS_1M", "P3M"}
+"""Named in the line on `castore.testing.BLOBS`."""
+
+
+def public() -> Iterator[str]:
+    for module in ALL_OF:
+        for name in importlib.import_module(module).__all__:
+            # Some of castore's own names can be imported from `castore.composition`, too.
+            if (module == "castore" or name not in castore.__all__) and name not in BLOBS:
+                yield f"{module}.{name}"
+    for module in DEFINED_IN:
+        for name, value in vars(importlib.import_module(module)).items():
+            made_there = getattr(value, "__module__", "") == module and callable(value)
+            if made_there and not name.startswith("_") and name not in castore.__all__:
+                yield f"{module}.{name}"
+
+
+def found(dotted: str) -> tuple[ModuleType, str, object]:
+    """Return the module of a name on the page, the name in that module, and what it is."""
+    module, _, rest = dotted.rpartition(".")
+    while module not in sys.modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            module, _, name = module.rpartition(".")
+            rest = f"{name}.{rest}"
+    value: object = sys.modules[module]
+    for name in rest.split("."):
+        value = getattr(value, name)
+    return sys.modules[module], rest, value
+
+
+@pytest.mark.parametrize("name", sorted(public()))
+def test_a_public_name_has_a_line(name: str) -> None:
+    assert name in NAMED, f"write a line on `{name}` in docs/reference/api.md"
+
+
+def test_the_blobs_with_known_digests_are_named() -> None:
+    assert {str(blob) for blob in importlib.import_module("castore.testing").BLOBS} == BLOBS
+    (line,) = [line for line in TABLES.splitlines() if line.startswith("| `castore.testing.BLOBS`")]
+    assert all(f"`{name}`" in line for name in BLOBS)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_on_the_page_is_there_and_has_its_signature(name: str) -> None:
+    """It can be imported from where the page says, and the list of signatures has it by its home."""
+    module, rest, value = found(name)
+    if "." not in rest:
+        homes = {getattr(value, "__module__", module.__name__), module.__name__}
+        entries = re.findall(r"automodule:: (\S+)\n +:members: (.*)", SIGNATURES)
+        listed = {home for home, members in entries if rest in members.split(", ")}
+        assert listed, f"add `{rest}` to the members of {homes} in the signatures"
+        assert all(vars(importlib.import_module(home))[rest] is value for home in listed)
+
+
+def test_no_name_has_two_lines() -> None:
+    assert sorted(NAMED) == sorted(set(NAMED))
+
+
+def test_the_codes_of_the_errors_are_right() -> None:
+    shown = dict(re.findall(r"^\| `castore\.(\w+Error)` \| `([\w-]+)` \|$", TABLES, re.MULTILINE))
+    errors = [getattr(castore, name) for name in castore.__all__]
+
+    assert shown == {
+        error.__name__: error.code
+        for error in errors
+        if inspect.isclass(error) and issubclass(error, CastoreError)
+    }
+
+
+@pytest.mark.parametrize("owner", [BlobService, Composition])
+def test_the_members_of_what_is_used_most_are_named(owner: type) -> None:
+    """Each method and attribute has its line; what is for castore's own use is listed here."""
+    own_use = {"instance", "released"}
+    members = {name for name in vars(owner) if not name.startswith("_")} - own_use
+
+    assert members <= set(re.findall(r"`(?:\w+\.)?(\w+)(?:\([^`]*\))?`", TABLES)), "not on the page"
+
+
+def test_what_a_plugin_registers_is_named() -> None:
+    """The methods of a registry that its hook may call."""
+    calls = {name for name in vars(Registry) if name.startswith(("register", "add_"))}
+
+    assert {f"castore.Registry.{name}" for name in calls} <= set(NAMED)
