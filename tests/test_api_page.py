@@ -30,6 +30,8 @@ DEFINED_IN: Final = [
     "castore.chunked_reader",
     "castore.chunked_writer",
     "castore.workers",
+    "castore.passing",
+    "castore.wrapping",
 ]
 """Modules of which every class and function without an underscore is public."""
 

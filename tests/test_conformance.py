@@ -313,3 +313,69 @@ class TestMirrorOneOfWhichFailsOnReads(Stack, stack=mirror(FAILING, BUCKET, MEMO
         "chunk-source-checks-sizes": "one that does not answer might have a chunk of that size",
     }
     test_agrees_with_a_dictionary = None  # type: ignore[assignment]  # it lists, too
+
+
+def around(tag: str, inner: Any, **fields: Any) -> dict[str, Any]:
+    return {"root": {"type": tag, "inner": "&inner", **fields}, "inner": inner}
+
+
+class TestBreakerOfFolder(Stack, stack=around("breaker", FOLDER)):
+    pass
+
+
+class TestBreakerOfSmallest(Stack, stack=around("breaker", SMALLEST)):
+    pass
+
+
+class TestRetryOfFolder(Stack, stack=around("retry", FOLDER)):
+    pass
+
+
+class TestRetryOfSmallest(Stack, stack=around("retry", SMALLEST, replay=0)):
+    pass
+
+
+class TestVerifyOfFolder(Stack, stack=around("verify", FOLDER, on_corrupt="quarantine")):
+    pass
+
+
+class TestVerifyOfSmallest(Stack, stack=around("verify", SMALLEST)):
+    pass
+
+
+class TestLimitOfFolder(Stack, stack=around("limit", FOLDER, concurrency=1)):
+    pass
+
+
+class TestLimitOfSmallest(
+    Stack, stack=around("limit", SMALLEST, bytes_per_second="1 TB", operations_per_second=1_000_000)
+):
+    pass
+
+
+class TestAllWrappers(
+    Stack,
+    stack={
+        "root": {"type": "verify", "inner": "&retry"},
+        "retry": {"type": "retry", "inner": "&breaker"},
+        "breaker": {"type": "breaker", "inner": "&limit"},
+        "limit": {"type": "limit", "inner": "&folder", "concurrency": 2},
+        "folder": FOLDER,
+    },
+):
+    pass
+
+
+READ_ONLY = {"type": "read_only", "inner": "&kept"}
+
+
+class TestReadOnlyAsFar(Stack, stack={**cache(FOLDER, READ_ONLY, "near"), "kept": BUCKET}):
+    pass
+
+
+class TestErrorAsNear(Stack, stack=cache({"type": "error"}, BUCKET, "far")):
+    """A near that is down costs nothing but speed."""
+
+
+class TestErrorAsFar(Stack, stack=cache(MEMORY, {"type": "error", "outcome": "absent"}, "near")):
+    pass

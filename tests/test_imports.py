@@ -20,6 +20,8 @@ LAYERS = [
     ["castore.blobservice", "castore.directoryservice"],
     ["castore.capabilities"],
     ["castore.readers", "castore.writers"],
+    ["castore.passing"],
+    ["castore.wrapping"],
     ["castore.chunking"],
     ["castore.proto"],
     ["castore.frames", "castore.blob_index"],

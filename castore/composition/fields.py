@@ -20,6 +20,8 @@ from castore.composition.shapes import Shape, shape_of
 
 _BINARY: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
 
 @attrs.frozen
 class Field:
@@ -123,6 +125,8 @@ def _default(default: Any, shape: Shape, registry: Registry) -> Any:
         default = None if default.takes_self else default.factory()
     if shape.name == "size" and isinstance(default, int):
         return _size(default)
+    if shape.name == "duration" and isinstance(default, float):
+        return _duration(default)
     if isinstance(default, type) and issubclass(default, Chunker):
         return next((tag for tag, chunker in registry.chunkers.items() if chunker is default), None)
     return _plain(default)
@@ -143,6 +147,15 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(item) for key, item in value.items()}
         case _:
             return getattr(value, "text", None)  # That of a reference.
+
+
+def _duration(seconds: float) -> float | str:
+    """Return a duration with the largest unit that divides it, in plain seconds if none does."""
+    for scale, unit in _UNITS:
+        if seconds and seconds % scale == 0:
+            return f"{seconds / scale:.0f} {unit}"
+    milliseconds = round(seconds * 1000)
+    return f"{milliseconds} ms" if 0 < seconds < 1 and milliseconds / 1000 == seconds else seconds
 
 
 def _size(size: int) -> int | str:

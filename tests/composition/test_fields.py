@@ -15,6 +15,7 @@ from castore.chunking import Chunker, FastCdc2016
 from castore.composition import Between, ByteSize, Duration, ServiceUrl
 from castore.composition.fields import describe_fields, field_docs, summary_of, toml, words_for
 from castore.composition.shapes import shape_of
+from castore.composition.values import parse_duration
 from castore.directoryservice import DirectoryService
 
 LARGE = ByteSize(3 << 20)
@@ -142,6 +143,21 @@ def test_defaults_that_toml_cannot_have_are_not_shown():
     defaults = {field.name: field.default for field in describe_fields(Config, Registry())}
 
     assert defaults == {"a": None, "b": None, "c": None, "d": "fastcdc-2016", "e": "&x", "f": 0, "g": 1500}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (30.0, "30 s"), (0.25, "250 ms"), (1.5, 1.5), (90.0, "90 s"), (120.0, "2 min"), (7200.0, "2 h"),
+        (86400.0, "1 d"), (0.0, 0.0), (1 / 3, 1 / 3),
+    ],
+)  # fmt: skip
+def test_durations_have_a_unit(seconds, shown):
+    """As one would write them, and read back they are the same."""
+    made = attrs.make_class("Config", {"wait": attrs.field(type=Duration, default=Duration(seconds))})
+    (field,) = describe_fields(made, Registry())
+    assert field.default == shown
+    assert parse_duration(shown) == seconds
 
 
 @pytest.mark.parametrize(

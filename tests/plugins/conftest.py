@@ -215,3 +215,27 @@ def cache(near: Any, far: Any, near_store: Any, far_store: Any) -> CacheBlobServ
         far.write(blob.data)
     far_store.take_requests()
     return CacheBlobService(near, far, name="root")
+
+
+# -- for wrappers --
+
+
+@attrs.define
+class HandClock:
+    """A clock that stands until it is moved; to sleep moves it, and is noted."""
+
+    now: float = 1000.0
+    slept: list[float] = attrs.field(factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """A clock of the test's own."""
+    return HandClock()

@@ -1,0 +1,36 @@
+"""Configuration of `error`. It stands in for a service, to see what the others make of its failure.
+
+Example::
+
+    [blobservices.root]
+    type = "cache"
+    near = "memory:"
+    far = "&down"
+
+    [blobservices.down]
+    type = "error"
+    outcome = "unavailable"    # or "absent", or "corrupt"
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from castore import BlobService
+from castore.composition import BuildContext
+
+
+@attrs.frozen
+class ErrorConfig:
+    """A service whose every operation has one fixed outcome, for rehearsals. It has no URL form."""
+
+    outcome: Literal["unavailable", "absent", "corrupt"] = "unavailable"
+    """What comes of asking: an error, no blob, or a blob that is damaged."""
+
+    def build(self, name: str, context: BuildContext) -> BlobService:  # noqa: ARG002 - all configs have them
+        """Return the service."""
+        from castore_error.service import ErrorService  # noqa: PLC0415 - once it is named
+
+        return ErrorService(self.outcome, name=name)

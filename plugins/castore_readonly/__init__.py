@@ -1,0 +1,13 @@
+"""The `read_only` service type: a service that nothing can be written to."""
+
+from __future__ import annotations
+
+from castore import BlobService, Registry, hookimpl
+
+
+@hookimpl
+def castore_register(registry: Registry) -> None:
+    """Register the type."""
+    from castore_readonly.config import ReadOnlyConfig  # noqa: PLC0415 - only when the registry is filled
+
+    registry.register(BlobService, "read_only", ReadOnlyConfig)

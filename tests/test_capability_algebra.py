@@ -1,0 +1,332 @@
+"""What a wrapper can do follows from what is within: none of its powers is lost, and none is made up.
+
+The tables say which powers each child has, and which of them each wrapper keeps. A new wrapper joins by a row
+in `WRAPPERS`; one whose answer depends on more than that names it for each child, in `but`. Services over
+several children stand in `BESIDE_OTHERS`, each with one that has nearly every power beside the child.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnsupportedError, capabilities, frames
+from castore.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
+    EvictionEvents,
+    FrameStore,
+    Inventory,
+    Sweepable,
+)
+from castore.children import Child
+from castore.readers import BytesReader
+from castore.testing import CHUNKS, HELLO, P3M, FaultyService
+from castore.workers import Workers
+from castore.writers import SpooledWriter
+from castore_breaker.service import BreakerService
+from castore_cache.service import CacheBlobService
+from castore_fallback.service import FallbackBlobService
+from castore_limit.service import LimitService
+from castore_memory.service import MemoryBlobService
+from castore_mirror.service import MirrorBlobService
+from castore_objectstore.locations import open_store
+from castore_objectstore.service import ObjectStoreBlobService
+from castore_readonly.service import ReadOnlyService
+from castore_retry.service import RetryService
+from castore_verify.service import VerifyService
+
+Power = type
+Make = Callable[[BlobService], BlobService]
+
+ALL: Final = frozenset({
+    BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable, EvictionEvents, FrameStore,
+    Inventory, Sweepable,
+})  # fmt: skip
+OF_CHUNKS: Final = frozenset({BlobLister, ChunkSource, ChunkStore})
+OF_OBJECTS: Final = OF_CHUNKS | {Durable, FrameStore, Inventory, Sweepable}
+TO_READ: Final = frozenset({BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents})
+
+
+def objects_in(url: str, folder: Path) -> BlobService:
+    store = open_store(url, {}, base=folder, instance="store")
+    return ObjectStoreBlobService(store, workers=Workers(0))
+
+
+class Smallest(BlobService):
+    """Three methods, no powers."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[B3Digest, bytes] = {}
+
+    def has(self, digest: B3Digest) -> bool:
+        return digest in self.blobs
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        return BytesReader(self.blobs[digest]) if digest in self.blobs else None
+
+    def open_write(self) -> BlobWriter:
+        return SpooledWriter(lambda digest, file: self.blobs.setdefault(digest, file.read()))
+
+
+class Rich(MemoryBlobService, BlobDeleter, BatchExistence, EvictionEvents, Durable):  # type: ignore[misc]
+    """Has the powers that no bundled service has."""
+
+    durability = "process"
+
+    def delete(self, digest: B3Digest) -> bool:
+        return self._blobs.pop(digest, None) is not None
+
+    def on_evict(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
+        return lambda: None
+
+
+@attrs.frozen
+class Within:
+    make: Callable[[Path], BlobService]
+    powers: frozenset[Power]
+
+
+CHILDREN: Final[Mapping[str, Within]] = {
+    "memory": Within(lambda _: MemoryBlobService(), OF_CHUNKS),
+    "objects-in-memory": Within(lambda folder: objects_in("memory:", folder), OF_OBJECTS),
+    "objects-in-a-folder": Within(lambda folder: objects_in("file:store", folder), OF_OBJECTS),
+    "rich": Within(lambda _: Rich(), OF_CHUNKS | {BlobDeleter, BatchExistence, EvictionEvents, Durable}),
+    "smallest": Within(lambda _: Smallest(), frozenset()),
+    "shut": Within(lambda folder: FaultyService(objects_in("memory:", folder), powers=False), frozenset()),
+    "cache": Within(lambda _: CacheBlobService(MemoryBlobService(), MemoryBlobService()), OF_CHUNKS),
+    "cache-of-smallest": Within(lambda _: CacheBlobService(Smallest(), Smallest()), frozenset({ChunkSource})),
+}
+
+
+@attrs.frozen
+class Wrapper:
+    make: Make
+    keeps: frozenset[Power] = ALL
+    """The powers of the child that it has as well."""
+    adds: frozenset[Power] = frozenset()
+    """The powers that it has whatever the child can do."""
+    but: Mapping[str, frozenset[Power]] = attrs.field(factory=dict)
+    """By the name of a child: the powers it has then, where the rule is another."""
+    writes: bool = True
+    """Whether it takes blobs."""
+
+
+WRAPPERS: Final[Mapping[str, Wrapper]] = {
+    "breaker": Wrapper(BreakerService),
+    "limit": Wrapper(lambda child: LimitService(child, concurrency=1, bytes_per_second=1 << 40)),
+    "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
+    "retry": Wrapper(RetryService),
+    "verify": Wrapper(VerifyService),
+}
+
+
+BESIDE_OTHERS: Final[Mapping[str, Wrapper]] = {
+    "cache": Wrapper(
+        lambda child: CacheBlobService(child, Rich()),
+        keeps=frozenset({BlobLister, ChunkStore}),
+        adds=frozenset({ChunkSource}),
+    ),
+    "fallback": Wrapper(
+        lambda child: FallbackBlobService([Child("child", child), Child("rich", Rich())], workers=Workers(0)),
+        keeps=frozenset({BatchExistence, BlobDeleter, BlobLister, ChunkStore, Durable}),
+        adds=frozenset({ChunkSource}),
+    ),
+    "mirror": Wrapper(
+        lambda child: MirrorBlobService(
+            [Child("child", child), Child("rich", Rich())], write_quorum=2, miss_quorum=1, workers=Workers(0)
+        ),
+        keeps=frozenset({BatchExistence, BlobDeleter, BlobLister, ChunkStore}),
+        adds=frozenset({ChunkSource, Durable}),
+    ),
+}
+
+
+def expected_of(child: str, wrappers: list[Wrapper]) -> frozenset[Power]:
+    """Return the powers of a stack, by the tables; *wrappers* from the inside out."""
+    powers = CHILDREN[child].powers
+    for place, wrapper in enumerate(wrappers):
+        kept = wrapper.but[child] if place == 0 and child in wrapper.but else powers & wrapper.keeps
+        powers = kept | wrapper.adds
+    return powers
+
+
+def powers_of(service: BlobService) -> frozenset[Power]:
+    return frozenset(power for power in ALL if service.capability(power) is not None)
+
+
+def content_of(child: BlobService) -> Any:
+    """Everything that can be seen of what a child holds."""
+    digests = [HELLO.digest, P3M.digest, *(chunk.digest for chunk in CHUNKS)]
+    lister, inventory = child.capability(BlobLister), child.capability(Inventory)
+    return (
+        [(child.has(digest), child.chunks(digest)) for digest in digests],
+        None if lister is None else sorted(lister.list_blobs()),
+        None if inventory is None else sorted(inventory.list_items(), key=lambda item: item.key),
+    )
+
+
+# -- what it means that a power works --
+
+
+def lists(service: BlobService, power: BlobLister) -> None:
+    assert {HELLO.digest, P3M.digest} <= set(power.list_blobs())
+
+
+def reads_chunks(service: BlobService, power: ChunkSource) -> None:
+    for meta in service.chunks(P3M.digest) or (HELLO.meta,):
+        assert power.has_chunk(meta.digest)
+        assert B3Digest.of(power.get_chunk(meta.digest, meta.size) or b"") == meta.digest
+    assert power.get_chunk(B3Digest.of(b"absent")) is None
+
+
+def writes_chunks(service: BlobService, power: ChunkStore) -> None:
+    whole = bytes(range(16))
+    with power.hold():
+        for chunk in CHUNKS:
+            if not power.claim_chunk(chunk.digest):
+                power.put_chunk(chunk.digest, chunk.data)
+    power.put_indexes([(B3Digest.of(whole), [chunk.meta for chunk in CHUNKS])])
+    assert service.read(B3Digest.of(whole)) == whole
+
+
+def copies_frames(service: BlobService, power: FrameStore) -> None:
+    frame = power.get_frame(HELLO.digest)
+    assert frame is not None
+    assert frames.decode_chunk(frame, HELLO.digest) == HELLO.data
+    power.put_frame(CHUNKS[1].digest, frames.compress(CHUNKS[1].data))
+    assert service.read(CHUNKS[1].digest) == CHUNKS[1].data
+
+
+def sets_aside(service: BlobService, power: Inventory) -> None:
+    items = [item for item in power.list_items() if item.digest == HELLO.digest]
+    assert {item.kind for item in items} == {"index", "chunk"}
+    for item in items:
+        assert "quarantine" in power.set_aside(item)
+    assert not service.has(HELLO.digest)
+
+
+def sweeps(service: BlobService, power: Sweepable) -> None:
+    assert power.held_since() is None
+    assert list(power.sweep(power.list_items(), older_than=0.0)) == []
+
+
+def deletes(service: BlobService, power: BlobDeleter) -> None:
+    assert power.delete(HELLO.digest) is True
+    assert not service.has(HELLO.digest)
+    assert power.delete(HELLO.digest) is False
+
+
+def answers_batches(service: BlobService, power: BatchExistence) -> None:
+    absent = B3Digest.of(b"absent")
+    assert power.missing([P3M.digest, absent]) == {absent}
+
+
+def tells_evictions(service: BlobService, power: EvictionEvents) -> None:
+    power.on_evict(lambda digest: None)()
+
+
+def lasts(service: BlobService, power: Durable) -> None:
+    assert power.durability in {"process", "full"}
+
+
+# Those that take something away come last.
+WORKS: Final[Mapping[Power, Callable[[BlobService, Any], None]]] = {
+    BlobLister: lists,
+    ChunkSource: reads_chunks,
+    ChunkStore: writes_chunks,
+    FrameStore: copies_frames,
+    BatchExistence: answers_batches,
+    EvictionEvents: tells_evictions,
+    Durable: lasts,
+    Sweepable: sweeps,
+    Inventory: sets_aside,
+    BlobDeleter: deletes,
+}
+
+
+def check(child: BlobService, service: BlobService, expected: frozenset[Power], *, writes: bool) -> None:
+    """Fail unless *service* around *child* has just the powers that are expected, and each of them works."""
+    child.write(HELLO.data)
+    child.write(P3M.data)
+    before = content_of(child)
+    assert powers_of(service) == expected
+    if not writes:
+        with pytest.raises(UnsupportedError):
+            service.write(CHUNKS[0].data)
+    assert content_of(child) == before
+    for power, works in WORKS.items():
+        found = service.capability(power)
+        if found is not None:
+            assert isinstance(found, power)
+            works(service, found)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_children_have_what_the_table_says(child: str, tmp_path: Path) -> None:
+    """Or else the table of wrappers would stand on sand."""
+    service = CHILDREN[child].make(tmp_path)
+    check(service, service, CHILDREN[child].powers, writes=True)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("name", [*WRAPPERS, *BESIDE_OTHERS])
+def test_each_wrapper_over_each_child(name: str, child: str, tmp_path: Path) -> None:
+    """A power that is declared works; one that is not is `None`, and nothing changes by asking."""
+    wrapper = {**WRAPPERS, **BESIDE_OTHERS}[name]
+    within = CHILDREN[child].make(tmp_path)
+    with wrapper.make(within) as service:
+        check(within, service, expected_of(child, [wrapper]), writes=wrapper.writes)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_power_is_that_power_alone(wrapper: str, tmp_path: Path) -> None:
+    """Who asks for reading chunks gets no object that can also write them, or anything else."""
+    service = WRAPPERS[wrapper].make(objects_in("memory:", tmp_path))
+    for power in powers_of(service):
+        found = service.capability(power)
+        assert {other for other in ALL if isinstance(found, other)} == {
+            other for other in ALL if issubclass(power, other)
+        }
+
+
+@given(
+    child=st.sampled_from(sorted(CHILDREN)),
+    names=st.lists(st.sampled_from(sorted(WRAPPERS)), min_size=2, max_size=6),
+)
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_stacks_of_wrappers(child: str, names: list[str], tmp_path: Path) -> None:
+    """However wrappers are stacked, what comes out is what the tables say, step by step."""
+    within = CHILDREN[child].make(tmp_path / str(random.getrandbits(64)))
+    wrappers = [WRAPPERS[name] for name in names]
+    service = within
+    for wrapper in wrappers:
+        service = wrapper.make(service)
+    writes = all(wrapper.writes for wrapper in wrappers)
+    check(within, service, expected_of(child, wrappers), writes=writes)
+
+
+def test_the_table_knows_every_power() -> None:
+    """A new power must find its place here."""
+    found = {
+        value
+        for value in vars(capabilities).values()
+        if isinstance(value, type) and issubclass(value, capabilities.ABC) and value is not capabilities.ABC
+    }
+    assert found == ALL == set(WORKS)
