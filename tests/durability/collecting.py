@@ -32,9 +32,7 @@ _SLOW_WRITERS: Final = 2
 
 
 def service_of(folder: Path, durability: Any = "process") -> ObjectStoreBlobService:
-    """The store of the test, with small chunks; more than a few kilobytes are a long blob."""
-    chunked_writer._SEGMENT_SIZE = 1  # type: ignore[misc]
-    chunked_writer._FIRST_SIZE = 100  # type: ignore[misc]
+    """The store of the test, with small chunks."""
     store = LocalObjectStore(folder / "store", instance="store", durability=durability, fresh_seconds=FRESH)
     return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0))
 
@@ -122,6 +120,9 @@ def collect_all(folder: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    # More than a few kilobytes are a long blob.
+    chunked_writer._SEGMENT_SIZE = 1  # type: ignore[misc]
+    chunked_writer._FIRST_SIZE = 100  # type: ignore[misc]
     role, folder, *rest = sys.argv[1:]
     if role == "write":
         write(Path(folder), int(rest[0]), float(rest[1]))
