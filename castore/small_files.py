@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Final, TypeAlias
 
@@ -69,9 +70,11 @@ class SmallFiles:
         """Yield the digest of each file in order, or the error of one that cannot be read."""
         remaining = iter(paths)
         while round_ := list(islice(remaining, _FILES_PER_ROUND)):
-            outcomes = self._store_all(round_)
-            small = {outcome.digest for outcome in outcomes if isinstance(outcome, _Small)}
-            self._store.put_indexes([(digest, ()) for digest in small])
+            # A few files have their indexes before anything could be taken for garbage.
+            with self._store.hold() if len(round_) > _FILES_PER_JOB else nullcontext():
+                outcomes = self._store_all(round_)
+                small = {outcome.digest for outcome in outcomes if isinstance(outcome, _Small)}
+                self._store.put_indexes([(digest, ()) for digest in small])
             for path, outcome in zip(round_, outcomes, strict=True):
                 yield self._finish(path, outcome, progress)
 
