@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnsupportedError
+from castore import BlobService, BlobWriter, UnsupportedError
 from castore.capabilities import BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents
 from castore.wrapping import WrapperService
 
@@ -27,10 +27,6 @@ class ReadOnlyService(WrapperService):
     def open_write(self) -> BlobWriter:
         """Raise `UnsupportedError`."""
         raise UnsupportedError(f"`{self.name}` is read-only: write to another service")
-
-    def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:  # noqa: ARG002 - as declared
-        """Return the reader of *inner*: there is nothing to be done with it."""
-        return reader
 
     def capability(self, power: Callable[..., P]) -> P | None:
         """Return a power of *inner* that cannot write."""

@@ -63,7 +63,7 @@ class Patience:
     ) -> None:
         self.policy = policy
         self.name = name
-        self._clock = clock
+        self.clock = clock
         self._ended = threading.Event()
         self._sleep = self._ended.wait if sleep is None else sleep
         self._dice = random.Random() if dice is None else dice
@@ -78,17 +78,18 @@ class Patience:
             call: The first attempt, and each other one without *again*.
             again: The other attempts, called with their numbers, from 1.
         """
-        started = self._clock()
+        started = self.clock()
         try:
             return call()
         except UnavailableError as error:
-            return self._go_on(error, started, (lambda _: call()) if again is None else again)
+            return self.go_on(error, started, (lambda _: call()) if again is None else again)
 
-    def _go_on(self, error: UnavailableError, started: float, again: Callable[[int], T]) -> T:
+    def go_on(self, error: UnavailableError, started: float, again: Callable[[int], T]) -> T:
+        """As `run`, after a first attempt that was made at *started*, by the clock, and met *error*."""
         number = 0
         try:
             for delay in self.policy.delays(self._dice):
-                if self._clock() - started + delay >= self.policy.deadline:
+                if self.clock() - started + delay >= self.policy.deadline:
                     break
                 _log.info("`%s`: trying again in %.3g s: %s", self.name, delay, error)
                 if self._sleep(delay):

@@ -33,9 +33,11 @@ class ResumingReader(PassingReader):
         self._patience = patience
 
     def _next_piece(self, position: int) -> memoryview:
-        return self._patience.run(
-            partial(self._pieces.piece_at, position), again=partial(self._piece_again, position)
-        )
+        started = self._patience.clock()
+        try:
+            return self._pieces.piece_at(position)
+        except UnavailableError as error:
+            return self._patience.go_on(error, started, partial(self._piece_again, position))
 
     def _piece_again(self, position: int, number: int) -> memoryview:
         if number > 1 or self._patience.policy.attempts == 2:

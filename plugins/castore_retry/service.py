@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnavailableError
 from castore.readers import BytesReader
 from castore.sources import Source
 from castore.wrapping import WrapperService
@@ -73,7 +73,12 @@ class RetryService(WrapperService):
         """Call, and again while it is unavailable, if it may be called again."""
         if operation not in _REPEATED:
             return call(*args, **kwargs)
-        return self._patience.run(partial(call, *args, **kwargs))
+        # What `run` does, without making a call of one's own for the usual case.
+        started = self._patience.clock()
+        try:
+            return call(*args, **kwargs)
+        except UnavailableError as error:
+            return self._patience.go_on(error, started, lambda _: call(*args, **kwargs))
 
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:
         """Return a reader that goes on where it broke; bytes that are in memory do not fail any more."""
