@@ -61,7 +61,7 @@ def command(
         origin, goal = stores.blobs(source), stores.blobs(target)
         if every and origin.capability(BlobLister) is None:
             raise UnsupportedError(without_power(stores, source, "list its blobs", option="--from"))
-        with pool_of(stores, workers) as pool, Meter(None) as meter:
+        with pool_of(stores, workers, origin, goal) as pool, Meter(None) as meter:
             copier = Copier(origin, goal, pool, meter.advance)
             for copied in copier.run(None if every else digests):
                 if copied.error is not None:

@@ -107,7 +107,7 @@ def workers_option(command: F) -> F:
         "--workers",
         metavar="N",
         type=click.IntRange(0, 1024),
-        help="How many threads to use, if not one per core.",
+        help="How many threads to use; by default one per core, or for a network more.",
     )
     return option(command)
 

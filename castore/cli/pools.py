@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from castore.blobservice import BlobService
+from castore.capabilities import ChunkSource
 from castore.composition.composition import Composition
 from castore.workers import Workers
 
 
 @contextlib.contextmanager
-def pool_of(stores: Composition, size: int | None) -> Iterator[Workers]:
-    """Return a pool of *size* threads, or without a size that of the composition."""
+def pool_of(stores: Composition, size: int | None, *services: BlobService) -> Iterator[Workers]:
+    """Return a pool of *size* threads; without one that of the composition, wide for services that wait."""
     if size is None:
-        yield stores.workers
+        sources = [service.capability(ChunkSource) for service in services]
+        waits = any(source is not None and source.waits for source in sources)
+        yield stores.workers.wide if waits else stores.workers
         return
     with contextlib.closing(Workers(size)) as pool:
         yield pool

@@ -89,7 +89,7 @@ def command(
         identity = f"{settings.service_name} of {Path(stores.name).absolute()}"
         with (
             _ledger(resume, identity, sample, seed, since) as ledger,
-            pool_of(stores, workers) as pool,
+            pool_of(stores, workers, service) as pool,
             Meter(None) as meter,
         ):
             verdict = Verdict(settings.service_name, ledger.scope)

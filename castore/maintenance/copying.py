@@ -26,9 +26,8 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.maintenance.ahead import run_ahead
 from castore.maintenance.ledger import Ledger
-from castore.maintenance.reading import Attempts
+from castore.maintenance.reading import Attempts, labelled
 from castore.maintenance.transfer import Sent, Transfer
 from castore.workers import Workers
 
@@ -177,13 +176,13 @@ class Copier:
         if batches is not None:
             return batches.missing(digests)
         calls = ((digest, partial(self._target.has, digest)) for digest in digests)
-        return {digest for digest, found in run_ahead(self._workers, calls) if not found}
+        return {digest for digest, found in self._workers.map(labelled, calls) if not found}
 
     # -- copying --
 
     def _copy(self, digests: Sequence[B3Digest]) -> Iterator[Copied]:
         try:
-            for (blob, is_last), found in run_ahead(self._workers, self._steps(digests)):
+            for (blob, is_last), found in self._workers.map(labelled, self._steps(digests)):
                 yield from self._take(blob, found, is_last=is_last)
             yield from self._show()
         except BaseException:
@@ -197,7 +196,7 @@ class Copier:
     ) -> Iterator[tuple[tuple[_Blob, bool], Callable[[], Sent | CastoreError]]]:
         """Yield all transfers for all blobs; the indexes are read ahead, too."""
         calls = ((digest, partial(self._attempt.index, digest)) for digest in digests)
-        for digest, index in run_ahead(self._workers, calls):
+        for digest, index in self._workers.map(labelled, calls):
             blob = _Blob(digest)
             if index is None or isinstance(index, CastoreError):
                 yield (blob, True), partial(_same, index or BlobNotFoundError(digest))

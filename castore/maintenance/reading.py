@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from blake3 import blake3
 
@@ -11,6 +11,9 @@ from castore.blobservice import BlobReader, BlobService, ChunkMeta
 from castore.capabilities import ChunkSource
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError, MissingChunkError
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 PIECE: Final = 1 << 20
 """Bytes that are read of a blob at a time."""
@@ -103,3 +106,8 @@ class Attempts:
         """Return the error for a chunk that a blob lacks."""
         key = None if self._source is None else self._source.chunk_key(chunk)
         return MissingChunkError(blob=blob, chunk=chunk, key=key)
+
+
+def labelled(call: tuple[K, Callable[[], T]]) -> tuple[K, T]:
+    """Make a call that has a label, which stays with what it returns: for `Workers.map`."""
+    return call[0], call[1]()

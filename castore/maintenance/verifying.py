@@ -30,10 +30,9 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.maintenance.ahead import run_ahead
 from castore.maintenance.findings import MISSING_INDEX, Finding, Report, Scope, Tally, finding_of
 from castore.maintenance.ledger import Ledger
-from castore.maintenance.reading import Attempts
+from castore.maintenance.reading import Attempts, labelled
 from castore.workers import Workers
 
 _MOST_UNAVAILABLE: Final = 16
@@ -168,7 +167,7 @@ class Verification:
     # -- blobs, by their indexes --
 
     def _check_blobs(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
-        for step, found in run_ahead(self._workers, self._steps(items)):
+        for step, found in self._workers.map(labelled, self._steps(items)):
             self._heed(found)
             if step.part == "index":
                 assert isinstance(found, CastoreError)
@@ -182,7 +181,7 @@ class Verification:
         self, items: Iterator[StoredItem]
     ) -> Iterator[tuple[_Step, Callable[[], bytes | int | CastoreError | None]]]:
         """Yield all reads for all blobs; the indexes are read ahead, too."""
-        for item, index in run_ahead(self._workers, self._index_calls(items)):
+        for item, index in self._workers.map(labelled, self._index_calls(items)):
             assert item.digest is not None
             blob = _Blob(item.digest, item.key)
             if isinstance(index, CastoreError):
@@ -271,7 +270,7 @@ class Verification:
     # -- chunks that no blob has led to --
 
     def _check_chunks(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
-        for item, found in run_ahead(self._workers, self._chunk_calls(items)):
+        for item, found in self._workers.map(labelled, self._chunk_calls(items)):
             assert item.digest is not None
             self._heed(found)
             if isinstance(found, bytes):
@@ -290,7 +289,7 @@ class Verification:
     # -- services that only list their blobs --
 
     def _read_blobs(self, digests: Iterator[B3Digest]) -> Iterator[Finding]:
-        for digest, found in run_ahead(self._workers, self._blob_calls(digests)):
+        for digest, found in self._workers.map(labelled, self._blob_calls(digests)):
             self._heed(found)
             if isinstance(found, CastoreError):
                 yield finding_of("blob", digest, found)
