@@ -30,9 +30,11 @@ STORIES = settings(
 MEMORY = {"type": "memory"}
 FOLDER = {"type": "objectstore", "object_store_url": "file:./store"}
 BUCKET = {"type": "objectstore", "object_store_url": "memory:"}
+SQLITE = {"type": "sqlite", "path": "folder/blobs.sqlite"}
 # So small that the stories' blobs are cut, into many chunks.
 TINY_FOLDER = {**FOLDER, "avg_chunk_size": 512}
 TINY_BUCKET = {**BUCKET, "avg_chunk_size": 700}
+TINY_SQLITE = {**SQLITE, "avg_chunk_size": 512, "durability": "process"}
 SMALLEST = {"type": "smallest"}
 FAILING = {"type": "failing-reads", "inner": "&kept"}
 
@@ -89,7 +91,7 @@ class Stack(BlobServiceContract):
     def __init_subclass__(cls, *, stack: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init_subclass__()
         cls.stack = stack
-        smaller = {id(FOLDER): TINY_FOLDER, id(BUCKET): TINY_BUCKET}
+        smaller = {id(FOLDER): TINY_FOLDER, id(BUCKET): TINY_BUCKET, id(SQLITE): TINY_SQLITE}
         cls.tiny = {name: smaller.get(id(table), table) for name, table in stack.items()}
 
     @pytest.fixture
@@ -131,6 +133,10 @@ class TestBucketInMemory(Stack, stack={"root": BUCKET}):
     pass
 
 
+class TestSqlite(Stack, stack={"root": SQLITE}):
+    pass
+
+
 class TestStrangersSmallest(Stack, stack={"root": SMALLEST}):
     pass
 
@@ -156,6 +162,14 @@ class TestCacheOfObjectStoresWritingFar(Stack, stack=cache(FOLDER, BUCKET, "far"
 
 
 class TestCacheOfObjectStoresWritingBoth(Stack, stack=cache(FOLDER, BUCKET, "both")):
+    pass
+
+
+class TestSqliteBeforeBucketWritingFar(Stack, stack=cache(SQLITE, BUCKET, "far")):
+    pass
+
+
+class TestSqliteBeforeBucketWritingBoth(Stack, stack=cache(SQLITE, BUCKET, "both")):
     pass
 
 

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,13 +45,15 @@ def write_forever(folder: Path, first: int, report: int) -> None:
         os.write(report, b"%d\n" % seed)
 
 
-def one_death(folder: Path, first: int, delay: float) -> list[int]:
+def one_death(
+    folder: Path, first: int, delay: float, write: Callable[[Path, int, int], None] = write_forever
+) -> list[int]:
     """Start a writer, kill it after *delay* seconds; return the numbers of the blobs that it has reported."""
     reading, report = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        write_forever(folder, first, report)
+        write(folder, first, report)
         os._exit(1)
     os.close(report)
     select.select([reading], [], [], 5)  # The first blob is stored: from here on anything may be going on.

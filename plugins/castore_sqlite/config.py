@@ -1,0 +1,127 @@
+"""Configuration of `sqlite`.
+
+Defaults: chunks as `objectstore` makes them; what is stored survives a power cut; a writer waits for half a
+minute for another one.
+
+Example::
+
+    [blobservices.root]
+    type = "sqlite"
+    path = "./blobs.sqlite"
+    durability = "full"            # or "process": no flushes
+    busy_timeout = "30 s"
+    journal_size_limit = "64 MiB"
+    avg_chunk_size = "256 KiB"     # 512 B to 2097153 B
+    chunker = "fastcdc-2020"
+    compression_level = 3
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import unquote
+
+import attrs
+
+from castore import BlobService, Registry
+from castore.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
+from castore.composition import Between, BuildContext, ByteSize, Duration, InvalidValueError, ServiceUrl
+
+# Written out: importing zstandard for two numbers would cost every program that has the plugin.
+_DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
+_DEFAULT_LEVEL: Final = 3
+_DEFAULT_TIMEOUT: Final = Duration(30.0)
+_DEFAULT_JOURNAL: Final = ByteSize(64 << 20)
+_LEVELS: Final = Between(-7, 22)
+_NUMBERS: Final = ("compression_level",)
+"""Fields that are numbers in TOML and nothing else; in a URL all is text."""
+
+
+@attrs.frozen
+class SqliteConfig:
+    """Blobs in one SQLite file. URL form: `sqlite:<path>?<fields>`."""
+
+    path: Path = attrs.field()
+    """The file; a relative path starts at the composition's folder."""
+    durability: Literal["process", "full"] = "full"
+    """What a stored blob survives: a power cut (`full`) or a killed program (`process`)."""
+    busy_timeout: Annotated[Duration, Between(0, 86400)] = _DEFAULT_TIMEOUT
+    """How long a writer waits for another program's that has the file locked."""
+    journal_size_limit: Annotated[ByteSize, Between(0, 1 << 40)] = _DEFAULT_JOURNAL
+    """To how much the file `<path>-wal` is cut back once all of it is in the main file."""
+    avg_chunk_size: Annotated[ByteSize, Between(MIN_AVG_SIZE, MAX_AVG_SIZE)] = _DEFAULT_AVG_SIZE
+    """The average size of new chunks; they are between half and twice as large."""
+    chunker: type[Chunker] = FastCdc2020
+    """How new blobs are cut; chunks are only shared between blobs that were cut alike."""
+    compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
+    """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
+
+    @path.validator
+    def _check_path(self, attribute: attrs.Attribute[Path], value: Path) -> None:
+        # The attribute tells castore which key is meant.
+        if not value.name:
+            raise ValueError("a file is needed, such as `./blobs.sqlite`", attribute)
+        if "\0" in str(value):
+            raise ValueError("the path has a NUL byte", attribute)
+        if str(value) == ":memory:":
+            raise ValueError('for blobs in memory use `type = "memory"`', attribute)
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Accept `sqlite:` and a path, percent-decoded, whose query has the other fields."""
+        parsed = ServiceUrl.parse(url)
+        if parsed.scheme:
+            raise InvalidValueError("a `sqlite` URL has no second scheme", "write `sqlite:` and a path")
+        if parsed.authority is not None:
+            # Elsewhere `sqlite:///x` is a relative path, and `file:///x` an absolute one.
+            raise InvalidValueError(
+                "a `sqlite` URL has no host, and no `//`",
+                "write `sqlite:/folder/blobs.sqlite`, or `sqlite:blobs.sqlite` for a relative path",
+            )
+        if not parsed.path:
+            raise InvalidValueError("the path is missing", "write `sqlite:./blobs.sqlite`, say")
+        table: dict[str, object] = {"path": unquote(parsed.path)}
+        for key, text in parsed.query:
+            if key in table:
+                raise InvalidValueError(f"`{key}` is given twice" if key != "path" else "there are two paths")
+            table[key] = _number(text) if key in _NUMBERS else text
+        return cls._read(table)
+
+    @classmethod
+    def _read(cls, table: dict[str, object]) -> Self:
+        from castore.composition.structure import ConfigStructurer  # noqa: PLC0415 - for URLs alone
+
+        reading = ConfigStructurer(Registry()).read(table, cls)
+        if reading.problems:
+            problem = reading.problems[0]
+            raise InvalidValueError(f"{problem.dotted}: {problem.message}", problem.hint)
+        config: Self = reading.config
+        return config
+
+    def build(self, name: str, context: BuildContext) -> BlobService:
+        """Return the service. The file is made when the first blob is written, not before."""
+        from castore_sqlite.database import Database  # noqa: PLC0415 - once it is named
+        from castore_sqlite.service import SqliteBlobService  # noqa: PLC0415 - as above
+
+        database = Database(
+            context.base / self.path,
+            instance=name,
+            durability=self.durability,
+            busy_timeout=self.busy_timeout,
+            journal_size_limit=self.journal_size_limit,
+        )
+        return SqliteBlobService(
+            database,
+            chunker=self.chunker,
+            avg_chunk_size=self.avg_chunk_size,
+            compression_level=self.compression_level,
+            workers=context.workers,
+        )
+
+
+def _number(text: str) -> object:
+    try:
+        return int(text)
+    except ValueError:
+        return text

@@ -1,0 +1,278 @@
+"""The connections to one SQLite file: one that writes, and as many that read as there are readers at once.
+
+The file has a write-ahead log (WAL): readers wait for nobody, and writers only for each other, across
+threads and processes. A transaction is in the file as a whole or not at all, whatever dies meanwhile. That
+the *machine* may die, too, takes a flush of the log when it is committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from castore.errors import CastoreError, UnavailableError
+from castore_sqlite import faults, schema
+
+_MOST_IDLE: Final = 8
+"""How many connections are kept for readers to come."""
+
+_CHECKPOINT_PAGES: Final = 4096
+"""After how many pages the log goes to the file: a page that has changed often goes there once."""
+
+_RETRY_SECONDS: Final = 0.01
+
+
+class Database:
+    """The file at *path*, which is made when it is first written; before that it has no rows.
+
+    Arguments:
+        path: The file; folders above it are made with it.
+        instance: The name of the service, for errors.
+        durability: With `process` nothing is flushed but what keeps the file whole.
+        busy_timeout: How many seconds to wait for the lock of another process.
+        journal_size_limit: To how many bytes the log's file is cut back when all of it is in the main file.
+
+    Whatever goes wrong raises `UnavailableError` with the name of the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        instance: str,
+        durability: Literal["process", "full"] = "full",
+        busy_timeout: float = 30.0,
+        journal_size_limit: int = 64 << 20,
+    ) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.instance = instance
+        self.durability = durability
+        self._busy_timeout = busy_timeout
+        self._journal_size_limit = journal_size_limit
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._readers: list[sqlite3.Connection] = []
+        self._writing = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._written: tuple[int, int] | None = None
+        self._flushes = False
+
+    def fetch(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query; none where there is no file yet."""
+        try:
+            readers = self._readers
+            connection = _pop(readers) or self._open_reader()
+            if connection is None:
+                return []
+            try:
+                rows = connection.execute(statement, parameters).fetchall()
+            except BaseException:
+                connection.close()
+                raise
+        except (sqlite3.Error, OSError, schema.SchemaError) as error:
+            raise self._unavailable(error) from error
+        self._put_back(connection, readers)
+        return rows
+
+    @contextlib.contextmanager
+    def writing(self, *, lasting: bool) -> Iterator[sqlite3.Connection]:
+        """Run a transaction on the connection that is given; it is committed unless an exception ends it.
+
+        Nobody else writes meanwhile. With *lasting*, and `full` durability, all that anybody has committed to
+        the file is on the disk in the end; without it that comes with the next one that lasts.
+        """
+        flushes = lasting and self.durability == "full"
+        try:
+            with self._writing:
+                connection = self._open_writer()
+                try:
+                    self._set_flushing(connection, flushes)
+                    connection.execute("BEGIN IMMEDIATE")
+                    self._require_same_file(connection)
+                    yield connection
+                    if flushes:
+                        connection.execute("UPDATE flushes SET number = number + 1")
+                    connection.execute("COMMIT")
+                except BaseException:
+                    # Whatever state it is in: what is not committed is gone with the connection.
+                    self._close_writer()
+                    raise
+        except (sqlite3.Error, OSError, schema.SchemaError) as error:
+            raise self._unavailable(error) from error
+
+    def close(self) -> None:
+        """Close all connections; the last one to a file writes the log into it. They open again if needed."""
+        try:
+            with self._writing:
+                self._close_writer()
+            while (reader := _pop(self._readers)) is not None:
+                reader.close()
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+
+    def forget(self) -> None:
+        """Let go of connections that another process has opened: a fork must not touch its parent's.
+
+        Not even to close them, as SQLite says.
+        """
+        self._abandon()
+        self._start_anew()
+
+    def _abandon(self) -> None:
+        for connection in (*self._readers, self._writer):
+            _never_free(connection)
+        self._readers, self._writer = [], None
+
+    # -- readers --
+
+    def _put_back(self, connection: sqlite3.Connection, readers: list[sqlite3.Connection]) -> None:
+        if readers is not self._readers:
+            _never_free(connection)
+        elif len(readers) < _MOST_IDLE:
+            readers.append(connection)
+        else:
+            connection.close()
+
+    def _open_reader(self) -> sqlite3.Connection | None:
+        try:
+            os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        connection = self._connect("rw")
+        try:
+            if schema.is_there(connection):
+                connection.execute("PRAGMA query_only = 1")
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return None
+
+    def _connect(self, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(os.fsencode(self.path))}?mode={mode}",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        # A damaged file may have text where bytes belong, and it need not be UTF-8.
+        connection.text_factory = bytes
+        return connection
+
+    # -- the writer --
+
+    def _open_writer(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._make_folder()
+            connection = self._connect("rwc")
+            try:
+                self._prepare(connection)
+                self._written = self._identity()
+            except BaseException:
+                connection.close()
+                raise
+            self._writer, self._flushes = connection, True
+        return self._writer
+
+    def _make_folder(self) -> None:
+        folder = self.path.parent
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.durability == "full":
+            for path in made:
+                _flush_folder(path.parent)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA synchronous = FULL")
+        # Nothing is changed in a file before it is known to be castore's.
+        there = schema.is_there(connection)
+        self._use_log(connection)
+        if not there:
+            schema.create(connection)
+        if self.durability == "full":
+            _flush_folder(self.path.parent)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {self._journal_size_limit}")
+
+    def _use_log(self, connection: sqlite3.Connection) -> None:
+        # Two who begin a file at once do not wait for each other here, as they do everywhere else.
+        mode = self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        if mode not in ("wal", b"wal"):
+            raise schema.SchemaError("is where SQLite can keep no log; put it on a local file system")
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                if not faults.is_busy(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_RETRY_SECONDS)
+
+    def _set_flushing(self, connection: sqlite3.Connection, flushes: bool) -> None:
+        if flushes != self._flushes:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
+            self._flushes = flushes
+
+    def _require_same_file(self, connection: sqlite3.Connection) -> None:
+        """Raise unless the file is still where it was: what is written to another would never be found."""
+        try:
+            found = self._identity()
+        except FileNotFoundError:
+            found = None
+        if found != self._written:
+            connection.execute("ROLLBACK")
+            # Closing the last connection would remove the log by its name: by now that may be another's.
+            self._abandon()
+            raise schema.SchemaError(
+                "was moved or replaced while it was in use; try again with what is there"
+            )
+
+    def _identity(self) -> tuple[int, int]:
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _unavailable(self, error: Exception) -> CastoreError:
+        if isinstance(error, sqlite3.Error):
+            return UnavailableError(self.instance, faults.explain(error, self.path, self._busy_timeout))
+        if isinstance(error, schema.SchemaError):
+            return UnavailableError(self.instance, f"{self.path} {error}")
+        return UnavailableError(self.instance, error)
+
+
+def _pop(connections: list[sqlite3.Connection]) -> sqlite3.Connection | None:
+    try:
+        return connections.pop()
+    except IndexError:
+        return None
+
+
+def _never_free(connection: sqlite3.Connection | None) -> None:
+    """Keep a connection from being closed, also by the collector of Python's garbage."""
+    if connection is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,42 @@
+"""What SQLite says when something is wrong, in words that name the file and the way out."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return the code of an error without its finer distinctions; 0 if SQLite was not asked at all."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether somebody else has the file locked."""
+    return primary_code(error) in _BUSY
+
+
+def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> str:
+    """Return what is wrong with the file at *path*, and what to do about it."""
+    code = primary_code(error)
+    if code in _BUSY:
+        return (
+            f"{path} has been locked by another program for more than {busy_timeout:g} s;"
+            " see what it does there, or allow for more with `busy_timeout`"
+        )
+    if code == sqlite3.SQLITE_NOTADB:
+        return f"{path} is no SQLite database: name another file as `path`, or move this one away"
+    if code == sqlite3.SQLITE_CORRUPT:
+        return (
+            f"{path} is damaged ({error}): put a copy of it in its place;"
+            " without one, `sqlite3 FILE .recover` gets most out of it"
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return f"{path} cannot grow: no space left on device"
+    if code == sqlite3.SQLITE_CANTOPEN and path.is_dir():
+        return f"{path} is a folder: name a file in it as `path`"
+    return f"{path}: {error}"

@@ -1,0 +1,119 @@
+"""Many writes in few transactions.
+
+A transaction costs more than most rows, and with a flush of the disk far more. So chunks wait in memory,
+where the readers of this process find them, until an index is put, or there are many. Those who put an index
+while a transaction runs share the next one. Nothing waits in an open transaction: it would keep other
+processes from writing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from castore import B3Digest, ChunkMeta, UnavailableError
+
+_MOST_CHUNKS: Final = 2048
+_MOST_BYTES: Final = 8 << 20
+"""How much may wait."""
+
+
+@attrs.define(eq=False)
+class Batch:
+    """What goes into the file in one transaction."""
+
+    frames: dict[B3Digest, bytes] = attrs.field(factory=dict)
+    indexes: dict[B3Digest, Sequence[ChunkMeta]] = attrs.field(factory=dict)
+    size: int = 0
+    done: bool = False
+    failure: UnavailableError | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should wait."""
+        return len(self.frames) >= _MOST_CHUNKS or self.size >= _MOST_BYTES
+
+    def add(self, digest: B3Digest, frame: bytes) -> None:
+        """Take one more chunk."""
+        self.size += len(frame) - len(self.frames.get(digest, b""))
+        self.frames[digest] = frame
+
+
+class GroupCommit:
+    """Gathers chunks and indexes and gives them to *commit*, which stores all of them or raises.
+
+    After a failure the chunks still wait, for the next commit to take them: whoever counts on one that
+    another writer has put need not know. Indexes do not: those who put them get the error.
+    """
+
+    def __init__(
+        self, commit: Callable[[Batch], None], frames: Mapping[B3Digest, bytes] | None = None
+    ) -> None:
+        self._commit = commit
+        self._turn = threading.Condition()
+        self._running: Batch | None = None
+        self._upcoming = Batch()
+        for digest, frame in (frames or {}).items():
+            self._upcoming.add(digest, frame)
+
+    def find(self, digest: B3Digest) -> bytes | None:
+        """Return the frame of a chunk that waits, `None` if there is none."""
+        with self._turn:
+            frame = self._upcoming.frames.get(digest)
+            if frame is None and self._running is not None:
+                frame = self._running.frames.get(digest)
+            return frame
+
+    @property
+    def waiting(self) -> dict[B3Digest, bytes]:
+        """All frames that wait; for a forked process, in which no lock can be relied on."""
+        running = {} if self._running is None else self._running.frames
+        return {**running, **self._upcoming.frames}
+
+    def add(self, digest: B3Digest, frame: bytes) -> None:
+        """Let a chunk wait. If too much does, that is committed first; if it fails so does this."""
+        with self._turn:
+            full = self._upcoming.full
+        if full:
+            self.commit()
+        with self._turn:
+            self._upcoming.add(digest, frame)
+
+    def commit(self, indexes: Mapping[B3Digest, Sequence[ChunkMeta]] | None = None) -> None:
+        """Return when all that waits, and *indexes*, is committed; raise `UnavailableError` if it is not."""
+        with self._turn:
+            mine = self._upcoming
+            mine.indexes.update(indexes or {})
+            while not mine.done and self._running is not None:
+                self._turn.wait()
+            leads = not mine.done
+            if leads and not mine.frames and not mine.indexes:
+                return
+            if leads:
+                self._running, self._upcoming = mine, Batch()
+        if leads:
+            self._lead(mine)
+        if mine.failure is not None:
+            # Each gets an error of its own: threads would write their tracebacks into a shared one.
+            raise UnavailableError(mine.failure.instance, mine.failure.cause) from mine.failure
+
+    def _lead(self, mine: Batch) -> None:
+        try:
+            self._commit(mine)
+        except UnavailableError as error:
+            mine.failure = error
+        except BaseException as error:
+            mine.failure = UnavailableError("sqlite", error)
+            raise
+        finally:
+            with self._turn:
+                if mine.failure is not None:
+                    for digest, frame in mine.frames.items():
+                        if digest not in self._upcoming.frames:
+                            self._upcoming.add(digest, frame)
+                mine.done = True
+                self._running = None
+                self._turn.notify_all()

@@ -1,0 +1,114 @@
+"""Looking after a file: what is in it row by row, rows that are set aside, rows that are swept away.
+
+The key of a row is its table and its digest, as in `chunks/af13...`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, Literal
+
+from castore import B3Digest, UnavailableError
+from castore.capabilities import StoredItem
+from castore_sqlite.database import Database
+from castore_sqlite.rows import FRESH_SECONDS
+
+_PAGE: Final = 1000
+"""How many rows a query gives: a longer one would keep the log from being cut back."""
+
+_SWEPT: Final = 200
+"""How many rows go in one transaction: other writers wait meanwhile."""
+
+_INDEXES: Final = (
+    "SELECT digest, modified, length(chunks) FROM indexes WHERE digest > ? ORDER BY digest LIMIT ?"
+)
+_CHUNKS: Final = (
+    "SELECT id, digest, modified, length(frame) FROM chunks WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+)
+_DELETE: Final = {
+    "chunks": "DELETE FROM chunks WHERE digest = ? AND modified < ?",
+    "indexes": "DELETE FROM indexes WHERE digest = ? AND modified < ?",
+}
+_COPY_CHUNK: Final = (
+    "INSERT INTO quarantine (kind, digest, modified, data)"
+    " SELECT 'chunks', digest, modified, frame FROM chunks WHERE digest = ?"
+)
+_COPY_INDEX: Final = (
+    "INSERT INTO quarantine (kind, digest, modified, data)"
+    " SELECT 'indexes', digest, modified, chunks FROM indexes WHERE digest = ?"
+)
+_SET_ASIDE: Final = {
+    "chunks": (_COPY_CHUNK, "DELETE FROM chunks WHERE digest = ?"),
+    "indexes": (_COPY_INDEX, "DELETE FROM indexes WHERE digest = ?"),
+}
+
+
+def list_digests(database: Database) -> Iterator[B3Digest]:
+    """Yield the digest of every index."""
+    for digest, *_ in _index_rows(database):
+        if len(digest) == 32:
+            yield B3Digest(digest)
+
+
+def list_items(database: Database) -> Iterator[StoredItem]:
+    """Yield every index, then every chunk."""
+    for row in _index_rows(database):
+        yield _item("index", "indexes", *row)
+    # By their numbers they lie side by side in the file; what is put meanwhile has larger ones.
+    ((last,),) = database.fetch("SELECT max(id) FROM chunks") or ((None,),)
+    number = 0
+    while rows := database.fetch(_CHUNKS, (number, last or 0, _PAGE)):
+        yield from (_item("chunk", "chunks", *row) for _, *row in rows)
+        number = rows[-1][0]
+
+
+def _index_rows(database: Database) -> Iterator[tuple[Any, ...]]:
+    last = b""
+    while rows := database.fetch(_INDEXES, (last, _PAGE)):
+        yield from rows
+        last = rows[-1][0]
+
+
+def _item(
+    kind: Literal["index", "chunk"], table: str, digest: bytes, modified: object, size: int
+) -> StoredItem:
+    key = f"{table}/{digest.hex()}"
+    time = modified / 1000 if isinstance(modified, int) else None
+    if len(digest) != 32:
+        return StoredItem("residue", key, None, size, time)
+    return StoredItem(kind, key, B3Digest(digest), size, time)
+
+
+def set_aside(database: Database, item: StoredItem) -> str:
+    """Move a row to the table `quarantine`; return `quarantine/`, its number there, and its old key."""
+    table, digest = _place_of(item)
+    copy, delete = _SET_ASIDE[table]
+    with database.writing(lasting=True) as connection:
+        cursor = connection.execute(copy, (digest,))
+        if not cursor.rowcount:
+            raise UnavailableError(database.instance, f"{item.key} is not in {database.path} any more")
+        connection.execute(delete, (digest,))
+        return f"quarantine/{cursor.lastrowid}/{item.key}"
+
+
+def sweep(database: Database, items: Iterable[StoredItem], older_than: float) -> Iterator[StoredItem]:
+    """Remove rows that are old in the moment of the transaction; yield those that are gone."""
+    # A claim may have left a time as it was that was recent enough.
+    limit = int((older_than - FRESH_SECONDS) * 1000)
+    remaining = iter(items)
+    while group := list(islice(remaining, _SWEPT)):
+        with database.writing(lasting=False) as connection:
+            gone = [item for item in group if _delete(connection, item, limit)]
+        yield from gone
+
+
+def _delete(connection: sqlite3.Connection, item: StoredItem, limit: int) -> bool:
+    table, digest = _place_of(item)
+    return connection.execute(_DELETE[table], (digest, limit)).rowcount > 0
+
+
+def _place_of(item: StoredItem) -> tuple[str, bytes]:
+    table, _, digest = item.key.partition("/")
+    return table, bytes.fromhex(digest)

@@ -1,0 +1,70 @@
+"""Who holds what it puts, told to collectors of garbage in other processes.
+
+A hold is a locked file beside the database. The lock ends with the process, however it dies, and is seen from
+other containers as well; a row with the number of a process would be neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_MARK: Final = "-hold-"
+
+
+@contextlib.contextmanager
+def held(database: Path) -> Iterator[None]:
+    """Keep a hold until the context ends."""
+    descriptor, path = _create(database)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def _create(database: Path) -> tuple[int, str]:
+    database.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        path = f"{database}{_MARK}{uuid.uuid4()}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Before it was locked, somebody may have taken it for one whose holder has died.
+        if os.path.exists(path):
+            return descriptor, path
+        os.close(descriptor)
+
+
+def held_since(database: Path) -> float | None:
+    """Return the time of the oldest hold, `None` if there is none; remove those of the dead."""
+    prefix = f"{database.name}{_MARK}"
+    times = []
+    try:
+        names = [name for name in os.listdir(database.parent) if name.startswith(prefix)]
+    except FileNotFoundError:
+        return None
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            taken = _time_of(f"{database.parent}/{name}")
+            if taken is not None:
+                times.append(taken)
+    return min(times, default=None)
+
+
+def _time_of(path: str) -> float | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.fstat(descriptor).st_mtime
+    else:
+        os.unlink(path)
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""The statements on chunks and indexes, and the rules for those that are there already."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, Literal, TypeAlias
+
+from castore import B3Digest, ChunkMeta, blob_index
+from castore.errors import BadIndexError
+
+Table: TypeAlias = Literal["chunks", "indexes"]
+
+GROUP: Final = 400
+"""How many digests one query asks for: each version of SQLite takes 999 parameters."""
+
+FRESH_SECONDS: Final = 60.0
+"""How old the time of a row may be before a claim renews it."""
+
+HAS: Final = (
+    "SELECT 1 FROM chunks WHERE digest = ?1 UNION ALL SELECT 1 FROM indexes WHERE digest = ?1 LIMIT 1"
+)
+HAS_CHUNK: Final = "SELECT 1 FROM chunks WHERE digest = ?"
+GET_CHUNK: Final = "SELECT frame FROM chunks WHERE digest = ?"
+GET_INDEX: Final = "SELECT chunks FROM indexes WHERE digest = ?"
+_PUT_CHUNK: Final = (
+    "INSERT INTO chunks (digest, modified, frame) VALUES (?, ?, ?)"
+    " ON CONFLICT (digest) DO UPDATE SET modified = excluded.modified, frame = excluded.frame"
+)
+_PUT_INDEX: Final = (
+    "INSERT INTO indexes (digest, modified, chunks) VALUES (?, ?, ?)"
+    " ON CONFLICT (digest) DO UPDATE SET modified = excluded.modified, chunks = excluded.chunks"
+)
+_MARKS: Final = ", ".join(f"?{number}" for number in range(1, GROUP + 1))
+FIND: Final = (
+    f"SELECT digest FROM chunks WHERE digest IN ({_MARKS})"
+    f" UNION ALL SELECT digest FROM indexes WHERE digest IN ({_MARKS})"
+)
+FIND_TIMES: Final = f"SELECT digest, modified FROM chunks WHERE digest IN ({_MARKS})"
+_FIND_INDEXES: Final = f"SELECT digest, modified, chunks FROM indexes WHERE digest IN ({_MARKS})"
+_RENEW: Final[dict[Table, str]] = {
+    "chunks": "UPDATE chunks SET modified = ? WHERE digest = ?",
+    "indexes": "UPDATE indexes SET modified = ? WHERE digest = ?",
+}
+
+
+def now() -> int:
+    """Return the time as rows have it."""
+    return int(time.time() * 1000)
+
+
+def is_fresh(modified: object) -> bool:
+    """Tell whether a row's time need not be renewed by a claim."""
+    return isinstance(modified, int) and abs(now() - modified) < FRESH_SECONDS * 1000
+
+
+def groups(digests: Iterable[B3Digest]) -> Iterator[list[bytes]]:
+    """Yield the parameters of queries for some digests each; the last is repeated where there are too few."""
+    remaining = iter(digests)
+    while group := [bytes(digest) for digest in islice(remaining, GROUP)]:
+        yield group + group[-1:] * (GROUP - len(group))
+
+
+def as_bytes(value: Any) -> bytes:
+    """Return the bytes in a row; nothing if a damaged row has something else there."""
+    return value if isinstance(value, bytes) else b""
+
+
+def put_chunks(connection: sqlite3.Connection, frames: Mapping[B3Digest, bytes]) -> None:
+    """Put frames, replacing those that are there."""
+    time_ = now()
+    connection.executemany(_PUT_CHUNK, ((bytes(digest), time_, frame) for digest, frame in frames.items()))
+
+
+def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+    """Put indexes; one that is there stays and counts as just put, unless it cannot be right."""
+    there = {
+        digest: (modified, as_bytes(index))
+        for group in groups(blobs)
+        for digest, modified, index in connection.execute(_FIND_INDEXES, group)
+    }
+    new, stale = [], []
+    for digest, chunks in blobs.items():
+        modified, index = there.get(digest, (None, b""))
+        if digest not in there or not _may_stay(connection, digest, index, chunks):
+            new.append((bytes(digest), now(), blob_index.encode(chunks)))
+        elif not is_fresh(modified):
+            stale.append(digest)
+    connection.executemany(_PUT_INDEX, new)
+    renew(connection, "indexes", stale)
+
+
+def _may_stay(
+    connection: sqlite3.Connection, digest: B3Digest, index: bytes, chunks: Sequence[ChunkMeta]
+) -> bool:
+    """Tell whether the index that is there is this one, or another whose chunks are there."""
+    if index == blob_index.encode(chunks):
+        return True
+    try:
+        others = blob_index.decode(index, digest)
+    except BadIndexError:
+        return False
+    if others and chunks and sum(meta.size for meta in others) != sum(meta.size for meta in chunks):
+        return False
+    needed = {meta.digest for meta in others} or {digest}
+    return renew(connection, "chunks", needed)
+
+
+def renew(connection: sqlite3.Connection, table: Table, digests: Iterable[B3Digest]) -> bool:
+    """Set the times of rows to now; tell whether all of them are there."""
+    time_ = now()
+    counts = [connection.execute(_RENEW[table], (time_, bytes(digest))).rowcount for digest in digests]
+    return all(counts)

@@ -1,0 +1,81 @@
+"""The tables of a file, and how it is told from the files of others.
+
+`application_id` says that a file is castore's, `user_version` which tables it has. Times are milliseconds
+since 1970. They stand before the bytes of a row, so that renewing one does not touch the pages of these.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+APPLICATION_ID: Final = int.from_bytes(b"b3cs", "big")
+VERSION: Final = 1
+
+# Rows are appended, wherever their digests stand in the index of them: so most writes are in one place. A
+# number is never used twice, so that who lists rows by their numbers meets none twice.
+_CHUNKS: Final = """
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest BLOB NOT NULL UNIQUE,
+    modified INTEGER NOT NULL,
+    frame BLOB NOT NULL
+)"""
+
+# The rows of most blobs have no bytes: they need no table beside their keys.
+_INDEXES: Final = """
+CREATE TABLE indexes (
+    digest BLOB NOT NULL PRIMARY KEY,
+    modified INTEGER NOT NULL,
+    chunks BLOB NOT NULL
+) WITHOUT ROWID"""
+
+_QUARANTINE: Final = """
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    modified INTEGER,
+    data BLOB
+)"""
+
+# SQLite flushes a transaction only if it has changed something.
+_FLUSHES: Final = "CREATE TABLE flushes (number INTEGER NOT NULL)"
+
+
+class SchemaError(Exception):
+    """A file that is not for this version of castore; the message says why and what to do."""
+
+
+def is_there(connection: sqlite3.Connection) -> bool:
+    """Tell whether the tables are there; False for a database that is still empty.
+
+    Raises `SchemaError` for a database of another program, or of a newer castore.
+    """
+    application, version = _value(connection, "application_id"), _value(connection, "user_version")
+    if application == APPLICATION_ID:
+        if version != VERSION:
+            raise SchemaError(
+                f"has version {version} of the tables, and this castore knows {VERSION}: it was written by a"
+                " newer one, so upgrade castore"
+            )
+        return True
+    if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchall():
+        return False
+    raise SchemaError("is a database of another program: name another file as `path`")
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables, unless somebody else was faster."""
+    connection.execute("BEGIN IMMEDIATE")
+    if not is_there(connection):
+        for statement in (_CHUNKS, _INDEXES, _QUARANTINE, _FLUSHES, "INSERT INTO flushes VALUES (0)"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def _value(connection: sqlite3.Connection, pragma: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {pragma}").fetchone()
+    return int(value)
