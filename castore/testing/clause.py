@@ -20,6 +20,9 @@ from castore.capabilities import (
     ChunkStore,
     Durable,
     EvictionEvents,
+    FrameStore,
+    Inventory,
+    Sweepable,
 )
 
 POWERS: Final[tuple[type, ...]] = (
@@ -27,6 +30,9 @@ POWERS: Final[tuple[type, ...]] = (
     BlobDeleter,
     ChunkSource,
     ChunkStore,
+    FrameStore,
+    Inventory,
+    Sweepable,
     BatchExistence,
     EvictionEvents,
     Durable,

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from castore.blobservice import BlobService
 from castore.testing.clause import Clause
-from castore.testing.clauses import chunking, powers, reading, sources, storing, threads, writing
+from castore.testing.clauses import chunking, keeping, powers, reading, sources, storing, threads, writing
 
 CLAUSES: Final[tuple[Clause, ...]] = (
     *storing.chapter.clauses,
@@ -22,6 +22,7 @@ CLAUSES: Final[tuple[Clause, ...]] = (
     *sources.chapter.clauses,
     *chunking.chapter.clauses,
     *threads.chapter.clauses,
+    *keeping.chapter.clauses,
     *powers.chapter.clauses,
 )
 """All clauses, in the order in which they are best read."""

@@ -7,9 +7,12 @@ broken service can fail would be of no use, so there must be none.
 from __future__ import annotations
 
 import array
+import contextlib
 import hashlib
 import io
+import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,10 +26,13 @@ from castore.capabilities import (
     ChunkStore,
     Durable,
     EvictionEvents,
+    FrameStore,
+    StoredItem,
+    Sweepable,
 )
 from castore.digest import B3Digest
 from castore.errors import SourceError, WriterClosedError
-from castore.frames import check_size
+from castore.frames import check_size, compress, decode_chunk
 from castore.readers import BytesReader
 from castore.testing import CLAUSES, Clause, FaultyService, run_contract
 from castore.testing.clause import POWERS
@@ -38,7 +44,17 @@ PIECE = 100_000
 """Where `Sound` cuts: a blob of more bytes has chunks of so many."""
 
 
-class Sound(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, EvictionEvents, Durable):
+class Sound(
+    BlobService,
+    BlobLister,
+    BlobDeleter,
+    ChunkStore,
+    FrameStore,
+    Sweepable,
+    BatchExistence,
+    EvictionEvents,
+    Durable,
+):
     """A service with every power that keeps every clause. The broken ones differ from it in one thing."""
 
     reader: Callable[[bytes], BlobReader] = BytesReader
@@ -47,6 +63,7 @@ class Sound(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, Ev
     def __init__(self) -> None:
         self.parts: dict[B3Digest, bytes] = {}
         self.indexes: dict[B3Digest, tuple[ChunkMeta, ...]] = {}
+        self.holders: list[float] = []
 
     def has(self, digest: B3Digest) -> bool:
         return digest in self.indexes or digest in self.parts
@@ -101,6 +118,46 @@ class Sound(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, Ev
         if digest == B3Digest.of(b""):
             self.parts[digest] = b""
         self.indexes.setdefault(digest, tuple(chunks))
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        self.holders.append(time.time())
+        yield
+        self.holders.pop()
+
+    def held_since(self) -> float | None:
+        return min(self.holders, default=None)
+
+    @property
+    def frame_format(self) -> str:
+        return "zstd"
+
+    def get_frame(self, digest: B3Digest) -> bytes | None:
+        data = self.parts.get(digest)
+        return None if data is None else compress(data)
+
+    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
+        self.parts[digest] = decode_chunk(frame, digest)
+
+    def list_items(self) -> Iterator[StoredItem]:
+        for digest in list(self.indexes):
+            yield StoredItem("index", f"index {digest}", digest, modified=time.time())
+        for digest in list(self.parts):
+            yield StoredItem("chunk", f"chunk {digest}", digest, modified=time.time())
+
+    def set_aside(self, item: StoredItem) -> str:
+        assert item.digest is not None
+        self.remove(item)
+        return "elsewhere"
+
+    def remove(self, item: StoredItem) -> bool:
+        kept: dict[Any, Any] = self.indexes if item.kind == "index" else self.parts
+        return kept.pop(item.digest, None) is not None
+
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        for item in items:
+            if time.time() < older_than and self.remove(item):
+                yield item
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         return {digest for digest in digests if not self.has(digest)}
@@ -654,6 +711,97 @@ class VeryDurable(Sound):
     @property
     def durability(self) -> Literal["process", "full"]:
         return "very"  # type: ignore[return-value]
+
+
+# -- keeping --
+
+
+@caught_by("put-files-keeps-the-order")
+class LastFirst(Sound):
+    def put_files(self, paths: Iterable[Any], **options: Any) -> Iterator[B3Digest | SourceError]:
+        return reversed(list(super().put_files(paths, **options)))
+
+
+@caught_by("put-files-keeps-the-order")
+class StopsAtTheFirstError(Sound):
+    def put_files(
+        self, paths: Iterable[str | os.PathLike[str]], **options: Any
+    ) -> Iterator[B3Digest | SourceError]:
+        for path in paths:
+            yield self.put_file(path)
+
+
+@caught_writer("writers-fill-from-a-source")
+class FillsOnce(SoundWriter):
+    filled = False
+
+    def fill(self, readinto: Callable[[memoryview], int]) -> int:
+        if self.filled:
+            return 0
+        self.filled = True
+        return super().fill(lambda buffer: readinto(buffer[:1000]))
+
+
+@caught_reader("readers-give-views")
+class ViewsStandStill(BytesReader):
+    def read_view(self, size: int = -1, /) -> memoryview:
+        place = self.tell()
+        view = super().read_view(size)
+        if place:
+            self.seek(place)
+            return memoryview(b"")
+        return view
+
+
+@caught_by("claims-tell-what-is-there")
+class ClaimsAnything(Sound):
+    def claim_chunk(self, digest: B3Digest) -> bool:
+        return True
+
+
+@caught_by("put-indexes-shows-all")
+class PutsOneIndex(Sound):
+    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
+        super().put_indexes(blobs[:1])
+        for digest, _ in blobs[1:]:
+            self.parts.pop(digest)
+
+
+@caught_by("frames-are-chunks")
+class FramesOfOthers(Sound):
+    def get_frame(self, digest: B3Digest) -> bytes | None:
+        return compress(b"another chunk") if digest in self.parts else None
+
+
+@caught_by("items-are-listed-once")
+class ListsOnlyIndexes(Sound):
+    def list_items(self) -> Iterator[StoredItem]:
+        yield from (item for item in super().list_items() if item.kind == "index")
+
+
+@caught_by("what-is-set-aside-is-absent")
+class SetsNothingAside(Sound):
+    def remove(self, item: StoredItem) -> bool:
+        return True
+
+
+@caught_by("a-sweep-takes-what-is-old")
+class SweepsInSilence(Sound):
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        list(super().sweep(items, older_than=older_than))
+        yield from ()
+
+
+@caught_by("a-sweep-leaves-what-is-young")
+class SweepsAll(Sound):
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        return super().sweep(items, older_than=time.time() + 1000)
+
+
+@caught_by("who-holds-is-seen")
+class HoldsInVain(Sound):
+    def held_since(self) -> float | None:
+        return None
 
 
 # -- the tests --
