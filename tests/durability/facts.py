@@ -24,7 +24,7 @@ def faults_in(files: dict[str, bytes]) -> list[str]:
     faults = []
     for name, data in files.items():
         kind, _, digest = name.partition("/")[0], None, name.rpartition("/")[2]
-        if RESIDUE.fullmatch(name) or kind == "leases":
+        if RESIDUE.fullmatch(name) or kind == "leases" or (name, data) == ("castore.lock", b""):
             continue
         try:
             expected = B3Digest.parse(digest)

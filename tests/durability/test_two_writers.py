@@ -38,7 +38,7 @@ def test_two_processes_write_one_blob(tmp_path: Path, durability: str) -> None:
     ]
     for writer in writers:
         assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+        assert writer.stdout.readline() == "ready\n", "it did not start"
     for number in range(20):
         for writer in writers:
             assert writer.stdin is not None
