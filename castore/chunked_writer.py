@@ -1,10 +1,10 @@
 """One stream cut into chunks, which go to a store while the stream goes on.
 
 The bytes of the stream gather in a *segment*. A full segment is cut, and its chunks are given to the
-workers, some to a job, which hash them and store those that are new; meanwhile this thread hashes the blob.
-The end of the segment that is not settled yet moves on to the next one. There are a few segments, used in
-turn: before one is used again its chunks must be stored. That bounds the memory, and slows the producer down
-to what the store can take.
+workers, some to a job, which hash them and store those that are new, and hash the blob beside them. The end
+of the segment that is not settled yet moves on to the next one. There are a few segments, used in turn:
+before one is used again its chunks must be stored. That bounds the memory, and slows the producer down to
+what the store can take.
 
 A blob of more than one segment may take any time to write, and until its index is there its chunks are
 nobody's. So from the first full segment to the end the writer holds what it puts and finds
@@ -15,6 +15,8 @@ index follows at once.
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -71,6 +73,33 @@ class _Segment:
         return count
 
 
+class _BlobHasher:
+    """Hashes the whole blob beside its chunks: in order, by whichever worker comes to it first."""
+
+    def __init__(self) -> None:
+        self._hasher = blake3()
+        self._lock = threading.Lock()
+        self._waiting: deque[memoryview] = deque()
+
+    def add(self, view: memoryview) -> None:
+        """Let *view* be hashed next; it stays valid until a later `catch_up` has returned."""
+        self._waiting.append(view)
+
+    def catch_up(self) -> None:
+        """Hash all that was added; if another thread does that already, wait for it."""
+        with self._lock:
+            while self._waiting:
+                self._hasher.update(self._waiting.popleft())
+
+    def digest(self) -> B3Digest:
+        """Return the digest of what was hashed."""
+        return B3Digest(self._hasher.digest())
+
+    def forget(self) -> None:
+        """Let go of what has not been hashed."""
+        self._waiting.clear()
+
+
 class ChunkedWriter(GuardedWriter):
     """Cuts what is written into chunks and stores those that *store* lacks; the index comes last.
 
@@ -99,7 +128,7 @@ class ChunkedWriter(GuardedWriter):
         self._current = _Segment(_FIRST_SIZE)
         self._others: list[_Segment] = []
         self._chunks: list[ChunkMeta] = []
-        self._hasher = blake3()
+        self._hasher = _BlobHasher()
         self._holding = contextlib.ExitStack()
 
     def _take(self, view: memoryview) -> None:
@@ -153,8 +182,8 @@ class ChunkedWriter(GuardedWriter):
                 job, begin = [], start
         if job:
             segment.tasks.append(self._workers.submit(_storing(self._store, job)))
-        # The workers have begun: meanwhile this thread hashes the blob.
-        self._hasher.update(view[:start])
+        self._hasher.add(view[:start])
+        segment.tasks.append(self._workers.submit(_catching_up(self._hasher)))
         return start
 
     def _free_segment(self) -> _Segment:
@@ -178,7 +207,7 @@ class ChunkedWriter(GuardedWriter):
         for segment in (*self._others, self._current):
             self._collect(segment)
         self._let_go()
-        digest = B3Digest(self._hasher.digest())
+        digest = self._hasher.digest()
         self._store.put_index(digest, self._chunks if len(self._chunks) > 1 else ())
         self._holding.close()
         return digest
@@ -203,8 +232,17 @@ class ChunkedWriter(GuardedWriter):
 
     def _let_go(self) -> None:
         """Free the buffers: a writer may be kept long after it has ended."""
+        self._hasher.forget()
         self._others.clear()
         self._current = _Segment(0)
+
+
+def _catching_up(hasher: _BlobHasher) -> Callable[[], list[ChunkMeta]]:
+    def run() -> list[ChunkMeta]:
+        hasher.catch_up()
+        return []
+
+    return run
 
 
 def _storing(store: ChunkStore, chunks: list[memoryview]) -> Callable[[], list[ChunkMeta]]:
