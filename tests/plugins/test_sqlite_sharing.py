@@ -87,6 +87,7 @@ def test_those_who_wait_share_the_next_transaction(path: Path, monkeypatch: pyte
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(service.write, b"first")
         assert going.wait(60)
+        assert service.get_chunk(B3Digest.of(b"first")) == b"first"
         others = [pool.submit(service.write, b"%d" % number) for number in range(7)]
         while len(service._group._upcoming.indexes) < 7:
             assert not first.done()
@@ -134,6 +135,26 @@ def test_processes_write_one_file_at_once(path: Path, durability: str) -> None:
     service.close()
     assert is_sound(path)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_made_once_by_many(tmp_path: Path) -> None:
+    """Those who begin it in the same moment wait for each other, and find its tables whole."""
+    together = threading.Barrier(3)
+
+    def begin(number: int) -> None:
+        for folder in range(60):
+            service = service_on(tmp_path / f"{folder}.sqlite", busy_timeout=60)
+            together.wait(60)
+            service.write(b"%d" % number)
+            service.close()
+
+    with ThreadPoolExecutor(3) as pool:
+        for begun in [pool.submit(begin, number) for number in range(3)]:
+            begun.result()
+    for path in tmp_path.iterdir():
+        service = service_on(path)
+        assert len(list(service.list_blobs())) == 3
+        service.close()
 
 
 def in_a_fork(call: Callable[[], None]) -> None:
@@ -327,6 +348,9 @@ report(None)
 for chunk in (b"a", b"b"):
     service.put_chunk(type(service.write(b"small")).of(chunk), chunk)
 report(service.write(b""))
+service.put_chunk(type(service.write(b"small")).of(b"c"), b"c")
+assert list(service.list_items())
+report(service.write(b"after a commit without a flush"))
 os._exit(0)
 """
 
@@ -352,4 +376,4 @@ def test_what_is_reported_is_flushed(path: Path, durability: str, flushed: bool)
         elif '"stored"' in call:
             reports += 1
             assert bool(dirty) is not flushed, (reports, dirty)
-    assert reports == 5
+    assert reports == 6
