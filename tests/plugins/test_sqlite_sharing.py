@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, UnavailableError
-from castore.testing import HELLO, P3M
+from castore.testing import CHUNKS, HELLO, P3M
 from castore.workers import Workers
 from castore_sqlite import rows
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
 
 HERE = Path(__file__).parent
+WHOLE = B3Digest.of(bytes(range(16)))
 
 
 def service_on(path: Path, workers: int = 0, **options: Any) -> SqliteBlobService:
@@ -197,19 +198,21 @@ def test_a_forked_process_has_connections_of_its_own(path: Path) -> None:
 
 
 def test_a_writer_that_is_carried_into_a_fork_ends_there(path: Path) -> None:
-    """The chunks that wait go with it, so that its blob is whole."""
+    """The chunks that wait go with it, so that its blob is whole; and they wait on in the parent."""
     service = service_on(path)
-    writer = service.open_write()
-    writer.write(P3M.data)
+    for chunk in CHUNKS:
+        service.put_chunk(chunk.digest, chunk.data)
 
     def child() -> None:
-        assert writer.close() == P3M.digest
+        service.put_index(WHOLE, [chunk.meta for chunk in CHUNKS])
         service.close()
 
     in_a_fork(child)
-    writer.abort()
-    assert service_on(path).read(P3M.digest) == P3M.data
+    other = service_on(path)
+    assert other.read(WHOLE) == bytes(range(16))
+    assert set(service._group.waiting) == {chunk.digest for chunk in CHUNKS}
     service.close()
+    other.close()
 
 
 def test_a_fork_while_another_thread_writes(path: Path) -> None:
