@@ -52,6 +52,17 @@ def is_there(connection: sqlite3.Connection) -> bool:
 
     Raises `SchemaError` for a database of another program, or of a newer castore.
     """
+    if connection.in_transaction:
+        return _look(connection)
+    # All in one: somebody else may be making them in this moment.
+    connection.execute("BEGIN")
+    try:
+        return _look(connection)
+    finally:
+        connection.rollback()
+
+
+def _look(connection: sqlite3.Connection) -> bool:
     application, version = _value(connection, "application_id"), _value(connection, "user_version")
     if application == APPLICATION_ID:
         if version != VERSION:

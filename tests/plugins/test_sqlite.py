@@ -310,7 +310,9 @@ class TestClaims:
         other = [ChunkMeta(B3Digest.of(half), len(half)) for half in halves]
         blobs.put_index(digest, other)
         assert list(blobs.chunks(digest) or ()) == chunks
+        absent = [ChunkMeta(B3Digest(bytes(32)), len(P3M.data) - 5), ChunkMeta(B3Digest(bytes(32)), 5)]
         for wrong in (
+            castore.blob_index.encode(absent),
             b"\xff",
             castore.blob_index.encode(other[:1] * 2),
             castore.blob_index.encode(chunks[1:]),

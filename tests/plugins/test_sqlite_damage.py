@@ -22,7 +22,7 @@ from castore import (
     MissingChunkError,
     UnavailableError,
 )
-from castore.testing import BLOB_B, HELLO, P3M
+from castore.testing import BLOB_B, EMPTY, HELLO, P3M
 from castore.workers import Workers
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
@@ -53,6 +53,7 @@ def require_refused(path: Path, *words: str) -> None:
         lambda: service.read(HELLO.digest),
         lambda: list(service.list_blobs()),
         lambda: service.write(HELLO.data),
+        lambda: service.put_index(EMPTY.digest, ()),
     ):
         with pytest.raises(UnavailableError) as caught:
             call()
@@ -123,7 +124,7 @@ class TestRows:
             (b"none", BadFrameError),
             (castore.frames.compress(HELLO.data)[:-1], BadFrameError),
             (castore.frames.compress(b"other"), CorruptChunkError),
-            ("text", BadFrameError),
+            ("text that is not UTF-8", BadFrameError),
             (5, BadFrameError),
         ],
     )
@@ -131,7 +132,10 @@ class TestRows:
         """Is corrupt, at its place in the file; and not for good: it can be put again."""
         service = service_on(path)
         service.write(HELLO.data)
-        change(path, "UPDATE chunks SET frame = ?", frame)
+        if isinstance(frame, str):
+            change(path, "UPDATE chunks SET frame = CAST(x'ff' AS TEXT)")
+        else:
+            change(path, "UPDATE chunks SET frame = ?", frame)
         with pytest.raises(CorruptBlobError) as caught:
             service.read(HELLO.digest)
         assert type(caught.value) is error

@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, UnavailableError
-from castore.testing import HELLO, P3M
+from castore.testing import CHUNKS, HELLO, P3M
 from castore.workers import Workers
 from castore_sqlite import rows
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
 
 HERE = Path(__file__).parent
+WHOLE = B3Digest.of(bytes(range(16)))
 
 
 def service_on(path: Path, workers: int = 0, **options: Any) -> SqliteBlobService:
@@ -87,6 +88,7 @@ def test_those_who_wait_share_the_next_transaction(path: Path, monkeypatch: pyte
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(service.write, b"first")
         assert going.wait(60)
+        assert service.get_chunk(B3Digest.of(b"first")) == b"first"
         others = [pool.submit(service.write, b"%d" % number) for number in range(7)]
         while len(service._group._upcoming.indexes) < 7:
             assert not first.done()
@@ -136,6 +138,26 @@ def test_processes_write_one_file_at_once(path: Path, durability: str) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_is_made_once_by_many(tmp_path: Path) -> None:
+    """Those who begin it in the same moment wait for each other, and find its tables whole."""
+    together = threading.Barrier(3)
+
+    def begin(number: int) -> None:
+        for folder in range(60):
+            service = service_on(tmp_path / f"{folder}.sqlite", busy_timeout=60)
+            together.wait(60)
+            service.write(b"%d" % number)
+            service.close()
+
+    with ThreadPoolExecutor(3) as pool:
+        for begun in [pool.submit(begin, number) for number in range(3)]:
+            begun.result()
+    for path in tmp_path.iterdir():
+        service = service_on(path)
+        assert len(list(service.list_blobs())) == 3
+        service.close()
+
+
 def in_a_fork(call: Callable[[], None]) -> None:
     """Run *call* in a forked process; fail if it does."""
     child = os.fork()
@@ -176,19 +198,21 @@ def test_a_forked_process_has_connections_of_its_own(path: Path) -> None:
 
 
 def test_a_writer_that_is_carried_into_a_fork_ends_there(path: Path) -> None:
-    """The chunks that wait go with it, so that its blob is whole."""
+    """The chunks that wait go with it, so that its blob is whole; and they wait on in the parent."""
     service = service_on(path)
-    writer = service.open_write()
-    writer.write(P3M.data)
+    for chunk in CHUNKS:
+        service.put_chunk(chunk.digest, chunk.data)
 
     def child() -> None:
-        assert writer.close() == P3M.digest
+        service.put_index(WHOLE, [chunk.meta for chunk in CHUNKS])
         service.close()
 
     in_a_fork(child)
-    writer.abort()
-    assert service_on(path).read(P3M.digest) == P3M.data
+    other = service_on(path)
+    assert other.read(WHOLE) == bytes(range(16))
+    assert set(service._group.waiting) == {chunk.digest for chunk in CHUNKS}
     service.close()
+    other.close()
 
 
 def test_a_fork_while_another_thread_writes(path: Path) -> None:
@@ -327,6 +351,9 @@ report(None)
 for chunk in (b"a", b"b"):
     service.put_chunk(type(service.write(b"small")).of(chunk), chunk)
 report(service.write(b""))
+service.put_chunk(type(service.write(b"small")).of(b"c"), b"c")
+assert list(service.list_items())
+report(service.write(b"after a commit without a flush"))
 os._exit(0)
 """
 
@@ -352,4 +379,4 @@ def test_what_is_reported_is_flushed(path: Path, durability: str, flushed: bool)
         elif '"stored"' in call:
             reports += 1
             assert bool(dirty) is not flushed, (reports, dirty)
-    assert reports == 5
+    assert reports == 6
