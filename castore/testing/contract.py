@@ -22,8 +22,8 @@ CLAUSES: Final[tuple[Clause, ...]] = (
     *sources.chapter.clauses,
     *chunking.chapter.clauses,
     *threads.chapter.clauses,
-    *keeping.chapter.clauses,
     *powers.chapter.clauses,
+    *keeping.chapter.clauses,
 )
 """All clauses, in the order in which they are best read."""
 

@@ -10,9 +10,8 @@ import array
 import contextlib
 import hashlib
 import io
-import os
+import itertools
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,10 +22,12 @@ from castore.capabilities import (
     BatchExistence,
     BlobDeleter,
     BlobLister,
+    ChunkSource,
     ChunkStore,
     Durable,
     EvictionEvents,
     FrameStore,
+    Inventory,
     StoredItem,
     Sweepable,
 )
@@ -63,7 +64,11 @@ class Sound(
     def __init__(self) -> None:
         self.parts: dict[B3Digest, bytes] = {}
         self.indexes: dict[B3Digest, tuple[ChunkMeta, ...]] = {}
-        self.holders: list[float] = []
+        self.times: dict[str, float] = {}
+        self.aside: list[StoredItem] = []
+        self.held: list[float] = []
+        # A clock of its own, by which much time goes by between any two things.
+        self.clock = itertools.count(1_000_000_000)
 
     def has(self, digest: B3Digest) -> bool:
         return digest in self.indexes or digest in self.parts
@@ -91,9 +96,15 @@ class Sound(
         metas = [ChunkMeta(B3Digest.of(part), len(part)) for part in parts]
         for meta, part in zip(metas, parts, strict=True):
             self.parts[meta.digest] = part
+            self.renew("chunk", meta.digest)
         if not parts:
             self.parts[digest] = b""
         self.indexes.setdefault(digest, tuple(metas) if len(metas) > 1 else ())
+        self.renew("index", digest)
+
+    def renew(self, kind: str, digest: B3Digest) -> None:
+        """Note that something was put or claimed now."""
+        self.times[f"{kind} {digest}"] = float(next(self.clock))
 
     def list_blobs(self) -> Iterator[B3Digest]:
         yield from list(self.indexes)
@@ -113,51 +124,72 @@ class Sound(
 
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
         self.parts[digest] = bytes(data)
+        self.renew("chunk", digest)
+
+    def claim_chunk(self, digest: B3Digest) -> bool:
+        if digest in self.parts:
+            self.renew("chunk", digest)
+        return digest in self.parts
+
+    def claim_blob(self, digest: B3Digest) -> bool:
+        if digest not in self.indexes:
+            return False
+        needed = [meta.digest for meta in self.indexes[digest]] or [digest]
+        self.renew("index", digest)
+        return all(self.claim_chunk(chunk) for chunk in needed)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        since = float(next(self.clock))
+        self.held.append(since)
+        try:
+            yield
+        finally:
+            self.held.remove(since)
 
     def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
         if digest == B3Digest.of(b""):
             self.parts[digest] = b""
         self.indexes.setdefault(digest, tuple(chunks))
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        self.holders.append(time.time())
-        yield
-        self.holders.pop()
-
-    def held_since(self) -> float | None:
-        return min(self.holders, default=None)
+        self.renew("index", digest)
 
     @property
     def frame_format(self) -> str:
         return "zstd"
 
     def get_frame(self, digest: B3Digest) -> bytes | None:
-        data = self.parts.get(digest)
-        return None if data is None else compress(data)
+        return compress(self.parts[digest]) if digest in self.parts else None
 
     def put_frame(self, digest: B3Digest, frame: bytes) -> None:
-        self.parts[digest] = decode_chunk(frame, digest)
+        self.put_chunk(digest, decode_chunk(frame, digest))
 
     def list_items(self) -> Iterator[StoredItem]:
         for digest in list(self.indexes):
-            yield StoredItem("index", f"index {digest}", digest, modified=time.time())
+            yield self.item("index", digest)
         for digest in list(self.parts):
-            yield StoredItem("chunk", f"chunk {digest}", digest, modified=time.time())
+            yield self.item("chunk", digest)
 
-    def set_aside(self, item: StoredItem) -> str:
-        assert item.digest is not None
-        self.remove(item)
-        return "elsewhere"
+    def item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem:
+        key = f"{kind} {digest}"
+        return StoredItem(kind, key, digest, modified=self.times.get(key))
 
     def remove(self, item: StoredItem) -> bool:
-        kept: dict[Any, Any] = self.indexes if item.kind == "index" else self.parts
-        return kept.pop(item.digest, None) is not None
+        assert item.digest is not None
+        place: dict[B3Digest, Any] = self.indexes if item.kind == "index" else self.parts
+        return place.pop(item.digest, None) is not None
+
+    def set_aside(self, item: StoredItem) -> str:
+        self.remove(item)
+        self.aside.append(item)
+        return f"aside {len(self.aside)} {item.key}"
 
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
         for item in items:
-            if time.time() < older_than and self.remove(item):
+            if self.times[item.key] < older_than and self.remove(item):
                 yield item
+
+    def held_since(self) -> float | None:
+        return min(self.held, default=None)
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         return {digest for digest in digests if not self.has(digest)}
@@ -365,6 +397,18 @@ class GivesTooMuch(BytesReader):
         return super().read1()
 
 
+@caught_reader("read-view-gives-the-bytes")
+class ViewsStandStill(BytesReader):
+    def read_view(self, size: int = -1, /) -> memoryview:
+        return self.piece_at(self._position)[: None if size < 0 else size]
+
+
+@caught_reader("read-view-gives-the-bytes")
+class ViewsAreLong(BytesReader):
+    def read_view(self, size: int = -1, /) -> memoryview:
+        return super().read_view()
+
+
 @caught_reader("seek-and-read")
 class SeekSaysNothing(BytesReader):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -448,6 +492,21 @@ class KeepsTheBuffer(SoundWriter):
         count = super().write(data)
         self.pieces[-1] = data  # type: ignore[call-overload]
         return count
+
+
+@caught_writer("fill-takes-what-is-put-in")
+class FillsOnlyFull(SoundWriter):
+    def fill(self, readinto: Callable[[memoryview], int]) -> int:
+        buffer = memoryview(bytearray(100_000))
+        if readinto(buffer) < len(buffer):
+            return 0
+        return self.write(buffer)
+
+
+@caught_writer("fill-takes-what-is-put-in")
+class FillsTwice(SoundWriter):
+    def fill(self, readinto: Callable[[memoryview], int]) -> int:
+        return super().fill(readinto) + super().fill(readinto)
 
 
 @caught_writer("invisible-before-close", "put-file-that-breaks")
@@ -540,6 +599,30 @@ class BareOSError(Sound):
             return super().put_file(source, **kwargs)
         except SourceError as error:
             raise error.__cause__ or error from None
+
+
+@caught_by("put-source-stores-what-is-open")
+class KnowsItWithoutProgress(Sound):
+    """Says nothing of the file that it has found to be there."""
+
+    def put_source(self, source: Any, progress: Any = None) -> B3Digest:
+        if source.size is None:
+            return super().put_source(source, progress)
+        digest = B3Digest.of(source.read_up_to(1 << 30))
+        source.rewind()
+        return digest if self.has(digest) else super().put_source(source, progress)
+
+
+@caught_by("put-files-in-order")
+class StopsAtTheUnreadable(Sound):
+    def put_files(self, paths: Any, **kwargs: Any) -> Iterator[B3Digest | SourceError]:
+        return (self.put_file(path, **kwargs) for path in paths)
+
+
+@caught_by("put-files-in-order")
+class SmallFilesFirst(Sound):
+    def put_files(self, paths: Any, **kwargs: Any) -> Iterator[B3Digest | SourceError]:
+        return super().put_files(sorted(paths, key=lambda path: path.name), **kwargs)
 
 
 # -- chunking --
@@ -687,6 +770,12 @@ class TakesTheLastIndex(Sound):
         self.indexes[digest] = tuple(chunks)
 
 
+@caught_by("chunk-store-takes-many-indexes")
+class TakesTheFirstOfMany(Sound):
+    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
+        super().put_indexes(blobs[:1])
+
+
 @caught_by("chunk-store-takes-small-blobs")
 class NeedsTwoChunks(Sound):
     def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
@@ -716,92 +805,200 @@ class VeryDurable(Sound):
 # -- keeping --
 
 
-@caught_by("put-files-keeps-the-order")
-class LastFirst(Sound):
-    def put_files(self, paths: Iterable[Any], **options: Any) -> Iterator[B3Digest | SourceError]:
-        return reversed(list(super().put_files(paths, **options)))
+@caught_by("frames-are-read")
+class BareFrames(Sound):
+    def get_frame(self, digest: B3Digest) -> bytes | None:
+        return self.parts.get(digest)
 
 
-@caught_by("put-files-keeps-the-order")
-class StopsAtTheFirstError(Sound):
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], **options: Any
-    ) -> Iterator[B3Digest | SourceError]:
-        for path in paths:
-            yield self.put_file(path)
+@caught_by("frames-are-read")
+class EmptyFrames(Sound):
+    def get_frame(self, digest: B3Digest) -> bytes | None:
+        return super().get_frame(digest) or b""
 
 
-@caught_writer("writers-fill-from-a-source")
-class FillsOnce(SoundWriter):
-    filled = False
-
-    def fill(self, readinto: Callable[[memoryview], int]) -> int:
-        if self.filled:
-            return 0
-        self.filled = True
-        return super().fill(lambda buffer: readinto(buffer[:1000]))
+@caught_by("frame-put-is-the-chunk", "frame-mends-a-chunk")
+class DropsFrames(Sound):
+    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
+        pass
 
 
-@caught_reader("readers-give-views")
-class ViewsStandStill(BytesReader):
-    def read_view(self, size: int = -1, /) -> memoryview:
-        place = self.tell()
-        view = super().read_view(size)
-        if place:
-            self.seek(place)
-            return memoryview(b"")
-        return view
+@caught_by("frame-put-is-the-chunk")
+class PacksFramesAgain(Sound):
+    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
+        self.put_chunk(digest, frame)
 
 
-@caught_by("claims-tell-what-is-there")
-class ClaimsAnything(Sound):
+@caught_by("claim-tells-what-is-there")
+class ClaimsEverything(Sound):
     def claim_chunk(self, digest: B3Digest) -> bool:
         return True
 
 
-@caught_by("put-indexes-shows-all")
-class PutsOneIndex(Sound):
-    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        super().put_indexes(blobs[:1])
-        for digest, _ in blobs[1:]:
-            self.parts.pop(digest)
+@caught_by("claim-tells-what-is-there")
+class ClaimsNothing(Sound):
+    def claim_chunk(self, digest: B3Digest) -> bool:
+        return False
 
 
-@caught_by("frames-are-chunks")
-class FramesOfOthers(Sound):
-    def get_frame(self, digest: B3Digest) -> bytes | None:
-        return compress(b"another chunk") if digest in self.parts else None
+@caught_by("claim-tells-what-is-there")
+class TakesChunksForBlobs(Sound):
+    def claim_blob(self, digest: B3Digest) -> bool:
+        return self.has(digest)
 
 
-@caught_by("items-are-listed-once")
-class ListsOnlyIndexes(Sound):
+@caught_by("hold-lets-writers-write")
+class SwallowsErrors(Sound):
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        with contextlib.suppress(Exception), super().hold():
+            yield
+
+
+@caught_by("hold-lets-writers-write")
+class OneHolder(Sound):
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        assert not self.held
+        with super().hold():
+            yield
+
+
+@caught_by("claims-see-what-is-gone")
+class ClaimsBlobsByTheirIndexes(Sound):
+    def claim_blob(self, digest: B3Digest) -> bool:
+        return digest in self.indexes
+
+
+@caught_by("items-are-each-listed-once")
+class ListsItemsTwice(Sound):
     def list_items(self) -> Iterator[StoredItem]:
-        yield from (item for item in super().list_items() if item.kind == "index")
+        for item in super().list_items():
+            yield from (item, item)
 
 
-@caught_by("what-is-set-aside-is-absent")
-class SetsNothingAside(Sound):
-    def remove(self, item: StoredItem) -> bool:
-        return True
+@caught_by("items-are-each-listed-once")
+class ListsNoChunks(Sound):
+    def list_items(self) -> Iterator[StoredItem]:
+        return (item for item in super().list_items() if item.kind != "chunk")
 
 
-@caught_by("a-sweep-takes-what-is-old")
-class SweepsInSilence(Sound):
+@caught_by("items-are-each-listed-once")
+class ListsChunksAsBlobs(Sound):
+    def list_items(self) -> Iterator[StoredItem]:
+        for digest in self.parts.keys() | self.indexes.keys():
+            yield self.item("index", digest)
+        yield from (item for item in super().list_items() if item.kind == "chunk")
+
+
+@caught_by("items-say-what-they-are")
+class ListsChunksFirst(Sound):
+    def list_items(self) -> Iterator[StoredItem]:
+        return iter(sorted(super().list_items(), key=lambda item: item.kind))
+
+
+@caught_by("items-say-what-they-are")
+class ListsNoDigests(Sound):
+    def list_items(self) -> Iterator[StoredItem]:
+        return (StoredItem(item.kind, item.key) for item in super().list_items())
+
+
+@caught_by("set-aside-is-absent", "claims-see-what-is-gone", "frame-mends-a-chunk")
+class CopiesAside(Sound):
+    def set_aside(self, item: StoredItem) -> str:
+        self.aside.append(item)
+        return f"aside {len(self.aside)}"
+
+
+@caught_by("set-aside-is-absent")
+class SetsAllAside(Sound):
+    def set_aside(self, item: StoredItem) -> str:
+        self.indexes.clear()
+        self.parts.clear()
+        return super().set_aside(item)
+
+
+@caught_by("set-aside-replaces-nothing")
+class OnePlaceAside(Sound):
+    def set_aside(self, item: StoredItem) -> str:
+        super().set_aside(item)
+        return f"aside {item.key}"
+
+
+@caught_by("sweep-leaves-the-young")
+class SweepsYoungAndOld(Sound):
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        return (item for item in items if self.remove(item))
+
+
+@caught_by("sweep-removes-what-it-is-given")
+class SweepsSilently(Sound):
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
         list(super().sweep(items, older_than=older_than))
-        yield from ()
+        return iter(())
 
 
-@caught_by("a-sweep-leaves-what-is-young")
-class SweepsAll(Sound):
+@caught_by("sweep-removes-what-it-is-given")
+class SweepsAllThatIsOld(Sound):
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
-        return super().sweep(items, older_than=time.time() + 1000)
+        asked = {item.key for item in items}
+        for item in super().sweep(list(self.list_items()), older_than=older_than):
+            if item.key in asked:
+                yield item
 
 
-@caught_by("who-holds-is-seen")
-class HoldsInVain(Sound):
+@caught_by("sweep-removes-what-it-is-given")
+class PretendsToSweep(Sound):
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        return (item for item in items if self.times[item.key] < older_than)
+
+
+@caught_by("claimed-is-young-again")
+class ForgetsClaims(Sound):
+    def claim_chunk(self, digest: B3Digest) -> bool:
+        return digest in self.parts
+
+
+@caught_by("claimed-is-young-again")
+class BelievesTheList(Sound):
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        for item in items:
+            if (item.modified or 0) < older_than and self.remove(item):
+                yield item
+
+
+@caught_by("claimed-is-young-again")
+class KeepsFirstTimes(Sound):
+    """A chunk that is put again stays as old as it was."""
+
+    def keep(self, digest: B3Digest, parts: Sequence[bytes]) -> None:
+        times = dict(self.times)
+        super().keep(digest, parts)
+        self.times |= times
+
+
+@caught_by("held-since-the-first")
+class HeldForever(Sound):
+    def held_since(self) -> float | None:
+        return super().held_since() or 0.0
+
+
+@caught_by("held-since-the-first")
+class NeverHeld(Sound):
     def held_since(self) -> float | None:
         return None
+
+
+@caught_by("held-since-the-first")
+class HeldSinceTheLast(Sound):
+    def held_since(self) -> float | None:
+        return max(self.held, default=None)
+
+
+@caught_by("held-since-the-first")
+class HeldSinceTheBeginning(Sound):
+    def held_since(self) -> float | None:
+        return 0.0 if self.held else None
 
 
 # -- the tests --
@@ -862,6 +1059,30 @@ def test_the_smallest_service_passes() -> None:
     skipped = {name for name, verdict in found.items() if verdict == "skip"}
     assert skipped == {clause.name for clause in CLAUSES if clause.needs}
     assert len([name for name in found if name.startswith("without-")]) == len(POWERS)
+
+
+def test_a_power_without_the_one_that_extends_it() -> None:
+    """Who only reads chunks, or only lists items, has some methods of a power that it lacks, and may."""
+
+    class Part(Smallest, ChunkSource, Inventory):
+        def has_chunk(self, digest: B3Digest) -> bool:
+            return self._behind.has_chunk(digest)
+
+        def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
+            return self._behind.get_chunk(digest, size)
+
+        def list_items(self) -> Iterator[StoredItem]:
+            return self._behind.list_items()
+
+        def set_aside(self, item: StoredItem) -> str:
+            return self._behind.set_aside(item)
+
+    class Further(Part):
+        def held_since(self) -> None:
+            pass
+
+    assert [name for name, verdict in verdicts(Part).items() if verdict == "FAIL"] == []
+    assert [name for name, verdict in verdicts(Further).items() if verdict == "FAIL"] == ["without-sweepable"]
 
 
 def test_clauses_may_share_a_service_that_is_not_empty() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 from functools import partial
 from typing import BinaryIO, cast
@@ -99,6 +100,29 @@ def read1_gives_some(service: BlobService) -> None:
         while count := reader.readinto1(buffer):
             got += buffer[:count]
         expect("all that readinto1() gave", got, data)
+
+
+@clause()
+def read_view_gives_the_bytes(service: BlobService) -> None:
+    """`read_view` gives the bytes that `read` would, up to as many, and none only at the end."""
+    data = fresh(700_000)
+    with _stored(service, data) as reader:
+        expect("read_view(0)", bytes(reader.read_view(0)), b"")
+        for size in itertools.cycle((1, 4096, 1_000_000, -1)):
+            at = reader.tell()
+            view = reader.read_view(size)
+            expect_that(isinstance(view, memoryview), "read_view() to be a memoryview", type(view))
+            most = len(data) if size < 0 else size
+            expect_that(len(view) <= most, f"read_view({size}) to give no more", len(view))
+            expect(f"read_view({size}) at {at}", bytes(view), data[at : at + len(view)])
+            expect("tell() after read_view()", reader.tell(), at + len(view))
+            if not len(view):
+                break
+        expect("tell() once read_view() gives nothing", reader.tell(), len(data))
+        reader.seek(500_000)
+        first = bytes(reader.read_view(10))
+        expect("what read_view() and read() give in turn", first + reader.read(), data[500_000:])
+    expect_raises("read_view() of a closed reader", ValueError, reader.read_view)
 
 
 @clause()

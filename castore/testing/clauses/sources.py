@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from castore.blobservice import BlobService
 from castore.digest import B3Digest
 from castore.errors import SourceError
+from castore.sources import open_source
 from castore.testing.clause import Chapter
-from castore.testing.expecting import expect, expect_absent, expect_raises, expect_stored, fresh
+from castore.testing.expecting import expect, expect_absent, expect_raises, expect_stored, expect_that, fresh
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -83,3 +84,42 @@ def put_file_that_breaks(service: BlobService) -> None:
     stream = cast("BinaryIO", _BrokenStream(data))
     expect_raises("put_file() of a broken stream", SourceError, lambda: service.put_file(stream))
     expect_absent(service, B3Digest.of(data))
+
+
+@clause()
+def put_source_stores_what_is_open(service: BlobService) -> None:
+    """`put_source` stores a source, also one that is there already, and tells how far it is."""
+    data = fresh(1_300_000)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a file")
+        path.write_bytes(data)
+        for source in (path, path, io.BytesIO(data)):
+            steps: list[int] = []
+            with open_source(source) as opened:
+                digest = service.put_source(opened, steps.append)
+            expect("put_source()", digest, B3Digest.of(data))
+            expect("the sum of what progress was told", sum(steps), len(data))
+    expect_stored(service, B3Digest.of(data), data)
+
+
+@clause()
+def put_files_in_order(service: BlobService) -> None:
+    """`put_files` yields the digest of each file in order, and `SourceError` for each that is unreadable."""
+    blobs = {"small": fresh(), "large": fresh(1_300_000), "empty": b"", "last": fresh(5000)}
+    steps: list[int] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in blobs.items():
+            Path(folder, name).write_bytes(data)
+        names = ["nowhere", "small", "large", ".", "empty", "small", "last"]
+        paths = (Path(folder, name) for name in names)
+        outcomes = list(service.put_files(paths, progress=steps.append))
+    expect("how many outcomes put_files() yields", len(outcomes), len(names))
+    for name, outcome in zip(names, outcomes, strict=True):
+        if name in blobs:
+            expect(f"the outcome of the {name} file", outcome, B3Digest.of(blobs[name]))
+            expect_stored(service, B3Digest.of(blobs[name]), blobs[name])
+        else:
+            expect_that(isinstance(outcome, SourceError), f"a SourceError for {name!r}", outcome)
+    size = sum(len(blobs[name]) for name in names if name in blobs)
+    expect("the sum of what progress was told", sum(steps), size)
+    expect("put_files() of none", list(service.put_files([])), [])

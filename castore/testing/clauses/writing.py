@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import array
+import io
+import itertools
 
 from castore.blobservice import BlobService
 from castore.digest import B3Digest
@@ -70,6 +72,31 @@ def buffer_may_be_reused(service: BlobService) -> None:
         digest = writer.close()
     expect("the digest", digest, B3Digest.of(data))
     expect_stored(service, digest, data)
+
+
+@clause()
+def fill_takes_what_is_put_in(service: BlobService) -> None:
+    """`fill` has its buffer filled once, takes what was put there, and tells how many bytes that were."""
+    data = fresh(3_000_000)
+    stream = io.BytesIO(data)
+    with service.open_write() as writer:
+        for most in itertools.cycle((1, 100_000, len(data))):
+            steps: list[int] = []
+
+            def read(buffer: memoryview, most: int = most, steps: list[int] = steps) -> int:
+                steps.append(stream.readinto(buffer[:most]))
+                return steps[-1]
+
+            count = writer.fill(read)
+            expect("fill(), with what it read each time,", [count], steps)
+            if not count:
+                break
+        expect("where the stream stands when fill() is 0", stream.tell(), len(data))
+        writer.write(b"the end")
+        digest = writer.close()
+    expect("the digest of what was filled in and written", digest, B3Digest.of(data + b"the end"))
+    expect_stored(service, digest, data + b"the end")
+    expect_raises("fill() after close()", WriterClosedError, lambda: writer.fill(lambda _: 0))
 
 
 @clause()
