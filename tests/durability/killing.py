@@ -22,6 +22,7 @@ import mutants
 from facts import faults_in, files_of, service_on
 
 from castore import B3Digest
+from castore.maintenance import verify
 from castore.workers import Workers
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
@@ -91,6 +92,7 @@ def main() -> int:
             for number in reported
             if service.read(B3Digest.of(content(number))) != content(number)
         ]
+        faults += [f"castore verify: {finding}" for finding in verify(service, workers=Workers(0)).findings]
         if faults:
             print("\n".join(faults[:5]))
             return 1
