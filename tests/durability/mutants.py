@@ -90,6 +90,17 @@ def known_indexes_are_not_flushed() -> None:
     local.LocalObjectStore.settle = settle  # type: ignore[method-assign]
 
 
+def one_temporary_name() -> None:
+    """All who write an object write it under the same temporary name."""
+
+    def write_beside(self: Any, path: str, data: bytes) -> str:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{path}#1").write_bytes(data)
+        return f"{path}#1"
+
+    local.LocalObjectStore._write_beside = write_beside  # type: ignore[method-assign]
+
+
 AFTER_A_KILL = {"index-before-chunks": index_before_chunks, "write-in-place": write_in_place}
 """Those that show when a process is killed."""
 
@@ -103,7 +114,10 @@ AFTER_A_POWER_CUT = {
 }
 """Those that show when the power is cut."""
 
+IN_A_RACE = {"write-in-place": write_in_place, "one-temporary-name": one_temporary_name}
+"""Those that show when two processes write the same."""
+
 
 def apply(name: str) -> None:
     """Break the store in the way of this name."""
-    AFTER_A_POWER_CUT[name]()
+    {**AFTER_A_POWER_CUT, **IN_A_RACE}[name]()

@@ -10,7 +10,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -315,9 +315,21 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 100
 
 
+CANNOT_REMOVE = "the driver for http cannot remove anything"
+
+
 @pytest.mark.skipif(not installed("aiohttp"), reason="the driver for http is not installed")
 class TestHttp(BlobServiceContract):
     """A folder behind a web server."""
+
+    xfail: ClassVar = {
+        "frame-mends-a-chunk": CANNOT_REMOVE,
+        "claims-see-what-is-gone": CANNOT_REMOVE,
+        "set-aside-is-absent": CANNOT_REMOVE,
+        "set-aside-replaces-nothing": CANNOT_REMOVE,
+        "sweep-removes-what-it-is-given": CANNOT_REMOVE,
+        "held-since-the-first": "where nothing can be swept there is nothing to hold",
+    }
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[Any]:
