@@ -12,6 +12,7 @@ import pytest
 from castore import (
     B3Digest,
     BlobService,
+    ChunkMeta,
     Composition,
     CompositionError,
     CorruptBlobError,
@@ -34,6 +35,7 @@ from castore.deadlines import Clock
 from castore.testing import HELLO, P3M, FaultyService
 from castore.testing.faults import READS, WRITES
 from castore.workers import Workers
+from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.healing import HealingQueue
 from castore_mirror.powers import durability_of
@@ -278,6 +280,21 @@ class TestHealing:
             assert [entry for entry in puts if entry.startswith("chunks")] == [key]
         stores[1].objects.clear()
         assert services[0].read(digest) == data
+        service.close()
+
+    def test_what_is_corrupt_in_a_part_of_a_child(self, smallest: Any) -> None:
+        """A child that reads chunks in one place and writes them to another gets them before their index."""
+        near, far, other = MemoryBlobService(), MemoryBlobService(), smallest()
+        both = CacheBlobService(near, far, write="both")
+        parts = [b"one" * 100, b"two" * 100]
+        metas = [store_chunk(near, part) for part in parts]
+        digest = other.write(b"".join(parts))
+        near.put_index(digest, metas)
+        service = mirror([both, other], w=2, r=1)
+        service.queue.add(service._children.all[0], digest, "corrupt")
+        assert service.queue.settle(30)
+        assert far.chunks(digest) == tuple(metas)
+        assert far.read(digest) == b"".join(parts)
         service.close()
 
     def test_what_is_corrupt_in_all(self, store: Any, blobs_of: Any, key_of: Any, caplog: Any) -> None:
@@ -528,9 +545,7 @@ class TestPowers:
             calls[operation]()
 
 
-def store_chunk(store: ChunkStore, data: bytes) -> Any:
-    from castore import ChunkMeta  # noqa: PLC0415 - for this alone
-
+def store_chunk(store: ChunkStore, data: bytes) -> ChunkMeta:
     digest = B3Digest.of(data)
     store.put_chunk(digest, data)
     return ChunkMeta(digest, len(data))
