@@ -529,6 +529,25 @@ class TestPowers:
         assert probes[1].read(blob) == b"".join(parts)
         assert "put_index" not in probes[1].calls
 
+    def test_a_chunk_that_too_many_have_missed(self, probes: Any) -> None:
+        """It is remembered who has not got it, though the chunk counts as not stored.
+
+        Another mirror may have it stored elsewhere, and come with the index of its blob.
+        """
+        queue = HealingQueue(limit=0)
+        service = mirror(probes[:2], w=2, r=1, queue=queue)
+        store: Any = service.capability(ChunkStore)
+        probes[0].failing = {"put_chunk"}
+        chunk = b"chunk" * 100
+        with pytest.raises(UnavailableError):
+            store_chunk(store, chunk)
+        probes[0].failing = set()
+        rest = store_chunk(store, b"rest")
+        metas = [ChunkMeta(B3Digest.of(chunk), len(chunk)), rest]
+        with pytest.raises(UnavailableError, match="`a`: it has missed some of the chunks"):
+            store.put_index(B3Digest.of(chunk + b"rest"), metas)
+        assert "put_index" not in probes[0].calls
+
     @pytest.mark.parametrize("operation", ["put_chunk", "put_index", "claim_chunk"])
     def test_chunks_need_the_quorum(self, root: Any, probes: Any, operation: str) -> None:
         store = root.capability(ChunkStore)
