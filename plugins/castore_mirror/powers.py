@@ -161,7 +161,8 @@ class _Behind:
         """Tell whether the child has all chunks that it may have missed."""
         doubtful = wanted if self._any else wanted & self._digests
         for digest in doubtful:
-            if not store.has_chunk(digest):
+            # Claimed, as a child with children of its own may have it where indexes are not put.
+            if not store.claim_chunk(digest):
                 return False
             self._digests.discard(digest)
         return True

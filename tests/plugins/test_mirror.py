@@ -36,6 +36,7 @@ from castore.testing import HELLO, P3M, FaultyService
 from castore.testing.faults import READS, WRITES
 from castore.workers import Workers
 from castore_cache.service import CacheBlobService
+from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.healing import HealingQueue
 from castore_mirror.powers import durability_of
@@ -547,6 +548,21 @@ class TestPowers:
         with pytest.raises(UnavailableError, match="`a`: it has missed some of the chunks"):
             store.put_index(B3Digest.of(chunk + b"rest"), metas)
         assert "put_index" not in probes[0].calls
+
+    def test_a_chunk_that_a_child_has_missed_where_it_writes(self) -> None:
+        """That another of its own children has it is not enough for an index there."""
+        target, archive = FaultyService(MemoryBlobService()), MemoryBlobService()
+        both = FallbackBlobService([Child("target", target), Child("archive", archive)])
+        service = mirror([both, MemoryBlobService()], w=1, r=2, queue=HealingQueue(limit=0))
+        store: Any = service.capability(ChunkStore)
+        parts = [b"one" * 100, b"two" * 100]
+        target.failing = {"put_chunk"}
+        metas = [store_chunk(store, part) for part in parts]
+        for part in parts:
+            archive.write(part)
+        target.failing = set()
+        store.put_index(B3Digest.of(b"".join(parts)), metas)
+        assert "put_index" not in target.calls
 
     @pytest.mark.parametrize("operation", ["put_chunk", "put_index", "claim_chunk"])
     def test_chunks_need_the_quorum(self, root: Any, probes: Any, operation: str) -> None:
