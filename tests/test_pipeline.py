@@ -1,4 +1,4 @@
-"""The pipeline against the sequential program: the same bytes, cuts, chunks and index, whatever runs beside what.
+"""The pipeline beside the sequential program: the same bytes, cuts, chunks and index at any size of the pool.
 
 The sequential program is written here once more, from the format alone: cut, hash, compress, list.
 """
