@@ -108,10 +108,9 @@ def waiting(place: Path, path: Path, size: int, *, one_at_a_time: bool) -> dict[
     """Put and get the beginning of a file where each request takes a while; return the seconds of each."""
     workers = Workers(0) if one_at_a_time else Workers()
     service = ObjectStoreBlobService(DelayingStore(place, DELAY), workers=workers)
-    left = size
     with path.open("rb", buffering=0) as file, service.open_write() as writer, Stopwatch() as putting:
-        while left > 0 and (count := writer.fill(lambda view: file.readinto(view[:left]))):
-            left -= count
+        for start in range(0, size, PIECE):
+            writer.write(file.read(min(PIECE, size - start)))
         digest = writer.close()
     chunks = len(service.chunks(digest) or ())
     getting = get(service, digest)
