@@ -10,6 +10,7 @@ from castore.composition.registry import Registry
 from castore.composition.secret import Secret, keep_secret, scrub, secrets_in
 from castore.composition.several import at_least, one_of, ref_of, service_names
 from castore.composition.structure import formerly
+from castore.composition.traits import Traits, View
 from castore.composition.urls import ServiceUrl
 from castore.composition.values import Between, ByteSize, Duration
 
@@ -25,6 +26,8 @@ __all__ = [
     "Registry",
     "Secret",
     "ServiceUrl",
+    "Traits",
+    "View",
     "at_least",
     "formerly",
     "keep_secret",

@@ -21,7 +21,7 @@ from typing import Annotated, Final
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, Duration
+from castore.composition import Between, BuildContext, Duration, Traits, View
 
 _OPEN_FOR: Final = Duration(30.0)
 
@@ -36,6 +36,14 @@ class BreakerConfig:
     """After so many failures in a row it is left alone. Absent and corrupt blobs are no failures."""
     open_for: Duration = _OPEN_FOR
     """How long it is left alone, before one request is let through to try it."""
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do."""
+        return view.of(self.inner)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers of the service within."""
+        return view.offers(self.inner, power)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

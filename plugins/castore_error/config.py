@@ -19,7 +19,7 @@ from typing import Literal
 import attrs
 
 from castore import BlobService
-from castore.composition import BuildContext
+from castore.composition import BuildContext, Traits, View
 
 
 @attrs.frozen
@@ -28,6 +28,14 @@ class ErrorConfig:
 
     outcome: Literal["unavailable", "absent", "corrupt"] = "unavailable"
     """What comes of asking: an error, no blob, or a blob that is damaged."""
+
+    def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
+        """Say that it takes nothing, and tells of absence only if that is its outcome."""
+        return Traits(writable=False, answers=self.outcome == "absent")
+
+    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - as above
+        """Have no powers."""
+        return False
 
     def build(self, name: str, context: BuildContext) -> BlobService:  # noqa: ARG002 - all configs have them
         """Return the service."""

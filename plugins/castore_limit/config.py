@@ -20,7 +20,7 @@ from typing import Annotated
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, ByteSize
+from castore.composition import Between, BuildContext, ByteSize, Traits, View
 
 
 @attrs.frozen
@@ -41,6 +41,14 @@ class LimitConfig:
             raise ValueError(
                 "nothing is limited: set `concurrency`, `operations_per_second` or `bytes_per_second`"
             )
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do."""
+        return view.of(self.inner)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers of the service within."""
+        return view.offers(self.inner, power)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

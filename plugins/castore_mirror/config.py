@@ -24,16 +24,21 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import attrs
 
 from castore import BlobService, Ref
+from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import (
     Between,
     BuildContext,
     Duration,
     InvalidValueError,
+    Problem,
+    Traits,
+    View,
     at_least,
     ref_of,
     service_names,
@@ -100,6 +105,48 @@ class MirrorConfig:
             writes = count // 2 + 1 if misses is None else max(count // 2 + 1, count - misses + 1)
         return writes, count - writes + 1 if misses is None else misses
 
+    def traits(self, view: View) -> Traits:
+        """Say what enough of its services can do."""
+        writes, misses = self.quorums
+        each = [view.of(ref_of(entry)) for entry in self.services]
+        return attrs.evolve(
+            view.all_of(*map(ref_of, self.services)),
+            writable=_enough((entry.writable for entry in each), writes),
+            answers=_enough((entry.answers for entry in each), misses),
+        )
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers that its services make possible; how long a write lasts is not known yet."""
+        if power is ChunkSource:
+            return True
+        if power in {BatchExistence, BlobDeleter, BlobLister, ChunkStore}:
+            return view.all_offer(map(ref_of, self.services), power)
+        return None if power is Durable else False
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of quorums that can never be reached."""
+        writes, misses = self.quorums
+        refs = [ref_of(entry) for entry in self.services]
+        mute = [view.called(ref) for ref in refs if view.of(ref).answers is False]
+        if len(refs) - len(mute) < misses:
+            told = f"{misses} of {len(refs)} services must say that a blob is absent, and {_cannot(mute)}:"
+            yield view.warning(
+                "quorum-cannot-hold",
+                "services" if self.miss_quorum is None else "miss_quorum",
+                f"{told} whatever is absent is unavailable",
+                "list services that answer",
+            )
+        closed = [view.called(ref) for ref in refs if view.of(ref).writable is False]
+        # One whose services are all made for reading is meant for reading.
+        if len(refs) - len(closed) < writes and (len(closed) < len(refs) or self.write_quorum is not None):
+            told = f"{writes} of {len(refs)} services must take a blob, and {_cannot(closed)}:"
+            yield view.warning(
+                "quorum-cannot-hold",
+                "services" if self.write_quorum is None else "write_quorum",
+                f"{told} nothing is ever stored",
+                "list services that can be written, or ask for fewer",
+            )
+
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
         from castore.children import Child  # noqa: PLC0415 - once it is named
@@ -128,3 +175,15 @@ class MirrorConfig:
             workers=context.workers,
             name=name,
         )
+
+
+def _enough(answers: Iterable[bool | None], needed: int) -> bool | None:
+    """Tell whether so many of *answers* are true; `None` if that is not known."""
+    found = list(answers)
+    if len(found) - found.count(False) < needed:
+        return False
+    return True if found.count(True) >= needed else None
+
+
+def _cannot(names: Sequence[str]) -> str:
+    return f"{' and '.join(f'`{name}`' for name in names)} cannot"
