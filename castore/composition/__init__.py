@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from castore.composition.building import BuildContext
 from castore.composition.composition import Composition
+from castore.composition.plans import Asking, Holding, Plan, Step, together
 from castore.composition.problems import InvalidValueError, Problem
 from castore.composition.refs import Ref
 from castore.composition.registry import Registry
@@ -15,17 +16,21 @@ from castore.composition.urls import ServiceUrl
 from castore.composition.values import Between, ByteSize, Duration
 
 __all__ = [
+    "Asking",
     "Between",
     "BuildContext",
     "ByteSize",
     "Composition",
     "Duration",
+    "Holding",
     "InvalidValueError",
+    "Plan",
     "Problem",
     "Ref",
     "Registry",
     "Secret",
     "ServiceUrl",
+    "Step",
     "Traits",
     "View",
     "at_least",
@@ -36,4 +41,5 @@ __all__ = [
     "scrub",
     "secrets_in",
     "service_names",
+    "together",
 ]

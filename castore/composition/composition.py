@@ -72,6 +72,11 @@ class Composition:
         return self._source.render(self.warnings)
 
     @property
+    def base(self) -> Path:
+        """The folder that relative paths start from."""
+        return self._source.base
+
+    @property
     def name(self) -> str:
         """Where it comes from: the name of a file, or `<mapping>`."""
         return self._source.name
@@ -86,6 +91,14 @@ class Composition:
         """
         service: S = self._builder.build(self.instance(kind, name))
         return service
+
+    def service(self, instance: Instance) -> Any:
+        """Return the service of one of the instances in `graph`, named or not; raises as `build` does."""
+        return self._builder.build(instance)
+
+    def running(self, instance: Instance) -> Any:
+        """Return the service of an instance if it is built already; else `None`."""
+        return self._builder.running(instance.id)
 
     def instance(self, kind: Callable[..., Any], name: str = "root") -> Instance:
         """Return what is declared of an instance; raises `CompositionError` if it is not."""

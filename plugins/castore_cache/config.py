@@ -25,7 +25,7 @@ from typing import Literal
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import BuildContext, Problem, Traits, View, formerly
+from castore.composition import Asking, BuildContext, Plan, Problem, Traits, View, formerly
 
 
 @attrs.frozen
@@ -56,6 +56,12 @@ class CacheConfig:
         from castore_cache import linting  # noqa: PLC0415 - as above
 
         return linting.lints(self, view)
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which of near and far is asked, and what near keeps."""
+        from castore_cache import explaining  # noqa: PLC0415 - once somebody asks
+
+        return explaining.explain(self, asking)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from castore_cache.config import CacheConfig
 
 
+def policy(config: CacheConfig) -> str:
+    """Return where new blobs go, by name."""
+    return config.write
+
+
 def targets(config: CacheConfig) -> tuple[Ref[Any], ...] | None:
     """Return the services that new blobs go to, at once or later; `None` if the policy is not known."""
     both = (config.near, config.far)
     known: dict[str, tuple[Ref[Any], ...]] = {
         "near": (config.near,), "far": (config.far,), "both": both, "behind": both,
     }  # fmt: skip
-    return known.get(config.write)
+    return known.get(policy(config))
 
 
 def traits(config: CacheConfig, view: View) -> Traits:

@@ -28,9 +28,11 @@ import attrs
 from castore import BlobService, Ref
 from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import (
+    Asking,
     Between,
     BuildContext,
     Duration,
+    Plan,
     Problem,
     Traits,
     View,
@@ -104,6 +106,19 @@ class FallbackConfig:
                 f"`{view.called(refs[self.copy_to])}` cannot be written, so nothing is ever copied there",
                 "name a service that can be written, or remove the key",
             )
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which services are asked, and which one has the blob."""
+        if asking.operation == "put":
+            return asking.passes(self.target)
+        names = service_names(self.services)
+        final = [n for n, entry in enumerate(self.services) if getattr(entry, "on_error", "next") == "fail"]
+        turns = asking.in_turn([ref_of(entry) for entry in self.services], final=final)
+        remarks = [turns.rest(names)]
+        missed = [name for name, said in zip(names, turns.said, strict=False) if said == "absent"]
+        if asking.operation == "get" and turns.found_at is not None and self.copy_to in missed:
+            remarks.append(f"`{self.copy_to}` keeps a copy, if it is read from start to end")
+        return asking.plan(turns.outcome, *turns.steps, *filter(None, remarks))
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

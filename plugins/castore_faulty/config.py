@@ -21,7 +21,16 @@ from typing import Annotated, Any, Final
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, Duration, InvalidValueError, Traits, View
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    Duration,
+    InvalidValueError,
+    Plan,
+    Traits,
+    View,
+)
 from castore.composition.problems import did_you_mean, escaped
 
 _ANY_CHANCE: Final = Between(0, 1)
@@ -77,6 +86,14 @@ class FaultyConfig:
     def offers(self, power: type, view: View) -> bool | None:
         """Have the powers of the service within."""
         return view.offers(self.inner, power)
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which faults may come instead."""
+        kinds = ("delay", "fail", "hang", "corrupt", "forget", "truncate", "flip", "partial")
+        chances = [f"{kind} {getattr(self, kind):.3g}" for kind in kinds if getattr(self, kind)]
+        return asking.passes(
+            self.inner, f"may come to something else: {', '.join(chances)}" if chances else ""
+        )
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

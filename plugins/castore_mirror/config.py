@@ -32,10 +32,12 @@ import attrs
 from castore import BlobService, Ref
 from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import (
+    Asking,
     Between,
     BuildContext,
     Duration,
     InvalidValueError,
+    Plan,
     Problem,
     Traits,
     View,
@@ -43,6 +45,7 @@ from castore.composition import (
     ref_of,
     service_names,
 )
+from castore.wording import listed
 
 _HEAL_INTERVAL: Final = Duration(10)
 _DRAIN: Final = Duration(5)
@@ -129,7 +132,9 @@ class MirrorConfig:
         refs = [ref_of(entry) for entry in self.services]
         mute = [view.called(ref) for ref in refs if view.of(ref).answers is False]
         if len(refs) - len(mute) < misses:
-            told = f"{misses} of {len(refs)} services must say that a blob is absent, and {_cannot(mute)}:"
+            told = (
+                f"{misses} of {len(refs)} services must say that a blob is absent, and {listed(mute)} cannot:"
+            )
             yield view.warning(
                 "quorum-cannot-hold",
                 "services" if self.miss_quorum is None else "miss_quorum",
@@ -139,13 +144,40 @@ class MirrorConfig:
         closed = [view.called(ref) for ref in refs if view.of(ref).writable is False]
         # One whose services are all made for reading is meant for reading.
         if len(refs) - len(closed) < writes and (len(closed) < len(refs) or self.write_quorum is not None):
-            told = f"{writes} of {len(refs)} services must take a blob, and {_cannot(closed)}:"
+            told = f"{writes} of {len(refs)} services must take a blob, and {listed(closed)} cannot:"
             yield view.warning(
                 "quorum-cannot-hold",
                 "services" if self.write_quorum is None else "write_quorum",
                 f"{told} nothing is ever stored",
                 "list services that can be written, or ask for fewer",
             )
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which services are asked, and what becomes of those that lack the blob."""
+        refs = [ref_of(entry) for entry in self.services]
+        writes, misses = self.quorums
+        if asking.operation == "put":
+            return self._explain_put(asking, refs, writes)
+        turns = asking.in_turn(refs, misses=misses)
+        names = service_names(self.services)
+        remarks = [turns.rest(names)]
+        if asking.operation == "get" and self.read_repair and turns.outcome == "read":
+            behind = [n for n, said in zip(names, turns.said, strict=False) if said in {"absent", "corrupt"}]
+            if behind:
+                remarks.append(f"it is copied to {listed(behind)} in the background")
+        if turns.outcome == "unavailable" and "corrupt" not in turns.said:
+            remarks.append(f"it would be absent if {misses} of {len(refs)} said so")
+        return asking.plan(turns.outcome, *turns.steps, *filter(None, remarks))
+
+    def _explain_put(self, asking: Asking, refs: Sequence[Ref[BlobService]], writes: int) -> Plan:
+        names = service_names(self.services)
+        behind = [n for n, ref in zip(names, refs, strict=True) if asking.of(ref).outcome != "stored"]
+        remarks = [f"{writes} of {len(refs)} must take it"]
+        if len(refs) - len(behind) < writes:
+            return asking.plan("unavailable", *map(asking.step, refs), *remarks)
+        if behind and self.heal_queue:
+            remarks.append(f"it is copied to {listed(behind)} later, in the background")
+        return asking.plan("stored", *map(asking.step, refs), *remarks)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
@@ -183,7 +215,3 @@ def _enough(answers: Iterable[bool | None], needed: int) -> bool | None:
     if len(found) - found.count(False) < needed:
         return False
     return True if found.count(True) >= needed else None
-
-
-def _cannot(names: Sequence[str]) -> str:
-    return f"{' and '.join(f'`{name}`' for name in names)} cannot"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import BuildContext, Traits, View
+from castore.composition import Asking, BuildContext, Plan, Traits, View
 
 
 @attrs.frozen
@@ -36,6 +36,12 @@ class ReadOnlyConfig:
         from castore_readonly.service import KEPT  # noqa: PLC0415 - once somebody asks
 
         return view.offers(self.inner, power) if power in KEPT else False
+
+    def explain(self, asking: Asking) -> Plan:
+        """Refuse what is put."""
+        if asking.operation == "put":
+            return asking.plan("refused", says="is read-only", holding=asking.of(self.inner, "get").holding)
+        return asking.passes(self.inner)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

@@ -26,7 +26,17 @@ from typing import Annotated, Final
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, ByteSize, Duration, Problem, Traits, View
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    ByteSize,
+    Duration,
+    Plan,
+    Problem,
+    Traits,
+    View,
+)
 
 _FIRST: Final = Duration(0.1)
 _MAX: Final = Duration(10.0)
@@ -75,6 +85,13 @@ class RetryConfig:
                 f"`{inner.repeater}`, beneath it, tries again as well: {times} attempts at what is down",
                 f"keep one of `{view.name}` and `{inner.repeater}`, or give one of them `attempts = 1`",
             )
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say how often an operation is tried."""
+        tries = f"is tried {self.attempts} times in all, the last within {self.deadline:g} s of the first"
+        if asking.of(self.inner).outcome != "unavailable":
+            tries = f"if it is unavailable, {tries}"
+        return asking.passes(self.inner, tries if self.attempts > 1 else "")
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

@@ -23,7 +23,7 @@ import attrs
 
 from castore import BlobService, Ref
 from castore.capabilities import FrameStore, Inventory
-from castore.composition import BuildContext, Problem, Traits, View
+from castore.composition import Asking, BuildContext, Plan, Problem, Traits, View
 
 
 @attrs.frozen
@@ -52,6 +52,15 @@ class VerifyConfig:
                 f"`{view.called(self.inner)}` cannot set anything aside, so this cannot be built",
                 'write `on_corrupt = "report"`, or put `verify` directly before a store',
             )
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say what is checked."""
+        remark = ""
+        if asking.operation == "get":
+            remark = "each byte is checked before it is handed out"
+            if self.on_corrupt == "quarantine":
+                remark += "; what is corrupt is moved into quarantine"
+        return asking.passes(self.inner, remark)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service; raise `UnsupportedError` if there is no way to set anything aside."""
