@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from castore.cli.holdings import holding_row
 from castore.cli.options import as_digest, as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, emphasised, printable
 from castore.cli.settings import Settings
@@ -25,6 +26,7 @@ With --json; a step is a remark, or an instance that is described beside it:
   {"digest",
    "operations": [{"operation", "outcome", "instance",
      "instances": [{"instance", "type", "outcome", "says",
+                    "holds": {as in `castore locate`},
                     "steps": [{"label", "instance"} or {"says"}]}]}]}
 """
 
@@ -104,6 +106,7 @@ def _document(plan: Plan, settings: Settings) -> dict[str, Any]:
                 "type": entry.type,
                 "outcome": entry.outcome,
                 "says": settings.scrubbed(entry.says),
+                "holds": holding_row(entry.holding, settings),
                 "steps": _steps(entry.steps, settings),
             }
             for entry in plans.values()

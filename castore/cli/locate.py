@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from castore.cli.faults import FAILED
+from castore.cli.holdings import holding_row
 from castore.cli.options import as_digest, as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, table
 from castore.cli.settings import Settings
@@ -22,8 +23,8 @@ Examples:
 \b
 With --json; sizes in bytes, of different chunks; what is not known is null:
   {"digest", "found",
-   "instances": [{"instance", "type", "store", "state", "chunks", "chunks_present",
-                  "size", "size_present", "indexed", "verified", "cause"}]}
+   "instances": [{"instance", "type", "store", "state", "indexed", "chunks",
+                  "chunks_present", "size", "size_present", "cause", "verified"}]}
 """
 
 
@@ -82,18 +83,10 @@ def _verified(entry: Location) -> str:
 
 
 def _row(entry: Location, settings: Settings) -> dict[str, Any]:
-    holding = entry.holding
-    listed = bool(holding.chunks)
     return {
         "instance": entry.instance,
         "type": entry.type,
         "store": entry.store,
-        "state": holding.state,
-        "chunks": len(holding.sizes) if listed else None,
-        "chunks_present": holding.here if listed else None,
-        "size": sum(holding.sizes.values()) if listed else None,
-        "size_present": holding.bytes_here if listed else None,
-        "indexed": holding.listed,
+        **holding_row(entry.holding, settings),
         "verified": entry.verified,
-        "cause": settings.scrubbed(holding.cause) or None,
     }

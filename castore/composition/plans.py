@@ -119,7 +119,8 @@ def together(holdings: Sequence[Holding]) -> Holding:
             return attrs.evolve(holding, state="whole", present=present)
     order: tuple[State, ...] = ("unavailable", "corrupt", "partly", "absent")
     worst = min(holdings, key=lambda holding: order.index(holding.state))
-    best = next((holding for holding in holdings if holding.state == "partly"), worst)
+    parts = [holding for holding in holdings if holding.state == "partly"]
+    best = max(parts, key=lambda holding: holding.listed, default=worst)
     return attrs.evolve(best, state=worst.state, present=present, cause=worst.cause)
 
 

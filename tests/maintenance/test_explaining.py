@@ -373,16 +373,12 @@ def test_each_instance_has_its_part(compose: Compose) -> None:
     root = {"type": "cache", "near": "&a", "far": "&b"}
     found = locate(compose(root, "begun", "lost", "absent"), BLOB)
     told = [(e.instance, e.type, e.store, e.holding.state, e.holding.here, e.holding.listed) for e in found]
-    assert (
-        told
-        == [
-            ("root", "cache", False, "corrupt", 3, True),
-            ("a", "prepared", True, "partly", 2, False),
-            ("b", "prepared", True, "partly", 3, True),
-            ("c", "prepared", True, "absent", 0, False),
-        ]
-        or told[0][3] == "corrupt"
-    )
+    assert told == [
+        ("root", "cache", False, "corrupt", 3, True),
+        ("a", "prepared", True, "partly", 2, False),
+        ("b", "prepared", True, "partly", 3, True),
+        ("c", "prepared", True, "absent", 0, False),
+    ]
 
 
 def test_only_an_instance_and_what_it_needs(compose: Compose) -> None:
@@ -415,7 +411,7 @@ def test_verifying_reads_what_each_store_has(compose: Compose) -> None:
         "d": False,
     }
     assert found["d"].holding.state == "corrupt"
-    assert str(CHUNKS[1].digest) in found["d"].holding.cause
+    assert f"blob {BLOB} is corrupt" in found["d"].holding.cause
 
 
 def test_a_read_that_hangs_is_given_up(compose: Compose) -> None:
@@ -459,10 +455,15 @@ def test_a_blob_of_one_chunk_that_is_gone_is_corrupt(tmp_path: Path) -> None:
 # -- nothing is changed --
 
 
-def tree_of(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file and folder with its kind, size and time."""
+def tree_of(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Every file with its kind, size and time, and every folder with its time.
+
+    Not the time of the folder of an SQLite file: while that is open, SQLite keeps two files beside it.
+    """
     return {
-        str(path.relative_to(folder)): (path.stat().st_mode, path.stat().st_size, path.stat().st_mtime_ns)
+        str(path.relative_to(folder)): (path.stat().st_mode,)
+        if list(path.glob("*.sqlite"))
+        else (path.stat().st_mode, path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
     }
 
