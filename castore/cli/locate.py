@@ -23,8 +23,9 @@ Examples:
 \b
 With --json; sizes in bytes, of different chunks; what is not known is null:
   {"digest", "found",
-   "instances": [{"instance", "type", "store", "state", "indexed", "chunks",
-                  "chunks_present", "size", "size_present", "cause", "verified"}]}
+   "instances": [{"instance", "type", "store", "state", "indexed",
+                  "chunks", "chunks_present", "size", "size_present",
+                  "cause", "verified"}]}
 """
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import attrs
 
 from castore.composition.graph import Graph, Instance
 from castore.composition.problems import Problem, escaped
@@ -55,7 +57,7 @@ class _Linter:
         """Ask all configs for their traits, those that others need first."""
         for instance in self.graph.all_in_order():
             say = getattr(instance.config, "traits", None)
-            found = UNKNOWN if say is None else self._ask(instance, say)
+            found = None if say is None else self._ask(instance, say)
             self.traits[instance.id] = found if isinstance(found, Traits) else UNKNOWN
 
     def of_types(self) -> Iterator[Problem]:
@@ -63,7 +65,8 @@ class _Linter:
         for instance in self.graph.instances.values():
             say = getattr(instance.config, "lints", None)
             if say is not None:
-                yield from self._ask(instance, lambda view, say=say: list(say(view))) or ()
+                found = self._ask(instance, lambda view, say=say: _checked(say(view))) or ()
+                yield from (attrs.evolve(problem, severity="warning") for problem in found)
         yield from self.faults
 
     def _ask(self, instance: Instance, say: Any) -> Any:
@@ -120,6 +123,15 @@ class _Linter:
                 f'  ignore_warnings = ["unused-instance:{name}"]'
             )
             yield Problem("unused-instance", instance.path, message, hint, at="key", severity="warning")
+
+
+def _checked(problems: Iterable[object]) -> list[Problem]:
+    found = []
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"{problem!r} is no warning")
+        found.append(problem)
+    return found
 
 
 def _overlap(place: Path, other: Path, name: str) -> str:

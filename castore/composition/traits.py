@@ -89,12 +89,21 @@ class View:
         ask = getattr(target.config, "offers", None)
         if ask is None:
             return None
-        answer: bool | None = ask(power, View(self.base, label(target), target, self._graph, self._traits))
-        return answer
+        try:
+            answer = ask(power, View(self.base, label(target), target, self._graph, self._traits))
+        except Exception:  # noqa: BLE001 - the fault of that type, which concerns the one that asks in no way
+            return None
+        return answer if isinstance(answer, bool) else None
 
     def all_offer(self, refs: Iterable[Ref[Any]], power: type) -> bool | None:
         """Tell whether several instances will all have a power; `None` if that is not known."""
         return _all(self.offers(ref, power) for ref in refs)
+
+    def stores(self, ref: Ref[Any]) -> frozenset[str]:
+        """Return what an instance that a field refers to ends in: those that refer to no other, by name."""
+        target = self._target(ref)
+        found = () if target is None else self._graph.reachable(target)
+        return frozenset(label(entry) for entry in found if not entry.edges)
 
     def called(self, ref: Ref[Any]) -> str:
         """Return the name of the instance that a field refers to; of one that a URL made, its place."""

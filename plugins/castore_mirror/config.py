@@ -141,6 +141,7 @@ class MirrorConfig:
                 f"{told} whatever is absent is unavailable",
                 "list services that answer",
             )
+        yield from self._counted_twice(view, refs)
         closed = [view.called(ref) for ref in refs if view.of(ref).writable is False]
         # One whose services are all made for reading is meant for reading.
         if len(refs) - len(closed) < writes and (len(closed) < len(refs) or self.write_quorum is not None):
@@ -151,6 +152,20 @@ class MirrorConfig:
                 f"{told} nothing is ever stored",
                 "list services that can be written, or ask for fewer",
             )
+
+    def _counted_twice(self, view: View, refs: Sequence[Ref[BlobService]]) -> Iterator[Problem]:
+        """Warn of two services that are one store, which counts twice in the quorums."""
+        seen: dict[frozenset[str], str] = {}
+        for number, ref in enumerate(refs):
+            stores = view.stores(ref)
+            if len(stores) == 1 and stores in seen:
+                yield view.warning(
+                    "counted-twice",
+                    ref,
+                    f"it ends in {listed(list(stores))}, as `{seen[stores]}` does: one store counts twice",
+                    "list services that keep blobs in different places",
+                )
+            seen.setdefault(stores, service_names(self.services)[number])
 
     def explain(self, asking: Asking) -> Plan:
         """Say which services are asked, and what becomes of those that lack the blob."""

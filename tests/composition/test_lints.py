@@ -64,11 +64,25 @@ class Clumsy(Passing):
         raise KeyError("another one")
 
 
+@attrs.frozen
+class Rambling(Passing):
+    """A stranger's type, whose methods return what they should not."""
+
+    def traits(self, view: View) -> Any:
+        return {"writable": False}
+
+    def offers(self, power: type, view: View) -> Any:
+        raise LookupError("a mistake")
+
+    def lints(self, view: View) -> Any:
+        return ["it looks wrong to me"]
+
+
 @pytest.fixture
 def registry() -> Registry:
     """All bundled types, and those of strangers."""
     registry = Registry.default()
-    for config in (Passing, Bounded, Clumsy):
+    for config in (Passing, Bounded, Clumsy, Rambling):
         registry.register(BlobService, config.__name__.lower(), config)
     return registry
 
@@ -241,6 +255,17 @@ def test_no_secret_is_in_a_warning(
     assert {entry.code for entry in stores.warnings} == {"near-not-writable", "unused-instance"}
     assert "hunter2" not in stores.describe_warnings()
     assert "hunter2" not in repr(stores.warnings)
+
+
+def test_what_a_type_says_wrongly_counts_as_not_said(registry: Registry) -> None:
+    """One warning tells whose fault it is; who asks it of something is told nothing."""
+    table = {
+        "root": {"type": "cache", "near": "&a", "far": "&b"},
+        "a": {"type": "rambling", "inner": "memory:"},
+        "b": {"type": "verify", "inner": "&a", "on_corrupt": "quarantine"},
+    }
+    stores = Composition.from_mapping({"blobservices": table}, registry=registry)
+    assert [(entry.code, entry.dotted) for entry in stores.warnings] == [("plugin", "blobservices.a")]
 
 
 def test_a_long_chain_is_no_trouble(registry: Registry) -> None:

@@ -510,3 +510,14 @@ def test_a_prepared_store_is_never_written_to(compose: Compose) -> None:
             explain(stores, BLOB)
             locate(stores, BLOB, verify=True)
             assert [service.content for service in services] == before  # type: ignore[attr-defined]
+
+
+def test_a_long_chain_is_no_trouble(registry: Registry) -> None:
+    """References may be deeper than Python's stack."""
+    table: dict[str, Any] = {
+        f"n{number}": {"type": "breaker", "inner": f"&n{number + 1}"} for number in range(2000)
+    }
+    table |= {"root": {"type": "read_only", "inner": "&n0"}, "n2000": {"type": "prepared", "state": "whole"}}
+    with Composition.from_mapping({"blobservices": table}, registry=registry) as stores:
+        assert [plan.outcome for plan in explain(stores, BLOB)] == ["present", "read", "refused"]
+        assert {entry.holding.state for entry in locate(stores, BLOB)} == {"whole"}
