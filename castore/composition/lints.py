@@ -85,26 +85,21 @@ class _Linter:
 
     def shared_places(self) -> Iterator[Problem]:
         """Yield a warning for each instance that keeps blobs where one before it does, or within."""
-        seen: list[tuple[Path, Instance]] = []
+        places = _Places()
         for instance in self.graph.instances.values():
-            place = self.traits[instance.id].place
-            if place is None:
+            traits = self.traits[instance.id]
+            if traits.place is None:
                 continue
             # By the letter: following links would touch the disk.
-            place = Path(os.path.normpath(place))
-            for other_place, other in seen:
-                words = _overlap(place, other_place, label(other))
-                if words:
-                    hint = "give each a place of its own, or let both names be references to one instance"
-                    yield Problem(
-                        "shared-place",
-                        _place_of(instance, self.traits[instance.id]),
-                        f"it keeps its blobs {words}: neither knows what the other writes and removes",
-                        hint,
-                        severity="warning",
-                    )
-                    break
-            seen.append((place, instance))
+            words = places.take(Path(os.path.normpath(traits.place)), label(instance))
+            if words:
+                yield Problem(
+                    "shared-place",
+                    _place_of(instance, traits),
+                    f"it keeps its blobs {words}: neither knows what the other writes and removes",
+                    "give each a place of its own, or let both names be references to one instance",
+                    severity="warning",
+                )
 
     def unused(self) -> Iterator[Problem]:
         """Yield a warning for each instance that nobody refers to, other than a root.
@@ -134,15 +129,27 @@ def _checked(problems: Iterable[object]) -> list[Problem]:
     return found
 
 
-def _overlap(place: Path, other: Path, name: str) -> str:
-    """Return how two places overlap, in words; empty if they do not."""
-    if place == other:
-        return f"where `{name}` keeps its own"
-    if other in place.parents:
-        return f"inside the folder of `{name}`"
-    if place in other.parents:
-        return f"in a folder that holds that of `{name}`"
-    return ""
+class _Places:
+    """The places that were met, and the folders around them, each with the name of the first one there."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Path, str] = {}
+        self._around: dict[Path, str] = {}
+
+    def take(self, place: Path, name: str) -> str:
+        """Note a place; return how it overlaps with one before it, in words, empty if with none."""
+        above = next((self._taken[folder] for folder in place.parents if folder in self._taken), None)
+        words = ""
+        if place in self._taken:
+            words = f"where `{self._taken[place]}` keeps its own"
+        elif above is not None:
+            words = f"inside the folder of `{above}`"
+        elif place in self._around:
+            words = f"in a folder that holds that of `{self._around[place]}`"
+        self._taken.setdefault(place, name)
+        for folder in place.parents:
+            self._around.setdefault(folder, name)
+        return words
 
 
 def _place_of(instance: Instance, traits: Traits) -> tuple[str | int, ...]:
