@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,15 +50,15 @@ def write_random(path: Path, size: int, seed: int = SEED) -> None:
             out.write(stream.digest(length=min(_PIECE, size - start), seek=start))
 
 
-def write_small(folder: Path, count: int, seed: int = SEED) -> int:
-    """Write *count* files of 1 to 16 KiB, slices of source text, 100 to a folder; return their bytes."""
+def write_small(folder: Path, count: int, seed: int = SEED) -> None:
+    """Write *count* files of 1 to 16 KiB, slices of source text, a hundred to a folder."""
     chance = random.Random(seed)
     text = bytearray()
     for data in source_text(seed):
         text += data
         if len(text) > count * 9000:
             break
-    total = at = 0
+    at = 0
     for number in range(count):
         size = chance.randrange(1 << 10, 16 << 10)
         if at + size > len(text):
@@ -66,21 +67,18 @@ def write_small(folder: Path, count: int, seed: int = SEED) -> int:
         part.mkdir(parents=True, exist_ok=True)
         part.joinpath(f"{number:05}.txt").write_bytes(b"%d\n" % number + text[at : at + size])
         at += size
-        total += size + len(b"%d\n" % number)
-    return total
 
 
-def write_versions(folder: Path, size: int, count: int = 8, edits: int = 64, seed: int = SEED) -> int:
-    """Write a file that does not compress and edited versions of it; return the bytes of all.
+def write_versions(folder: Path, size: int, count: int = 8, edits: int = 64, seed: int = SEED) -> None:
+    """Write a file that does not compress and edited versions of it.
 
     Each version is the one before with *edits* places where up to 1 KiB was inserted, removed or replaced.
     """
     chance = random.Random(seed)
     data = blake3(b"castore bench versions %d" % seed).digest(length=size)
-    total = 0
+    folder.mkdir()
     for number in range(count):
         folder.joinpath(f"version-{number}").write_bytes(data)
-        total += len(data)
         parts = []
         at = 0
         for place in sorted(chance.sample(range(len(data) - 1024), edits)):
@@ -88,4 +86,17 @@ def write_versions(folder: Path, size: int, count: int = 8, edits: int = 64, see
             parts += [data[at:place], new]
             at = place + chance.choice((0, len(new)))
         data = b"".join([*parts, data[at:]])
-    return total
+
+
+def main() -> None:
+    """Write all corpora: `corpora.py FOLDER BYTES FILES`."""
+    folder, size, files = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "text", size)
+    write_random(folder / "random", size)
+    write_versions(folder / "versions", size // 8)
+    write_small(folder / "small", files)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,55 +1,39 @@
-"""An object store in memory that takes its time for every request, as one at the other end of a line does."""
+"""An object store that takes its time for every request, as one at the other end of a line does."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from castore_objectstore.object_store import ObjectStore, StoredObject
+from castore_objectstore.local import LocalObjectStore
+from castore_objectstore.object_store import Wholeness
 
 
-class DelayingStore(ObjectStore):
-    """Objects in a dictionary; each request takes *seconds* more. *requests* counts them."""
+class DelayingStore(LocalObjectStore):
+    """Objects in a folder; each request takes *seconds* more."""
 
     waits = True
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, root: Path, seconds: float) -> None:
+        super().__init__(root, instance="delaying", durability="process")
         self._seconds = seconds
-        self._objects: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-        self.requests = 0
-
-    def _delay(self) -> None:
-        with self._lock:
-            self.requests += 1
-        time.sleep(self._seconds)
 
     def get(self, key: str) -> bytes | None:
         """Return an object after a while."""
-        self._delay()
-        return self._objects.get(key)
+        time.sleep(self._seconds)
+        return super().get(key)
 
     def exists(self, key: str) -> bool:
         """Tell after a while whether there is an object."""
-        self._delay()
-        return key in self._objects
+        time.sleep(self._seconds)
+        return super().exists(key)
+
+    def claim(self, key: str, is_whole: Wholeness) -> bool:
+        """Tell after a while whether there is an object."""
+        time.sleep(self._seconds)
+        return super().claim(key, is_whole)
 
     def put(self, key: str, data: bytes) -> None:
         """Keep an object; return after a while."""
-        self._delay()
-        self._objects[key] = data
-
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield what begins with *prefix*."""
-        self._delay()
-        yield from (StoredObject(key) for key in self._objects if key.startswith(prefix))
-
-    def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:  # noqa: ARG002 - nothing is old
-        """Remove nothing."""
-        yield from ()
-
-    def set_aside(self, key: str) -> str:
-        """Move an object."""
-        self._objects[f"quarantine/{key}"] = self._objects.pop(key)
-        return f"quarantine/{key}"
+        time.sleep(self._seconds)
+        super().put(key, data)

@@ -53,7 +53,7 @@ class Costs:
     def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
         self._folder = folder
-        self._rounds = 0
+        self._stores = self._files = 0
         self._data = b"".join(pieces(path))
         view = memoryview(self._data)
         starts = [0]
@@ -67,7 +67,7 @@ class Costs:
 
     def _places(self) -> Iterator[str]:
         """Yield where each chunk is kept: there is a folder for nearly every one, as the layout has it."""
-        return (f"{self._folder}/{self._rounds}/{name[:4]}/{name}" for name in self._names)
+        return (f"{self._folder}/{self._stores}/{name[:4]}/{name}" for name in self._names)
 
     def per_byte(self) -> dict[str, float]:
         """Return the seconds that each step costs per byte of the corpus, least of some rounds."""
@@ -96,8 +96,8 @@ class Costs:
 
     def _written(self) -> Iterator[None]:
         """Write each stored chunk beside its place, and rename it; make the folder for it."""
-        self._rounds += 1
-        (self._folder / str(self._rounds)).mkdir()
+        self._stores += 1
+        (self._folder / str(self._stores)).mkdir()
         for place, packed in zip(self._places(), self._packed, strict=True):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(os.path.dirname(place))  # noqa: PTH102, PTH120 - as fast as it goes
@@ -108,13 +108,12 @@ class Costs:
             yield
 
     def _written_out(self) -> Iterator[None]:
-        """Write the chunks into one new file."""
-        target = self._folder / "out"
-        with target.open("wb", buffering=0) as file:
+        """Write the chunks into one new file. It stays: pages of one just removed are quickly had again."""
+        self._files += 1
+        with (self._folder / f"out-{self._files}").open("wb", buffering=0) as file:
             for chunk in self._chunks:
                 file.write(chunk)
                 yield
-        target.unlink()
 
 
 def _cpu_seconds(steps: Callable[[], Iterable[object]]) -> float:

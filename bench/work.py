@@ -7,21 +7,19 @@ needed before, such as imports and the opening of the store, is done before the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
-import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from delaying import DelayingStore
 from limits import Costs
+from small_blobs import service_on
 
-import castore
 from castore import B3Digest, BlobService
 from castore.workers import Workers
 from castore_objectstore.service import ObjectStoreBlobService
@@ -32,17 +30,11 @@ RANDOM_READS = 500
 DELAY = 0.030
 
 
-def opened(place: Path, durability: str, tag: str = "objectstore") -> BlobService:
-    """Return a service that keeps blobs at *place*."""
-    table: dict[str, Any] = {"type": tag, "durability": durability}
-    if tag == "sqlite":
-        table["path"] = str(place / "blobs.sqlite")
-    else:
-        table["object_store_url"] = f"file:{place}"
-    composition = castore.Composition.from_mapping({"blobservices": {"root": table}})
-    service = composition.blobs()
-    service.close = composition.close  # type: ignore[method-assign]
-    return service
+def peak() -> float:
+    """Return the most memory that this process has had resident, in MiB."""
+    # Unlike what `getrusage` says, this is without the memory of the process that has started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 class Stopwatch:
@@ -61,8 +53,7 @@ class Stopwatch:
 
     def show(self, **more: Any) -> None:
         """Print what was found."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(self.found | {"peak MiB": round(peak, 1)} | more))
+        print(json.dumps(self.found | {"peak MiB": peak()} | more))
 
 
 def put(service: BlobService, path: Path) -> tuple[Stopwatch, B3Digest]:
@@ -79,15 +70,17 @@ def stream(service: BlobService, path: Path) -> tuple[Stopwatch, B3Digest]:
     return watch, digest
 
 
-def get(service: BlobService, digest: B3Digest) -> Stopwatch:
-    """Read a blob from start to end, and throw it away."""
-    buffer = bytearray(PIECE)
-    with Stopwatch() as watch:
-        reader = service.open_read(digest)
-        assert reader is not None
-        with reader:
-            while reader.readinto(buffer):
-                pass
+def get(service: BlobService, digest: B3Digest, output: Path | None = None) -> Stopwatch:
+    """Read a blob from start to end, as `castore get` does; write it to a file, or throw it away."""
+    with contextlib.ExitStack() as stack:
+        file = None if output is None else stack.enter_context(output.open("wb", buffering=0))
+        with Stopwatch() as watch:
+            reader = service.open_read(digest)
+            assert reader is not None
+            with reader:
+                while view := reader.read_view(PIECE):
+                    if file is not None:
+                        file.write(view)
     return watch
 
 
@@ -107,39 +100,23 @@ def read_here_and_there(service: BlobService, digest: B3Digest) -> Stopwatch:
         for place in places:
             reader.seek(place)
             reader.read(RANDOM_READ)
-    watch.found["touched"] = touched
+    watch.found |= {"touched": touched, "read": RANDOM_READ * RANDOM_READS}
     return watch
 
 
-def waiting(path: Path, size: int, *, one_at_a_time: bool) -> dict[str, Any]:
-    """Put and get a part of a file where each request takes a while; return the seconds of each."""
+def waiting(place: Path, path: Path, size: int, *, one_at_a_time: bool) -> dict[str, Any]:
+    """Put and get the beginning of a file where each request takes a while; return the seconds of each."""
     workers = Workers(0) if one_at_a_time else Workers()
-    service = ObjectStoreBlobService(DelayingStore(DELAY), workers=workers)
-    with path.open("rb") as file:
-        data = file.read(size)
-    with service, Stopwatch() as putting:
-        digest = service.write(data)
+    service = ObjectStoreBlobService(DelayingStore(place, DELAY), workers=workers)
+    with path.open("rb", buffering=0) as file, service.open_write() as writer, Stopwatch() as putting:
+        for start in range(0, size, PIECE):
+            writer.write(file.read(min(PIECE, size - start)))
+        digest = writer.close()
     chunks = len(service.chunks(digest) or ())
     getting = get(service, digest)
+    service.close()
     workers.close()
     return {"put": putting.found["seconds"], "get": getting.found["seconds"], "chunks": chunks}
-
-
-def put_many(service: BlobService, folder: Path) -> tuple[Stopwatch, list[str]]:
-    """Store all files of a folder."""
-    paths = sorted(str(path) for path in folder.rglob("*.txt"))
-    with Stopwatch() as watch:
-        digests = [str(outcome) for outcome in service.put_files(paths)]
-    return watch, digests
-
-
-def get_many(service: BlobService, digests: list[B3Digest]) -> Stopwatch:
-    """Read blobs in another order, one by one."""
-    random.Random(2).shuffle(digests)
-    with Stopwatch() as watch:
-        for digest in digests:
-            service.read(digest)
-    return watch
 
 
 def costs(path: Path, scratch: Path) -> dict[str, float]:
@@ -159,16 +136,15 @@ def main() -> None:
             "stream",
             "get",
             "random",
-            "put-many",
-            "get-many",
+            "get-file",
             "waiting",
             "one-at-a-time",
         ],
     )
     parser.add_argument("place", type=Path, help="the folder of the store, or for scratch")
-    parser.add_argument("what", help="a file or folder, a digest, or a file of digests")
+    parser.add_argument("what", help="a file, or a digest")
+    parser.add_argument("--output", type=Path, help="the file to write")
     parser.add_argument("--durability", default="full")
-    parser.add_argument("--type", default="objectstore")
     parser.add_argument("--size", type=int, default=1 << 30)
     options = parser.parse_args()
     what = Path(options.what)
@@ -176,26 +152,20 @@ def main() -> None:
         print(json.dumps(costs(what, options.place)))
         return
     if options.work in ("waiting", "one-at-a-time"):
-        found = waiting(what, options.size, one_at_a_time=options.work == "one-at-a-time")
+        found = waiting(options.place, what, options.size, one_at_a_time=options.work == "one-at-a-time")
         Stopwatch().show(**found)
         return
-    with opened(options.place, options.durability, options.type) as service:
+    with service_on(options.place, "objectstore", options.durability) as service:
         # What is loaded when it is first needed is no part of the work.
         service.write(os.urandom(100))
         if options.work in ("put", "stream"):
             watch, digest = (put if options.work == "put" else stream)(service, what)
             watch.show(digest=str(digest))
-        elif options.work == "put-many":
-            watch, digests = put_many(service, what)
-            watch.show(digests=digests)
-        elif options.work == "get-many":
-            digests = what.read_text().split()
-            get_many(service, [B3Digest.parse(text) for text in digests]).show()
+        elif options.work == "random":
+            read_here_and_there(service, B3Digest.parse(options.what)).show()
         else:
-            do: Callable[[BlobService, B3Digest], Stopwatch]
-            do = get if options.work == "get" else read_here_and_there
-            do(service, B3Digest.parse(options.what)).show()
+            get(service, B3Digest.parse(options.what), options.output).show()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
