@@ -31,6 +31,9 @@ def explain(config: CacheConfig, asking: Asking) -> Plan:
 def _find(config: CacheConfig, asking: Asking) -> Plan:
     near, far = asking.of(config.near), asking.of(config.far)
     step = asking.step(config.near)
+    if asking.operation == "has" and getattr(config, "has", "present") == "durable":
+        remark = "near is not asked, as only what far has counts"
+        return asking.plan(_of_far(config, far), asking.step(config.far), remark)
     if near.found:
         return asking.plan(near.outcome, step, "far is not asked")
     if near.outcome != "absent" and getattr(config, "on_near_error", "ignore") == "fail":
@@ -52,15 +55,21 @@ def _find(config: CacheConfig, asking: Asking) -> Plan:
 
 
 def _from_far(config: CacheConfig, asking: Asking, near: Plan, far: Plan) -> Plan:
-    outcome, remarks = far.outcome, []
+    outcome, remarks = _of_far(config, far), []
     if far.found and asking.operation == "get":
         remarks = _sources(config, far.holding.chunks, near.holding)
-    elif far.outcome == "unavailable" and getattr(config, "on_far_error", "fail") == "miss":
-        outcome, remarks = "absent", ["what far does not answer counts as absent"]
+    elif outcome != far.outcome:
+        remarks = ["what far does not answer counts as absent"]
     elif _lacks(far) and near.outcome not in {"absent", "read"} and policy(config) in {"near", "behind"}:
         outcome = near.outcome
         remarks = ["near may have what far lacks, as new blobs go there: its failure is the answer"]
     return asking.plan(outcome, asking.step(config.near), asking.step(config.far), *remarks)
+
+
+def _of_far(config: CacheConfig, far: Plan) -> Outcome:
+    """Return what an answer of far, or that there is none, counts for."""
+    missed = far.outcome == "unavailable" and getattr(config, "on_far_error", "fail") == "miss"
+    return "absent" if missed else far.outcome
 
 
 def _lacks(far: Plan) -> bool:

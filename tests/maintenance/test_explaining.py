@@ -30,6 +30,7 @@ from castore.composition import BuildContext
 from castore.deadlines import Clock
 from castore.errors import BadIndexError
 from castore.maintenance import explain, locate
+from castore_cache.config import CacheConfig
 from castore_memory.service import MemoryBlobService
 
 PARTS = [bytes([n]) * (100 * n) for n in range(1, 6)]
@@ -237,6 +238,66 @@ def test_the_plan_of_a_cache_counts_what_comes_from_where(compose: Compose) -> N
         "near keeps what is read from far, and the index once it has all",
     ]
     assert [step.label for step in plan.steps if step.plan is not None] == ["near", "far"]
+
+
+@attrs.frozen
+class PoliciesConfig(CacheConfig):
+    """A cache with policies by name, of which only the explanation is looked at."""
+
+    write: Any = "near"
+    has: str = "present"
+    fill: str = "chunks"
+    on_near_error: str = "ignore"
+    on_far_error: str = "fail"
+
+
+@pytest.mark.parametrize(
+    ("policy", "near", "far", "outcomes", "remark"),
+    [
+        ({"has": "durable"}, "whole", "absent", ["absent", "read", "stored"], "near is not asked, as only"),
+        ({"has": "durable"}, "absent", "whole", ["present", "read", "stored"], "near is not asked, as only"),
+        ({"fill": "none"}, "absent", "whole", ["present", "read", "stored"], "near keeps nothing of it"),
+        ({"fill": "blob"}, "absent", "whole", ["present", "read", "stored"], "near keeps all of it, also"),
+        (
+            {"on_near_error": "fail"},
+            "down",
+            "whole",
+            ["unavailable"] * 3,
+            "the failure of near is the answer",
+        ),
+        (
+            {"on_far_error": "miss"},
+            "absent",
+            "down",
+            ["absent", "absent", "stored"],
+            "what far does not answer",
+        ),
+        (
+            {"write": "behind"},
+            "absent",
+            "down",
+            ["unavailable", "unavailable", "stored"],
+            "far gets it later",
+        ),
+        ({"write": "sideways"}, "absent", "absent", ["absent", "absent", "stored"], 'write = "sideways"'),
+    ],
+)
+def test_the_policies_of_a_cache_are_said(
+    policy: dict[str, str], near: str, far: str, outcomes: list[str], remark: str
+) -> None:
+    """Also those that a config may have or not."""
+    registry = Registry.default()
+    registry.register(BlobService, "prepared", PreparedConfig)
+    registry.register(BlobService, "policies", PoliciesConfig)
+    tables = {
+        "root": {"type": "policies", "near": "&a", "far": "&b", **policy},
+        "a": {"type": "prepared", "state": near},
+        "b": {"type": "prepared", "state": far},
+    }
+    with Composition.from_mapping({"blobservices": tables}, registry=registry) as stores:
+        plans = explain(stores, BLOB)
+    assert [plan.outcome for plan in plans] == outcomes
+    assert any(remark in step.says for plan in plans for step in plan.steps)
 
 
 def test_a_remark_says_who_is_not_asked_and_who_gets_a_copy(compose: Compose) -> None:
