@@ -68,11 +68,8 @@ class StoppableService(WrapperService):
         return call(*args, **kwargs)
 
     def write(self, data: Buffer) -> B3Digest:
-        """Store *data*; more than a piece of it as a file, which is read piece by piece."""
-        size = memoryview(data).nbytes
-        if size <= PIECE:
-            return self.around("write", self.inner.write, data)
-        return self.put_source(Source(io.BytesIO(data), "the bytes", size=size))
+        """Store *data* as a file is stored: by pieces, and in the way of *inner*."""
+        return self.put_source(Source(io.BytesIO(data), "the bytes", size=memoryview(data).nbytes))
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file whose reading stops."""
@@ -81,8 +78,15 @@ class StoppableService(WrapperService):
     def put_files(
         self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
     ) -> Iterator[B3Digest | SourceError]:
-        """Store files; after the stop no further one is opened."""
-        return super().put_files((_StoppablePath(path, self._stop) for path in paths), progress=progress)
+        """Store files; after the stop no further one is opened, and that under way is not read on."""
+        stop = self._stop
+
+        def tell(count: int) -> None:
+            stop.check()
+            if progress is not None:
+                progress(count)
+
+        return super().put_files((_StoppablePath(path, stop) for path in paths), progress=tell)
 
 
 class _StoppableSource(Source):
