@@ -52,14 +52,16 @@ class AsyncBlobWriter:
     async def write(self, data: Buffer) -> int:
         """Take all of *data*; return its size in bytes. Waits while the service cannot take more."""
         self._require_open("write")
-        view = byte_view(data)
-        if len(self._gathered) + len(view) < PIECE:
-            self._gathered += view
-        else:
-            gathered, self._gathered = self._gathered, bytearray()
+        with byte_view(data) as view:
+            size = len(view)
+            if len(self._gathered) + size < PIECE:
+                self._gathered += view
+                return size
             # A call that is given up may look at the bytes when the caller has changed them.
-            await self._call(partial(_write, gathered, data if isinstance(data, bytes) else bytes(view)))
-        return len(view)
+            kept = data if isinstance(data, bytes) else bytes(view)
+        gathered, self._gathered = self._gathered, bytearray()
+        await self._call(partial(_write, gathered, kept))
+        return size
 
     async def close(self) -> B3Digest:
         """Make the blob visible and return its digest; the same one again when called again."""

@@ -78,6 +78,8 @@ class Open:
     readers: int = 0
     writers: int = 0
     aborted: int = 0
+    all_readers: list[BlobReader] = attrs.field(factory=list)
+    """Kept, so that who is closed was closed by somebody, and not for being forgotten."""
     aborted_one: threading.Event = attrs.field(factory=threading.Event)
 
 
@@ -86,6 +88,7 @@ class _Reader(PassingReader):
         super().__init__(reader, watched.around)
         self._watched = watched
         watched.open.readers += 1
+        watched.open.all_readers.append(self)
 
     def _next_piece(self, position: int) -> memoryview:
         return super()._next_piece(position)[: self._watched.piece]

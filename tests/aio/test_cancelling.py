@@ -7,6 +7,7 @@ under way, which hangs until it is let go.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -263,7 +264,7 @@ def test_an_iteration_that_is_left_early_closes_what_it_iterates_over(
     (tmp_path / "file").write_bytes(b"Hello World!")
 
     async def main() -> None:
-        closed = []
+        closed: list[str] = []
 
         class Endless:
             def __iter__(self) -> Any:
@@ -271,7 +272,7 @@ def test_an_iteration_that_is_left_early_closes_what_it_iterates_over(
                     while True:
                         yield tmp_path / "file"
                 finally:
-                    closed.append(True)
+                    closed.append(threading.current_thread().name)
 
         async with AsyncBlobService(watched) as blobs:
             files = blobs.put_files(Endless())
@@ -279,6 +280,6 @@ def test_an_iteration_that_is_left_early_closes_what_it_iterates_over(
                 assert digest == B3Digest.of(b"Hello World!")
                 break
             await files.aclose()
-        assert closed == [True]
+        assert closed == ["castore-aio"]
 
     drive(main())

@@ -333,6 +333,27 @@ def test_the_buffer_may_be_used_again(watched: Any, drive: Callable) -> None:
     drive(main())
 
 
+def test_the_buffer_is_free_when_a_write_is_cancelled(watched: Any, drive: Callable) -> None:
+    """Though a thread may still be at work on the bytes."""
+
+    async def main() -> None:
+        watched.gate.at = 1
+        async with AsyncBlobService(watched) as blobs:
+            for write in (blobs.open_write().write, blobs.write):
+                buffer = bytearray(LARGE)
+                task = asyncio.create_task(write(buffer))
+                await watched.gate.reach()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                buffer += b"grows only while nobody looks at it"
+                watched.gate.reached.clear()
+                watched.gate.at = len(watched.gate.names) + 1
+            watched.gate.opened.set()
+
+    drive(main())
+
+
 def test_an_exception_in_the_block_aborts(watched: Any, drive: Callable) -> None:
     async def main() -> None:
         async with AsyncBlobService(watched) as blobs:
