@@ -26,6 +26,7 @@ from castore import (
 from castore.capabilities import BlobLister, ChunkStore, Durable, FrameStore, StoredItem, Sweepable
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.digest import no_digest
 from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
 from castore.known_content import find_known
 from castore.readers import BytesReader
@@ -260,7 +261,10 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
 
 
 def _key(prefix: str, digest: B3Digest) -> str:
-    name = digest.hex()
+    try:
+        name = digest.hex()
+    except AttributeError:
+        raise no_digest(digest) from None
     return f"{prefix}{name[:4]}/{name}"
 
 
