@@ -163,8 +163,8 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
             return False
         if chunks is None:
             return False
-        digests = [meta.digest for meta in chunks] or [digest]
-        if not all(self._workers.map(self.claim_chunk, dict.fromkeys(digests))):
+        needed = {meta.digest for meta in chunks} or {digest} - {_EMPTY}
+        if not all(self._workers.map(self.claim_chunk, needed)):
             return False
         self._store.settle()
         return True
