@@ -43,8 +43,8 @@ _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
 
 
-class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sweepable, Durable):
-    """Keeps blobs as chunks in an `ObjectStore`.
+class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durable):
+    """Keeps blobs as chunks in an `ObjectStore` in which nothing can be removed.
 
     The requests for each operation are those of the reference, in its order; an index comes after all its
     chunks are durable. A writer replaces an existing chunk only if it is torn, and an existing index only if
@@ -216,12 +216,24 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         """Store the frame of a chunk."""
         self._store.put(_key(_CHUNKS, digest), frame)
 
-    # -- looking after the store --
-
     @property
     def durability(self) -> Literal["process", "full"]:
         """What a blob survives whose writer was closed."""
         return self._store.durability
+
+    def chunk_key(self, digest: B3Digest) -> str:
+        """Return the key of a chunk."""
+        return _key(_CHUNKS, digest)
+
+    def close(self) -> None:
+        """Release the store's connections."""
+        if self._own_workers is not None:
+            self._own_workers.close()
+        self._store.close()
+
+
+class ObjectStoreBlobService(AddOnlyBlobService, Sweepable):
+    """Keeps blobs as chunks in an `ObjectStore`, and lets it be looked after."""
 
     def list_items(self) -> Iterator[StoredItem]:
         """Yield what is stored in the folders of indexes and of chunks."""
@@ -248,16 +260,6 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
     def held_since(self) -> float | None:
         """Return the time of the oldest lease in the store."""
         return self._store.held_since()
-
-    def chunk_key(self, digest: B3Digest) -> str:
-        """Return the key of a chunk."""
-        return _key(_CHUNKS, digest)
-
-    def close(self) -> None:
-        """Release the store's connections."""
-        if self._own_workers is not None:
-            self._own_workers.close()
-        self._store.close()
 
 
 def _key(prefix: str, digest: B3Digest) -> str:
