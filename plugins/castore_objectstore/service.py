@@ -102,7 +102,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
-        known = find_known(self, self._chunker(self._avg_chunk_size), source)
+        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._workers)
         if known is None:
             return super().put_source(source, progress)
         digest, size = known
@@ -164,7 +164,8 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         if chunks is None:
             return False
         needed = {meta.digest for meta in chunks} or {digest} - {_EMPTY}
-        if not all(self._workers.map(self.claim_chunk, needed)):
+        # A look at a file costs less than handing that to another thread.
+        if not all((self._workers.map if self.waits else map)(self.claim_chunk, needed)):
             return False
         self._store.settle()
         return True
