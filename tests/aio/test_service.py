@@ -289,13 +289,13 @@ def test_closing_drops_what_is_fetched_ahead(watch: Any, drive: Callable, tmp_pa
                 task = asyncio.create_task(blobs.read(digest))
                 await service.gate.reach()
                 (chunked,) = made
-                assert chunked._ahead._tasks
+                assert chunked._ahead._runs
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
                 service.gate.opened.set()
             assert chunked.closed
-            assert not chunked._ahead._tasks
+            assert not chunked._ahead._runs
 
     drive(main())
 
