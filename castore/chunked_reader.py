@@ -56,6 +56,7 @@ class ChunkedReader(PieceReader):
         key: Where the list is stored, to name it in an error.
         source: Where to read chunks from, if not from what *service* has for that.
         workers: Fetch chunks ahead while they are read in order; without them nothing is fetched ahead.
+        ahead_after: How many bytes must have been read in order before more is fetched than was asked for.
 
     Reading raises `MissingChunkError`, `CorruptChunkError`, `CorruptBlobError`, or what the service raises.
     """
@@ -69,11 +70,12 @@ class ChunkedReader(PieceReader):
         key: str | None = None,
         source: ChunkSource | None = None,
         workers: Workers | None = None,
+        ahead_after: int = 0,
     ) -> None:
         self._map = ChunkMap(chunks)
         self._service = service
         self._source = service.capability(ChunkSource) if source is None else source
-        self._ahead = ReadAhead(chunks, self._fetch, workers or _NO_WORKERS)
+        self._ahead = ReadAhead(chunks, self._fetch, workers or _NO_WORKERS, after=ahead_after)
         self._digest = digest
         self._key = key
         self._start = 0
@@ -103,6 +105,12 @@ class ChunkedReader(PieceReader):
             self._start = self._map.offsets[index]
             offset = position - self._start
         return self._chunk[offset:]
+
+    def expect(self, begin: int, end: int) -> None:
+        """Fetch the chunks of these bytes at once, when the first of them is asked for."""
+        first, last = self._map.index_at(begin), self._map.index_at(end - 1)
+        if first is not None and last is not None and first < last:
+            self._ahead.expect(first, last + 1)
 
     def close(self) -> None:
         """Let go of the chunks at hand, and give up those under way."""
