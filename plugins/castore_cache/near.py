@@ -98,8 +98,11 @@ class Near:
         _log.warning("`%s`: %s: %s", self._name, what, fault)
 
     def settle_absence(self, fault: CastoreError | None) -> None:
-        """Raise the *fault* of near, if any, where far's word is not enough to call something absent."""
-        if fault is not None and self._alone:
+        """Raise the *fault* of near, if any, where far's word is not enough to call something absent.
+
+        What is corrupt in near is there, whatever far says.
+        """
+        if fault is not None and (self._alone or isinstance(fault, CorruptBlobError)):
             raise fault
 
     # -- chunks --
