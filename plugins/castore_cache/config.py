@@ -69,12 +69,15 @@ def _that_can_hold(config: CacheConfig, _: Any, has: str) -> None:
         )
 
 
-def _for_behind(config: CacheConfig, _: Any, queue: Path | None) -> None:
-    if config.write == "behind" and queue is None:
+def _that_has_a_queue(config: CacheConfig, _: Any, write: str) -> None:
+    if write == "behind" and config.queue is None:
         raise InvalidValueError(
             '`write = "behind"` needs a `queue`, which keeps what far is still to get',
             'name a folder for it, such as `queue = "./queue"`',
         )
+
+
+def _for_behind(config: CacheConfig, _: Any, queue: Path | None) -> None:
     if config.write != "behind" and queue is not None:
         raise InvalidValueError(
             f'with `write = "{config.write}"` nothing is queued', 'remove it, or write `write = "behind"`'
@@ -91,7 +94,7 @@ class CacheConfig:
     """Asked first, and filled with what far has to give."""
     far: Ref[BlobService] = attrs.field(metadata=formerly("remote"))
     """Asked for what near lacks."""
-    write: Literal["near", "far", "both", "behind"] = "near"
+    write: Literal["near", "far", "both", "behind"] = attrs.field(default="near", validator=_that_has_a_queue)
     """Where new blobs go. With `both`, far must have them; with `behind`, far gets them later."""
     fill: Literal["none", "chunks", "blob"] = "chunks"
     """What of a blob stays in near when some of it is read: nothing, the chunks that were, or all of it."""

@@ -33,7 +33,8 @@ class Filler:
         near: What is filled.
         far: Where the blobs are.
         chunks: Reads single chunks.
-        flights: The requests on their way.
+        flights: The requests for bytes on their way.
+        indexes: Those for the chunks of a blob.
         turns: Lets one process at a time bring something to near.
         whole: Whether all of a blob is brought to near once some of it is read.
         workers: Where chunks are fetched.
@@ -44,9 +45,10 @@ class Filler:
         near: Near,
         far: Far,
         chunks: CachedChunks,
-        flights: Flights,
-        turns: Turns,
         *,
+        flights: Flights,
+        indexes: Flights,
+        turns: Turns,
         whole: bool,
         workers: Workers,
     ) -> None:
@@ -54,16 +56,19 @@ class Filler:
         self._far = far
         self._chunks = chunks
         self._flights = flights
+        self._indexes = indexes
         self._turns = turns
         self._whole = whole
         self._workers = workers
         self._copied = _Copied()
 
-    def open(self, digest: B3Digest) -> BlobReader | None:
-        """Open a blob of far, or a chunk; `None` if far lacks it. Raises what far raises."""
-        landed = self._flights.landed
-        index = self._flights.join(
-            ("index", digest),
+    def open(self, digest: B3Digest, landed: int = -1) -> BlobReader | None:
+        """Open a blob of far, or a chunk; `None` if far lacks it. Raises what far raises.
+
+        *landed* is how many flights had when near was found to lack it; without it near is asked again.
+        """
+        index = self._indexes.join(
+            digest,
             lambda _: self._far.service.chunks(digest),
             lambda: self._far.service.chunks(digest),
         )

@@ -51,6 +51,8 @@ class Near:
         self._alone = alone
         self._store = service.capability(ChunkStore)
         self._source = service.capability(ChunkSource)
+        self.checks = self._source is not None
+        """Whether its bytes are checked before it hands them out: what keeps chunks does that."""
         self._deleter = service.capability(BlobDeleter)
         self.place = service.capability(SharedPlace) if keeps else None
         self.waits = self._source is not None and self._source.waits

@@ -134,8 +134,8 @@ class _Optional(_Within):
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            hold = self._store.hold()
-            if self._near.ask(hold.__enter__)[1] is None:
+            hold = self._near.ask(self._store.hold)[0]
+            if hold is not None and self._near.ask(hold.__enter__)[1] is None:
                 stack.callback(lambda: self._near.attempt(lambda: hold.__exit__(None, None, None)))
             yield
 

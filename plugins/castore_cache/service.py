@@ -96,12 +96,20 @@ class CacheBlobService(BlobService):
             keeps=fill != "none",
         )
         self._far = Far(far, name, as_miss=on_far_error == "miss")
-        flights, turns = Flights(fill_wait, clock), Turns(self._near, fill_wait, clock)
-        self._chunks = CachedChunks(self._near, self._far, flights, turns)
+        self._flights = Flights(fill_wait, clock)
+        turns = Turns(self._near, fill_wait, clock)
+        self._chunks = CachedChunks(self._near, self._far, self._flights, turns)
         pool = Workers(0) if workers is None else workers
         self._workers = pool.wide if self._chunks.waits else pool
         self._filler = Filler(
-            self._near, self._far, self._chunks, flights, turns, whole=fill == "blob", workers=self._workers
+            self._near,
+            self._far,
+            self._chunks,
+            flights=self._flights,
+            indexes=Flights(fill_wait, clock),
+            turns=turns,
+            whole=fill == "blob",
+            workers=self._workers,
         )
         self._behind = None if behind is None else behind(self._near)
         self._store = chunk_store_of(self._chunks, self._near, far, write, self._behind)
@@ -153,9 +161,10 @@ class CacheBlobService(BlobService):
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk; what is read of it from far stays in near."""
+        landed = self._flights.landed
         reader, fault = self._near.ask(lambda: self._open_near(digest))
         if reader is None:
-            reader = self._far.ask(lambda: self._filler.open(digest), miss=None)
+            reader = self._far.ask(lambda: self._filler.open(digest, landed), miss=None)
         if reader is None:
             self._near.settle_absence(fault)
         return reader
@@ -167,9 +176,9 @@ class CacheBlobService(BlobService):
             # Through the cache, so that a chunk that near has lost since comes from far again.
             return ChunkedReader(self, chunks, digest=digest, source=self._chunks, workers=self._workers)
         reader = None if chunks is None else near.service.open_read(digest)
-        if reader is None or isinstance(reader, BytesReader):
+        if reader is None or (near.checks and isinstance(reader, BytesReader)):
             return reader  # Bytes that are in memory do not fail any more.
-        if reader.size > SMALL:
+        if near.checks or reader.size > SMALL:
             return SteadyReader(reader, digest, near, lambda: self._filler.open(digest))
         return near.open_checked(reader, digest)
 
