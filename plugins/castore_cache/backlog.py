@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -57,7 +58,7 @@ class Backlog:
     ) -> None:
         self._folder = folder
         self._name = name
-        self.limit = limit
+        self._limit = limit
         self._full_wait = full_wait if on_full == "block" else 0.0
         self._clock = clock
         self._lock = threading.Lock()
@@ -66,7 +67,7 @@ class Backlog:
         self._flushing = threading.Lock()
         self._made = self._flushed = 0
         self._reserved = 0
-        self._numbers = count()
+        self._numbers = itertools.count()
         self._entries: dict[B3Digest, _Entry] = {}
         self.lost = 0
         with self._reporting():
@@ -99,35 +100,34 @@ class Backlog:
     # -- what comes --
 
     @contextlib.contextmanager
-    def room(self, entries: int = 1) -> Iterator[None]:
-        """Keep room for so many entries, or as many as there can be, which are added before the context ends.
+    def room(self, most: int = 1) -> Iterator[int]:
+        """Keep room for entries that are added before the context ends; its value is for how many.
 
-        Raises `UnavailableError` if there is none, and none comes within the time that is waited.
+        One at least, which may have to be waited for, and *most* at most. Raises `UnavailableError` if there
+        is none, and none comes within the time that is waited.
         """
-        entries = min(entries, self.limit)
-        self._reserve(entries)
+        count = self._reserve(most)
         try:
-            yield
+            yield count
         finally:
             with self._lock:
-                self._reserved -= entries
+                self._reserved -= count
                 self._freed.set()
 
-    def _reserve(self, entries: int) -> None:
+    def _reserve(self, most: int) -> int:
         ends = self._clock.now() + self._full_wait
         while True:
             with self._lock:
-                if len(self._entries) + self._reserved + entries <= self.limit:
-                    self._reserved += entries
-                    return
-                self._freed.clear()
                 waiting = len(self._entries)
+                count = min(self._limit - waiting - self._reserved, most)
+                if count > 0:
+                    self._reserved += count
+                    return count
+                self._freed.clear()
             left = ends - self._clock.now()
             if left <= 0:
-                raise UnavailableError(
-                    self._name,
-                    f"far is behind: {waiting} blobs wait for it, and `queue_limit` is {self.limit}",
-                )
+                said = f"far is behind: {waiting} blobs wait for it, and `queue_limit` is {self._limit}"
+                raise UnavailableError(self._name, said)
             self._clock.wait(self._freed, left)
 
     def add(self, digests: Iterable[B3Digest]) -> None:

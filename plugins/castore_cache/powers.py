@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from castore import B3Digest, BlobService, ChunkMeta
@@ -167,11 +166,13 @@ class _Acknowledging(_Within):
         return True
 
     def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        remaining = iter(blobs)
-        while batch := list(islice(remaining, self._behind.backlog.limit)):
-            with self._behind.backlog.room(len(batch)):
+        done = 0
+        while done < len(blobs):
+            with self._behind.backlog.room(len(blobs) - done) as count:
+                batch = blobs[done : done + count]
                 self._store.put_indexes(batch)
                 self._behind.acknowledge([digest for digest, _ in batch])
+            done += count
 
 
 def chunk_store_of(

@@ -213,8 +213,22 @@ class CacheBlobService(BlobService):
         """Store many files; if new blobs go to one service, in its own way."""
         if self._write == "both":
             return super().put_files(paths, progress=progress)
-        stored = self._target.put_files(paths, progress=progress)
-        return stored if self._behind is None else _acknowledged(stored, self._behind)
+        if self._behind is None:
+            return self._target.put_files(paths, progress=progress)
+        return self._put_files_behind(self._behind, iter(paths), progress)
+
+    def _put_files_behind(
+        self,
+        behind: Behind,
+        paths: Iterator[str | os.PathLike[str]],
+        progress: Callable[[int], object] | None,
+    ) -> Iterator[B3Digest | SourceError]:
+        for path in paths:
+            with behind.backlog.room(_BATCH) as count:
+                batch = [path, *islice(paths, count - 1)]
+                stored = list(self._target.put_files(batch, progress=progress))
+                behind.acknowledge([entry for entry in stored if isinstance(entry, B3Digest)])
+            yield from stored
 
     # -- powers --
 
@@ -277,17 +291,3 @@ class CacheBlobService(BlobService):
         """Bring to far what is due, as long as the deadline allows."""
         if self._behind is not None:
             self._behind.close()
-
-
-def _acknowledged(
-    stored: Iterator[B3Digest | SourceError], behind: Behind
-) -> Iterator[B3Digest | SourceError]:
-    """Yield what was stored once it is acknowledged, some at a time."""
-    most = min(_BATCH, behind.backlog.limit)
-    while True:
-        with behind.backlog.room(most):
-            batch = list(islice(stored, most))
-            behind.acknowledge([entry for entry in batch if isinstance(entry, B3Digest)])
-        if not batch:
-            return
-        yield from batch
