@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import attrs
 
 from castore import B3Digest, BlobService, BlobWriter, UnavailableError
-from castore.capabilities import Pinning
+from castore.capabilities import ChunkSource, Pinning
 from castore.deadlines import CLOCK, Clock
 from castore.passing import PassingWriter
 from castore.workers import Workers
@@ -69,6 +69,9 @@ class Behind:
         self._near = near
         self._name = name
         self._pinning = near.service.capability(Pinning)
+        source = far.capability(ChunkSource)
+        if workers is not None and source is not None and source.waits:
+            workers = workers.wide
         self._pins: dict[B3Digest, contextlib.ExitStack] = {}
         self._lock = threading.Lock()
         self.backlog = backlog

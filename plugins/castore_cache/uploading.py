@@ -118,12 +118,15 @@ class Uploader:
         try:
             while batch := self._next():
                 self._upload(batch)
-        except _StoppedError:
-            pass
-        finally:
+        except BaseException as error:
             with self._lock:
-                self._running = False
-                self._idle.set()
+                self._end()
+            if not isinstance(error, _StoppedError):
+                raise
+
+    def _end(self) -> None:
+        self._running = False
+        self._idle.set()
 
     def _next(self) -> Mapping[B3Digest, int]:
         """Return what to upload next, as soon as it is time; nothing when nothing is left to do."""
@@ -134,8 +137,7 @@ class Uploader:
                 rests_until, now = self._rests_until, self._clock.now()
                 if not batch or self._stopped or (rests_until is not None and self._closing):
                     # While closing a far that has failed once is not tried again.
-                    self._running = False
-                    self._idle.set()
+                    self._end()
                     return {}
                 if rests_until is None or now >= rests_until:
                     return batch
