@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ class TestWhoHoldsWhat:
         reader = make(near, far, fill="blob").open_read(P3M.digest)
         reader.read(10)
         del reader
+        gc.collect()
         assert len(list(near.list_blobs())) == 1
 
 

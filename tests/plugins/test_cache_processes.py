@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -165,6 +166,24 @@ class TestLocks:
         for thread in threads:
             thread.join()
         assert max(most) == 1
+
+    def test_a_file_that_was_removed_meanwhile(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who locks it just after its name went to another file does not hold the lock."""
+        flock = fcntl.flock
+        path = tmp_path / HELLO.digest.hex()
+
+        def late(descriptor: int, mode: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", flock)
+            path.unlink()
+            if make_anew:
+                path.touch()
+            flock(descriptor, mode)
+
+        for make_anew in (True, False):
+            monkeypatch.setattr(fcntl, "flock", late)
+            with FolderOfLocks(tmp_path).try_alone(HELLO.digest) as alone:
+                assert alone is False
+            assert path.exists() is make_anew
 
     def test_where_there_can_be_no_folder(self, tmp_path: Path) -> None:
         """The operating system's error is the answer."""
