@@ -6,14 +6,17 @@ there, pays for what is looked at. From then on a *window* of chunks is under wa
 has to wait for one, up to a limit in bytes, and so finds out by itself how much a slow store needs; a fast
 one is never far ahead. A few chunks stay at hand when they are done with, for reads that go back and forth,
 and for blobs that have the same chunk many times.
+
+The window is handed to the workers in *runs*, several chunks to a task: handing over a task, and waking who
+waits for it, costs as much as a good part of a chunk.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from castore.blobservice import ChunkMeta
 from castore.digest import B3Digest
@@ -27,6 +30,42 @@ _MOST_AHEAD: Final = 24 << 20
 _MOST_AT_HAND: Final = 4 << 20
 """How many bytes stay when they are done with."""
 
+_RUN_SIZE: Final = 1 << 20
+"""Chunks are fetched together until they are as many bytes."""
+
+_Fetched: TypeAlias = "dict[B3Digest, bytes | Exception]"
+"""Chunks, or what each was lost to: an error comes at its own chunk, not at the first of its run."""
+
+
+class _Run:
+    """Chunks that are fetched by one task: those from *start* to *end*, but for any that were at hand."""
+
+    __slots__ = ("_found", "_task", "end", "size", "start")
+
+    def __init__(self, start: int, end: int, size: int, task: Task[_Fetched]) -> None:
+        self.start = start
+        self.end = end
+        self.size = size
+        self._task = task
+        self._found: _Fetched | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._found is not None or self._task.done
+
+    def take(self, digest: B3Digest) -> bytes | None:
+        """Return a chunk of this run, `None` if it is none, or was taken; raises what fetching it raised."""
+        if self._found is None:
+            self._found = self._task.result()
+        data = self._found.pop(digest, None)
+        if isinstance(data, Exception):
+            raise data
+        return data
+
+    def drop(self) -> None:
+        if self._found is None:
+            self._task.drop()
+
 
 class ReadAhead:
     """Gives the chunks of a list by their number.
@@ -36,6 +75,8 @@ class ReadAhead:
         fetch: Returns the checked bytes of a chunk; called in threads of the pool.
         workers: The pool.
         after: How many bytes must have been read in order before more is fetched than was asked for.
+        run_size: How many bytes of chunks are fetched by one task; 0 gives each a task of its own, for a
+            source that takes its time to answer.
     """
 
     def __init__(
@@ -45,14 +86,16 @@ class ReadAhead:
         workers: Workers,
         *,
         after: int = 0,
+        run_size: int = _RUN_SIZE,
     ) -> None:
         self._chunks = chunks
         self._fetch = fetch
         self._workers = workers
         self._after = after
+        self._run_size = run_size
         self._at_hand: OrderedDict[B3Digest, bytes] = OrderedDict()
         self._bytes_at_hand = 0
-        self._tasks: dict[int, Task[bytes]] = {}
+        self._runs: deque[_Run] = deque()
         self._bytes_ahead = 0
         self._next = -1
         self._submitted = 0
@@ -72,7 +115,7 @@ class ReadAhead:
             self._submitted, self._in_order = index, 0
         begin, end = self._asked_for
         if begin <= index < end - 1 and self._workers.size:
-            self._start(index + 1, min(end, index + 1 + 2 * self._workers.size))
+            self._start_what_is_asked_for(index + 1, end)
         data, waited = self._take(index)
         self._next = index + 1
         self._in_order += self._chunks[index].size
@@ -84,14 +127,19 @@ class ReadAhead:
     def _take(self, index: int) -> tuple[bytes, bool]:
         """Return a chunk, and whether it had to be waited for."""
         meta = self._chunks[index]
-        task = self._tasks.pop(index, None)
-        if task is not None:
-            self._bytes_ahead -= meta.size
-            waited = not task.done
-            data = task.result()
-        else:
-            waited = meta.digest not in self._at_hand
-            data = self._at_hand[meta.digest] if not waited else self._fetch(meta)
+        data = self._at_hand.get(meta.digest)
+        waited = False
+        if self._runs and self._runs[0].start <= index:
+            run = self._runs[0]
+            if data is None:
+                waited = not run.done
+                data = run.take(meta.digest)
+            if index + 1 == run.end:
+                self._runs.popleft()
+                self._bytes_ahead -= run.size
+        if data is None:
+            waited = True
+            data = self._fetch(meta)
         self._keep(meta.digest, data)
         return data, waited
 
@@ -111,32 +159,69 @@ class ReadAhead:
             self._window *= 2
 
     def _look_ahead(self) -> None:
-        if not self._start(self._next, min(self._next + self._window, len(self._chunks))):
+        end = min(self._next + self._window, len(self._chunks))
+        reached = self._start(self._next, end, _MOST_AHEAD, whole=end == len(self._chunks))
+        if reached < end:
             # It has found its width: no more than this is ever under way.
-            self._window = max(self._submitted - self._next, _FIRST_WINDOW)
+            self._window = max(reached - self._next, _FIRST_WINDOW)
 
-    def _start(self, begin: int, end: int) -> bool:
-        """Let the chunks from *begin* to *end* be fetched; return False if they are too many."""
-        self._submitted = max(self._submitted, begin)
-        while self._submitted < end:
-            meta = self._chunks[self._submitted]
-            if self._bytes_ahead + meta.size > _MOST_AHEAD:
-                return False
-            if meta.digest not in self._at_hand:
-                self._tasks[self._submitted] = self._workers.submit(partial(self._fetch, meta))
-                self._bytes_ahead += meta.size
-            self._submitted += 1
-        return True
+    def _start_what_is_asked_for(self, begin: int, end: int) -> None:
+        """Let the workers fetch what comes next of it, enough to keep them busy."""
+        at_once = 2 * self._workers.size
+        if self._run_size:
+            self._start(begin, end, min(at_once * self._run_size, _MOST_AHEAD), whole=True)
+        else:
+            self._start(begin, min(end, begin + at_once), _MOST_AHEAD, whole=True)
+
+    def _start(self, begin: int, end: int, most: int, *, whole: bool) -> int:
+        """Let the chunks from *begin* to *end* be fetched, no more than *most* bytes being under way.
+
+        Return up to which that is possible. The last of them wait until they are a whole run, unless they are
+        needed as they are, or nothing else is under way.
+        """
+        start = index = self._submitted = max(self._submitted, begin)
+        size = 0
+        while index < end:
+            more = self._chunks[index].size
+            if self._bytes_ahead + size + more > most:
+                break
+            index += 1
+            size += more
+            if size >= self._run_size:
+                self._submit(start, index, size)
+                start, size = index, 0
+        if start < index and (not self._runs or (whole and index == end)):
+            self._submit(start, index, size)
+        return index
+
+    def _submit(self, start: int, end: int, size: int) -> None:
+        lacking = [meta for meta in self._chunks[start:end] if meta.digest not in self._at_hand]
+        task = self._workers.submit(partial(_fetched, self._fetch, lacking))
+        self._runs.append(_Run(start, end, size, task))
+        self._bytes_ahead += size
+        self._submitted = end
 
     def drop(self) -> None:
         """Give up what is under way; it waits for what has begun."""
-        tasks, self._tasks = self._tasks, {}
+        runs, self._runs = self._runs, deque()
         self._bytes_ahead = self._window = 0
-        for task in tasks.values():
-            task.drop()
+        for run in runs:
+            run.drop()
 
     def close(self) -> None:
         """Give up what is under way, and let go of what is at hand."""
         self.drop()
         self._at_hand.clear()
         self._bytes_at_hand = 0
+
+
+def _fetched(fetch: Callable[[ChunkMeta], bytes], chunks: Sequence[ChunkMeta]) -> _Fetched:
+    found: _Fetched = {}
+    for meta in chunks:
+        if meta.digest not in found:
+            try:
+                found[meta.digest] = fetch(meta)
+            except Exception as error:  # noqa: BLE001 - it is raised where its chunk is asked for
+                found[meta.digest] = error
+                break
+    return found

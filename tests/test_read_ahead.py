@@ -68,7 +68,7 @@ def test_who_waits_gets_more_at_once() -> None:
     """With a slow source ever more chunks are under way, and none too many with a fast one."""
     slow = Source(300, seconds=0.01)
     workers = Workers(64)
-    ahead = ReadAhead(slow.metas, slow.fetch, workers)
+    ahead = ReadAhead(slow.metas, slow.fetch, workers, run_size=0)
     for index in range(300):
         ahead.get(index)
     assert slow.most_at_once > 16
@@ -80,10 +80,10 @@ def test_what_is_under_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_AHEAD", 5000)
     source = Source(100, seconds=0.005)
     workers = Workers(64)
-    ahead = ReadAhead(source.metas, source.fetch, workers)
+    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=0)
     for index in range(60):
         ahead.get(index)
-        assert len(ahead._tasks) <= 5
+        assert ahead._bytes_ahead == 1000 * len(ahead._runs) <= 5000
     ahead.close()
     assert max(source.fetched) <= 65
     workers.close()
@@ -126,7 +126,24 @@ def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not ahead._at_hand
 
 
-def test_an_error_comes_at_its_chunk(workers: Workers) -> None:
+def test_chunks_go_to_the_workers_in_runs() -> None:
+    """Once they are read in order, and never more of them to a task than was asked for."""
+    source = Source(100)
+    workers = Workers(2)
+    runs: list[int] = []
+    submit = workers.submit
+    workers.submit = lambda call: runs.append(len(call.args[1])) or submit(call)  # type: ignore
+    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=4000)
+    ahead._window = 12
+    ahead._next = 0
+    assert [ahead.get(index) for index in range(100)] == source.data
+    assert set(runs[:-1]) == {4}
+    assert sum(runs) == 99
+    workers.close()
+
+
+@pytest.mark.parametrize("run_size", [0, 3000, 1 << 20])
+def test_an_error_comes_at_its_chunk(workers: Workers, run_size: int) -> None:
     """Those before it come; after it the chunk can be tried again."""
     source = Source(20)
     broken = {7}
@@ -136,7 +153,7 @@ def test_an_error_comes_at_its_chunk(workers: Workers) -> None:
             raise ValueError("chunk 7")
         return source.fetch(meta)
 
-    ahead = ReadAhead(source.metas, fetch, workers)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=run_size)
     for index in range(7):
         assert ahead.get(index) == source.data[index]
     with pytest.raises(ValueError, match="chunk 7"):
@@ -146,19 +163,76 @@ def test_an_error_comes_at_its_chunk(workers: Workers) -> None:
     ahead.close()
 
 
-@given(steps=st.lists(st.integers(-3, 6), max_size=60), size=st.sampled_from([0, 1, 3]))
-@settings(max_examples=60, deadline=None)
-def test_any_walk_gives_the_right_chunks(steps: list[int], size: int) -> None:
+@given(
+    steps=st.lists(st.integers(-3, 6), max_size=60),
+    size=st.sampled_from([0, 1, 3]),
+    run_size=st.sampled_from([0, 2500, 1 << 20]),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_walk_gives_the_right_chunks(steps: list[int], size: int, run_size: int) -> None:
     """Wherever it goes, and whatever was fetched ahead, a chunk is the one that was asked for."""
     source = Source(40)
     metas = list(source.metas)
     for _ in range(10):
         metas[random.Random(len(steps)).randrange(40)] = source.metas[0]
     workers = Workers(size)
-    ahead = ReadAhead(metas, lambda meta: source.data[source.metas.index(meta)], workers)
+    ahead = ReadAhead(metas, lambda meta: source.data[source.metas.index(meta)], workers, run_size=run_size)
     index = 0
     for step in steps:
         index = min(max(index + step, 0), 39)
         assert B3Digest.of(ahead.get(index)) == metas[index].digest
     ahead.close()
+    workers.close()
+
+
+@pytest.mark.parametrize("run_size", [0, 2000])
+def test_what_is_asked_for_at_once_is_fetched_at_once(run_size: int) -> None:
+    """All threads are busy with it before the first has come, and nothing far beyond it is fetched."""
+    source = Source(100)
+    workers = Workers(4)
+    # The first chunk of each run, and the one that is waited for.
+    first = {10, 11, 12, 13, 14} if run_size == 0 else {10, 11, 13, 15, 17}
+    begun = threading.Barrier(5)
+
+    def together(meta: ChunkMeta) -> bytes:
+        if source.metas.index(meta) in first:
+            begun.wait(30)
+        return source.fetch(meta)
+
+    ahead = ReadAhead(source.metas, together, workers, run_size=run_size)
+    ahead.expect(10, 20)
+    assert [ahead.get(index) for index in range(10, 20)] == source.data[10:20]
+    ahead.drop()
+    assert set(range(10, 20)) <= set(source.fetched) <= set(range(10, 24))
+    workers.close()
+
+
+def test_patience() -> None:
+    """With `after`, so many bytes must have been read in order before anything else is fetched."""
+    source = Source(100)
+    workers = Workers(2)
+    ahead = ReadAhead(source.metas, source.fetch, workers, after=5000)
+    for index in range(30, 35):
+        ahead.get(index)
+    assert source.fetched == [30, 31, 32, 33, 34]
+    ahead.get(35)
+    assert ahead._runs
+    ahead.drop()
+    # Elsewhere it begins anew.
+    source.fetched.clear()
+    for index in range(5):
+        ahead.get(index)
+    assert source.fetched == [0, 1, 2, 3, 4]
+    workers.close()
+
+
+def test_what_was_asked_for_is_forgotten_elsewhere() -> None:
+    """A look somewhere else fetches what is looked at."""
+    source = Source(100)
+    workers = Workers(2)
+    ahead = ReadAhead(source.metas, source.fetch, workers)
+    ahead.expect(50, 90)
+    for index in (20, 3, 95):
+        ahead.get(index)
+    assert source.fetched == [20, 3, 95]
     workers.close()

@@ -403,11 +403,12 @@ class TestRanges:
             workers.close()
 
     def test_what_is_asked_for_is_fetched_at_once(self, counting: Counting, pool: ThreadPoolExecutor) -> None:
-        """A read of many chunks asks for several of them before the first has come."""
+        """A read of many chunks asks for several of them before the first has come, where that is slow."""
         workers = Workers(4)
+        counting.waits = True
         cache = CacheBlobService(MemoryBlobService(), counting, workers=workers)
         reading = pool.submit(cache.read, P3M.digest)
-        while len(counting.asked) < 6:  # The index, four in the pool, and one where it is waited for.
+        while len(counting.asked) < 9:  # All chunks, and the index.
             threading.Event().wait(0.001)
         counting.gate.set()
         assert reading.result(30) == P3M.data
