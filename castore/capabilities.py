@@ -13,6 +13,8 @@ A backend has a power by naming its class among its bases; a wrapper derives its
 `Sweepable`             also removes what is old and not wanted any more
 `BatchExistence`        tells for many digests at once which are missing
 `EvictionEvents`        says when it drops a blob by itself
+`Pinning`               keeps a blob from being dropped for a while
+`SharedPlace`           lies where other processes use it, too, and keeps them apart
 `Durable`               keeps what it acknowledged through a crash
 ======================  =====================================================
 """
@@ -223,6 +225,34 @@ class EvictionEvents(ABC):
     @abstractmethod
     def on_evict(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
         """Call *callback* after each eviction; return a function that ends this."""
+
+
+class Pinning(ABC):
+    """Can be kept from dropping a blob of its own accord."""
+
+    @abstractmethod
+    def pin(self, digest: B3Digest) -> contextlib.AbstractContextManager[None]:
+        """Keep a blob, and its chunks, from being evicted while the context is open."""
+
+
+class SharedPlace(ABC):
+    """Lies where other processes use it, too, so that one can spare the others its work."""
+
+    @abstractmethod
+    def try_alone(self, digest: B3Digest) -> contextlib.AbstractContextManager[bool]:
+        """Enter as the only one, of all processes, who brings *digest* here; never waits.
+
+        The value of the context is whether one is alone; if it is False somebody else is at it. What was put
+        by then others find when the context has ended, if need be with `find_unsettled`. Who is alone ceases
+        to be so when its process dies, however it does.
+        """
+
+    def find_unsettled(self, digest: B3Digest, size: int | None = None) -> bytes | None:  # noqa: ARG002
+        """Return the checked bytes of a chunk that another process has put, and not settled yet.
+
+        `None` if there is none, or none that is whole.
+        """
+        return None
 
 
 class Durable(ABC):
