@@ -166,8 +166,11 @@ class Near:
         self.attempt(lambda: self._complete(digest, chunks))
 
     def _complete(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
-        if self._store is not None:
-            self._store.put_index(digest, chunks)
+        store = self._store
+        if store is not None:
+            # What can be read in near need not be where it writes, as with a fallback: no index goes there.
+            if all(store.claim_chunk(meta.digest) for meta in chunks):
+                store.put_index(digest, chunks)
         elif len(chunks) > 1:
             self._assemble(chunks)
 
