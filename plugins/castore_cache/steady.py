@@ -73,6 +73,11 @@ class SteadyReader(PieceReader):
             far = self._open_far()
             if far is None:
                 raise fault or self._too_short(position)
+            if far.size != self._size:
+                # Positions in the one say nothing about the other.
+                words = f"has {self._size} bytes in near, and {far.size} in far"
+                far.close()
+                raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
             self._near.attempt(self._reader.close)
             self._near = None
             self._reader = far

@@ -205,6 +205,18 @@ class TestNearFails:
         assert got == BIG
         assert "told to fail at reader.read" in caplog.text
 
+    @pytest.mark.parametrize("damaged", [b"\0", BIG + b"more"])
+    def test_in_the_middle_of_a_blob_of_another_size(self, smallest: Any, damaged: bytes) -> None:
+        """What near has is not far's blob: it does not go on there, and is corrupt."""
+        inner, far = MemoryBlobService(), smallest()
+        digest = far.write(b"" if len(damaged) == 1 else BIG)
+        inner._blobs[digest] = damaged
+        near = FaultyService(inner, instance="broken")
+        with CacheBlobService(near, far).open_read(digest) as reader:  # type: ignore[union-attr]
+            near.failing = {"reader.read"}
+            with pytest.raises(CorruptBlobError, match=f"has {len(damaged)} bytes in near"):
+                reader.read()
+
     def test_in_the_middle_of_what_far_lacks(self, smallest: Any, far: Any) -> None:
         """If far has not the blob, near's error is the answer, and the position stays."""
         inner = smallest()
