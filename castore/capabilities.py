@@ -11,9 +11,9 @@ A backend has a power by naming its class among its bases; a wrapper derives its
 `FrameStore`            reads and writes chunks as they are stored, compressed
 `Inventory`             lists every single thing it stores, and can set one aside
 `Sweepable`             also removes what is old and not wanted any more
+`Pinning`               keeps a blob from being evicted
 `BatchExistence`        tells for many digests at once which are missing
 `EvictionEvents`        says when it drops a blob by itself
-`Pinning`               keeps a blob from being dropped for a while
 `SharedPlace`           lies where other processes use it, too, and keeps them apart
 `Durable`               keeps what it acknowledged through a crash
 ======================  =====================================================
@@ -211,6 +211,17 @@ class Sweepable(Inventory):
         """
 
 
+class Pinning(ABC):
+    """Keeps what it is told to from being evicted, for a while."""
+
+    @abstractmethod
+    def pin(self, digest: B3Digest) -> contextlib.AbstractContextManager[None]:
+        """Keep a blob and its chunks, or a chunk, from being evicted until the context ends.
+
+        It may come later than the pin. A pin ends with the process, however that dies.
+        """
+
+
 class BatchExistence(ABC):
     """Answers `BlobService.missing` for many digests in far fewer requests than one each."""
 
@@ -225,14 +236,6 @@ class EvictionEvents(ABC):
     @abstractmethod
     def on_evict(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
         """Call *callback* after each eviction; return a function that ends this."""
-
-
-class Pinning(ABC):
-    """Can be kept from dropping a blob of its own accord."""
-
-    @abstractmethod
-    def pin(self, digest: B3Digest) -> contextlib.AbstractContextManager[None]:
-        """Keep a blob, and its chunks, from being evicted while the context is open."""
 
 
 class SharedPlace(ABC):

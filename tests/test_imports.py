@@ -15,7 +15,7 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 
 # From the ground up: a module may import those of earlier layers, and those of its own.
 LAYERS = [
-    ["castore.errors", "castore.buffers"],
+    ["castore.errors", "castore.buffers", "castore.wording"],
     ["castore.digest", "castore.sources"],
     ["castore.blobservice", "castore.directoryservice"],
     ["castore.capabilities"],
@@ -34,6 +34,7 @@ LAYERS = [
     ["castore.hookspecs", "castore.plugins"],
     ["castore.composition"],
     ["castore.opening"],
+    ["castore.aio"],
     ["castore.maintenance"],
     ["castore.testing"],
     ["castore.cli"],

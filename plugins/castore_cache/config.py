@@ -8,7 +8,7 @@ Example::
     [blobservices.root]
     type = "cache"
     near = "&local"
-    far = "&remote"
+    far = "&upstream"
     write = "near"            # or "far", "both", "behind"
     fill = "chunks"           # or "blob", "none"
     has = "present"           # or "durable"
@@ -19,10 +19,7 @@ Example::
     [blobservices.local]
     type = "memory"
 
-    [blobservices.remote]
-    type = "memory"
-
-    [blobservices.later]      # far gets new blobs from a queue that lasts
+    [blobservices.upstream]   # its far gets new blobs from a queue that lasts
     type = "cache"
     near = "&disk"
     far = "&remote"
@@ -37,17 +34,32 @@ Example::
     [blobservices.disk]
     type = "objectstore"
     object_store_url = "file:./stores/disk"
+
+    [blobservices.remote]
+    type = "memory"
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import attrs
 
 from castore import BlobService, Ref, UnsupportedError
-from castore.composition import Between, BuildContext, Duration, InvalidValueError, formerly
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    Duration,
+    InvalidValueError,
+    Plan,
+    Problem,
+    Traits,
+    View,
+    formerly,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +130,30 @@ class CacheConfig:
     """How long far is left alone after it could not take what waits."""
     drain: Annotated[Duration, Between(0, 86400)] = _DRAIN
     """How long closing waits for far to get what waits; the rest waits for the next time."""
+
+    def traits(self, view: View) -> Traits:
+        """Say what near and far can do together."""
+        from castore_cache import linting  # noqa: PLC0415 - only when the composition is read
+
+        return linting.traits(self, view)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers that near and far make possible."""
+        from castore_cache import linting  # noqa: PLC0415 - as above
+
+        return linting.offers(self, power, view)
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of a near that is never filled, and of writes that end nowhere."""
+        from castore_cache import linting  # noqa: PLC0415 - as above
+
+        return linting.lints(self, view)
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which of near and far is asked, and what near keeps."""
+        from castore_cache import explaining  # noqa: PLC0415 - once somebody asks
+
+        return explaining.explain(self, asking)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

@@ -69,8 +69,9 @@ class Near:
         try:
             return call(), None
         except CastoreError as fault:
-            self.note(fault)
-            if self.strict and not isinstance(fault, CorruptBlobError):
+            raised = self.strict and not isinstance(fault, CorruptBlobError)
+            self.note(fault, raised=raised)
+            if raised:
                 raise
             return None, fault
 
@@ -89,15 +90,15 @@ class Near:
         except CastoreError:
             return None
 
-    def note(self, fault: CastoreError) -> None:
-        """Count a fault, and log it."""
+    def note(self, fault: CastoreError, *, raised: bool = False) -> None:
+        """Count a fault; log it unless it is raised, for then it is told to whoever asked."""
         with self._lock:
             if isinstance(fault, CorruptBlobError):
                 self.damages += 1
             else:
                 self.errors += 1
-        what = "its fault is raised" if self.strict else "near failed and is passed over"
-        _log.warning("`%s`: %s: %s", self._name, what, fault)
+        if not raised:
+            _log.warning("`%s`: near failed and is passed over: %s", self._name, fault)
 
     def settle_absence(self, fault: CastoreError | None) -> None:
         """Raise the *fault* of near, if any, where far's word is not enough to call something absent.

@@ -56,6 +56,7 @@ class FillingChunkedReader(ChunkedReader):
             far, index, digest=digest, source=self._tracker, workers=workers, ahead_after=patience
         )
         self._near = near
+        self._closes = True
         self._whole = whole
         self._workers = workers
         self._blob = digest
@@ -64,16 +65,16 @@ class FillingChunkedReader(ChunkedReader):
         """Put the index into near if that is complete now; with *whole* make it so."""
         if not self.closed:
             try:
-                # What is still being fetched for this reader counts, too.
-                self._ahead.drop()
-                if self._near.keeps and self._tracker.fetched:
+                if self._closes and self._near.keeps and self._tracker.fetched:
+                    # What is still being fetched for this reader counts, too.
+                    self._ahead.drop()
                     self._fill()
             finally:
                 super().close()
 
     def __del__(self) -> None:
-        # Who forgets to close it is not to wait for a blob when the garbage is collected.
-        self._whole = False
+        # Nothing is to be fetched or stored, nor waited for, when the garbage is collected.
+        self._closes = False
         super().__del__()
 
     def _fill(self) -> None:

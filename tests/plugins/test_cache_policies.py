@@ -249,6 +249,15 @@ class TestErrors:
         with pytest.raises(UnavailableError, match="`broken`"):
             cache.write(HELLO.data)
 
+    def test_what_is_raised_is_counted_and_not_logged(self, make: Any, far: Any, caplog: Any) -> None:
+        """Whoever asked has been told."""
+        near = FaultyService(MemoryBlobService(), READS, instance="broken")
+        cache = make(near, far, on_near_error="fail")
+        with pytest.raises(UnavailableError, match="`broken`"):
+            cache.has(HELLO.digest)
+        assert cache.gauges()["near_errors"] == 1
+        assert caplog.records == []
+
     @pytest.mark.parametrize("operation", sorted(WRITES))
     def test_filling_a_strict_near_harms_no_reader(self, make: Any, far: Any, operation: str) -> None:
         """That near cannot keep what was read is no reason to fail the read, whatever the policy."""
