@@ -11,8 +11,10 @@ A backend has a power by naming its class among its bases; a wrapper derives its
 `FrameStore`            reads and writes chunks as they are stored, compressed
 `Inventory`             lists every single thing it stores, and can set one aside
 `Sweepable`             also removes what is old and not wanted any more
+`Pinning`               keeps a blob from being evicted
 `BatchExistence`        tells for many digests at once which are missing
 `EvictionEvents`        says when it drops a blob by itself
+`SharedPlace`           lies where other processes use it, too, and keeps them apart
 `Durable`               keeps what it acknowledged through a crash
 ======================  =====================================================
 """
@@ -209,6 +211,17 @@ class Sweepable(Inventory):
         """
 
 
+class Pinning(ABC):
+    """Keeps what it is told to from being evicted, for a while."""
+
+    @abstractmethod
+    def pin(self, digest: B3Digest) -> contextlib.AbstractContextManager[None]:
+        """Keep a blob and its chunks, or a chunk, from being evicted until the context ends.
+
+        It may come later than the pin. A pin ends with the process, however that dies.
+        """
+
+
 class BatchExistence(ABC):
     """Answers `BlobService.missing` for many digests in far fewer requests than one each."""
 
@@ -223,6 +236,26 @@ class EvictionEvents(ABC):
     @abstractmethod
     def on_evict(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
         """Call *callback* after each eviction; return a function that ends this."""
+
+
+class SharedPlace(ABC):
+    """Lies where other processes use it, too, so that one can spare the others its work."""
+
+    @abstractmethod
+    def try_alone(self, digest: B3Digest) -> contextlib.AbstractContextManager[bool]:
+        """Enter as the only one, of all processes, who brings *digest* here; never waits.
+
+        The value of the context is whether one is alone; if it is False somebody else is at it. What was put
+        by then others find when the context has ended, if need be with `find_unsettled`. Who is alone ceases
+        to be so when its process dies, however it does.
+        """
+
+    def find_unsettled(self, digest: B3Digest, size: int | None = None) -> bytes | None:  # noqa: ARG002
+        """Return the checked bytes of a chunk that another process has put, and not settled yet.
+
+        `None` if there is none, or none that is whole.
+        """
+        return None
 
 
 class Durable(ABC):

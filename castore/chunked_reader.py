@@ -61,6 +61,7 @@ class ChunkedReader(PieceReader):
         key: Where the list is stored, to name it in an error.
         source: Where to read chunks from, if not from what *service* has for that.
         workers: Fetch chunks ahead while they are read in order; without them nothing is fetched ahead.
+        ahead_after: How many bytes must have been read in order before more is fetched than was asked for.
 
     Reading raises `MissingChunkError`, `CorruptChunkError`, `CorruptBlobError`, or what the service raises.
     """
@@ -74,13 +75,14 @@ class ChunkedReader(PieceReader):
         key: str | None = None,
         source: ChunkSource | None = None,
         workers: Workers | None = None,
+        ahead_after: int = 0,
     ) -> None:
         self._map = ChunkMap(chunks)
         self._service = service
         self._source = service.capability(ChunkSource) if source is None else source
         self._workers = workers or _NO_WORKERS
         runs = {"run_size": 0} if self._source is not None and self._source.waits else {}
-        self._ahead = ReadAhead(chunks, self._fetch, self._workers, **runs)
+        self._ahead = ReadAhead(chunks, self._fetch, self._workers, after=ahead_after, **runs)
         self._digest = digest
         self._key = key
         self._start = 0
@@ -111,6 +113,12 @@ class ChunkedReader(PieceReader):
             self._start = self._map.offsets[index]
             offset = position - self._start
         return self._chunk[offset:]
+
+    def expect(self, begin: int, end: int) -> None:
+        """Fetch the chunks of these bytes at once, when the first of them is asked for."""
+        first, last = self._map.index_at(begin), self._map.index_at(end - 1)
+        if first is not None and last is not None and first < last:
+            self._ahead.expect(first, last + 1)
 
     def close(self) -> None:
         """Let go of the chunks at hand, and give up those under way."""

@@ -65,6 +65,10 @@ class PassingReader(PieceReader):
             offset = 0
         return self._held[offset:] if offset else self._held
 
+    def expect(self, begin: int, end: int) -> None:
+        """Tell the reader beneath."""
+        self._pieces.expect(begin, end)
+
     def _next_piece(self, position: int) -> memoryview:
         return self._around("reader.read", self._pieces.piece_at, position)
 

@@ -1,10 +1,11 @@
 """The chunks of a blob, fetched before they are asked for once they are read in order.
 
-Nothing is fetched ahead until a second chunk is read right behind a first one: who looks at the beginning of
-a file, or here and there, pays for what is looked at. From then on a *window* of chunks is under way. It
-grows while the consumer has to wait for one, up to a limit in bytes, and so finds out by itself how much a
-slow store needs; a fast one is never far ahead. A few chunks stay at hand when they are done with, for reads
-that go back and forth, and for blobs that have the same chunk many times.
+What is asked for at once is fetched at once, several chunks at a time. Beyond that nothing is fetched ahead
+until a second chunk is read right behind a first one: who looks at the beginning of a file, or here and
+there, pays for what is looked at. From then on a *window* of chunks is under way. It grows while the consumer
+has to wait for one, up to a limit in bytes, and so finds out by itself how much a slow store needs; a fast
+one is never far ahead. A few chunks stay at hand when they are done with, for reads that go back and forth,
+and for blobs that have the same chunk many times.
 
 The window is handed to the workers in *runs*, several chunks to a task: handing over a task, and waking who
 waits for it, costs as much as a good part of a chunk.
@@ -37,11 +38,12 @@ _Fetched: TypeAlias = "dict[B3Digest, bytes | Exception]"
 
 
 class _Run:
-    """Chunks that are fetched by one task: those of the list up to *end*, but for any that were at hand."""
+    """Chunks that are fetched by one task: those from *start* to *end*, but for any that were at hand."""
 
-    __slots__ = ("_found", "_task", "end", "size")
+    __slots__ = ("_found", "_task", "end", "size", "start")
 
-    def __init__(self, end: int, size: int, task: Task[_Fetched]) -> None:
+    def __init__(self, start: int, end: int, size: int, task: Task[_Fetched]) -> None:
+        self.start = start
         self.end = end
         self.size = size
         self._task = task
@@ -72,6 +74,7 @@ class ReadAhead:
         chunks: The list.
         fetch: Returns the checked bytes of a chunk; called in threads of the pool.
         workers: The pool.
+        after: How many bytes must have been read in order before more is fetched than was asked for.
         run_size: How many bytes of chunks are fetched by one task; 0 gives each a task of its own, for a
             source that takes its time to answer.
     """
@@ -82,11 +85,13 @@ class ReadAhead:
         fetch: Callable[[ChunkMeta], bytes],
         workers: Workers,
         *,
+        after: int = 0,
         run_size: int = _RUN_SIZE,
     ) -> None:
         self._chunks = chunks
         self._fetch = fetch
         self._workers = workers
+        self._after = after
         self._run_size = run_size
         self._at_hand: OrderedDict[B3Digest, bytes] = OrderedDict()
         self._bytes_at_hand = 0
@@ -95,15 +100,26 @@ class ReadAhead:
         self._next = -1
         self._submitted = 0
         self._window = 0
+        self._asked_for = (0, 0)
+        self._in_order = 0
+
+    def expect(self, begin: int, end: int) -> None:
+        """Be told that the chunks from number *begin* up to *end* are going to be asked for, in order."""
+        self._asked_for = (begin, end)
 
     def get(self, index: int) -> bytes:
         """Return a chunk; raises what fetching it raises."""
         in_order = index == self._next
         if not in_order:
             self.drop()
+            self._submitted, self._in_order = index, 0
+        begin, end = self._asked_for
+        if begin <= index < end - 1 and self._workers.size:
+            self._start_what_is_asked_for(index + 1, end)
         data, waited = self._take(index)
         self._next = index + 1
-        if in_order and self._workers.size:
+        self._in_order += self._chunks[index].size
+        if in_order and self._workers.size and self._in_order > self._after:
             self._widen(waited=waited)
             self._look_ahead()
         return data
@@ -113,7 +129,7 @@ class ReadAhead:
         meta = self._chunks[index]
         data = self._at_hand.get(meta.digest)
         waited = False
-        if self._runs:
+        if self._runs and self._runs[0].start <= index:
             run = self._runs[0]
             if data is None:
                 waited = not run.done
@@ -138,33 +154,50 @@ class ReadAhead:
 
     def _widen(self, *, waited: bool) -> None:
         if not self._window:
-            self._window, self._submitted = _FIRST_WINDOW, self._next
+            self._window = _FIRST_WINDOW
         elif waited:
             self._window *= 2
 
     def _look_ahead(self) -> None:
         end = min(self._next + self._window, len(self._chunks))
-        start = index = self._submitted = max(self._submitted, self._next)
+        reached = self._start(self._next, end, _MOST_AHEAD, whole=end == len(self._chunks))
+        if reached < end:
+            # It has found its width: no more than this is ever under way.
+            self._window = max(reached - self._next, _FIRST_WINDOW)
+
+    def _start_what_is_asked_for(self, begin: int, end: int) -> None:
+        """Let the workers fetch what comes next of it, enough to keep them busy."""
+        at_once = 2 * self._workers.size
+        if self._run_size:
+            self._start(begin, end, min(at_once * self._run_size, _MOST_AHEAD), whole=True)
+        else:
+            self._start(begin, min(end, begin + at_once), _MOST_AHEAD, whole=True)
+
+    def _start(self, begin: int, end: int, most: int, *, whole: bool) -> int:
+        """Let the chunks from *begin* to *end* be fetched, no more than *most* bytes being under way.
+
+        Return up to which that is possible. The last of them wait until they are a whole run, unless they are
+        needed as they are, or nothing else is under way.
+        """
+        start = index = self._submitted = max(self._submitted, begin)
         size = 0
         while index < end:
             more = self._chunks[index].size
-            if self._bytes_ahead + size + more > _MOST_AHEAD:
-                # It has found its width: no more than this is ever under way.
-                self._window = max(index - self._next, _FIRST_WINDOW)
+            if self._bytes_ahead + size + more > most:
                 break
             index += 1
             size += more
             if size >= self._run_size:
                 self._submit(start, index, size)
                 start, size = index, 0
-        # The rest waits until it is a whole run, unless nothing else is under way.
-        if start < index and (not self._runs or index == len(self._chunks)):
+        if start < index and (not self._runs or (whole and index == end)):
             self._submit(start, index, size)
+        return index
 
     def _submit(self, start: int, end: int, size: int) -> None:
         lacking = [meta for meta in self._chunks[start:end] if meta.digest not in self._at_hand]
         task = self._workers.submit(partial(_fetched, self._fetch, lacking))
-        self._runs.append(_Run(end, size, task))
+        self._runs.append(_Run(start, end, size, task))
         self._bytes_ahead += size
         self._submitted = end
 

@@ -33,6 +33,9 @@ class PieceReader(BlobReader):
         The view must stay valid until the next call.
         """
 
+    def expect(self, begin: int, end: int) -> None:
+        """Be told that the bytes from *begin* up to *end* are going to be asked for, in order."""
+
     def _require_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
@@ -68,6 +71,7 @@ class PieceReader(BlobReader):
         self._require_open()
         target = memoryview(buffer).cast("B")
         count = max(min(len(target), self.size - self._position), 0)
+        self.expect(self._position, self._position + count)
         filled = 0
         while filled < count:
             piece = self._checked_piece(self._position + filled)[: count - filled]
@@ -81,6 +85,7 @@ class PieceReader(BlobReader):
         self._require_open()
         position = self._position
         end = self._end_of(size)
+        self.expect(position, end)
         # No buffer of the size that an index claims: memory grows with the bytes that are really there.
         parts = []
         while position < end:

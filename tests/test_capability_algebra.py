@@ -7,9 +7,11 @@ several children stand in `BESIDE_OTHERS`, each with one that has nearly every p
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import attrs
@@ -28,6 +30,8 @@ from castore.capabilities import (
     EvictionEvents,
     FrameStore,
     Inventory,
+    Pinning,
+    SharedPlace,
     Sweepable,
 )
 from castore.children import Child
@@ -36,6 +40,8 @@ from castore.testing import CHUNKS, HELLO, P3M, FaultyService
 from castore.workers import Workers
 from castore.writers import SpooledWriter
 from castore_breaker.service import BreakerService
+from castore_cache.backlog import Backlog
+from castore_cache.behind import Behind
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
 from castore_limit.service import LimitService
@@ -48,11 +54,11 @@ from castore_retry.service import RetryService
 from castore_verify.service import VerifyService
 
 Power = type
-Make = Callable[[BlobService], BlobService]
+Make = Callable[[BlobService], contextlib.AbstractContextManager[BlobService]]
 
 ALL: Final = frozenset({
     BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable, EvictionEvents, FrameStore,
-    Inventory, Sweepable,
+    Inventory, Pinning, SharedPlace, Sweepable,
 })  # fmt: skip
 OF_CHUNKS: Final = frozenset({BlobLister, ChunkSource, ChunkStore})
 OF_OBJECTS: Final = OF_CHUNKS | {Durable, FrameStore, Inventory, Sweepable}
@@ -80,7 +86,9 @@ class Smallest(BlobService):
         return SpooledWriter(lambda digest, file: self.blobs.setdefault(digest, file.read()))
 
 
-class Rich(MemoryBlobService, BlobDeleter, BatchExistence, EvictionEvents, Durable):  # type: ignore[misc]
+class Rich(  # type: ignore[misc]
+    MemoryBlobService, BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace
+):
     """Has the powers that no bundled service has."""
 
     durability = "process"
@@ -90,6 +98,18 @@ class Rich(MemoryBlobService, BlobDeleter, BatchExistence, EvictionEvents, Durab
 
     def on_evict(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
         return lambda: None
+
+    def pin(self, digest: B3Digest) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def try_alone(self, digest: B3Digest) -> Iterator[bool]:
+        locks = self.__dict__.setdefault("locks", set())
+        alone = digest not in locks
+        locks.add(digest)
+        yield alone
+        if alone:
+            locks.remove(digest)
 
 
 @attrs.frozen
@@ -101,8 +121,13 @@ class Within:
 CHILDREN: Final[Mapping[str, Within]] = {
     "memory": Within(lambda _: MemoryBlobService(), OF_CHUNKS),
     "objects-in-memory": Within(lambda folder: objects_in("memory:", folder), OF_OBJECTS),
-    "objects-in-a-folder": Within(lambda folder: objects_in("file:store", folder), OF_OBJECTS),
-    "rich": Within(lambda _: Rich(), OF_CHUNKS | {BlobDeleter, BatchExistence, EvictionEvents, Durable}),
+    "objects-in-a-folder": Within(
+        lambda folder: objects_in("file:store", folder), OF_OBJECTS | {SharedPlace}
+    ),
+    "rich": Within(
+        lambda _: Rich(),
+        OF_CHUNKS | {BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace},
+    ),
     "smallest": Within(lambda _: Smallest(), frozenset()),
     "shut": Within(lambda folder: FaultyService(objects_in("memory:", folder), powers=False), frozenset()),
     "cache": Within(lambda _: CacheBlobService(MemoryBlobService(), MemoryBlobService()), OF_CHUNKS),
@@ -132,10 +157,64 @@ WRAPPERS: Final[Mapping[str, Wrapper]] = {
 }
 
 
+def filled(service: BlobService) -> BlobService:
+    for blob in (HELLO, P3M):
+        service.write(blob.data)
+    return service
+
+
+@contextlib.contextmanager
+def queue_for(child: BlobService, far: BlobService) -> Iterator[BlobService]:
+    with TemporaryDirectory() as folder:
+        backlog = Backlog(Path(folder) / "queue")
+        with CacheBlobService(
+            child, far, write="behind", behind=lambda near: Behind(near, far, backlog)
+        ) as service:
+            yield service
+
+
+OF_BOTH: Final = frozenset({BatchExistence, BlobDeleter, BlobLister})
+"""What a cache has if near and far have it."""
+
 BESIDE_OTHERS: Final[Mapping[str, Wrapper]] = {
     "cache": Wrapper(
         lambda child: CacheBlobService(child, Rich()),
-        keeps=frozenset({BlobLister, ChunkStore}),
+        keeps=OF_BOTH | {ChunkStore, Durable},
+        adds=frozenset({ChunkSource}),
+    ),
+    "cache-writing-far": Wrapper(
+        lambda child: CacheBlobService(child, Rich(), write="far"),
+        keeps=OF_BOTH,
+        adds=frozenset({ChunkSource, ChunkStore, Durable}),
+    ),
+    "cache-writing-both": Wrapper(
+        lambda child: CacheBlobService(child, Rich(), write="both"),
+        keeps=OF_BOTH | {ChunkStore},
+        adds=frozenset({ChunkSource, Durable}),
+    ),
+    "cache-with-a-strict-near": Wrapper(
+        lambda child: CacheBlobService(child, Rich(), write="both", on_near_error="fail"),
+        keeps=OF_BOTH | {ChunkStore},
+        adds=frozenset({ChunkSource, Durable}),
+    ),
+    "cache-of-what-is-durable": Wrapper(
+        lambda child: CacheBlobService(child, filled(Rich()), write="both", has="durable"),
+        keeps=frozenset({BlobDeleter, BlobLister, ChunkStore}),
+        adds=frozenset({BatchExistence, ChunkSource, Durable}),
+    ),
+    "cache-writing-behind": Wrapper(
+        lambda child: queue_for(child, Rich()),
+        keeps=OF_BOTH | {ChunkStore, Durable},
+        adds=frozenset({ChunkSource}),
+    ),
+    "cache-as-far": Wrapper(
+        lambda child: CacheBlobService(Rich(), child),
+        keeps=OF_BOTH,
+        adds=frozenset({ChunkSource, ChunkStore, Durable}),
+    ),
+    "cache-as-far-writing-far": Wrapper(
+        lambda child: CacheBlobService(Rich(), child, write="far"),
+        keeps=OF_BOTH | {ChunkStore, Durable},
         adds=frozenset({ChunkSource}),
     ),
     "fallback": Wrapper(
@@ -228,6 +307,18 @@ def deletes(service: BlobService, power: BlobDeleter) -> None:
     assert power.delete(HELLO.digest) is False
 
 
+def pins(service: BlobService, power: Pinning) -> None:
+    with power.pin(HELLO.digest):
+        assert service.has(HELLO.digest)
+
+
+def keeps_processes_apart(service: BlobService, power: SharedPlace) -> None:
+    for _ in range(2):
+        with power.try_alone(HELLO.digest) as alone, power.try_alone(HELLO.digest) as also:
+            assert (alone, also) == (True, False)
+    assert power.find_unsettled(B3Digest.of(b"absent")) is None
+
+
 def answers_batches(service: BlobService, power: BatchExistence) -> None:
     absent = B3Digest.of(b"absent")
     assert power.missing([P3M.digest, absent]) == {absent}
@@ -250,6 +341,8 @@ WORKS: Final[Mapping[Power, Callable[[BlobService, Any], None]]] = {
     BatchExistence: answers_batches,
     EvictionEvents: tells_evictions,
     Durable: lasts,
+    Pinning: pins,
+    SharedPlace: keeps_processes_apart,
     Sweepable: sweeps,
     Inventory: sets_aside,
     BlobDeleter: deletes,

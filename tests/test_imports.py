@@ -25,7 +25,7 @@ LAYERS = [
     ["castore.chunking"],
     ["castore.proto"],
     ["castore.frames", "castore.blob_index"],
-    ["castore.workers", "castore.deadlines", "castore.blob_hashing"],
+    ["castore.workers", "castore.deadlines", "castore.blob_hashing", "castore.file_locks"],
     ["castore.read_ahead"],
     ["castore.chunked_reader", "castore.chunked_writer", "castore.known_content", "castore.small_files"],
     ["castore.children", "castore.hedging"],

@@ -183,3 +183,56 @@ def test_any_walk_gives_the_right_chunks(steps: list[int], size: int, run_size: 
         assert B3Digest.of(ahead.get(index)) == metas[index].digest
     ahead.close()
     workers.close()
+
+
+@pytest.mark.parametrize("run_size", [0, 2000])
+def test_what_is_asked_for_at_once_is_fetched_at_once(run_size: int) -> None:
+    """All threads are busy with it before the first has come, and nothing beyond it is fetched."""
+    source = Source(100)
+    workers = Workers(4)
+    # The first chunk of each run, and the one that is waited for.
+    first = {10, 11, 12, 13, 14} if run_size == 0 else {10, 11, 13, 15, 17}
+    begun = threading.Barrier(5)
+
+    def together(meta: ChunkMeta) -> bytes:
+        if source.metas.index(meta) in first:
+            begun.wait(30)
+        return source.fetch(meta)
+
+    ahead = ReadAhead(source.metas, together, workers, run_size=run_size, after=1 << 30)
+    ahead.expect(10, 20)
+    assert [ahead.get(index) for index in range(10, 20)] == source.data[10:20]
+    ahead.drop()
+    assert sorted(source.fetched) == list(range(10, 20))
+    workers.close()
+
+
+def test_patience() -> None:
+    """With `after`, so many bytes must have been read in order before anything else is fetched."""
+    source = Source(100)
+    workers = Workers(2)
+    ahead = ReadAhead(source.metas, source.fetch, workers, after=5000)
+    for index in range(30, 35):
+        ahead.get(index)
+    assert source.fetched == [30, 31, 32, 33, 34]
+    ahead.get(35)
+    assert ahead._runs
+    ahead.drop()
+    # Elsewhere it begins anew.
+    source.fetched.clear()
+    for index in range(5):
+        ahead.get(index)
+    assert source.fetched == [0, 1, 2, 3, 4]
+    workers.close()
+
+
+def test_what_was_asked_for_is_forgotten_elsewhere() -> None:
+    """A look somewhere else fetches what is looked at."""
+    source = Source(100)
+    workers = Workers(2)
+    ahead = ReadAhead(source.metas, source.fetch, workers)
+    ahead.expect(50, 90)
+    for index in (20, 3, 95):
+        ahead.get(index)
+    assert source.fetched == [20, 3, 95]
+    workers.close()

@@ -1,17 +1,39 @@
 """Configuration of `cache`.
 
-Defaults: new blobs are written to near, as the reference does.
+Defaults: new blobs are written to near, as the reference does; what is read from far stays in near chunk by
+chunk; a near that fails is passed over, and an error of far is an error.
 
 Example::
 
     [blobservices.root]
     type = "cache"
     near = "&local"
-    far = "&remote"
-    write = "near"     # or "far", or "both"
+    far = "&upstream"
+    write = "near"            # or "far", "both", "behind"
+    fill = "chunks"           # or "blob", "none"
+    has = "present"           # or "durable"
+    on_near_error = "ignore"  # or "fail"
+    on_far_error = "fail"     # or "miss"
+    fill_wait = "60 s"
 
     [blobservices.local]
     type = "memory"
+
+    [blobservices.upstream]   # its far gets new blobs from a queue that lasts
+    type = "cache"
+    near = "&disk"
+    far = "&remote"
+    write = "behind"
+    queue = "./queue"
+    queue_limit = 10_000
+    on_full = "block"         # or "fail"
+    full_wait = "60 s"
+    retry_after = "5 s"
+    drain = "10 s"
+
+    [blobservices.disk]
+    type = "objectstore"
+    object_store_url = "file:./stores/disk"
 
     [blobservices.remote]
     type = "memory"
@@ -20,12 +42,60 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import attrs
 
-from castore import BlobService, Ref
-from castore.composition import Asking, BuildContext, Plan, Problem, Traits, View, formerly
+from castore import BlobService, Ref, UnsupportedError
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    Duration,
+    InvalidValueError,
+    Plan,
+    Problem,
+    Traits,
+    View,
+    formerly,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from castore_cache.behind import Behind
+    from castore_cache.near import Near
+
+_FILL_WAIT: Final = Duration(60)
+_FULL_WAIT: Final = Duration(60)
+_RETRY_AFTER: Final = Duration(5)
+_DRAIN: Final = Duration(10)
+
+
+def _that_can_hold(config: CacheConfig, _: Any, has: str) -> None:
+    if has == "durable" and config.write == "near":
+        raise InvalidValueError(
+            'nothing that is written would be found: with `write = "near"` it never gets to far',
+            'choose `has = "present"`, or another `write`',
+        )
+
+
+def _that_has_a_queue(config: CacheConfig, _: Any, write: str) -> None:
+    if write == "behind" and config.queue is None:
+        raise InvalidValueError(
+            '`write = "behind"` needs a `queue`, which keeps what far is still to get',
+            'name a folder for it, such as `queue = "./queue"`',
+        )
+
+
+def _for_behind(config: CacheConfig, _: Any, queue: Path | None) -> None:
+    if config.write != "behind" and queue is not None:
+        raise InvalidValueError(
+            f'with `write = "{config.write}"` nothing is queued', 'remove it, or write `write = "behind"`'
+        )
+    if queue is not None and "\0" in str(queue):
+        raise InvalidValueError("the path has a NUL byte", "name a folder")
 
 
 @attrs.frozen
@@ -36,8 +106,30 @@ class CacheConfig:
     """Asked first, and filled with what far has to give."""
     far: Ref[BlobService] = attrs.field(metadata=formerly("remote"))
     """Asked for what near lacks."""
-    write: Literal["near", "far", "both"] = "near"
-    """Where new blobs go. With `both`, a blob is written when both have it."""
+    write: Literal["near", "far", "both", "behind"] = attrs.field(default="near", validator=_that_has_a_queue)
+    """Where new blobs go. With `both`, far must have them; with `behind`, far gets them later."""
+    fill: Literal["none", "chunks", "blob"] = "chunks"
+    """What of a blob stays in near when some of it is read: nothing, the chunks that were, or all of it."""
+    has: Literal["present", "durable"] = attrs.field(default="present", validator=_that_can_hold)
+    """What is found: what can be read here (`present`), or what far has, or is sure to get (`durable`)."""
+    on_near_error: Literal["ignore", "fail"] = "ignore"
+    """Whether a near that is unavailable is passed over, and counted, or fails what was asked."""
+    on_far_error: Literal["fail", "miss"] = "fail"
+    """Whether a blob that far cannot be asked for is an error, or counts as one that far lacks."""
+    fill_wait: Annotated[Duration, Between(0, 86400)] = _FILL_WAIT
+    """How long a reader waits for another one that brings the same from far, before it does so itself."""
+    queue: Path | None = attrs.field(default=None, validator=_for_behind)
+    """The folder of what far is still to get; a relative path starts at the composition's folder."""
+    queue_limit: Annotated[int, Between(1, 10_000_000)] = 10_000
+    """How many blobs may wait for far."""
+    on_full: Literal["block", "fail"] = "block"
+    """Whether a writer waits when as many do, or fails at once."""
+    full_wait: Annotated[Duration, Between(0, 86400)] = _FULL_WAIT
+    """How long it waits, before it fails."""
+    retry_after: Annotated[Duration, Between(0.001, 86400)] = _RETRY_AFTER
+    """How long far is left alone after it could not take what waits."""
+    drain: Annotated[Duration, Between(0, 86400)] = _DRAIN
+    """How long closing waits for far to get what waits; the rest waits for the next time."""
 
     def traits(self, view: View) -> Traits:
         """Say what near and far can do together."""
@@ -67,6 +159,46 @@ class CacheConfig:
         """Return the service."""
         from castore_cache.service import CacheBlobService  # noqa: PLC0415 - once it is named
 
+        near, far = context.resolve(self.near), context.resolve(self.far)
         return CacheBlobService(
-            context.resolve(self.near), context.resolve(self.far), write=self.write, name=name
+            near,
+            far,
+            write=self.write,
+            fill=self.fill,
+            has=self.has,
+            on_near_error=self.on_near_error,
+            on_far_error=self.on_far_error,
+            fill_wait=self.fill_wait,
+            behind=None if self.queue is None else self._behind(near, far, self.queue, name, context),
+            workers=context.workers,
+            name=name,
+        )
+
+    def _behind(
+        self, near: BlobService, far: BlobService, queue: Path, name: str, context: BuildContext
+    ) -> Callable[[Near], Behind]:
+        from castore.capabilities import Durable  # noqa: PLC0415 - once it is needed
+        from castore_cache.backlog import Backlog  # noqa: PLC0415 - as above
+        from castore_cache.behind import Behind  # noqa: PLC0415 - as above
+
+        if near.capability(Durable) is None:
+            raise UnsupportedError(
+                'with `write = "behind"` near must keep what it has acknowledged, which this one does not'
+                " promise; take an `objectstore` in a folder, or a `sqlite`"
+            )
+        backlog = Backlog(
+            context.base / queue,
+            name=name,
+            limit=self.queue_limit,
+            on_full=self.on_full,
+            full_wait=self.full_wait,
+        )
+        return lambda asked: Behind(
+            asked,
+            far,
+            backlog,
+            retry_after=self.retry_after,
+            drain=self.drain,
+            workers=context.workers,
+            name=name,
         )

@@ -1,7 +1,4 @@
-"""What an operation of a cache would do: which of near and far is asked, and what near keeps.
-
-The policies are read by name, with what they are where a config does not have them.
-"""
+"""What an operation of a cache would do: which of near and far is asked, and what near keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import TYPE_CHECKING
 from castore.composition import Asking, Holding, Plan, together
 from castore.composition.plans import Outcome, amount
 from castore.wording import count_text, size_text
-from castore_cache.linting import policy, targets
+from castore_cache.linting import sure_of, targets
 
 if TYPE_CHECKING:
     from castore import ChunkMeta
@@ -23,6 +20,12 @@ _FILLS = {
 }
 
 
+_STORED = {
+    "both": ["it is stored when both have it"],
+    "behind": ["it is stored when near has it; far gets it later, in the background"],
+}
+
+
 def explain(config: CacheConfig, asking: Asking) -> Plan:
     """Return the plan of an operation."""
     return _put(config, asking) if asking.operation == "put" else _find(config, asking)
@@ -31,12 +34,12 @@ def explain(config: CacheConfig, asking: Asking) -> Plan:
 def _find(config: CacheConfig, asking: Asking) -> Plan:
     near, far = asking.of(config.near), asking.of(config.far)
     step = asking.step(config.near)
-    if asking.operation == "has" and getattr(config, "has", "present") == "durable":
+    if asking.operation == "has" and config.has == "durable":
         remark = "near is not asked, as only what far has counts"
         return asking.plan(_of_far(config, far), asking.step(config.far), remark)
     if near.found:
         return asking.plan(near.outcome, step, "far is not asked")
-    if near.outcome != "absent" and getattr(config, "on_near_error", "ignore") == "fail":
+    if near.outcome != "absent" and config.on_near_error == "fail":
         return asking.plan(near.outcome, step, "the failure of near is the answer")
     # Chunk by chunk from the two, by the index of near, or of far if near has none that can be right.
     by = next((one for one in (near.holding, far.holding) if one.listed and one.state != "corrupt"), None)
@@ -58,17 +61,23 @@ def _from_far(config: CacheConfig, asking: Asking, near: Plan, far: Plan) -> Pla
     outcome, remarks = _of_far(config, far), []
     if far.found and asking.operation == "get":
         remarks = _sources(config, far.holding.chunks, near.holding)
+    elif (_lacks(far) or outcome != far.outcome) and _near_decides(config, near):
+        outcome = near.outcome
+        remarks = ["what far lacks is in near, or may be, as new blobs go there: its failure is the answer"]
     elif outcome != far.outcome:
         remarks = ["what far does not answer counts as absent"]
-    elif _lacks(far) and near.outcome not in {"absent", "read"} and policy(config) in {"near", "behind"}:
-        outcome = near.outcome
-        remarks = ["near may have what far lacks, as new blobs go there: its failure is the answer"]
     return asking.plan(outcome, asking.step(config.near), asking.step(config.far), *remarks)
+
+
+def _near_decides(config: CacheConfig, near: Plan) -> bool:
+    """Tell whether a failure of near is the answer if far has none: what is corrupt is there."""
+    alone = config.write in {"near", "behind"} and near.outcome not in {"absent", "read"}
+    return alone or near.outcome == "corrupt"
 
 
 def _of_far(config: CacheConfig, far: Plan) -> Outcome:
     """Return what an answer of far, or that there is none, counts for."""
-    missed = far.outcome == "unavailable" and getattr(config, "on_far_error", "fail") == "miss"
+    missed = far.outcome == "unavailable" and config.on_far_error == "miss"
     return "absent" if missed else far.outcome
 
 
@@ -79,7 +88,7 @@ def _lacks(far: Plan) -> bool:
 
 def _sources(config: CacheConfig, chunks: tuple[ChunkMeta, ...], near: Holding) -> list[str]:
     """Return where the bytes come from, and what becomes of them."""
-    fill = _FILLS.get(getattr(config, "fill", "chunks"), "")
+    fill = _FILLS[config.fill]
     if not chunks:
         return ["all of it is read from far", fill]
     sizes = {meta.digest: meta.size for meta in chunks}
@@ -92,15 +101,10 @@ def _sources(config: CacheConfig, chunks: tuple[ChunkMeta, ...], near: Holding) 
 
 
 def _put(config: CacheConfig, asking: Asking) -> Plan:
-    refs = targets(config)
     holding = together([asking.of(config.near, "get").holding, asking.of(config.far, "get").holding])
-    if refs is None:
-        both = (asking.step(config.near), asking.step(config.far))
-        return asking.plan("stored", *both, f'as `write = "{policy(config)}"` says', holding=holding)
-    behind = policy(config) == "behind"
-    now = refs[:1] if behind else refs
-    remarks = ["it is stored when both have it"] if len(now) > 1 else []
-    if behind:
-        remarks = ["it is stored when near has it; far gets it later, in the background"]
-    failed = (asking.of(ref).outcome for ref in now if asking.of(ref).outcome != "stored")
-    return asking.plan(next(failed, "stored"), *map(asking.step, refs), *remarks, holding=holding)
+    remarks = _STORED.get(config.write, [])
+    if config.write == "both" and config.on_near_error == "ignore":
+        remarks = ["it is stored when far has it; near gets it, too, unless it fails"]
+    failed = (asking.of(ref).outcome for ref in sure_of(config) if asking.of(ref).outcome != "stored")
+    steps = map(asking.step, targets(config))
+    return asking.plan(next(failed, "stored"), *steps, *remarks, holding=holding)

@@ -1,165 +1,196 @@
-"""Readers that fill near with what they read from far."""
+"""Opening a blob that near lacks: how it is read from far, and what of it stays in near."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from blake3 import blake3
+from castore import B3Digest, BlobReader, ChunkMeta
+from castore.maintenance.reading import read_blob
+from castore.readers import BytesReader
+from castore.relaying import SMALL, wrong_bytes
+from castore.workers import Workers
+from castore_cache.chunks import CachedChunks
+from castore_cache.copying import CopyingReader
+from castore_cache.far import Far
+from castore_cache.flights import Flight, Flights
+from castore_cache.near import Near, NearCopy
+from castore_cache.reading import FillingChunkedReader
+from castore_cache.turns import Turns
 
-from castore import B3Digest, BlobReader, BlobService, ChunkedReader, ChunkMeta, CorruptBlobError
-from castore.capabilities import ChunkSource
-from castore.readers import BytesReader, PieceReader
-from castore_cache.chunks import CachedChunks, Near
+Fill: TypeAlias = Literal["none", "chunks", "blob"]
+"""What of a blob is kept in near once some of it is read from far."""
 
-_PIECE: Final = 1 << 20
-
-_SMALL: Final = 4 << 20
-"""Up to this size, in bytes, a blob without finer chunks is fetched whole and becomes one chunk of near."""
+_TOO_LARGE: Final = object()
+"""In place of the bytes of a blob: they are too many to be handed over."""
 
 
-class FillingChunkedReader(ChunkedReader):
-    """Reads a blob of far chunk by chunk; when near has all chunks it gets the index, too.
+class Filler:
+    """Opens blobs of far, and fills near with them.
 
-    The index is put only if the chunks are known to make up the digest of the blob: after a read from
-    start to end, or else, when the reader closes and finds near complete, after reading the blob there.
+    Arguments:
+        near: What is filled.
+        far: Where the blobs are.
+        chunks: Reads single chunks.
+        flights: The requests for bytes on their way.
+        indexes: Those for the chunks of a blob.
+        turns: Lets one process at a time bring something to near.
+        whole: Whether all of a blob is brought to near once some of it is read.
+        workers: Where chunks are fetched.
     """
 
     def __init__(
-        self, near: Near, chunks: CachedChunks, far: BlobService, digest: B3Digest, index: Sequence[ChunkMeta]
+        self,
+        near: Near,
+        far: Far,
+        chunks: CachedChunks,
+        *,
+        flights: Flights,
+        indexes: Flights,
+        turns: Turns,
+        whole: bool,
+        workers: Workers,
     ) -> None:
-        self._tracker = _Tracker(chunks, index)
-        super().__init__(far, index, digest=digest, source=self._tracker)
         self._near = near
-        self._blob = digest
-
-    def close(self) -> None:
-        """Put the index into near if that is complete now."""
-        if not self.closed and self._tracker.fetched and self._near_is_whole():
-            self._near.complete(self._blob, self._map.chunks)
-        super().close()
-
-    def _near_is_whole(self) -> bool:
-        # The first chunk that near lacks ends this: it is cheap unless the blob is nearly complete.
-        if not self._near.attempt(lambda: all(map(self._near.has_chunk, self._tracker.unread))):
-            return False
-        return self.verified or bool(self._near.attempt(self._near_makes_up_the_blob))
-
-    def _near_makes_up_the_blob(self) -> bool:
-        hasher = blake3()
-        for meta in self._map.chunks:
-            data = self._near.get(meta)
-            if data is None:
-                return False
-            hasher.update(data)
-        return hasher.digest() == self._blob
-
-
-class _Tracker(ChunkSource):
-    """Hands chunks through and notes which of a blob's are known to be in near."""
-
-    def __init__(self, chunks: CachedChunks, index: Sequence[ChunkMeta]) -> None:
+        self._far = far
         self._chunks = chunks
-        self.unread = dict.fromkeys(meta.digest for meta in index)
-        """The chunks that are not known to be in near, in order."""
-        self.fetched = False
+        self._flights = flights
+        self._indexes = indexes
+        self._turns = turns
+        self._whole = whole
+        self._workers = workers
+        self._copied = _Copied()
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        return self._chunks.has_chunk(digest)
+    def open(self, digest: B3Digest, landed: int = -1) -> BlobReader | None:
+        """Open a blob of far, or a chunk; `None` if far lacks it. Raises what far raises.
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        data, kept = self._chunks.fetch(digest, size)
-        self.fetched = True
-        if kept:
-            self.unread.pop(digest, None)
+        *landed* is how many flights had when near was found to lack it; without it near is asked again.
+        """
+        index = self._indexes.join(
+            digest,
+            lambda _: self._far.service.chunks(digest),
+            lambda: self._far.service.chunks(digest),
+        )
+        if index is None:
+            return None
+        return self._open_unchunked(digest, landed) if not index else self._open_chunked(digest, index)
+
+    def _open_chunked(self, digest: B3Digest, index: Sequence[ChunkMeta]) -> BlobReader:
+        return FillingChunkedReader(
+            self._near,
+            self._chunks,
+            self._far.service,
+            digest,
+            index,
+            whole=self._whole and self._near.keeps,
+            workers=self._workers,
+        )
+
+    # -- blobs without finer chunks --
+
+    def _open_unchunked(self, digest: B3Digest, landed: int) -> BlobReader | None:
+        """Open a blob that far keeps in one piece: a small one is read now, by one of those who want it."""
+        opened: list[BlobReader] = []
+        found = self._flights.join(
+            digest,
+            lambda flight: self._bring(flight, digest, landed, opened),
+            lambda: self._read(digest, opened),
+        )
+        if isinstance(found, bytes):
+            return BytesReader(found)
+        if found is None:
+            return None
+        # Who has looked how large it is has it open already.
+        return self._open_large(digest, opened.pop() if opened else None)
+
+    def _bring(
+        self, flight: Flight[object], digest: B3Digest, landed: int, opened: list[BlobReader]
+    ) -> object:
+        def bring() -> object:
+            found = self._read(digest, opened)
+            flight.give(found)
+            if isinstance(found, bytes) and self._near.keep(digest, found):
+                self._near.complete(digest, ())
+            return found
+
+        def look() -> bytes | None:
+            brought = self._chunks.look(digest, None)
+            return None if brought is None else brought[0]
+
+        return self._turns.take(digest, look=look, bring=bring, spare=self._flights.landed != landed)
+
+    def _read(self, digest: B3Digest, opened: list[BlobReader]) -> object:
+        """Return the checked bytes of a small blob, `_TOO_LARGE` for another, `None` if it is absent."""
+        reader = self._far.service.open_read(digest)
+        if reader is None:
+            return None
+        if reader.size > SMALL:
+            opened.append(reader)
+            return _TOO_LARGE
+        with reader:
+            data = reader.read()
+        found = B3Digest.of(data)
+        if found != digest:
+            raise wrong_bytes(digest, found)
         return data
 
-    def chunk_key(self, digest: B3Digest) -> str | None:
-        return self._chunks.chunk_key(digest)
+    def _open_large(self, digest: B3Digest, reader: BlobReader | None) -> BlobReader | None:
+        """Open a blob that is copied while it is read; whole and at once if others read it, too."""
+        if self._near.keeps and (self._whole or self._copied.is_at(digest)):
+            if reader is not None:
+                reader.close()
+                reader = None
+            copied = (
+                self._near.attempt(lambda: self._near.service.open_read(digest))
+                if self._copy(digest)
+                else None
+            )
+            if copied is not None:
+                return copied
+        if reader is None:
+            reader = self._far.service.open_read(digest)
+        if reader is None:
+            return None
+        self._copied.enter(digest)
+        return CopyingReader(reader, digest, NearCopy(self._near), lambda: self._copied.leave(digest))
+
+    def _copy(self, digest: B3Digest) -> bool:
+        """Copy a blob to near as a whole, by one of those who want it; return whether near has it now."""
+        return self._flights.join(("whole", digest), lambda _: self._copy_in_turn(digest), lambda: False)
+
+    def _copy_in_turn(self, digest: B3Digest) -> bool:
+        def look() -> bool | None:
+            return self._near.peek(lambda: self._near.service.has(digest)) or None
+
+        return self._turns.take(digest, look=look, bring=lambda: self._copy_now(digest), spare=True)
+
+    def _copy_now(self, digest: B3Digest) -> bool:
+        copy = NearCopy(self._near)
+        try:
+            if not copy.lives or read_blob(self._far.service, digest, copy.take) is None:
+                return False
+            return copy.finish()
+        finally:
+            copy.drop()
 
 
-def open_unchunked(reader: BlobReader, digest: B3Digest, near: Near) -> BlobReader:
-    """Return a reader over a blob that far keeps in one piece, filling near from it."""
-    if reader.size > _SMALL:
-        return _CopyingReader(reader, digest, near)
-    with reader:
-        data = reader.read()
-    found = B3Digest.of(data)
-    if found != digest:
-        raise _wrong_blob(digest, found)
-    if near.keep(digest, data):
-        near.complete(digest, ())
-    return BytesReader(data)
+class _Copied:
+    """The blobs that readers are copying to near, each as slowly as it is read."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: dict[B3Digest, int] = {}
 
-class _CopyingReader(PieceReader):
-    """Copies a blob to near while it is read from start to end; a seek elsewhere ends the copying.
+    def is_at(self, digest: B3Digest) -> bool:
+        return digest in self._readers
 
-    The last piece is held back until the digest is right.
-    """
+    def enter(self, digest: B3Digest) -> None:
+        with self._lock:
+            self._readers[digest] = self._readers.get(digest, 0) + 1
 
-    def __init__(self, reader: BlobReader, digest: B3Digest, near: Near) -> None:
-        self._reader = reader
-        self._digest = digest
-        self._near = near
-        self._buffer = memoryview(bytearray(_PIECE))
-        self._writer = near.attempt(near.service.open_write)
-        self._hasher = blake3()
-        self._copied = 0
-        self._start = 0
-        self._filled = 0
-
-    @property
-    def size(self) -> int:
-        """The size of the blob in bytes."""
-        return self._reader.size
-
-    def piece_at(self, position: int) -> memoryview:
-        """Read a piece of far's blob, and copy it if it comes next."""
-        if not self._start <= position < self._start + self._filled:
-            if self._reader.tell() != position:
-                self._reader.seek(position)
-            self._start, self._filled = position, 0
-            count = self._reader.readinto(self._buffer)
-            if not count:
-                raise CorruptBlobError(
-                    f"blob {self._digest} ends at {position}, before its size of {self.size}",
-                    expected=self._digest,
-                )
-            self._copy(position, self._buffer[:count])
-            self._filled = count
-        return self._buffer[position - self._start : self._filled]
-
-    def _copy(self, position: int, piece: memoryview) -> None:
-        if position != self._copied:
-            return
-        self._hasher.update(piece)
-        self._copied += len(piece)
-        if self._copied == self.size and self._hasher.digest() != self._digest:
-            self._stop_copying()
-            raise _wrong_blob(self._digest, B3Digest(self._hasher.digest()))
-        writer = self._writer
-        if writer is not None:
-            if self._near.attempt(lambda: writer.write(piece)) is None:
-                self._stop_copying()
-            elif self._copied == self.size:
-                self._near.attempt(writer.close)
-                self._writer = None
-
-    def _stop_copying(self) -> None:
-        if self._writer is not None:
-            self._near.attempt(self._writer.abort)
-            self._writer = None
-
-    def close(self) -> None:
-        """Close far's reader; a copy that is not complete is dropped."""
-        if not self.closed:
-            self._stop_copying()
-            self._reader.close()
-        super().close()
-
-
-def _wrong_blob(expected: B3Digest, found: B3Digest) -> CorruptBlobError:
-    return CorruptBlobError(
-        f"blob {expected} is corrupt: its bytes have the digest {found}", expected=expected, found=found
-    )
+    def leave(self, digest: B3Digest) -> None:
+        with self._lock:
+            self._readers[digest] -= 1
+            if not self._readers[digest]:
+                del self._readers[digest]

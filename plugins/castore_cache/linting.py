@@ -1,7 +1,4 @@
-"""What is known of a cache before it is built, and what looks wrong about it.
-
-The policies are read by name, so that a value which is not known here says nothing.
-"""
+"""What is known of a cache before it is built, and what looks wrong about it."""
 
 from __future__ import annotations
 
@@ -11,58 +8,71 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from castore import Ref
-from castore.capabilities import BlobLister, ChunkSource, ChunkStore
+from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import Problem, Traits, View
 
 if TYPE_CHECKING:
     from castore_cache.config import CacheConfig
 
 
-def policy(config: CacheConfig) -> str:
-    """Return where new blobs go, by name."""
-    return config.write
-
-
-def targets(config: CacheConfig) -> tuple[Ref[Any], ...] | None:
-    """Return the services that new blobs go to, at once or later; `None` if the policy is not known."""
+def targets(config: CacheConfig) -> tuple[Ref[Any], ...]:
+    """Return the services that new blobs go to, at once or later."""
     both = (config.near, config.far)
-    known: dict[str, tuple[Ref[Any], ...]] = {
-        "near": (config.near,), "far": (config.far,), "both": both, "behind": both,
-    }  # fmt: skip
-    return known.get(policy(config))
+    return {"near": (config.near,), "far": (config.far,), "both": both, "behind": both}[config.write]
+
+
+def sure_of(config: CacheConfig) -> tuple[Ref[Any], ...]:
+    """Return the services that are sure to have a blob once it is stored."""
+    if config.write == "both":
+        return (config.far,) if config.on_near_error == "ignore" else (config.far, config.near)
+    return (config.far,) if config.write == "far" else (config.near,)
 
 
 def traits(config: CacheConfig, view: View) -> Traits:
-    """Return what near and far can do together."""
-    written = targets(config)
+    """Return what near and far can do together; the queue is a place of its own."""
+    queue = config.queue
     return attrs.evolve(
         view.all_of(config.near, config.far),
-        writable=None if written is None else view.all_of(*written).writable,
+        writable=view.all_of(*targets(config)).writable,
         answers=view.of(config.far).answers,
+        place=None if queue is None else view.base / queue,
+        place_field="" if queue is None else "queue",
     )
 
 
 def offers(config: CacheConfig, power: type, view: View) -> bool | None:
     """Tell whether the cache will have a power, as far as that is known."""
-    written = targets(config)
+    both = (config.near, config.far)
     if power is ChunkSource:
         return True
-    if power is ChunkStore and written is not None:
-        return view.all_offer(written, power)
-    return view.all_offer((config.near, config.far), power) if power is BlobLister else None
+    if power is ChunkStore:
+        return view.all_offer(both if config.write == "both" else sure_of(config), power)
+    if power is Durable:
+        answers = {view.offers(ref, power) for ref in sure_of(config)}
+        return True if True in answers else None if None in answers else False
+    if power is BatchExistence:
+        return view.all_offer((config.far,) if config.has == "durable" else both, power)
+    return view.all_offer(both, power) if power in {BlobDeleter, BlobLister} else None
 
 
 def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
-    """Yield a warning if near cannot be filled, or new blobs go where nothing can be written."""
+    """Yield a warning if near cannot be filled, or forgets, or new blobs go where nothing can be written."""
     near, far = view.called(config.near), view.called(config.far)
-    if view.of(config.near).writable is False:
+    if view.of(config.near).writable is False and (config.fill != "none" or config.near in targets(config)):
         yield view.warning(
             "near-not-writable",
             config.near,
             f"`{near}` cannot be written, so nothing is ever cached there",
             "choose a near service that can be written; to only ask one after the other, use `fallback`",
         )
-    if config.far in (targets(config) or ()) and view.of(config.far).writable is False:
+    if config.write == "behind" and view.offers(config.near, Durable) is False:
+        yield view.warning(
+            "near-forgets",
+            config.near,
+            f'`{near}` does not keep what it has acknowledged, which `write = "behind"` needs',
+            "choose an `objectstore` in a folder, or a `sqlite`",
+        )
+    if config.far in targets(config) and view.of(config.far).writable is False:
         yield view.warning(
             "write-ends-nowhere",
             "write",

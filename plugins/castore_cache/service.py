@@ -1,21 +1,44 @@
-"""A near service in front of a far one, filled chunk by chunk."""
+"""A near service in front of a far one, filled with what is read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta, SourceError
-from castore.capabilities import BlobLister, ChunkSource, ChunkStore
+from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.deadlines import CLOCK, Clock
+from castore.joined import AskingForMany
 from castore.readers import BytesReader
+from castore.relaying import SMALL
 from castore.sources import Source
-from castore_cache.chunks import CachedChunks, CachedChunkStore, Near
-from castore_cache.filling import FillingChunkedReader, open_unchunked
+from castore.workers import Workers
+from castore_cache.behind import Behind, Lag
+from castore_cache.chunks import CachedChunks
+from castore_cache.far import Far
+from castore_cache.filling import Fill, Filler
+from castore_cache.flights import Flights
+from castore_cache.near import Near
+from castore_cache.powers import (
+    BothDeleter,
+    BothLister,
+    chunk_store_of,
+    durability_of,
+    powers_of,
+)
 from castore_cache.steady import SteadyReader
+from castore_cache.turns import Turns
 from castore_cache.writing import BothWriter
 
 P = TypeVar("P")
+
+Write: TypeAlias = Literal["near", "far", "both", "behind"]
+Has: TypeAlias = Literal["present", "durable"]
+
+_BATCH: Final = 64
+"""How many files are acknowledged together."""
 
 
 class CacheBlobService(BlobService):
@@ -23,8 +46,26 @@ class CacheBlobService(BlobService):
 
     A hit in near never asks far. On a miss a blob is read chunk by chunk, each from near if it is there;
     those that come from far are kept in near, and once all are there so is the blob's index, with the
-    chunk boundaries of far. A near that fails while reading is logged and passed over; but where new blobs
-    go to near alone, what far lacks is not called absent on far's word: then near's error is raised.
+    chunk boundaries of far. A chunk that near has lost or has corrupt comes from far, in the middle of a blob
+    as well, and is good in near then. Of many who want the same at the same time one asks far.
+
+    Where new blobs go to near first (*write* is `near` or `behind`), what far lacks is not called absent on
+    far's word alone if near could not answer.
+
+    Arguments:
+        near: Asked first.
+        far: Asked for what near lacks.
+        write: Where new blobs go; `behind` takes *behind*.
+        fill: What of a blob is kept in near once some of it is read.
+        has: What it takes for `has` and `missing` to find a blob: that it can be read here, or that it is in
+            far or sure to get there.
+        on_near_error: Whether a near that is unavailable is passed over, or its error raised.
+        on_far_error: Whether an error of far is raised, or means that far lacks the blob that is asked for.
+        fill_wait: How long one reader waits for another that brings the same from far, in seconds.
+        behind: What brings new blobs to far later, made for this near and far.
+        workers: Where chunks are fetched ahead.
+        name: That of the instance.
+        clock: What the waiting is done with.
     """
 
     def __init__(
@@ -32,120 +73,221 @@ class CacheBlobService(BlobService):
         near: BlobService,
         far: BlobService,
         *,
-        write: Literal["near", "far", "both"] = "near",
+        write: Write = "near",
+        fill: Fill = "chunks",
+        has: Has = "present",
+        on_near_error: Literal["ignore", "fail"] = "ignore",
+        on_far_error: Literal["fail", "miss"] = "fail",
+        fill_wait: float = 60.0,
+        behind: Callable[[Near], Behind] | None = None,
+        workers: Workers | None = None,
         name: str = "cache",
+        clock: Clock = CLOCK,
     ) -> None:
-        self._near = Near(near, name, alone=write == "near")
-        self._far = far
-        self._targets = {"near": (near,), "far": (far,), "both": (near, far)}[write]
-        self._chunks = CachedChunks(self._near, far)
+        if (write == "behind") is (behind is None):
+            raise ValueError("what brings blobs to far later is for `write='behind'`, and needed there")
+        self._write = write
+        self._durable = has == "durable"
+        self._near = Near(
+            near,
+            name,
+            alone=write in ("near", "behind"),
+            strict=on_near_error == "fail",
+            keeps=fill != "none",
+        )
+        self._far = Far(far, name, as_miss=on_far_error == "miss")
+        self._flights = Flights(fill_wait, clock)
+        turns = Turns(self._near, fill_wait, clock)
+        self._chunks = CachedChunks(self._near, self._far, self._flights, turns)
+        pool = Workers(0) if workers is None else workers
+        self._workers = pool.wide if self._chunks.waits else pool
+        self._filler = Filler(
+            self._near,
+            self._far,
+            self._chunks,
+            flights=self._flights,
+            indexes=Flights(fill_wait, clock),
+            turns=turns,
+            whole=fill == "blob",
+            workers=self._workers,
+        )
+        self._behind = None if behind is None else behind(self._near)
+        self._store = chunk_store_of(self._chunks, self._near, far, write, self._behind)
+
+    # -- questions --
 
     def has(self, digest: B3Digest) -> bool:
-        """Tell whether near or far has a blob or chunk."""
+        """Tell whether near or far has a blob or chunk; or whether a blob is where it lasts."""
+        far = self._far
+        if self._durable:
+            return self._is_due(digest) or far.ask(lambda: far.service.has(digest), miss=False)
         near = self._near
         found, fault = near.ask(lambda: near.service.has(digest))
-        if found or self._far.has(digest):
+        if found or far.ask(lambda: far.service.has(digest), miss=False):
             return True
         near.settle_absence(fault)
         return False
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that neither near nor far has; far is asked only for what near lacks."""
+        """Return those that `has` is false for; far is asked only for what near, or the queue, lacks."""
         wanted = set(digests)
+        if self._durable:
+            return self._missing_in_far({digest for digest in wanted if not self._is_due(digest)})
         near = self._near
         absent, fault = near.ask(lambda: near.service.missing(wanted))
-        if absent is None:
-            absent = wanted
-        absent = self._far.missing(absent) if absent else set()
+        absent = self._missing_in_far(wanted if absent is None else absent)
         if absent:
             near.settle_absence(fault)
         return absent
 
+    def _missing_in_far(self, wanted: set[B3Digest]) -> set[B3Digest]:
+        return self._far.ask(lambda: self._far.service.missing(wanted), miss=wanted) if wanted else set()
+
+    def _is_due(self, digest: B3Digest) -> bool:
+        """Tell whether a blob is sure to be brought to far."""
+        return self._behind is not None and digest in self._behind.backlog
+
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks as near has them, else as far does."""
-        near = self._near
+        near, far = self._near, self._far
         found, fault = near.ask(lambda: near.service.chunks(digest))
         if found is None:
-            found = self._far.chunks(digest)
+            found = far.ask(lambda: far.service.chunks(digest), miss=None)
         if found is None:
             near.settle_absence(fault)
         return found
 
+    # -- reading --
+
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk; what is read of it from far stays in near."""
+        landed = self._flights.landed
         reader, fault = self._near.ask(lambda: self._open_near(digest))
         if reader is None:
-            reader = self._open_far(digest)
+            reader = self._far.ask(lambda: self._filler.open(digest, landed), miss=None)
         if reader is None:
             self._near.settle_absence(fault)
         return reader
 
+    def _open_near(self, digest: B3Digest) -> BlobReader | None:
+        near = self._near
+        chunks = near.service.chunks(digest)
+        if chunks:
+            # Through the cache, so that a chunk that near has lost since comes from far again.
+            return ChunkedReader(self, chunks, digest=digest, source=self._chunks, workers=self._workers)
+        reader = None if chunks is None else near.service.open_read(digest)
+        if reader is None or (near.checks and isinstance(reader, BytesReader)):
+            return reader  # Bytes that are in memory do not fail any more.
+        if near.checks or reader.size > SMALL:
+            return SteadyReader(reader, digest, near, lambda: self._filler.open(digest))
+        return near.open_checked(reader, digest)
+
+    # -- writing --
+
     def open_write(self) -> BlobWriter:
         """Start a new blob where the config says."""
-        writers = [target.open_write() for target in self._targets]
-        return writers[0] if len(writers) == 1 else BothWriter(*writers)
+        if self._behind is not None:
+            return self._behind.open_write()
+        if self._write == "both":
+            return BothWriter(self._near, self._far.service.open_write())
+        return self._target.open_write()
+
+    @property
+    def _target(self) -> BlobService:
+        return self._far.service if self._write == "far" else self._near.service
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; if new blobs go to one service, in its own way."""
-        if len(self._targets) == 1:
-            return self._targets[0].put_source(source, progress)
-        return super().put_source(source, progress)
+        if self._write == "both":
+            return super().put_source(source, progress)
+        if self._behind is None:
+            return self._target.put_source(source, progress)
+        with self._behind.backlog.room():
+            digest = self._target.put_source(source, progress)
+            self._behind.acknowledge([digest])
+        return digest
 
     def put_files(
         self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
     ) -> Iterator[B3Digest | SourceError]:
         """Store many files; if new blobs go to one service, in its own way."""
-        if len(self._targets) == 1:
-            return self._targets[0].put_files(paths, progress=progress)
-        return super().put_files(paths, progress=progress)
+        if self._write == "both":
+            return super().put_files(paths, progress=progress)
+        if self._behind is None:
+            return self._target.put_files(paths, progress=progress)
+        return self._put_files_behind(self._behind, iter(paths), progress)
+
+    def _put_files_behind(
+        self,
+        behind: Behind,
+        paths: Iterator[str | os.PathLike[str]],
+        progress: Callable[[int], object] | None,
+    ) -> Iterator[B3Digest | SourceError]:
+        for path in paths:
+            with behind.backlog.room(_BATCH) as count:
+                batch = [path, *islice(paths, count - 1)]
+                stored = list(self._target.put_files(batch, progress=progress))
+                behind.acknowledge([entry for entry in stored if isinstance(entry, B3Digest)])
+            yield from stored
+
+    # -- powers --
 
     def capability(self, power: Callable[..., P]) -> P | None:
         """Return a power if its children make it possible.
 
-        Chunks can always be read; written if the services that are written to can; blobs be listed if near
-        and far can list theirs.
+        Chunks can always be read; written if the services that are written to can. Blobs can be listed, or
+        deleted, if near and far can do it. What is written is as durable as where it is sure to be.
         """
+        near, far = self._near.service, self._far.service
         answer: Any = None
         if power is ChunkSource:
             answer = self._chunks
         elif power is ChunkStore:
-            targets = [target.capability(ChunkStore) for target in self._targets]
-            stores = [target for target in targets if target is not None]
-            answer = CachedChunkStore(self._near, self._far, stores) if len(stores) == len(targets) else None
+            answer = self._store
+        elif power is Durable:
+            answer = durability_of(self._sure_of)
         elif power is BlobLister:
-            listers = [child.capability(BlobLister) for child in (self._near.service, self._far)]
-            answer = None if None in listers else _BothLister([entry for entry in listers if entry])
+            listers = powers_of((near, far), BlobLister)
+            answer = None if listers is None else BothLister(listers)
+        elif power is BlobDeleter:
+            deleters = powers_of((near, far), BlobDeleter)
+            answer = None if deleters is None else BothDeleter(deleters[0], deleters[1], self._behind)
+        elif power is BatchExistence:
+            asked = (far,) if self._durable else (near, far)
+            answer = None if powers_of(asked, BatchExistence) is None else AskingForMany(self.missing)
         found: P | None = answer
         return found
 
-    def _open_near(self, digest: B3Digest) -> BlobReader | None:
-        chunks = self._near.service.chunks(digest)
-        if chunks:
-            # Through the cache, so that a chunk that near has lost since comes from far again.
-            return ChunkedReader(self, chunks, digest=digest)
-        reader = None if chunks is None else self._near.service.open_read(digest)
-        if reader is None or isinstance(reader, BytesReader):
-            return reader  # Bytes that are in memory do not fail any more.
-        return SteadyReader(reader, self._near, lambda: self._open_far(digest))
+    @property
+    def _sure_of(self) -> Sequence[BlobService]:
+        """The services that are sure to have a blob once it is acknowledged."""
+        if self._write != "both":
+            return (self._target,)
+        return (self._near.service, self._far.service) if self._near.strict else (self._far.service,)
 
-    def _open_far(self, digest: B3Digest) -> BlobReader | None:
-        chunks = self._far.chunks(digest)
-        if chunks is None:
-            return None
-        if chunks:
-            return FillingChunkedReader(self._near, self._chunks, self._far, digest, chunks)
-        reader = self._far.open_read(digest)
-        return None if reader is None else open_unchunked(reader, digest, self._near)
+    # -- what goes on --
 
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until far has all that was written, so many seconds at most; return whether it has.
 
-class _BothLister(BlobLister):
-    def __init__(self, listers: Sequence[BlobLister]) -> None:
-        self._listers = listers
+        Only with `write = "behind"` is there anything to wait for.
+        """
+        return self._behind is None or self._behind.flush(timeout)
 
-    def list_blobs(self) -> Iterator[B3Digest]:
-        seen: set[B3Digest] = set()
-        for lister in self._listers:
-            for digest in lister.list_blobs():
-                if digest not in seen:
-                    seen.add(digest)
-                    yield digest
+    def lag(self) -> Lag | None:
+        """Return how far behind far is; `None` unless it is written behind."""
+        return None if self._behind is None else self._behind.lag()
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return numbers on what goes on, by name."""
+        own: dict[str, float] = {
+            "near_errors": self._near.errors,
+            "near_damages": self._near.damages,
+            "far_errors": self._far.errors,
+        }
+        return own if self._behind is None else {**own, **self._behind.gauges()}
+
+    def close(self) -> None:
+        """Bring to far what is due, as long as the deadline allows."""
+        if self._behind is not None:
+            self._behind.close()

@@ -77,9 +77,12 @@ class ObjectStoreConfig:
         )
 
     def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
-        """Have the powers of the service."""
-        from castore_objectstore.service import ObjectStoreBlobService  # noqa: PLC0415 - once somebody asks
+        """Have the powers of the service; only in a folder can processes tell each other anything."""
+        from castore.capabilities import SharedPlace  # noqa: PLC0415 - once somebody asks
+        from castore_objectstore.service import ObjectStoreBlobService  # noqa: PLC0415 - as above
 
+        if power is SharedPlace:
+            return scheme_of(self.object_store_url) == "file"
         return issubclass(ObjectStoreBlobService, power)
 
     def build(self, name: str, context: BuildContext) -> BlobService:

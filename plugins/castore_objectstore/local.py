@@ -12,13 +12,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+from castore import B3Digest
 from castore.errors import UnavailableError
+from castore.file_locks import FolderOfLocks
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.holding import Holds
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, Wholeness
 from castore_objectstore.staging import Staging
 
 _TEMPORARY: Final = re.compile(r"#\d+$")
+
+_BEING_FILLED: Final = "being-filled"
+"""The folder of locks of those who bring something from elsewhere."""
+
+_MOST_UNSETTLED: Final = 8
+"""How many temporary files of one object are looked at."""
 
 _LARGEST: Final = 1 << 30
 """Bytes that an object can have at most: an index of that size is one of 25 million chunks."""
@@ -60,6 +68,7 @@ class LocalObjectStore(ObjectStore):
         self._flusher = Flusher() if durability == "full" else None
         self._staging = Staging(self._flusher, self._rename) if self._flusher is not None else None
         self._holds = Holds(self._root)
+        self._locks = FolderOfLocks(f"{self._root}/{_BEING_FILLED}")
         self._root_seen = False
 
     def get(self, key: str) -> bytes | None:
@@ -203,6 +212,35 @@ class LocalObjectStore(ObjectStore):
                 yield StoredObject(key, status.st_size, status.st_mtime, residue)
             elif depth < _DEEPEST:
                 yield from self._walk(key, depth + 1)
+
+    # -- between processes --
+
+    shared = True
+
+    @contextlib.contextmanager
+    def try_alone(self, digest: B3Digest) -> Iterator[bool]:
+        """Lock a file in the folder `being-filled`, if nobody has."""
+        with contextlib.ExitStack() as stack:
+            with self._reporting(f"{self._root}/{_BEING_FILLED}"):
+                alone = stack.enter_context(self._locks.try_alone(digest))
+            yield alone
+
+    def unsettled(self, key: str) -> Iterator[bytes]:
+        """Yield the temporary files beside the place of an object, some of which may be half written."""
+        if self._staging is None:
+            return
+        for number in range(1, _MOST_UNSETTLED + 1):
+            path = f"{self._path(key)}#{number}"
+            with self._reporting(path):
+                try:
+                    descriptor = os.open(path, _READ)
+                except FileNotFoundError:
+                    return
+                try:
+                    data = _read_all(descriptor)
+                finally:
+                    os.close(descriptor)
+            yield data
 
     # -- writers and sweeps --
 

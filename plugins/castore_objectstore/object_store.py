@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from castore import B3Digest
+
 Wholeness: TypeAlias = Callable[[Callable[[int, int], bytes], int], bool]
 """Tells by some reads `(offset, count)`, and the size, whether what is stored is whole."""
 
@@ -112,6 +114,21 @@ class ObjectStore(ABC):
     def held_since(self) -> float | None:
         """Return since when somebody holds, in seconds since 1970; `None` if nobody does."""
         return None
+
+    # -- what processes that use it at once can tell each other --
+
+    shared: bool = False
+    """Whether they can: whether the following methods do anything."""
+
+    def try_alone(self, digest: B3Digest) -> contextlib.AbstractContextManager[bool]:  # noqa: ARG002
+        """Enter as the only one that brings *digest* here; see `castore.capabilities.SharedPlace`."""
+        return contextlib.nullcontext(enter_result=True)
+
+    def unsettled(self, key: str) -> Iterator[bytes]:  # noqa: ARG002 - for overriding
+        """Yield what others have put under a key and not settled yet; it need not be whole."""
+        return iter(())
+
+    # -- what takes things away --
 
     @abstractmethod
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from castore import (
     B3Digest,
@@ -23,7 +23,15 @@ from castore import (
     blob_index,
     frames,
 )
-from castore.capabilities import BlobLister, ChunkStore, Durable, FrameStore, StoredItem, Sweepable
+from castore.capabilities import (
+    BlobLister,
+    ChunkStore,
+    Durable,
+    FrameStore,
+    SharedPlace,
+    StoredItem,
+    Sweepable,
+)
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.digest import no_digest
@@ -34,9 +42,12 @@ from castore.small_files import SmallFiles
 from castore.sources import Source
 from castore.workers import Workers
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject
+from castore_objectstore.sharing import SharedStore
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+P = TypeVar("P")
 
 _EMPTY: Final = B3Digest.of(b"")
 _BLOBS: Final = "blobs/b3/"
@@ -69,6 +80,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         # Where requests mostly wait there can be more of them than cores.
         self._workers = pool.wide if store.waits else pool
         self.waits = store.waits
+        self._shared = SharedStore(store, self.chunk_key) if store.shared else None
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether there is an index or a chunk of this digest."""
@@ -125,6 +137,10 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         if index is not None:
             return blob_index.decode(index, digest, key=key)
         return () if self.has_chunk(digest) else None
+
+    def capability(self, power: Callable[..., P]) -> P | None:
+        """Return a power; whether processes can tell each other anything depends on the store."""
+        return cast("P | None", self._shared) if power is SharedPlace else super().capability(power)
 
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every index. What is no digest in the folder of indexes is passed over."""

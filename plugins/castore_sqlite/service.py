@@ -25,12 +25,14 @@ from castore.capabilities import (
     ChunkStore,
     Durable,
     FrameStore,
+    SharedPlace,
     StoredItem,
     Sweepable,
 )
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.errors import BadIndexError, MissingChunkError, SourceError
+from castore.file_locks import FolderOfLocks
 from castore.known_content import find_known
 from castore.readers import BytesReader
 from castore.small_files import SmallFiles
@@ -44,11 +46,15 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _EMPTY: Final = B3Digest.of(b"")
+_BEING_FILLED: Final = "-being-filled"
+"""What the folder of locks is called after the file."""
 
 _services: weakref.WeakSet[SqliteBlobService] = weakref.WeakSet()
 
 
-class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, FrameStore, Sweepable, Durable):
+class SqliteBlobService(
+    BlobService, BlobLister, BatchExistence, ChunkStore, FrameStore, Sweepable, SharedPlace, Durable
+):
     """Keeps blobs as chunks in a `Database`.
 
     A chunk waits in memory until it is committed with others, at the latest with the index of its blob;
@@ -69,6 +75,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
     ) -> None:
         self._database = database
         self._group = GroupCommit(self._commit)
+        self._locks = FolderOfLocks(f"{database.path}{_BEING_FILLED}")
         self._chunker = chunker
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
@@ -249,6 +256,16 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
         """Return the time of the oldest locked file beside the database."""
         with self._reporting():
             return leases.held_since(self._database.path)
+
+    @contextlib.contextmanager
+    def try_alone(self, digest: B3Digest) -> Iterator[bool]:
+        """Lock a file in a folder beside the database, if nobody has; in the end commit what waits."""
+        with contextlib.ExitStack() as stack:
+            with self._reporting():
+                alone = stack.enter_context(self._locks.try_alone(digest))
+            yield alone
+            if alone:
+                self._group.commit()
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:

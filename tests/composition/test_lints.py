@@ -298,6 +298,10 @@ AROUND = {
     "faulty": 'type = "faulty"\ninner = "&store"',
     "cache-near": 'type = "cache"\nnear = "&store"\nfar = "memory:"',
     "cache-both": 'type = "cache"\nnear = "memory:"\nfar = "&store"\nwrite = "both"',
+    "cache-far": 'type = "cache"\nnear = "memory:"\nfar = "&store"\nwrite = "far"\nhas = "durable"',
+    "cache-strict": (
+        'type = "cache"\nnear = "&store"\nfar = "memory:"\nwrite = "both"\non_near_error = "fail"'
+    ),
     "fallback": 'type = "fallback"\nservices = ["&store", "memory:"]',
     "fallback-second": 'type = "fallback"\nservices = ["&store", "&frozen"]\nwrite_to = "frozen"',
     "mirror": 'type = "mirror"\nservices = ["&store", "&store2"]',

@@ -252,7 +252,7 @@ def test_every_key_of_every_type_can_be_completed(schema):
     assert {"cache", "memory", "objectstore", "everything"} <= set(hints["type"]["enum"])
     assert "A near service in front of a far one" in hints["type"]["description"]
     assert hints["near"]["description"].startswith("`cache`: Asked first")
-    assert hints["write"]["anyOf"][0]["enum"] == ["near", "far", "both"]
+    assert hints["write"]["anyOf"][0]["enum"] == ["near", "far", "both", "behind"]
     without_type = {name: hint for name, hint in hints.items() if name != "type"}
     assert accepts({"properties": without_type}, {name: ["whatever"] for name in without_type})
 

@@ -30,7 +30,6 @@ from castore.composition import BuildContext
 from castore.deadlines import Clock
 from castore.errors import BadIndexError
 from castore.maintenance import explain, locate
-from castore_cache.config import CacheConfig
 from castore_memory.service import MemoryBlobService
 
 PARTS = [bytes([n]) * (100 * n) for n in range(1, 6)]
@@ -240,22 +239,23 @@ def test_the_plan_of_a_cache_counts_what_comes_from_where(compose: Compose) -> N
     assert [step.label for step in plan.steps if step.plan is not None] == ["near", "far"]
 
 
-@attrs.frozen
-class PoliciesConfig(CacheConfig):
-    """A cache with policies by name, of which only the explanation is looked at."""
-
-    write: Any = "near"
-    has: str = "present"
-    fill: str = "chunks"
-    on_near_error: str = "ignore"
-    on_far_error: str = "fail"
-
-
 @pytest.mark.parametrize(
     ("policy", "near", "far", "outcomes", "remark"),
     [
-        ({"has": "durable"}, "whole", "absent", ["absent", "read", "stored"], "near is not asked, as only"),
-        ({"has": "durable"}, "absent", "whole", ["present", "read", "stored"], "near is not asked, as only"),
+        (
+            {"has": "durable", "write": "both"},
+            "whole",
+            "absent",
+            ["absent", "read", "stored"],
+            "near is not asked, as only",
+        ),
+        (
+            {"has": "durable", "write": "far"},
+            "absent",
+            "whole",
+            ["present", "read", "stored"],
+            "near is not asked, as only",
+        ),
         ({"fill": "none"}, "absent", "whole", ["present", "read", "stored"], "near keeps nothing of it"),
         ({"fill": "blob"}, "absent", "whole", ["present", "read", "stored"], "near keeps all of it, also"),
         (
@@ -273,24 +273,37 @@ class PoliciesConfig(CacheConfig):
             "what far does not answer",
         ),
         (
-            {"write": "behind"},
+            {"write": "behind", "queue": "queue"},
             "absent",
             "down",
             ["unavailable", "unavailable", "stored"],
             "far gets it later",
         ),
-        ({"write": "sideways"}, "absent", "absent", ["absent", "absent", "stored"], 'write = "sideways"'),
+        ({"write": "both"}, "down", "absent", ["absent", "absent", "stored"], "near gets it, too, unless"),
+        (
+            {"write": "both", "on_near_error": "fail"},
+            "down",
+            "absent",
+            ["unavailable"] * 3,
+            "it is stored when both have it",
+        ),
+        (
+            {"on_far_error": "miss"},
+            "down",
+            "down",
+            ["unavailable"] * 3,
+            "or may be, as new blobs go there: its failure is the answer",
+        ),
     ],
 )
 def test_the_policies_of_a_cache_are_said(
     policy: dict[str, str], near: str, far: str, outcomes: list[str], remark: str
 ) -> None:
-    """Also those that a config may have or not."""
+    """What is asked, and what comes of it, is as they say."""
     registry = Registry.default()
     registry.register(BlobService, "prepared", PreparedConfig)
-    registry.register(BlobService, "policies", PoliciesConfig)
     tables = {
-        "root": {"type": "policies", "near": "&a", "far": "&b", **policy},
+        "root": {"type": "cache", "near": "&a", "far": "&b", **policy},
         "a": {"type": "prepared", "state": near},
         "b": {"type": "prepared", "state": far},
     }

@@ -100,7 +100,7 @@ class TestWriting:
         ("write", "broken", "fails"),
         [
             ("near", "near", True), ("near", "far", False), ("far", "far", True),
-            ("far", "near", False), ("both", "near", True), ("both", "far", True),
+            ("far", "near", False), ("both", "near", False), ("both", "far", True),
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("operation", ["open_write", "writer.write", "writer.close"])

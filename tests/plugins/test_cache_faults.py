@@ -13,7 +13,7 @@ from castore import (
     CorruptBlobError,
     UnavailableError,
 )
-from castore.capabilities import BlobLister, ChunkSource, ChunkStore
+from castore.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore
 from castore.testing import HELLO, P3M, FaultyService
 from castore.testing.faults import READS, WRITES
 from castore_cache.service import CacheBlobService
@@ -101,6 +101,60 @@ class TestHealing:
             warm.read(HELLO.digest)
 
 
+class TestSpoiltPieces:
+    """What a near without chunks has wrong."""
+
+    @pytest.mark.parametrize("deletes", [True, False])
+    def test_a_large_blob(self, smallest: Any, far: Any, deletes: bool) -> None:
+        """Its last piece is held back; a near that can delete drops it, and then far's is read, and kept."""
+
+        class Deleting(smallest, BlobDeleter):  # type: ignore[misc]
+            def delete(self, digest: B3Digest) -> bool:
+                return self.blobs.pop(digest, None) is not None
+
+        near = Deleting() if deletes else smallest()
+        near.blobs[BIG_DIGEST] = BIG[:-1] + b"?"
+        far.write(BIG)
+        cache = CacheBlobService(near, far, write="far")
+        with cache.open_read(BIG_DIGEST) as reader:  # type: ignore[union-attr]
+            assert reader.read(len(BIG) - 70_000) == BIG[:-70_000]
+            for _ in range(2):
+                with pytest.raises(CorruptBlobError) as caught:
+                    reader.read()
+                assert caught.value.expected == BIG_DIGEST
+        if deletes:
+            assert cache.read(BIG_DIGEST) == BIG
+            assert near.blobs[BIG_DIGEST] == BIG
+
+    def test_a_small_blob(self, smallest: Any, far: Any, far_store: Any) -> None:
+        """It is checked before a byte is used, and replaced by far's."""
+        near = smallest()
+        near.blobs[HELLO.digest] = b"Hello World?"
+        far.write(HELLO.data)
+        cache = CacheBlobService(near, far)
+        assert cache.read(HELLO.digest) == HELLO.data
+        far_store.take_requests()
+        assert cache.read(HELLO.digest) == HELLO.data
+        assert far_store.take_requests() == []
+
+    def test_a_blob_that_ends_early(self, smallest: Any, far: Any) -> None:
+        """Far goes on where near has no more, though it said so."""
+
+        class Short(smallest):  # type: ignore[misc]
+            def open_read(self, digest: B3Digest) -> Any:
+                reader = super().open_read(digest)
+                if reader is not None and digest == BIG_DIGEST:
+                    reader.piece_at = lambda position: memoryview(BIG[position : 5 << 19][:50_000])
+                    reader.read = lambda size: bytes(reader.piece_at(reader._position))[:size]
+                    reader.seek = lambda position: setattr(reader, "_position", position)
+                return reader
+
+        near = Short()
+        near.write(BIG)
+        far.write(BIG)
+        assert CacheBlobService(near, far).read(BIG_DIGEST) == BIG
+
+
 class TestNearFails:
     """A near that fails is logged and passed over, as far as reading goes."""
 
@@ -150,6 +204,18 @@ class TestNearFails:
             got += reader.read()
         assert got == BIG
         assert "told to fail at reader.read" in caplog.text
+
+    @pytest.mark.parametrize("damaged", [b"\0", BIG + b"more"])
+    def test_in_the_middle_of_a_blob_of_another_size(self, smallest: Any, damaged: bytes) -> None:
+        """What near has is not far's blob: it does not go on there, and is corrupt."""
+        inner, far = MemoryBlobService(), smallest()
+        digest = far.write(b"" if len(damaged) == 1 else BIG)
+        inner._blobs[digest] = damaged
+        near = FaultyService(inner, instance="broken")
+        with CacheBlobService(near, far).open_read(digest) as reader:  # type: ignore[union-attr]
+            near.failing = {"reader.read"}
+            with pytest.raises(CorruptBlobError, match=f"has {len(damaged)} bytes in near"):
+                reader.read()
 
     def test_in_the_middle_of_what_far_lacks(self, smallest: Any, far: Any) -> None:
         """If far has not the blob, near's error is the answer, and the position stays."""

@@ -19,9 +19,11 @@ from castore import (
     MissingChunkError,
 )
 from castore.capabilities import ChunkSource, ChunkStore
+from castore.children import Child
 from castore.readers import BytesReader
 from castore.testing import EMPTY, HELLO, P3M
 from castore_cache.service import CacheBlobService
+from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
 
 BIG = P3M.data + P3M.data[: 2 << 20]
@@ -338,3 +340,17 @@ class TestNearWithoutChunks:
                 assert reader.read(10) == P3M.data[:10]
             assert far_store.take_requests() == expected
         assert P3M.digest not in near.blobs
+
+
+def test_near_gets_no_index_where_it_does_not_write_the_chunks(far: Any) -> None:
+    """A near of several services can read what the one that it writes to lacks."""
+    first, second = MemoryBlobService(), MemoryBlobService()
+    near = FallbackBlobService([Child("first", first), Child("second", second)], write_to="first")
+    digest = far.write(P3M.data)
+    lacking = far.chunks(digest)[3]
+    second.write(far.read(lacking.digest))
+    with CacheBlobService(near, far) as cache:
+        assert cache.read(digest) == P3M.data
+        assert not first.has(lacking.digest)
+        assert first.chunks(digest) is None
+        assert cache.read(digest) == P3M.data

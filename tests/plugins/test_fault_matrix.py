@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,26 +85,53 @@ class Rules:
         }
 
     @classmethod
-    def cache(cls, kinds: Sequence[str]) -> dict[str, str]:
-        """Near first; then far, but its "absent" does not excuse a near that failed."""
+    def cache(
+        cls,
+        kinds: Sequence[str],
+        *,
+        write: str = "near",
+        on_near_error: str = "ignore",
+        on_far_error: str = "fail",
+    ) -> dict[str, str]:
+        """Near first; then far, whose "absent" does not excuse a near that failed and alone is written to.
+
+        A near that is silent is passed over, unless it is not; a far that is silent may count as one that
+        has nothing. What is corrupt in near is there, whatever far says.
+        """
         near, far = kinds
 
         def ask(hits: Sequence[str], hit: str, miss: str) -> str:
-            if near in hits or (near != "ok" and far in hits):
+            if near in hits:
                 return hit
-            for name, kind in (("b", far), ("a", near)):
-                if kind in SILENT:
-                    return f"unavailable:{name}"
-                if kind == "corrupt":
-                    return "corrupt"
-            return miss
+            if near in SILENT and on_near_error == "fail":
+                return "unavailable:a"
+            if far in hits:
+                return hit
+            if far in SILENT and on_far_error == "fail":
+                return "unavailable:b"
+            if far == "corrupt":
+                return "corrupt"
+            if write == "near" and near in SILENT:
+                return "unavailable:a"
+            return "corrupt" if near == "corrupt" else miss
+
+        def put() -> str:
+            if write == "near":
+                return cls.put_first(kinds)
+            if far in SILENT:
+                return "unavailable:b"
+            if write == "far":
+                return "stored:" + named([near, "ok"], "ok")
+            if near in SILENT and on_near_error == "fail":
+                return "unavailable:a"
+            return "stored:b" if near in SILENT else "stored:a,b"
 
         return {
             "has": ask(("ok", "corrupt"), "yes", "no"),
             "missing": ask(("ok", "corrupt"), "there", "absent"),
             "chunks": ask(("ok",), "list", "none"),
             "read": ask(("ok",), "data", "none"),
-            "put": cls.put_first(kinds),
+            "put": put(),
         }
 
     @staticmethod
@@ -118,10 +146,20 @@ def named(kinds: Sequence[str], *wanted: str) -> str:
     return ",".join(name for name, kind in zip("abc", kinds, strict=False) if kind in wanted)
 
 
+CACHES: Final[dict[str, dict[str, Any]]] = {
+    "cache": {},
+    "cache-writing-far": {"write": "far"},
+    "cache-writing-both": {"write": "both"},
+    "cache-with-a-strict-near": {"write": "both", "on_near_error": "fail"},
+    "cache-that-takes-errors-for-misses": {"write": "far", "on_far_error": "miss"},
+    "cache-alone-that-does": {"on_far_error": "miss"},
+    "cache-strict-that-does": {"on_near_error": "fail", "on_far_error": "miss"},
+}
+
 SUBJECTS: Final[dict[str, tuple[int, Callable[[Sequence[str]], dict[str, str]]]]] = {
     "fallback": (3, Rules.fallback),
     "mirror": (3, Rules.mirror),
-    "cache": (2, Rules.cache),
+    **{name: (2, partial(Rules.cache, **settings)) for name, settings in CACHES.items()},
 }
 
 
@@ -211,7 +249,7 @@ class Bench:
             return MirrorBlobService(children, write_quorum=2, miss_quorum=2, queue=queue, name="root")
         # A cache has no deadlines; a fallback of one service gives them to any.
         near, far = (FallbackBlobService([child], name=child.name) for child in children)
-        return CacheBlobService(near, far, name="root")
+        return CacheBlobService(near, far, name="root", **CACHES[subject])
 
 
 @pytest.fixture

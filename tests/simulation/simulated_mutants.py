@@ -13,13 +13,14 @@ from castore.children import Children, Tally
 from castore.deadlines import Deadlines
 from castore.errors import CastoreError, CorruptBlobError, UnavailableError
 from castore.joined import JoinedDeleter
-from castore.readers import BytesReader
 from castore.wrapping import WrapperService
 from castore_breaker.circuit import Circuit, Verdict
 from castore_breaker.service import BreakerService
-from castore_cache import filling
-from castore_cache.chunks import CachedChunks, Near
-from castore_cache.service import CacheBlobService
+from castore_cache.far import Far
+from castore_cache.filling import Filler
+from castore_cache.flights import Flights
+from castore_cache.near import Near
+from castore_cache.reading import FillingChunkedReader
 from castore_cache.writing import BothWriter
 from castore_fallback.copying import Copier
 from castore_fallback.service import FallbackBlobService
@@ -252,30 +253,27 @@ def cache_returns_corrupt_bytes_of_near() -> Iterator[None]:
 
 @mutant
 def cache_fills_near_before_it_has_checked() -> Iterator[None]:
-    def open_unchunked(reader: Any, digest: Any, near: Near) -> Any:
-        with reader:
-            data = reader.read()
-        near.keep(digest, data)
-        return right(BytesReader(data), digest, near)
+    def read(self: Filler, digest: Any, opened: Any) -> Any:
+        reader = self._far.service.open_read(digest)
+        if reader is not None:
+            with reader:
+                self._near.keep(digest, reader.read())
+        return right(self, digest, opened)
 
-    right = filling.open_unchunked
-    with (
-        patch(filling, "open_unchunked", open_unchunked),
-        mock.patch("castore_cache.service.open_unchunked", open_unchunked),
-    ):
+    right = Filler._read
+    with patch(Filler, "_read", read):
         yield
 
 
 @mutant
 def cache_takes_an_error_of_far_for_absence() -> Iterator[None]:
-    def open_far(self: CacheBlobService, digest: Any) -> Any:
+    def ask(self: Far, call: Any, miss: Any) -> Any:
         try:
-            return right(self, digest)
+            return call()
         except UnavailableError:
-            return None
+            return miss
 
-    right = CacheBlobService._open_far
-    with patch(CacheBlobService, "_open_far", open_far):
+    with patch(Far, "ask", ask):
         yield
 
 
@@ -292,19 +290,39 @@ def cache_fails_when_near_does() -> Iterator[None]:
 
 
 @mutant
-def cache_completes_blobs_that_lack_chunks() -> Iterator[None]:
-    with patch(filling.FillingChunkedReader, "_near_is_whole", lambda self: True):
+def cache_does_not_fail_when_near_must_not() -> Iterator[None]:
+    def ask(self: Near, call: Any) -> Any:
+        try:
+            return call(), None
+        except CastoreError as error:
+            return None, error
+
+    with patch(Near, "ask", ask):
         yield
 
 
 @mutant
-def cache_is_content_if_one_of_both_has_taken_a_blob() -> Iterator[None]:
+def cache_completes_blobs_that_lack_chunks() -> Iterator[None]:
+    def complete(self: Near, digest: Any, chunks: Any) -> None:
+        if self._store is not None:
+            self._store.put_index(digest, chunks)
+
+    with (
+        patch(FillingChunkedReader, "_near_is_whole", lambda self: True),
+        patch(Near, "_complete", complete),
+    ):
+        yield
+
+
+@mutant
+def cache_is_content_if_near_has_taken_a_blob() -> Iterator[None]:
     def finish(self: BothWriter) -> Any:
-        far, near = self._writers
-        digest = far.close()
-        with contextlib.suppress(CastoreError):
-            near.close()
-        return digest
+        try:
+            return self._far.close()
+        except CastoreError:
+            if self._beside is None:
+                raise
+            return self._beside.close()
 
     with patch(BothWriter, "_finish", finish):
         yield
@@ -312,15 +330,33 @@ def cache_is_content_if_one_of_both_has_taken_a_blob() -> Iterator[None]:
 
 @mutant
 def cache_keeps_a_chunk_under_another_name() -> Iterator[None]:
-    def fetch(self: CachedChunks, digest: Any, size: Any) -> Any:
-        data, kept = right(self, digest, size)
-        if data is not None and not kept:
-            self._near.keep(digest, data[:-1])
-        return data, kept
+    def keep(self: Near, digest: Any, data: bytes) -> bool:
+        return right(self, digest, data[:-1])
 
-    right = CachedChunks.fetch
-    with patch(CachedChunks, "fetch", fetch):
+    right = Near.keep
+    with patch(Near, "keep", keep):
         yield
+
+
+@mutant
+def cache_leaves_followers_waiting() -> Iterator[None]:
+    """Who leads a request that fails forgets to say so."""
+
+    def lead(self: Flights, key: Any, flight: Any, call: Any) -> Any:
+        answer = call(flight)
+        flight.give(answer)
+        del self._flights[key]
+        return answer
+
+    with patch(Flights, "_lead", lead), patch(Flights, "__init__", without_end(Flights.__init__)):
+        yield
+
+
+def without_end(made: Any) -> Any:
+    def init(self: Any, wait: float = 0.0, clock: Any = None) -> None:
+        made(self, float("inf"), clock)
+
+    return init
 
 
 # -- breaker --

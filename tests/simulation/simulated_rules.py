@@ -192,73 +192,105 @@ class MirrorRules(SeveralRules):
         return None
 
 
-class CacheRules(Rules):
-    """Near first, then far; near's failure is passed over, but far's word is not enough where near is alone.
+@attrs.define
+class Readers:
+    """The calls that are under way: one may have its answer from what another has asked."""
 
-    Where new blobs go to both, both must have taken them.
-    """
+    calls: list[Call] = attrs.field(factory=list)
+
+
+class CacheRules(Rules):
+    """Near first, then far, each with a policy for its failure; and who must have what is written."""
+
+    def new_state(self, node: Node) -> Readers:
+        return Readers()
+
+    def begins(self, scene: Scene, node: Node, state: Any, call: Call) -> None:
+        state.calls = [other for other in state.calls if other.said == "pending"]
+        state.calls.append(call)
+        if len(state.calls) > 1:
+            for other in state.calls:
+                other.note = "beside others"
 
     def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        if call.operation in QUESTIONS:
-            return self._judge_question(node, call, subs)
         if call.operation in ("writer.close", "open_write", "put_chunk", "put_index"):
             return self._judge_write(node, call, subs)
+        if call.note is not None:
+            return None
         if call.operation == "missing":
             return self._judge_missing(node, call, subs)
-        return None
+        return self._judge_question(node, call, subs) if call.operation in QUESTIONS else None
 
     def _judge_question(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         asked = [sub for sub in subs if sub.operation not in WRITES]
-        near, far = (stance([sub for sub in asked if sub.node == child]) for child in node.children)
-        alone = node.settings["write"] == "near"
-        if call.operation == "has_chunk" and any(sub.said == call.said for sub in asked):
-            return None  # For one that writes chunks, it must be wherever it is written to.
-        match call.said:
-            case "hit" if asked and not {near, far} & {"hit"} and call.operation != "chunks":
-                return f"is a hit, and near said {near}, far {far}"
-            case "miss" if far != "miss" or (near != "miss" and (alone or near not in {*ERRORS, "pending"})):
-                return f"is a miss, and near said {near}, far {far}"
-            case "unavailable" | "corrupt" if far == "hit" and near != "hit":
-                return "failed, and far had it"
-            case "unavailable" if far not in FAULTS and near not in FAULTS:
-                return f"is unavailable, and near said {near}, far {far}"
-            case "unavailable" if far not in {*FAULTS, "unasked", "miss"}:
-                return f"is unavailable, and far said {far}"
-            case "corrupt" if call.operation != "reader.read" and "corrupt" not in (near, far):
-                return f"is corrupt, and near said {near}, far {far}"
-            case "unavailable" | "corrupt" if asked and far == "unasked":
-                return f"failed without asking far, as near said {near}"
-        return None
+        if not asked or (call.operation == "has_chunk" and any(sub.said == call.said for sub in asked)):
+            return None  # It is at hand; or it is asked as one that writes chunks, of where they are written.
+        first_of_far = next((sub.began for sub in asked if sub.node == node.children[1]), None)
+        far = stance([sub for sub in asked if sub.node == node.children[1]])
+        before_far = itertools.takewhile(lambda sub: sub.node == node.children[0], asked)
+        near = stance(list(before_far))
+        allowed = self._settled(node, call.operation, near, far)
+        if allowed is None and call.said == "corrupt" and any(sub.said == "wrong" for sub in asked):
+            return None  # Of a blob in one piece that is found out at its end.
+        if allowed is None:
+            return f"was answered without asking far, as near said {near}"
+        if call.said in allowed:
+            return None
+        when = "" if first_of_far is None else f" at {first_of_far:.2f}"
+        return f"must be {' or '.join(sorted(allowed))}, as near said {near}, far {far}{when}"
+
+    def _settled(self, node: Node, operation: str, near: str, far: str) -> set[str] | None:
+        policy = node.settings
+        if near == "hit":
+            return {"hit"}
+        if near in FAULTS and policy["on_near_error"] == "fail":
+            return {"unavailable"}
+        if far == "unasked":
+            return None
+        if far in FAULTS and policy["on_far_error"] == "miss" and operation in ("has", "open_read", "chunks"):
+            far = "miss"
+        if far != "miss":
+            return {"unavailable"} if far in FAULTS else {far}
+        if near == "corrupt":
+            return {"corrupt"}
+        if near in FAULTS and (policy["write"] == "near" or operation == "reader.read"):
+            # In the middle of a blob far is known to have had it, or near was: both are no absence.
+            return {"unavailable", "corrupt"} if operation == "reader.read" else {"unavailable"}
+        return {"corrupt"} if operation == "reader.read" else {"miss"}
 
     def targets(self, node: Node) -> list[str]:
+        """Those that must have what is written."""
         near, far = node.children
-        return {"near": [near], "far": [far], "both": [near, far]}[node.settings["write"]]
+        both = [far, near] if node.settings["on_near_error"] == "fail" else [far]
+        return {"near": [near], "far": [far], "both": both}[node.settings["write"]]
 
     def _judge_write(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        done = {sub.node for sub in subs if sub.operation == call.operation and sub.said in ("hit", "miss")}
+        same = {call.operation, "put_indexes"} if call.operation == "put_index" else {call.operation}
+        done = {sub.node for sub in subs if sub.operation in same and sub.said in ("hit", "miss")}
         lacking = set(self.targets(node)) - done
         if call.said in ("hit", "miss") and lacking:
             return f"was acknowledged, and {', '.join(sorted(lacking))} had not done it"
         if call.said in ERRORS and not lacking:
-            return "failed, and all that are written to had done it"
+            return "failed, and all that must have it had done it"
         return None
 
     def _judge_missing(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         near, far = ([sub for sub in subs if sub.node == child] for child in node.children)
         if call.said != "hit":
             return None if any(sub.said in FAULTS for sub in subs) else "failed, and no child did"
+        taken_for_misses = node.settings["on_far_error"] == "miss" and any(sub.said in FAULTS for sub in far)
         for digest in call.value:
-            if not any(sub.said == "hit" and digest in sub.value for sub in far):
+            if not taken_for_misses and not any(sub.said == "hit" and digest in sub.value for sub in far):
                 return f"calls {digest.hex()[:6]} absent, and far did not"
             if any(sub.said == "hit" and digest not in sub.value for sub in near):
                 return f"calls {digest.hex()[:6]} absent, and near has it"
         return None
 
     def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
-        by_name = dict(zip(node.children, having, strict=True))
-        lists = {"list"} if all("list" in powers for powers in having) else set()
-        stores = {"store"} if all("store" in by_name[name] for name in self.targets(node)) else set()
-        return frozenset({"source", *lists, *stores})
+        near, far = map(frozenset, having)
+        found = {"source"} | near & far & {"list", "delete", "batch"}
+        written = {"near": near, "far": far, "both": near & far}[node.settings["write"]]
+        return frozenset(found) | written & {"store"}
 
     def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
         return all(scene.stored(name, digest) for name in self.targets(node))
@@ -266,20 +298,17 @@ class CacheRules(Rules):
     def takes(self, scene: Scene, node: Node) -> bool:
         return all(map(scene.takes, self.targets(node)))
 
+    def candid(self, scene: Scene, node: Node) -> bool:
+        return node.settings["on_far_error"] == "fail" and super().candid(scene, node)
+
     def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
         near, far = (scene.outlook(child, digest) for child in node.children)
         # A chunk that is damaged in near is asked of far as a chunk, which far need not have.
-        found: set[str] = {"corrupt"} | far & {"unavailable"} if scene.damaged(digest) else set()
+        found = {"corrupt", *((near | far) & {"unavailable"})} if scene.damaged(digest) else set()
+        said = {"data": "hit", "none": "miss"}
         for here, there in itertools.product(near, far):
-            if "data" in (here, there):
-                # Single chunks that near has are taken from there, and those it has wrong from far.
-                found.add("data")
-            elif here == "none":
-                found.add(there)
-                if there == "none" or node.settings["write"] == "near":
-                    continue
-            else:
-                found |= {here, there} | ({"data"} if "corrupt" in (here, there) else set())
-            if "corrupt" in (here, there) and "data" not in (here, there):
+            settled = self._settled(node, "open_read", said.get(here, here), said.get(there, there))
+            found |= {{"hit": "data", "miss": "none"}.get(one, one) for one in settled or ()}
+            if "corrupt" in (here, there):
                 found |= {"data", "corrupt"}
         return frozenset(found)

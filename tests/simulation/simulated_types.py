@@ -85,7 +85,14 @@ def draw_limit(dice: Random, children: Sequence[str]) -> Drawn:
 
 
 def draw_cache(dice: Random, children: Sequence[str]) -> Drawn:
-    return Drawn({"write": dice.choice(("near", "far", "both"))})
+    settings = {
+        "write": dice.choice(("near", "far", "both")),
+        "fill": dice.choice(("none", "chunks", "blob")),
+        "on_near_error": dice.choice(("ignore", "ignore", "fail")),
+        "on_far_error": dice.choice(("fail", "fail", "miss")),
+        "fill_wait": seconds(dice, 5, 60),
+    }
+    return Drawn(settings)
 
 
 def draw_error(dice: Random, children: Sequence[str]) -> Drawn:
@@ -184,7 +191,7 @@ def build_error(site: Site) -> BlobService:
 
 
 def build_cache(site: Site) -> BlobService:
-    return CacheBlobService(*site.children, **site.node.settings, name=site.node.name)
+    return CacheBlobService(*site.children, **site.node.settings, name=site.node.name, clock=site.clock)
 
 
 def build_fallback(site: Site) -> BlobService:

@@ -48,6 +48,9 @@ class Scene(Protocol):
     def takes(self, node: str) -> bool:
         """Tell whether a write through *node* can succeed while nothing fails."""
 
+    def candid(self, node: str) -> bool:
+        """Tell whether *node* calls nothing absent that it could not ask for."""
+
     def damaged(self, digest: B3Digest) -> bool:
         """Tell whether any store has a blob, but not right."""
 
@@ -129,6 +132,10 @@ class Rules:
     def takes(self, scene: Scene, node: Node) -> bool:
         """Tell whether a write through the node can succeed while nothing fails."""
         return scene.takes(node.children[0])
+
+    def candid(self, scene: Scene, node: Node) -> bool:
+        """Tell whether a node calls nothing absent that it could not ask for; a policy may say otherwise."""
+        return all(map(scene.candid, node.children))
 
     def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
         """Return what reading a blob may come to while nothing fails."""

@@ -232,6 +232,8 @@ class Doer:
 
     def _absent(self, step: Step, contents: Iterable[Content]) -> None:
         """Take note that contents were called absent that were sure before."""
+        if not self._world.candid(step.at):
+            return
         for content in self._sure(step, contents):
             self._world.report(step.at, step.verb, f"calls {content} absent, which it has acknowledged")
 

@@ -222,6 +222,14 @@ class World(Watcher):
         found: bool = self.kind(entry).rules.takes(self, entry)
         return found
 
+    def candid(self, node: str) -> bool:
+        """Tell whether a node calls nothing absent that it could not ask for."""
+        if node in self.stores:
+            return True
+        entry = self.graph.nodes[node]
+        found: bool = self.kind(entry).rules.candid(self, entry)
+        return found
+
     def damaged(self, digest: B3Digest) -> bool:
         """Tell whether any store has a blob, but not right."""
         return any(store.look(digest) == "corrupt" for store in self.stores.values())
@@ -266,8 +274,12 @@ class World(Watcher):
             self.trace.append(f"{call.ended:.4f} {call}")
         if call.operation == "writer.close" and call.said == "hit" and call.value not in TRUTH:
             self.report(call.node, call.operation, "stored a blob that nobody has written")
-        if call.operation == "put_index" and call.said == "miss" and call.node in self.stores:
-            self._judge_index(call)
+        if (
+            call.operation in ("put_index", "put_indexes")
+            and call.said == "miss"
+            and call.node in self.stores
+        ):
+            self._judge_indexes(call)
         if call.said == "wrong" and call.digest is not None:
             self._tainted.add((call.owner, call.node, call.digest))
         if call.said == "hit" and call.operation in FINDS and call.digest not in self.attempted:
@@ -281,12 +293,12 @@ class World(Watcher):
             if words is not None:
                 self.report(call.node, call.operation, f"{call.said} {words}")
 
-    def _judge_index(self, call: Call) -> None:
-        digest = call.digest
-        if digest is not None and not self.touches(digest) and self.stores[call.node].look(digest) != "data":
-            self.report(
-                call.owner, call.operation, f"made a blob visible in {call.node} whose chunks are not there"
-            )
+    def _judge_indexes(self, call: Call) -> None:
+        store = self.stores[call.node]
+        blobs = [name for name, _ in call.argument] if call.digest is None else [call.digest]
+        if any(not self.touches(blob) and store.look(blob) != "data" for blob in blobs):
+            words = f"made a blob visible in {call.node} whose chunks are not there"
+            self.report(call.owner, call.operation, words)
 
     def _judge_find(self, call: Call) -> None:
         # There may be something that claims to have everything.

@@ -1,0 +1,75 @@
+"""One of all processes at a time, for each digest, by locked files in a folder.
+
+A lock ends with the process that has it, however that dies. Its file is removed with the lock; what a killed
+process leaves is an empty file, which the next one that locks the same digest removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from castore.digest import B3Digest
+
+_NO_LOCKS: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+class FolderOfLocks:
+    """Files named by digests, in a folder that is made with the first one.
+
+    Where a file system locks no files everybody is alone.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+
+    @contextlib.contextmanager
+    def try_alone(self, digest: B3Digest) -> Iterator[bool]:
+        """Lock the file of *digest*, unless somebody has; the value is whether that succeeded.
+
+        Raises `OSError` if there can be no file.
+        """
+        path = self._folder / digest.hex()
+        descriptor = self._open(path)
+        locked = False
+        try:
+            locked = _lock(descriptor, path)
+            yield locked
+        finally:
+            if locked:
+                # Before the lock ends: else somebody could lock the file just before it loses its name.
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                # Not only closed: a process that was forked meanwhile has it open, too.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _open(self, path: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return os.open(path, flags, 0o666)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return True
+    # Since it was opened, who had the lock may have removed the file, and somebody else made another.
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,170 @@
+"""Blobs that are acknowledged when near has them, and brought to far afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
+
+import attrs
+
+from castore import B3Digest, BlobService, BlobWriter, UnavailableError
+from castore.capabilities import ChunkSource, Pinning
+from castore.deadlines import CLOCK, Clock
+from castore.passing import PassingWriter
+from castore.workers import Workers
+from castore_cache.backlog import Backlog
+from castore_cache.near import Near
+from castore_cache.uploading import Uploader
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Lag:
+    """How far behind far is."""
+
+    entries: int
+    """How many blobs wait for it."""
+    oldest_seconds: float
+    """For how long the first of them has."""
+    failures: int
+    """How often an upload has failed since the cache was opened."""
+    last_error: str | None
+    """What the last upload failed with; `None` if it succeeded, or there was none."""
+    lost: int
+    """How many blobs near had lost, or had corrupt, when they were to be sent."""
+
+
+class Behind:
+    """Acknowledges what near has, by a backlog that lasts, and lets it be uploaded.
+
+    What waits is pinned in near, if that could drop it of its own accord.
+
+    Arguments:
+        near: Where new blobs go.
+        far: Where they go afterwards.
+        backlog: What waits.
+        retry_after: How long far is left alone after it has failed, in seconds.
+        drain: How long closing waits for far, in seconds.
+        workers: Copy chunks.
+        name: That of the cache.
+        clock: What the waiting is done with.
+    """
+
+    def __init__(
+        self,
+        near: Near,
+        far: BlobService,
+        backlog: Backlog,
+        *,
+        retry_after: float = 5.0,
+        drain: float = 10.0,
+        workers: Workers | None = None,
+        name: str = "cache",
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._near = near
+        self._name = name
+        self._pinning = near.service.capability(Pinning)
+        source = far.capability(ChunkSource)
+        if workers is not None and source is not None and source.waits:
+            workers = workers.wide
+        self._pins: dict[B3Digest, contextlib.ExitStack] = {}
+        self._lock = threading.Lock()
+        self.backlog = backlog
+        self._uploader = Uploader(
+            backlog,
+            near.service,
+            far,
+            done=self._unpin,
+            retry_after=retry_after,
+            drain=drain,
+            workers=workers,
+            name=name,
+            clock=clock,
+        )
+        for digest in backlog:
+            near.attempt(lambda waiting=digest: self._pin(waiting))  # type: ignore[misc]
+        self._uploader.start()
+
+    def open_write(self) -> BlobWriter:
+        """Start a new blob in near, which is on its way to far when its writer has closed."""
+        return PassingWriter(self._near.service.open_write(), self._around)
+
+    def _around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if operation != "writer.close":
+            return call(*args, **kwargs)
+        with self.backlog.room():
+            digest = call(*args, **kwargs)
+            assert isinstance(digest, B3Digest)
+            self.acknowledge([digest])
+        return digest
+
+    def acknowledge(self, digests: Sequence[B3Digest]) -> None:
+        """Return when blobs of near are sure to be brought to far.
+
+        Raises `UnavailableError` if that cannot be promised.
+        """
+        for digest in digests:
+            self._pin(digest)
+        try:
+            self.backlog.add(digests)
+        except BaseException:
+            for digest in digests:
+                if digest not in self.backlog:
+                    self._unpin(digest)
+            raise
+        self._uploader.start()
+
+    def forget(self, digest: B3Digest) -> None:
+        """Do not bring a blob to far any more."""
+        self.backlog.remove(digest)
+        self._unpin(digest)
+
+    def _pin(self, digest: B3Digest) -> None:
+        pinning = self._pinning
+        if pinning is None:
+            return
+        with self._lock:
+            if digest in self._pins:
+                return
+            stack = contextlib.ExitStack()
+            stack.enter_context(pinning.pin(digest))
+            self._pins[digest] = stack
+        if not self._near.service.has(digest):
+            self._unpin(digest)
+            raise UnavailableError(self._name, f"near has dropped {digest} before it was on its way to far")
+
+    def _unpin(self, digest: B3Digest) -> None:
+        with self._lock:
+            stack = self._pins.pop(digest, None)
+        if stack is not None:
+            self._near.attempt(stack.close)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until far has everything, so many seconds at most; return whether it has."""
+        return self._uploader.flush(timeout)
+
+    def lag(self) -> Lag:
+        """Return how far behind far is."""
+        uploader, backlog = self._uploader, self.backlog
+        return Lag(len(backlog), backlog.oldest_seconds, uploader.failures, uploader.last_error, backlog.lost)
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return the lag as numbers by name."""
+        lag = self.lag()
+        return {
+            "queue_entries": lag.entries,
+            "queue_oldest_seconds": lag.oldest_seconds,
+            "queue_failures": lag.failures,
+            "queue_lost": lag.lost,
+        }
+
+    def close(self) -> None:
+        """Bring to far what is due, as long as the deadline allows."""
+        self._uploader.close()
+        for digest in list(self._pins):
+            self._unpin(digest)

@@ -1,0 +1,138 @@
+"""Reading a blob of far chunk by chunk, and filling near with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from blake3 import blake3
+
+from castore import B3Digest, BlobService, CastoreError, ChunkedReader, ChunkMeta
+from castore.capabilities import ChunkSource
+from castore.workers import Workers
+from castore_cache.chunks import CachedChunks
+from castore_cache.near import Near
+
+_RANGE: Final = 1 << 20
+"""How many bytes may be read in order before it is taken for the beginning of more."""
+
+_log: Final = logging.getLogger("castore_cache")
+
+
+class FillingChunkedReader(ChunkedReader):
+    """Reads a blob of far chunk by chunk; when near has all chunks it gets the index, too.
+
+    The index is put only if the chunks are known to make up the digest of the blob: after a read from
+    start to end, or else, when the reader closes and finds near complete, after reading the blob there.
+
+    What is asked for is fetched at once; further chunks are fetched ahead only once more than a MiB was read
+    in order, so that who looks at a part of a large blob moves that part.
+
+    Arguments:
+        near: What is filled.
+        chunks: Where chunks are read.
+        far: The service that has the blob.
+        digest: That of the blob.
+        index: Its chunks.
+        whole: Whether closing it brings the rest of the blob to near, if any of it was read.
+        workers: Where chunks are fetched.
+    """
+
+    def __init__(
+        self,
+        near: Near,
+        chunks: CachedChunks,
+        far: BlobService,
+        digest: B3Digest,
+        index: Sequence[ChunkMeta],
+        *,
+        whole: bool,
+        workers: Workers,
+    ) -> None:
+        self._tracker = _Tracker(chunks, index)
+        patience = _RANGE + 2 * max(meta.size for meta in index)
+        super().__init__(
+            far, index, digest=digest, source=self._tracker, workers=workers, ahead_after=patience
+        )
+        self._near = near
+        self._closes = True
+        self._whole = whole
+        self._workers = workers
+        self._blob = digest
+
+    def close(self) -> None:
+        """Put the index into near if that is complete now; with *whole* make it so."""
+        if not self.closed:
+            try:
+                if self._closes and self._near.keeps and self._tracker.fetched:
+                    # What is still being fetched for this reader counts, too.
+                    self._ahead.drop()
+                    self._fill()
+            finally:
+                super().close()
+
+    def __del__(self) -> None:
+        # Nothing is to be fetched or stored, nor waited for, when the garbage is collected.
+        self._closes = False
+        super().__del__()
+
+    def _fill(self) -> None:
+        if self._whole:
+            self._bring_the_rest()
+        if self._near_is_whole() and not self._near.has_blob(self._blob):
+            self._near.complete(self._blob, self._map.chunks)
+
+    def _bring_the_rest(self) -> None:
+        rest = [meta for meta in self._map.chunks if self._tracker.unread.pop(meta.digest, False)]
+        try:
+            for meta, kept in zip(rest, self._workers.map(self._tracker.bring, rest), strict=True):
+                if not kept:
+                    self._tracker.unread[meta.digest] = True
+        except CastoreError as fault:
+            # The bytes that were wanted have been read.
+            _log.warning("a cache could not be filled with all of %s: %s", self._blob, fault)
+            self._tracker.unread.update((meta.digest, True) for meta in rest)
+
+    def _near_is_whole(self) -> bool:
+        # The first chunk that near lacks ends this: it is cheap unless the blob is nearly complete.
+        if not self._near.has_chunks(list(self._tracker.unread)):
+            return False
+        return self.verified or bool(self._near.attempt(self._near_makes_up_the_blob))
+
+    def _near_makes_up_the_blob(self) -> bool:
+        hasher = blake3()
+        for meta in self._map.chunks:
+            data = self._near.get(meta.digest, meta.size)
+            if data is None:
+                return False
+            hasher.update(data)
+        return hasher.digest() == self._blob
+
+
+class _Tracker(ChunkSource):
+    """Hands chunks through, in any thread, and notes which of a blob's are known to be in near."""
+
+    def __init__(self, chunks: CachedChunks, index: Sequence[ChunkMeta]) -> None:
+        self._chunks = chunks
+        self.waits = chunks.waits
+        self.unread = dict.fromkeys((meta.digest for meta in index), True)
+        """The chunks that are not known to be in near, in order."""
+        self.fetched = False
+
+    def has_chunk(self, digest: B3Digest) -> bool:
+        return self._chunks.has_chunk(digest)
+
+    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
+        data, kept = self._chunks.fetch(digest, size)
+        self.fetched = True
+        if kept:
+            self.unread.pop(digest, None)
+        return data
+
+    def bring(self, meta: ChunkMeta) -> bool:
+        """Bring a chunk to near; return whether it is known to be there."""
+        return self._chunks.fetch(meta.digest, meta.size)[1]
+
+    def chunk_key(self, digest: B3Digest) -> str | None:
+        return self._chunks.chunk_key(digest)

@@ -1,0 +1,191 @@
+"""Bringing to far what waits for it, in the background."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from castore import B3Digest, BlobService, CastoreError, UnavailableError
+from castore.deadlines import CLOCK, Clock
+from castore.errors import describe
+from castore.workers import Workers
+from castore_cache.backlog import Backlog
+
+_BATCH: Final = 32
+"""How many blobs are copied together."""
+
+_LAST_PIECE: Final = 1.0
+"""How many seconds an upload may take to notice that it is over."""
+
+_log: Final = logging.getLogger("castore_cache")
+
+
+class _StoppedError(Exception):
+    """The upload is over before it is done: the cache has closed."""
+
+
+class Uploader:
+    """Copies blobs from near to far, oldest first, on a thread that is there while some wait.
+
+    Where far fails it is left alone for some time, and all wait. What near has lost, or has corrupt, is given
+    up with an error in the log, for it would keep the others waiting without end.
+
+    Arguments:
+        backlog: What waits.
+        near: Where the blobs are.
+        far: Where they go.
+        done: Is called with each blob that does not wait any more.
+        retry_after: How long far is left alone, in seconds.
+        drain: How long `close` waits for what is due, in seconds.
+        workers: Copy chunks.
+        name: That of the cache, for what is logged.
+        clock: What the waiting is done with.
+    """
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        near: BlobService,
+        far: BlobService,
+        *,
+        done: Callable[[B3Digest], object],
+        retry_after: float = 5.0,
+        drain: float = 10.0,
+        workers: Workers | None = None,
+        name: str = "cache",
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._backlog = backlog
+        self._near = near
+        self._far = far
+        self._done = done
+        self._retry_after = retry_after
+        self._drain = drain
+        self._workers = Workers(0) if workers is None else workers
+        self._name = name
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._rests_until: float | None = None
+        self._running = self._closing = self._stopped = False
+        self.failures = 0
+        """How often an upload has failed."""
+        self.last_error: str | None = None
+        """What the last one that failed failed with; `None` if none has since one succeeded."""
+
+    def start(self) -> None:
+        """See to it that what waits is uploaded."""
+        with self._lock:
+            if self._running or self._closing or not len(self._backlog):
+                return
+            self._running = True
+            self._idle.clear()
+        threading.Thread(target=self._work, name=f"castore-upload-{self._name}", daemon=True).start()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Try at once, and wait until nothing waits, so many seconds at most; return whether that is so."""
+        with self._lock:
+            self._rests_until = None
+        self._wake.set()
+        self.start()
+        self._clock.wait(self._idle, timeout)
+        return not len(self._backlog)
+
+    def close(self) -> None:
+        """Try once more what waits, for as long as the deadline allows; then end. The rest waits on."""
+        self.start()
+        with self._lock:
+            self._closing = True
+            self._rests_until = None
+        self._wake.set()
+        self._clock.wait(self._idle, self._drain)
+        self._stopped = True
+        # What is under way ends with the piece that it is at, unless far hangs.
+        self._clock.wait(self._idle, _LAST_PIECE)
+        left = len(self._backlog)
+        if left:
+            _log.warning(
+                "`%s`: closed while %d blobs wait for far; they are sent when it is opened again",
+                self._name,
+                left,
+            )
+
+    def _work(self) -> None:
+        try:
+            while batch := self._next():
+                self._upload(batch)
+        except BaseException as error:
+            with self._lock:
+                self._end()
+            if not isinstance(error, _StoppedError):
+                raise
+
+    def _end(self) -> None:
+        self._running = False
+        self._idle.set()
+
+    def _next(self) -> Mapping[B3Digest, int]:
+        """Return what to upload next, as soon as it is time; nothing when nothing is left to do."""
+        while True:
+            self._wake.clear()
+            with self._lock:
+                batch = self._backlog.first(_BATCH)
+                rests_until, now = self._rests_until, self._clock.now()
+                if not batch or self._stopped or (rests_until is not None and self._closing):
+                    # While closing a far that has failed once is not tried again.
+                    self._end()
+                    return {}
+                if rests_until is None or now >= rests_until:
+                    return batch
+            self._clock.wait(self._wake, rests_until - now)
+
+    def _upload(self, batch: Mapping[B3Digest, int]) -> None:
+        from castore.maintenance import copy  # noqa: PLC0415 - only once something is to be copied
+
+        try:
+            _, failed = copy(self._near, self._far, batch, workers=self._workers, progress=self._go_on)
+        except _StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's service may raise anything
+            self._rest(error)
+            return
+        faults = {copied.digest: copied.error for copied in failed}
+        unknown = [fault for fault in faults.values() if isinstance(fault, UnavailableError)]
+        for digest, number in batch.items():
+            fault = faults.get(digest)
+            if not isinstance(fault, UnavailableError):
+                self._settle(digest, number, fault)
+        if unknown:
+            self._rest(unknown[0])
+        else:
+            with self._lock:
+                self._rests_until = None
+                self.last_error = None
+
+    def _settle(self, digest: B3Digest, number: int, error: CastoreError | None) -> None:
+        try:
+            if error is None:
+                self._backlog.remove(digest, number)
+            else:
+                _log.error("`%s`: a blob is lost before far has got it: %s", self._name, error)
+                self._backlog.give_up(digest, number)
+        except UnavailableError as fault:
+            # It is uploaded again when the folder is next read, which does no harm.
+            _log.warning("`%s`: an entry of the queue stays behind: %s", self._name, fault)
+        if digest not in self._backlog:
+            self._done(digest)
+
+    def _rest(self, error: Exception) -> None:
+        _log.info("`%s`: far has not got what waits for it: %s", self._name, error)
+        with self._lock:
+            self.failures += 1
+            self.last_error = describe(error)
+            self._rests_until = self._clock.now() + self._retry_after
+
+    def _go_on(self, _: int) -> None:
+        if self._stopped:
+            raise _StoppedError

@@ -1,0 +1,571 @@
+"""`write = "behind"`: what is acknowledged reaches far, whatever dies, and what waits is bounded and seen."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from castore import B3Digest, BlobService, BlobWriter, Composition, UnavailableError
+from castore.capabilities import ChunkStore, Pinning
+from castore.deadlines import CLOCK, Clock
+from castore.testing import CHUNKS, HELLO, P3M, FaultyService
+from castore.testing.faults import READS, WRITES
+from castore_cache.backlog import Backlog
+from castore_cache.behind import Behind
+from castore_cache.service import CacheBlobService
+from castore_memory.service import MemoryBlobService
+
+PROGRAM: Final = Path(__file__).with_name("writing_behind.py")
+
+
+class Patient(Clock):
+    """Time stands still until it is moved; only then does a wait for it end."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.changed = threading.Condition()
+        self.waits: list[float | None] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        ends = None if seconds is None else self.time + seconds
+        with self.changed:
+            self.waits.append(seconds)
+            self.changed.notify_all()
+        while not event.wait(0.002):
+            if ends is not None and self.time >= ends:
+                return event.is_set()
+        return True
+
+    def until_waited_for(self, seconds: float) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: seconds in self.waits, 30)
+
+    def pass_by(self, seconds: float) -> None:
+        with self.changed:
+            self.waits.clear()
+        self.time += seconds
+
+
+class Scene:
+    """A cache that writes behind, and what is before and behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "queue"
+        self.near: BlobService = MemoryBlobService()
+        self.kept = MemoryBlobService()
+        self.far = FaultyService(self.kept, instance="far")
+        self.clock: Clock = Patient()
+        self.stack = contextlib.ExitStack()
+
+    def open(self, **settings: Any) -> CacheBlobService:
+        limits = {name: settings.pop(name) for name in ("limit", "on_full", "full_wait") if name in settings}
+        settings = {"retry_after": 5.0, "drain": 10.0, **settings}
+        backlog = Backlog(self.folder, name="root", clock=self.clock, **limits)
+        cache = CacheBlobService(
+            self.near,
+            self.far,
+            write="behind",
+            name="root",
+            clock=self.clock,
+            behind=lambda near: Behind(near, self.far, backlog, name="root", clock=self.clock, **settings),
+        )
+        self.stack.callback(cache.close)
+        return cache
+
+    def waiting(self) -> set[str]:
+        return (
+            {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.exists() else set()
+        )
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    with scene.stack:
+        yield scene
+        # A cache that is left open must not wait for what a test has broken.
+        scene.far.failing = set()
+        scene.clock = CLOCK
+
+
+def down(scene: Scene) -> None:
+    scene.far.failing = {*READS, *WRITES, "claim_chunk", "hold"}
+
+
+def up(scene: Scene) -> None:
+    scene.far.failing = set()
+
+
+class TestAcknowledging:
+    def test_near_and_the_queue_have_it(self, scene: Scene) -> None:
+        """A blob is acknowledged though far is down, once near has it and its entry is in the folder."""
+        down(scene)
+        cache = scene.open()
+        digest = cache.write(HELLO.data)
+        assert digest == HELLO.digest
+        assert scene.near.has(digest)
+        assert scene.waiting() == {digest.hex()}
+        assert not scene.kept.has(digest)
+
+    def test_the_entry_is_flushed(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The folder that has it, and those made for it, are on the disk before the writer has closed."""
+        flushed: list[str] = []
+        fsync = os.fsync
+
+        def noted(descriptor: int) -> None:
+            flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        down(scene)
+        cache = scene.open()
+        writer = cache.open_write()
+        writer.write(HELLO.data)
+        assert flushed == []
+        writer.close()
+        assert flushed == [str(scene.folder.parent), str(scene.folder)]
+
+    def test_a_queue_that_cannot_be_written_acknowledges_nothing(self, scene: Scene) -> None:
+        """Its error names the file, and the writer has failed."""
+        scene.folder.touch()
+        with pytest.raises(UnavailableError, match="queue"):
+            scene.open()
+        scene.folder.unlink()
+        cache = scene.open()
+        scene.folder.touch()
+        with pytest.raises(UnavailableError, match=r"`root` is unavailable.*queue"):
+            cache.write(HELLO.data)
+        scene.folder.unlink()
+
+    @pytest.mark.parametrize("operation", ["open_write", "writer.write", "writer.close"])
+    def test_near_must_take_it(self, scene: Scene, operation: str) -> None:
+        """Nothing is queued that near does not have."""
+        scene.near = FaultyService(MemoryBlobService(), {operation}, instance="broken")
+        cache = scene.open()
+        with pytest.raises(UnavailableError, match="`broken`"):
+            cache.write(HELLO.data)
+        assert scene.waiting() == set()
+
+    def test_an_aborted_blob_is_not_queued(self, scene: Scene) -> None:
+        writer = scene.open().open_write()
+        writer.write(HELLO.data)
+        writer.abort()
+        assert scene.waiting() == set()
+
+    def test_what_is_claimed_is_queued(self, scene: Scene) -> None:
+        """That near has a blob says nothing about far: one that need not be written again is sent as well."""
+        down(scene)
+
+        class Claiming(MemoryBlobService):
+            def claim_blob(self, digest: B3Digest) -> bool:
+                return self.has(digest)
+
+        scene.near = Claiming()
+        scene.near.write(HELLO.data)
+        store: Any = scene.open().capability(ChunkStore)
+        assert store.claim_blob(P3M.digest) is False
+        assert scene.waiting() == set()
+        assert store.claim_blob(HELLO.digest) is True
+        assert scene.waiting() == {HELLO.digest.hex()}
+
+    def test_chunks_are_queued_with_their_blob(self, scene: Scene) -> None:
+        """A chunk alone waits for its index; more blobs at once than may wait go in turns."""
+        store: Any = scene.open(limit=2).capability(ChunkStore)
+        for chunk in CHUNKS:
+            store.put_chunk(chunk.digest, chunk.data)
+        assert scene.waiting() == set()
+        scene.clock.waits.clear()  # type: ignore[attr-defined]
+        store.put_indexes([(chunk.digest, ()) for chunk in CHUNKS])
+        assert len(CHUNKS) > 2
+        cache = scene.open()
+        assert cache.flush(30) is True
+        assert all(scene.kept.has(chunk.digest) for chunk in CHUNKS)
+
+    def test_files_are_acknowledged_as_they_are_yielded(self, scene: Scene, tmp_path: Path) -> None:
+        """Those that can be read, though some cannot."""
+        down(scene)
+        for number in range(5):
+            (tmp_path / str(number)).write_bytes(bytes([number]))
+        found = scene.open(limit=5).put_files([tmp_path / name for name in ("0", "1", "none", "2", "3", "4")])
+        seen = [entry.hex() for entry in found if isinstance(entry, B3Digest)]
+        assert len(seen) == 5
+        assert scene.waiting() == set(seen)
+
+
+class TestUploading:
+    @pytest.mark.parametrize("data", [b"", HELLO.data, P3M.data], ids=len)
+    def test_far_gets_it(self, scene: Scene, data: bytes) -> None:
+        """Whatever its size; then nothing waits any more."""
+        cache = scene.open()
+        digest = cache.write(data)
+        assert cache.flush() is True
+        assert scene.kept.read(digest) == data
+        assert scene.waiting() == set()
+        assert cache.lag().entries == 0  # type: ignore[union-attr]
+
+    def test_what_far_has_is_not_sent(self, scene: Scene) -> None:
+        """It is asked before."""
+        scene.kept.write(P3M.data)
+        cache = scene.open()
+        cache.write(P3M.data)
+        assert cache.flush() is True
+        assert not {"open_write", "put_chunk", "put_index"} & set(scene.far.calls)
+
+    def test_a_far_that_fails_is_tried_again_after_a_while(self, scene: Scene) -> None:
+        """And not before; its error is to be seen."""
+        down(scene)
+        cache = scene.open()
+        cache.write(HELLO.data)
+        clock: Any = scene.clock
+        clock.until_waited_for(5.0)
+        tried = len(scene.far.calls)
+        lag = cache.lag()
+        assert lag is not None
+        assert (lag.entries, lag.failures) == (1, 1)
+        assert "`far` is unavailable" in (lag.last_error or "")
+        clock.pass_by(4.9)
+        assert len(scene.far.calls) == tried
+        clock.pass_by(0.1)
+        clock.until_waited_for(5.0)
+        assert cache.lag().failures == 2  # type: ignore[union-attr]
+        up(scene)
+        clock.pass_by(5.0)
+        assert cache.flush() is True
+        assert scene.kept.has(HELLO.digest)
+        assert cache.lag().last_error is None  # type: ignore[union-attr]
+
+    def test_others_go_on_where_one_is_lost(self, scene: Scene, caplog: Any) -> None:
+        """What near has lost before far got it is set aside, and told as an error."""
+        down(scene)
+        cache = scene.open()
+        cache.write(HELLO.data)
+        cache.write(P3M.data)
+        del scene.near._blobs[HELLO.digest]  # type: ignore[attr-defined]
+        up(scene)
+        assert cache.flush() is True
+        assert scene.kept.has(P3M.digest)
+        assert (scene.folder / "lost" / HELLO.digest.hex()).exists()
+        assert cache.gauges()["queue_lost"] == 1
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        assert str(HELLO.digest) in caplog.text
+        assert scene.open().gauges()["queue_lost"] == 1
+
+    def test_put_again_it_is_sent(self, scene: Scene) -> None:
+        """A blob that was lost, and is there again, waits again."""
+        down(scene)
+        cache = scene.open()
+        cache.write(HELLO.data)
+        del scene.near._blobs[HELLO.digest]  # type: ignore[attr-defined]
+        up(scene)
+        assert cache.flush() is True
+        cache.write(HELLO.data)
+        assert cache.flush() is True
+        assert scene.kept.has(HELLO.digest)
+
+    def test_an_uploader_that_meets_a_mistake_goes_on(self, scene: Scene) -> None:
+        """Whatever a stranger's service raises."""
+
+        class Wrong(MemoryBlobService):
+            wrong = True
+
+            def has(self, digest: B3Digest) -> bool:
+                if self.wrong:
+                    raise ZeroDivisionError("a mistake")
+                return super().has(digest)
+
+        scene.far = wrong = Wrong()  # type: ignore[assignment]
+        cache = scene.open()
+        cache.write(HELLO.data)
+        scene.clock.until_waited_for(5.0)  # type: ignore[attr-defined]
+        assert cache.lag().last_error == "ZeroDivisionError: a mistake"  # type: ignore[union-attr]
+        wrong.wrong = False
+        assert cache.flush() is True
+        scene.far = FaultyService(wrong)
+
+    def test_many_writers(self, scene: Scene) -> None:
+        """All that many threads have put reaches far."""
+        cache = scene.open()
+        blobs = [random.Random(number).randbytes(500) for number in range(100)]
+        with ThreadPoolExecutor(8) as pool:
+            digests = list(pool.map(cache.write, blobs))
+        assert cache.flush() is True
+        assert [scene.kept.read(digest) for digest in digests] == blobs
+        assert scene.waiting() == set()
+
+    def test_what_is_put_while_it_is_sent_waits_again(self, scene: Scene) -> None:
+        """The entry of a blob that was put again is not removed by an upload that began before that."""
+        backlog = Backlog(scene.folder)
+        backlog.add([HELLO.digest])
+        before = backlog.first(10)
+        backlog.add([HELLO.digest])
+        backlog.remove(HELLO.digest, before[HELLO.digest])
+        backlog.give_up(HELLO.digest, before[HELLO.digest])
+        assert scene.waiting() == {HELLO.digest.hex()}
+        backlog.remove(HELLO.digest, backlog.first(10)[HELLO.digest])
+        assert scene.waiting() == set()
+
+
+class TestBackPressure:
+    def test_a_full_queue_fails_a_writer(self, scene: Scene) -> None:
+        """Before near has the blob; there is room again once far has got something."""
+        down(scene)
+        cache = scene.open(limit=2, on_full="fail")
+        cache.write(b"one")
+        cache.write(b"two")
+        with pytest.raises(UnavailableError, match="2 blobs wait for it, and `queue_limit` is 2"):
+            cache.write(b"three")
+        assert not scene.near.has(B3Digest.of(b"three"))
+        up(scene)
+        assert cache.flush() is True
+        cache.write(b"three")
+
+    def test_a_full_queue_lets_a_writer_wait(self, scene: Scene) -> None:
+        """Until there is room, or its time is over."""
+        down(scene)
+        clock: Any = scene.clock
+        cache = scene.open(limit=1, full_wait=60.0)
+        cache.write(b"one")
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(cache.write, b"two")
+            clock.until_waited_for(60.0)
+            assert not late.done()
+            clock.pass_by(60.0)
+            with pytest.raises(UnavailableError, match="far is behind"):
+                late.result(30)
+            late = pool.submit(cache.write, b"two")
+            clock.until_waited_for(60.0)
+            up(scene)
+            clock.pass_by(5.0)
+            assert late.result(30) == B3Digest.of(b"two")
+
+    def test_writers_at_once_do_not_get_beyond_it(self, scene: Scene) -> None:
+        """Room is kept before near takes a blob."""
+        down(scene)
+        cache = scene.open(limit=3, on_full="fail")
+        done = failed = 0
+        with ThreadPoolExecutor(8) as pool:
+            for future in [pool.submit(cache.write, bytes([number])) for number in range(20)]:
+                if future.exception(30) is None:
+                    done += 1
+                else:
+                    failed += 1
+        assert done <= 3
+        assert done + failed == 20
+        assert len(scene.waiting()) == done
+
+
+class TestSeen:
+    def test_the_lag(self, scene: Scene) -> None:
+        """How many wait, and how long the oldest has."""
+        down(scene)
+        clock: Any = scene.clock
+        cache = scene.open()
+        assert cache.lag().oldest_seconds == 0  # type: ignore[union-attr]
+        cache.write(b"one")
+        clock.pass_by(3.0)
+        cache.write(b"two")
+        lag = cache.lag()
+        assert lag is not None
+        assert (lag.entries, lag.oldest_seconds, lag.lost) == (2, 3.0, 0)
+        gauges = cache.gauges()
+        assert (gauges["queue_entries"], gauges["queue_oldest_seconds"]) == (2, 3.0)
+        assert set(gauges) == {
+            "near_errors", "near_damages", "far_errors",
+            "queue_entries", "queue_oldest_seconds", "queue_failures", "queue_lost",
+        }  # fmt: skip
+
+    def test_other_caches_have_none(self) -> None:
+        cache = CacheBlobService(MemoryBlobService(), MemoryBlobService())
+        assert cache.lag() is None
+        assert cache.flush(0) is True
+        assert set(cache.gauges()) == {"near_errors", "near_damages", "far_errors"}
+
+    def test_the_age_survives(self, scene: Scene) -> None:
+        """An entry that another process has left is as old as its file."""
+        backlog = Backlog(scene.folder)
+        backlog.add([HELLO.digest])
+        path = scene.folder / HELLO.digest.hex()
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
+        assert 3600 <= Backlog(scene.folder).oldest_seconds < 3700
+
+
+class TestFlushing:
+    def test_it_waits_no_longer_than_it_is_told(self, scene: Scene) -> None:
+        """And says that something is left."""
+        down(scene)
+        clock: Any = scene.clock
+        cache = scene.open()
+        cache.write(HELLO.data)
+        with ThreadPoolExecutor(1) as pool:
+            flushed = pool.submit(cache.flush, 7.0)
+            clock.until_waited_for(7.0)
+            clock.pass_by(7.0)
+            assert flushed.result(30) is False
+
+    def test_it_does_not_wait_for_the_next_try(self, scene: Scene) -> None:
+        down(scene)
+        cache = scene.open(retry_after=1e6)
+        cache.write(HELLO.data)
+        scene.clock.until_waited_for(1e6)  # type: ignore[attr-defined]
+        up(scene)
+        assert cache.flush() is True
+
+
+class TestClosing:
+    def test_what_is_due_is_sent(self, scene: Scene) -> None:
+        """Though far was left alone just now."""
+        down(scene)
+        cache = scene.open(retry_after=1e6)
+        cache.write(HELLO.data)
+        scene.clock.until_waited_for(1e6)  # type: ignore[attr-defined]
+        up(scene)
+        cache.close()
+        assert scene.kept.has(HELLO.digest)
+
+    def test_a_far_that_is_down_is_not_waited_for(self, scene: Scene, caplog: Any) -> None:
+        """It is tried once; what is left waits for the next time, and that is said."""
+        down(scene)
+        cache = scene.open()
+        cache.write(HELLO.data)
+        cache.close()
+        assert scene.waiting() == {HELLO.digest.hex()}
+        assert "closed while 1 blobs wait for far" in caplog.text
+        cache.close()
+        up(scene)
+        scene.open().close()
+        assert scene.waiting() == set()
+        assert scene.kept.has(HELLO.digest)
+
+    def test_a_far_that_hangs_is_waited_for_as_long_as_it_says(self, scene: Scene) -> None:
+        """Then closing ends, and what is under way stops with its piece."""
+        released = threading.Event()
+        clock: Any = scene.clock
+
+        class Hanging(MemoryBlobService):
+            def open_write(self) -> BlobWriter:
+                assert released.wait(30)
+                return super().open_write()
+
+            def put_chunk(self, digest: B3Digest, data: Any) -> None:
+                assert released.wait(30)
+                super().put_chunk(digest, data)
+
+        scene.far = Hanging()  # type: ignore[assignment]
+        cache = scene.open(drain=10.0)
+        cache.write(HELLO.data)
+        cache.write(P3M.data)
+        with ThreadPoolExecutor(1) as pool:
+            closed = pool.submit(cache.close)
+            clock.until_waited_for(10.0)
+            assert not closed.done()
+            clock.pass_by(10.0)
+            clock.until_waited_for(1.0)
+            clock.pass_by(1.0)
+            closed.result(30)
+        assert scene.waiting() != set()
+        released.set()
+        while any(thread.name.startswith("castore-upload") for thread in threading.enumerate()):
+            threading.Event().wait(0.001)
+        scene.far = FaultyService(MemoryBlobService())
+
+
+class TestPinning:
+    class Pinned(MemoryBlobService, Pinning):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pinned: list[B3Digest] = []
+            self.drops = False
+
+        @contextlib.contextmanager
+        def pin(self, digest: B3Digest) -> Iterator[None]:
+            if self.drops:
+                self._blobs.clear()
+            self.pinned.append(digest)
+            yield
+            self.pinned.remove(digest)
+
+    def test_what_waits_is_pinned(self, scene: Scene) -> None:
+        """Once, until far has it."""
+        scene.near = near = self.Pinned()
+        down(scene)
+        cache = scene.open()
+        for _ in range(2):
+            cache.write(HELLO.data)
+        assert near.pinned == [HELLO.digest]
+        up(scene)
+        assert cache.flush() is True
+        assert near.pinned == []
+
+    def test_after_a_restart_too(self, scene: Scene) -> None:
+        """All that still waits is pinned when the cache is opened, and until it is closed."""
+        scene.near = near = self.Pinned()
+        down(scene)
+        cache = scene.open()
+        cache.write(HELLO.data)
+        cache.close()
+        assert near.pinned == []
+        again = scene.open()
+        assert near.pinned == [HELLO.digest]
+        again.close()
+        assert near.pinned == []
+
+    def test_what_was_dropped_before_is_not_acknowledged(self, scene: Scene) -> None:
+        """Between the end of its writer and the pin."""
+        scene.near = near = self.Pinned()
+        near.drops = True
+        cache = scene.open()
+        with pytest.raises(UnavailableError, match="near has dropped"):
+            cache.write(HELLO.data)
+        assert scene.waiting() == set()
+        assert near.pinned == []
+
+    def test_what_cannot_be_queued_is_not_pinned(self, scene: Scene) -> None:
+        scene.near = near = self.Pinned()
+        cache = scene.open()
+        scene.folder.touch()
+        with pytest.raises(UnavailableError):
+            cache.write(HELLO.data)
+        assert near.pinned == []
+        scene.folder.unlink()
+
+
+class TestKilled:
+    @pytest.mark.parametrize("near", ["objectstore", "sqlite"])
+    def test_far_gets_what_was_acknowledged(self, near: str, tmp_path: Path) -> None:
+        """A process is killed in the middle of its puts; the next one sends all that was acknowledged."""
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(tmp_path), near], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(20)]
+        process.kill()
+        lines += process.communicate()[0].splitlines(keepends=True)
+        digests = [B3Digest.parse(line.strip()) for line in lines if line.endswith("\n")]
+        assert len(digests) >= 20
+        tables = self.program()(near, {"type": "objectstore", "object_store_url": "file:./far"})
+        with Composition.from_mapping(tables, base=tmp_path) as stores:
+            assert stores.blobs().flush(60) is True  # type: ignore[attr-defined]
+            far = stores.blobs("far")
+            for digest in digests:
+                assert B3Digest.of(far.read(digest)) == digest
+        assert list((tmp_path / "queue").iterdir()) == []
+
+    def program(self) -> Callable[..., dict[str, Any]]:
+        namespace: dict[str, Any] = {"__name__": "writing_behind"}
+        exec(compile(PROGRAM.read_text(), str(PROGRAM), "exec"), namespace)
+        tables: Callable[..., dict[str, Any]] = namespace["tables"]
+        return tables
