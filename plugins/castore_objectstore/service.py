@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from castore import (
@@ -23,7 +24,7 @@ from castore import (
     blob_index,
     frames,
 )
-from castore.capabilities import BlobLister, ChunkStore, Durable, FrameStore, StoredItem, Sweepable
+from castore.capabilities import BlobLister, ChunkStore, Durable, Evictable, FrameStore, StoredItem, Sweepable
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
@@ -42,7 +43,7 @@ _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
 
 
-class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sweepable, Durable):
+class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sweepable, Evictable, Durable):
     """Keeps blobs as chunks in an `ObjectStore`.
 
     The requests for each operation are those of the reference, in its order; an index comes after all its
@@ -68,6 +69,7 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         # Where requests mostly wait there can be more of them than cores.
         self._workers = pool.wide if store.waits else pool
         self.waits = store.waits
+        self.defers = store.defers
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether there is an index or a chunk of this digest."""
@@ -94,10 +96,14 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, whose chunks go to the store while it is written."""
+        return self.open_write_to(self)
+
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        """Start a blob that is cut as here, and goes to *store*."""
         chunker = self._chunker(self._avg_chunk_size)
         if self.waits:
-            return ChunkedWriter(self, chunker, self._workers, job_size=0)
-        return ChunkedWriter(self, chunker, self._workers)
+            return ChunkedWriter(store, chunker, self._workers, job_size=0)
+        return ChunkedWriter(store, chunker, self._workers)
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
@@ -247,6 +253,42 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
     def held_since(self) -> float | None:
         """Return the time of the oldest lease in the store."""
         return self._store.held_since()
+
+    # -- for who keeps it within bounds --
+
+    @property
+    def state_folder(self) -> Path | None:
+        """The folder `lru` beside those of the objects, if these are in a folder of this machine."""
+        folder = self._store.folder
+        return None if folder is None else folder / "lru"
+
+    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+        """Return what a listing would say of an index or chunk."""
+        prefix = _BLOBS if kind == "index" else _CHUNKS
+        found = self._store.describe(_key(prefix, digest))
+        return None if found is None else _item(kind, prefix, found)
+
+    def residue_of(self, kind: Literal["index", "chunk"], digest: B3Digest) -> list[StoredItem]:
+        """Return the temporary files beside the place of an index or chunk."""
+        key = _key(_BLOBS if kind == "index" else _CHUNKS, digest)
+        found = self._store.list(f"{key.rpartition('/')[0]}/")
+        return [_item(kind, "", entry) for entry in found if entry.key.startswith(f"{key}#")]
+
+    def chunk_bound(self, size: int) -> int:
+        """Return the size of a frame of that many bytes that cannot be compressed."""
+        return frames.bound(size)
+
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        """Remove objects, by their keys."""
+        self._store.remove(item.key for item in items)
+
+    def settle(self) -> None:
+        """Flush what waits for that, and give it its names."""
+        self._store.settle()
+
+    def free_bytes(self) -> int | None:
+        """Return what the file system of a folder has left."""
+        return self._store.free_bytes()
 
     def chunk_key(self, digest: B3Digest) -> str:
         """Return the key of a chunk."""
