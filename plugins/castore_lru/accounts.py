@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
-from castore import B3Digest, UnavailableError
+from castore import B3Digest, CastoreError, UnavailableError
 from castore.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.journal import Journal, transaction
@@ -42,12 +42,13 @@ class Accounts:
         self._journal = journal
         self._scanner = scanner
         self._clock = clock
+        # Not begun anew after a fork: readers of the other process may still be closed in this one.
+        self._tags = itertools.count(1)
         self._start_anew()
 
     def _start_anew(self) -> None:
         self._opening = threading.Lock()
         self._owner: Owner | None = None
-        self._tags = itertools.count(1)
         self._touched: dict[B3Digest, float] = {}
         self._touched_since = 0.0
         self._done: deque[Write] = deque()
@@ -63,8 +64,8 @@ class Accounts:
 
     @property
     def exist(self) -> bool:
-        """Whether there is anything to join: a read does not make a folder."""
-        return self._journal.folder is None or self._journal.exists
+        """Whether there is a file to join: a read does not make one."""
+        return self._journal.exists
 
     @property
     def owner(self) -> str:
@@ -131,6 +132,9 @@ class Accounts:
 
     def close(self) -> None:
         """Tell what is not told yet, and leave."""
+        if self._touched and self.exist:
+            with contextlib.suppress(CastoreError):
+                self.open()
         with self._opening:
             owner, self._owner = self._owner, None
             if owner is None:
@@ -218,7 +222,10 @@ class Accounts:
             self._touched_since = now
         touched[digest] = now
         if len(touched) >= _MOST_TOUCHED or abs(now - self._touched_since) >= _TOUCHED_SECONDS:
-            self.flush()
+            if self.is_open or self.exist:
+                self.flush()
+            else:
+                self._touched = {}
 
     def end(self, writes: Iterable[Write]) -> None:
         """Take note that writes have ended; what came of them is looked up."""

@@ -82,6 +82,8 @@ class Evictor:
         return None if self._bounds.min_free is None else self._store.free_bytes()
 
     def _remove_some(self, db: sqlite3.Connection, excess: Excess) -> bool:
+        if excess == Excess():
+            return False
         victims: list[Entry] = []
         size = 0
         for entry in ledger.candidates(db, _BATCH):
@@ -103,14 +105,15 @@ class Evictor:
         blobs = {entry.digest: None for entry in victims if entry.kind == "index"}
         for chunk in chunks:
             blobs.update(dict.fromkeys(ledger.blobs_with(db, chunk)))
-        going: list[tuple[Kind, B3Digest]] = [("index", blob) for blob in blobs]
-        going += [("chunk", chunk) for chunk in chunks]
+        parts: list[tuple[Kind, Iterable[B3Digest]]] = [("index", blobs), ("chunk", chunks)]
+        going = [(kind, digest) for kind, digests in parts for digest in digests]
         with transaction(db):
             for kind, digest in going:
                 ledger.mark_going(db, self._owner(), kind, digest)
         try:
-            self._store.remove(self._found("index", blobs))
-            self._store.remove(self._found("chunk", chunks))
+            for kind, digests in parts:
+                if found := self._found(kind, digests):
+                    self._store.remove(found)
         except BaseException:
             # Some may be gone: those are found out when their turn comes again.
             with transaction(db):

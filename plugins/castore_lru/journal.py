@@ -2,8 +2,8 @@
 
 The lock is a locked file. It ends with the process that has it, however that dies, and those who wait for
 it sleep; SQLite's own would have them ask again and again. So SQLite never finds its file busy, and a
-transaction is in it as a whole or not at all. It is not flushed: what a power cut leaves is looked through
-anew.
+transaction is in it as a whole or not at all, whoever is killed. It is not flushed: after the machine was
+started anew it is checked, and the store looked through.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from castore import B3Digest, UnavailableError
+from castore.deadlines import Deadlines
 from castore_lru import schema
+from castore_lru.owners import boot_id
 
 _FILE: Final = "journal.sqlite"
 _LOCK: Final = "lock"
@@ -28,6 +30,10 @@ _KNOWS: Final = (
     "SELECT 1 FROM items WHERE digest = ?1 UNION ALL SELECT 1 FROM writes WHERE digest = ?1 LIMIT 1"
 )
 _BUSY_SECONDS: Final = 30.0
+_TURN_SECONDS: Final = 60.0
+_SCAN_SECONDS: Final = 600.0
+"""How long another process is waited for: one that was stopped must not stop all the others."""
+
 _LOG_PAGES: Final = 256
 _LOG_BYTES: Final = 1 << 20
 """The log is kept short: it lies in the folder whose bytes are to be bounded."""
@@ -45,7 +51,7 @@ class Journal:
         self._turn = threading.Lock()
         self._holder: int | None = None
         self._connection: sqlite3.Connection | None = None
-        self._lock_file: int | None = None
+        self._deadlines = Deadlines(self.instance)
 
     @property
     def exists(self) -> bool:
@@ -72,30 +78,23 @@ class Journal:
                 schema.create(self._connection)
                 return
             os.makedirs(self.folder, exist_ok=True)
-            self._lock_file = os.open(f"{self.folder}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-            try:
+            with self._locking(_LOCK, _TURN_SECONDS):
                 self._connection = _open_file(f"{self.folder}/{_FILE}")
-            finally:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file."""
         with self._reporting(), self._turn:
+            self._deadlines.close()
+            self._deadlines = Deadlines(self.instance)
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-            if self._lock_file is not None:
-                os.close(self._lock_file)
-                self._lock_file = None
 
     def forget(self) -> None:
         """Let go of what another process has opened, without touching it: after a fork."""
         if self._connection is not None:
             # SQLite says that a fork must not even close it.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-        if self._lock_file is not None:
-            os.close(self._lock_file)
         self._start_anew()
 
     def knows(self, digest: B3Digest) -> bool:
@@ -106,14 +105,12 @@ class Journal:
     @contextlib.contextmanager
     def locked(self) -> Iterator[sqlite3.Connection]:
         """Let nobody else, in any process, change the journal or remove what the store keeps."""
-        with self._reporting(), self._taking_turns() as connection:
-            if self._lock_file is not None:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-            try:
-                yield connection
-            finally:
-                if self._lock_file is not None:
-                    fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        with (
+            self._reporting(),
+            self._taking_turns() as connection,
+            self._locking(_LOCK, _TURN_SECONDS),
+        ):
+            yield connection
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -124,26 +121,49 @@ class Journal:
     @contextlib.contextmanager
     def scanning(self) -> Iterator[None]:
         """Let nobody else look through the store."""
+        with self._reporting(), self._locking(_SCAN_LOCK, _SCAN_SECONDS):
+            yield
+
+    @contextlib.contextmanager
+    def _locking(self, name: str, seconds: float) -> Iterator[None]:
+        """Lock a file of the folder; raise `UnavailableError` if another process has it for so long."""
         if self.folder is None:
             yield
             return
-        with self._reporting():
-            lock = os.open(f"{self.folder}/{_SCAN_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # Opened anew each time: one that is waited for in vain may be locked later, and is closed then.
+        descriptor = os.open(f"{self.folder}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            with self._reporting():
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait_for(descriptor, name, seconds)
+        try:
             yield
         finally:
-            os.close(lock)
+            os.close(descriptor)
+
+    def _wait_for(self, descriptor: int, name: str, seconds: float) -> None:
+        waiting = self._deadlines.start(
+            lambda: fcntl.flock(descriptor, fcntl.LOCK_EX), late=lambda _: os.close(descriptor)
+        )
+        try:
+            waiting.result(seconds)
+        except UnavailableError:
+            message = f"another process has had {self.folder}/{name} locked for {seconds:g} s"
+            raise UnavailableError(self.instance, message) from None
+        except OSError:
+            os.close(descriptor)
+            raise
 
     @contextlib.contextmanager
     def _taking_turns(self) -> Iterator[sqlite3.Connection]:
-        with self._turn:
-            self._holder = threading.get_ident()
-            try:
-                yield self.connection
-            finally:
-                self._holder = None
+        if not self._turn.acquire(timeout=_SCAN_SECONDS):
+            raise UnavailableError(self.instance, f"its journal was in use for {_SCAN_SECONDS:g} s")
+        self._holder = threading.get_ident()
+        try:
+            yield self.connection
+        finally:
+            self._holder = None
+            self._turn.release()
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -178,7 +198,7 @@ def _open_file(path: str) -> sqlite3.Connection:
     connection = _connect(path)
     try:
         _prepare(connection)
-        if schema.is_there(connection):
+        if schema.is_there(connection) and schema.is_whole(connection, boot_id()):
             return connection
         usable = schema.is_empty(connection)
     except sqlite3.OperationalError:
@@ -199,6 +219,6 @@ def _open_file(path: str) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = OFF")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")

@@ -106,9 +106,9 @@ def touch(db: sqlite3.Connection, digest: B3Digest, used: float) -> bool:
     return changed.rowcount > 0 or is_written(db, "chunk", digest) or is_written(db, "index", digest)
 
 
-def candidates(db: sqlite3.Connection, count: int) -> list[Entry]:
-    """Return some items that may go, those first that were not used for longest."""
-    return [_entry(row) for row in db.execute(_CANDIDATES, (count,))]
+def candidates(db: sqlite3.Connection, count: int) -> Iterator[Entry]:
+    """Yield some items that may go, those first that were not used for longest."""
+    return map(_entry, db.execute(_CANDIDATES, (count,)))
 
 
 def oldest_use(db: sqlite3.Connection) -> float | None:
@@ -294,6 +294,6 @@ def unseen(db: sqlite3.Connection, scan: int, count: int) -> list[Entry]:
     return [_entry(row) for row in rows]
 
 
-def _entry(row: Iterator[Any]) -> Entry:
+def _entry(row: Sequence[Any]) -> Entry:
     digest, kind, size, used = row
     return Entry(_KINDS[kind], B3Digest(digest), size, used)

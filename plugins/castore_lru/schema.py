@@ -68,6 +68,15 @@ def is_there(connection: sqlite3.Connection) -> bool:
     return (application, version) == (APPLICATION_ID, VERSION)
 
 
+def is_whole(connection: sqlite3.Connection, boot: str) -> bool:
+    """Tell whether the file is sound, which only a machine that dies can change: asked once a start."""
+    ((known,),) = connection.execute("SELECT value FROM facts WHERE name = 'boot'").fetchall()
+    if known == boot:
+        return True
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return bool(found == ("ok",))
+
+
 def is_empty(connection: sqlite3.Connection) -> bool:
     """Tell whether there are no tables at all."""
     return not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()

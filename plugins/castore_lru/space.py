@@ -74,11 +74,11 @@ class Space:
 
     def close(self) -> None:
         """Leave."""
-        if self._accounts.is_open:
-            try:
+        try:
+            if self._accounts.is_open:
                 self._settle()
-            finally:
-                self._accounts.close()
+        finally:
+            self._accounts.close()
 
     def forget(self) -> None:
         """Begin anew in a process that was forked."""
@@ -100,10 +100,8 @@ class Space:
         try:
             yield
         except BaseException:
-            # It may be there or not, and so may be what waited to be found together with it.
+            # It may be there or not.
             self._accounts.end(writes)
-            if indexes:
-                self._end_settling(before)
             raise
         self._evictor.note_new()
         if self._store.defers and not indexes:
@@ -203,10 +201,8 @@ class Space:
         """Let others find, and evict, what this process has put."""
         before = list(self._unsettled.values())
         if before:
-            try:
-                self._store.settle()
-            finally:
-                self._end_settling(before)
+            self._store.settle()
+            self._end_settling(before)
 
     def _settle_some(self, writes: Sequence[Write]) -> None:
         self._unheld += sum(write.size for write in writes)
@@ -283,9 +279,7 @@ class Space:
     def touch(self, digest: B3Digest) -> None:
         """Take note that something was read. If that fails the read has succeeded all the same."""
         with self._passing_over("that it was read cannot be noted"):
-            if self._accounts.is_open or self._accounts.exist:
-                self.open()
-                self._accounts.touch(digest)
+            self._accounts.touch(digest)
 
     def doubt(self, digest: B3Digest) -> None:
         """Take note that somebody else may have removed something."""
