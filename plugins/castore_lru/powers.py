@@ -118,14 +118,14 @@ class BoundedStore(BoundedSource, ChunkStore):
 
     def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
         """Make room for an index, then put it; none of its chunks goes meanwhile."""
-        with self._space.writing([index_wanted(digest, chunks)]):
+        with self._space.writing([index_wanted(digest, chunks)], self.tags):
             self._store.put_index(digest, chunks)
 
     def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
         """Make room for all of them, then put them together."""
         wanted = [index_wanted(digest, chunks) for digest, chunks in blobs]
         if wanted:
-            with self._space.writing(wanted):
+            with self._space.writing(wanted, self.tags):
                 self._store.put_indexes(blobs)
 
 

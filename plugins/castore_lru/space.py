@@ -308,6 +308,7 @@ class Space:
     def enforce(self) -> int:
         """Evict what is too old, or too much; return how many items went."""
         self.open()
+        self._accounts.bury()
         before = self._evictor.count
         try:
             with self._accounts.turn() as db:
@@ -342,6 +343,7 @@ class Space:
         gauges = {"bytes": 0.0, "entries": 0.0, "evictions": float(self._evictor.count), "pinned": 0.0}
         if self._accounts.is_open or self._accounts.exist:
             self.open()
+            self._accounts.bury()
             with self._accounts.turn() as db:
                 there = ledger.totals(db)
                 gauges |= {
