@@ -233,8 +233,8 @@ class Evictable(ABC):
         return None
 
     @abstractmethod
-    def list_items(self) -> Iterator[StoredItem]:
-        """Yield every index, chunk and residue once, with its size, as `Inventory.list_items` does."""
+    def stored_items(self) -> Iterator[StoredItem]:
+        """Yield every index, then every chunk, and residue where it is met, with their sizes."""
 
     @abstractmethod
     def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:

@@ -257,7 +257,7 @@ def lasts(service: BlobService, power: Durable) -> None:
 def is_kept_within_bounds(service: BlobService, power: Evictable) -> None:
     item = power.find_item("chunk", HELLO.digest)
     assert item is not None
-    assert item in list(power.list_items())
+    assert item in list(power.stored_items())
     assert (item.size or 0) <= power.chunk_bound(HELLO.size)
     assert power.residue_of("chunk", HELLO.digest) == []
     power.settle()

@@ -96,7 +96,7 @@ class Scanner:
             number = ledger.start_scan(db)
         unknown: list[B3Digest] = []
         residue: list[StoredItem] = []
-        for batch in _batches(self._store.list_items()):
+        for batch in _batches(self._store.stored_items()):
             with self._journal.changing() as db:
                 for item in batch:
                     self._see(db, item, number, unknown, residue)

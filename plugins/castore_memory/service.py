@@ -85,7 +85,7 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
 
     # -- for who keeps it within bounds --
 
-    def list_items(self) -> Iterator[StoredItem]:
+    def stored_items(self) -> Iterator[StoredItem]:
         """Yield what is kept; a blob that was written whole is a chunk."""
         for digest, chunks in list(self._indexes.items()):
             yield _index_item(digest, chunks)

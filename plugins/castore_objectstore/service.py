@@ -256,6 +256,10 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
 
     # -- for who keeps it within bounds --
 
+    def stored_items(self) -> Iterator[StoredItem]:
+        """Yield what `list_items` does."""
+        return self.list_items()
+
     @property
     def state_folder(self) -> Path | None:
         """The folder `lru` beside those of the objects, if these are in a folder of this machine."""

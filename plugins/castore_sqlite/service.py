@@ -253,6 +253,10 @@ class SqliteBlobService(
         """A folder beside the file."""
         return self._database.path.with_name(f"{self._database.path.name}-lru")
 
+    def stored_items(self) -> Iterator[StoredItem]:
+        """Yield what `list_items` does."""
+        return self.list_items()
+
     def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
         """Return what a listing would say of a row, or of a chunk that waits to become one."""
         waiting = self._group.find(digest) if kind == "chunk" else None

@@ -113,7 +113,7 @@ def meta_of(data: bytes) -> ChunkMeta:
 def items_of(service: BlobService) -> list[StoredItem]:
     power = service.capability(Evictable)
     assert power is not None
-    return [item for item in power.list_items() if not item.foreign]
+    return [item for item in power.stored_items() if not item.foreign]
 
 
 def bytes_of(service: BlobService) -> int:

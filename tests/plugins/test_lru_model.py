@@ -242,7 +242,7 @@ class Stories(RuleBasedStateMachine):
 
     @invariant()
     def what_is_there_is_allowed(self) -> None:
-        items = [item for item in self.evictable.list_items() if not item.foreign]
+        items = [item for item in self.evictable.stored_items() if not item.foreign]
         assert sum(item.size or 0 for item in items) <= BUDGET
         assert len([item for item in items if item.kind != "residue"]) <= ENTRIES
 
@@ -255,7 +255,7 @@ class Stories(RuleBasedStateMachine):
 
     @invariant()
     def no_index_lacks_a_chunk(self) -> None:
-        for item in self.evictable.list_items():
+        for item in self.evictable.stored_items():
             if item.kind == "index" and item.digest is not None:
                 for meta in self.child.chunks(item.digest) or ():
                     assert self.child.has(meta.digest)
@@ -274,7 +274,7 @@ class Stories(RuleBasedStateMachine):
                 thing.close()
         # With nothing in use, the accounts are what is there.
         gauges = self.service.gauges()
-        items = [item for item in self.evictable.list_items() if item.kind != "residue"]
+        items = [item for item in self.evictable.stored_items() if item.kind != "residue"]
         if gauges["entries"] or self.kind != "memory":
             assert gauges["bytes"] == sum(item.size or 0 for item in items)
             assert gauges["entries"] == len(items)

@@ -73,7 +73,7 @@ def items_in(folder: Path) -> list[StoredItem]:
     with child_in(folder) as child:
         power = child.capability(Evictable)
         assert power is not None
-        return [item for item in power.list_items() if not item.foreign]
+        return [item for item in power.stored_items() if not item.foreign]
 
 
 def stored_in(folder: Path) -> int:
