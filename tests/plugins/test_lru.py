@@ -409,6 +409,35 @@ class TestPins:
                 store.put_index(B3Digest.of(whole), metas)
             assert service.read(B3Digest.of(whole)) == whole
 
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_nothing_goes_while_an_index_is_put(self, tmp_path: Path, moment: str) -> None:
+        """Neither it nor its chunks, without any hold, and also if it was there before."""
+        chunks = [noise(700, seed) for seed in range(3)]
+        whole = b"".join(chunks)
+        metas = [meta_of(chunk) for chunk in chunks]
+        child = folder_in(tmp_path)
+        put_index = child.put_index
+        other = bounded(folder_in(tmp_path), max_bytes=1)
+
+        def putting(digest: B3Digest, metas: Any) -> None:
+            if moment == "before":
+                other.evict()
+            put_index(digest, metas)
+            if moment == "after":
+                other.evict()
+
+        with bounded(child, max_bytes=1 << 20) as service, other:
+            store = service.capability(ChunkStore)
+            assert store is not None
+            for time_ in ("first", "second"):
+                for chunk in chunks:
+                    store.put_chunk(B3Digest.of(chunk), chunk)
+                # The other one is not to know these as being written any more.
+                service.gauges()
+                child.put_index = putting if time_ == "second" else put_index  # type: ignore[method-assign]
+                store.put_index(B3Digest.of(whole), metas)
+            assert service.read(B3Digest.of(whole)) == whole
+
     def test_an_aborted_writer_lets_go(self, child: BlobService) -> None:
         with bounded(child, max_bytes=10_000) as service:
             writer = service.open_write()
