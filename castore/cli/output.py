@@ -125,15 +125,3 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequenc
         return "  ".join(padded).rstrip()
 
     return "\n".join([emphasised(line(heads), bold=True), *map(line, cells)]) + "\n"
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes for people, as `1.5 MiB`."""
-    if size < 1024:
-        return f"{size} bytes" if size != 1 else "1 byte"
-    amount = float(size)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        amount /= 1024
-        if amount < 1024 or unit == "TiB":
-            break
-    return f"{amount:.1f} {unit}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ class Settings:
         from castore.composition.values import secrets_in  # noqa: PLC0415
         from castore.opening import open as open_composition  # noqa: PLC0415
 
+        # `castore check` shows warnings; to see them at every other command would annoy.
+        logging.getLogger("castore.composition").setLevel(logging.ERROR)
         with open_composition(self.composition) as stores:
             for instance in stores.graph.instances.values():
                 self.secrets += secrets_in(instance.config)
