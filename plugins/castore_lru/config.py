@@ -18,12 +18,25 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, ByteSize, Duration
+from castore.capabilities import Evictable, EvictionEvents, Pinning
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    ByteSize,
+    Duration,
+    Plan,
+    Problem,
+    Traits,
+    View,
+)
+from castore.wording import size_text
 
 # Written out, as bounds are more than a config needs.
 _LOW_WATERMARK: Final = 0.9
@@ -50,6 +63,45 @@ class LruConfig:
     def __attrs_post_init__(self) -> None:
         if (self.max_bytes, self.max_entries, self.max_age, self.min_free) == (None,) * 4:
             raise ValueError("nothing is bounded: set `max_bytes`, `max_entries`, `max_age` or `min_free`")
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do."""
+        return view.of(self.inner)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers of the service within, and two of its own; but nobody else evicts."""
+        if power in {EvictionEvents, Pinning}:
+            return True
+        return False if power is Evictable else view.offers(self.inner, power)
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of a service that cannot be built."""
+        if view.offers(self.inner, Evictable) is False:
+            yield view.warning(
+                "cannot-evict",
+                self.inner,
+                f"`{view.called(self.inner)}` cannot list and remove what it keeps, so this cannot be built",
+                "put `lru` directly before a store: `memory`, `objectstore` or `sqlite`",
+            )
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say what is evicted, and what stays."""
+        remarks = {
+            "has": "",
+            "get": "it is used by that; while it is read none of it is evicted",
+            "put": f"room is made for it first: {self._words}",
+        }
+        return asking.passes(self.inner, remarks[asking.operation])
+
+    @property
+    def _words(self) -> str:
+        words = [
+            None if self.max_bytes is None else f"up to {size_text(self.max_bytes)}",
+            None if self.max_entries is None else f"up to {self.max_entries} chunks and indexes",
+            None if self.max_age is None else f"nothing unused for {self.max_age:g} s",
+            None if self.min_free is None else f"{size_text(self.min_free)} left free",
+        ]
+        return ", ".join(filter(None, words))
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service; raise `UnsupportedError` around something that cannot be kept within bounds."""
