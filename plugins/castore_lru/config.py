@@ -98,7 +98,7 @@ class LruConfig:
         words = [
             None if self.max_bytes is None else f"up to {size_text(self.max_bytes)}",
             None if self.max_entries is None else f"up to {self.max_entries} chunks and indexes",
-            None if self.max_age is None else f"nothing unused for {self.max_age:g} s",
+            None if self.max_age is None else f"nothing unused for {self.max_age:.10g} s",
             None if self.min_free is None else f"{size_text(self.min_free)} left free",
         ]
         return ", ".join(filter(None, words))

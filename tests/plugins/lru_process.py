@@ -23,7 +23,7 @@ from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
 
 BUDGET = 60_000
-ROUNDS = 15
+ROUNDS = 10
 
 
 def noise(size: int, seed: int) -> bytes:

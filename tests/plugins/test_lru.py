@@ -219,9 +219,9 @@ class TestBudgets:
     def test_several_bounds_at_once(self, tmp_path: Path, hand: Hand) -> None:
         child = folder_in(tmp_path)
         with bounded(child, hand, max_bytes=50_000, max_entries=40, max_age=1000.0) as service:
-            for seed in range(100):
+            for seed in range(50):
                 hand.time += 10
-                service.write(noise(1 + seed * 50, seed))
+                service.write(noise(1 + seed * 100, seed))
                 assert bytes_of(child) <= 50_000
                 assert len(items_of(child)) <= 40
             hand.time += 1001
@@ -292,7 +292,7 @@ class TestOrder:
         stored: dict[B3Digest, bytes] = {}
         rand = random.Random(3)
         with bounded(child, max_bytes=15_000) as service:
-            for _ in range(60):
+            for _ in range(35):
                 data = b"".join(rand.sample(parts, rand.randint(1, 4)))
                 stored[service.write(data)] = data
                 for digest, content in rand.sample(sorted(stored.items()), min(5, len(stored))):
@@ -463,14 +463,14 @@ class TestRestart:
         """Filled, opened again and filled more: what three caches of today get wrong."""
         for kind in ("folder", "folder that defers", "sqlite"):
             place = tmp_path / kind
-            for start in (0, 20, 40):
+            for start in (0, 10, 20):
                 child = CHILDREN[kind](place)
                 with child, bounded(child, max_bytes=20_000) as service:
-                    for seed in range(start, start + 20):
+                    for seed in range(start, start + 10):
                         service.write(noise(3000, seed))
                         assert bytes_of(child) <= 20_000
                     assert service.gauges()["bytes"] == bytes_of(child)
-                    assert service.read(B3Digest.of(noise(3000, start + 19))) == noise(3000, start + 19)
+                    assert service.read(B3Digest.of(noise(3000, start + 9))) == noise(3000, start + 9)
 
     def test_real_bytes_on_disk(self, tmp_path: Path) -> None:
         for start in (0, 20, 40):

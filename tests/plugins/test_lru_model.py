@@ -40,7 +40,7 @@ ENTRIES: Final = 40
 AGE: Final = 1000.0
 
 STORIES = settings(
-    max_examples=25,
+    max_examples=15,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -168,9 +168,9 @@ def test_a_writer_that_is_killed_leaves_no_drift(name: str, tmp_path: Path) -> N
     """Killed at random moments, again and again: the accounts are what is there, and the budget holds."""
     folder = tmp_path / name
     rand = random.Random(7)
-    for number in range(0, 4000, 1000):
+    for number in range(0, 3000, 1000):
         process, pipe = start(roles.write_for_ever, folder, number)
-        for _ in range(rand.randrange(1, 25)):
+        for _ in range(rand.randrange(1, 20)):
             last = pipe.recv()
         process.kill()
         process.join()
