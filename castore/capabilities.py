@@ -220,8 +220,10 @@ class Evictable(ABC):
     A service with this power is a `ChunkStore`, too.
     """
 
-    defers: bool = False
-    """Whether processes that share it find what was put no sooner than `settle`, or a put of an index."""
+    @property
+    def defers(self) -> bool:
+        """Whether processes that share it find what was put no sooner than `settle`, or a put of an index."""
+        return False
 
     @property
     def state_folder(self) -> Path | None:

@@ -34,6 +34,7 @@ LAYERS = [
     ["castore.hookspecs", "castore.plugins"],
     ["castore.composition"],
     ["castore.opening"],
+    ["castore.aio"],
     ["castore.maintenance"],
     ["castore.testing"],
     ["castore.cli"],

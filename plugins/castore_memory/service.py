@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
 from castore.capabilities import BlobLister, ChunkStore, Evictable, StoredItem
+from castore.digest import no_digest
 from castore.frames import check_size
 from castore.readers import BytesReader
 from castore.writers import GuardedWriter
@@ -32,7 +33,7 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether a blob or chunk of this digest was put."""
-        return digest in self._blobs or digest in self._indexes
+        return digest in self._blobs or digest in self._indexes or _absent(digest)
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob over the very bytes that are kept; `None` if it is absent."""
@@ -40,7 +41,10 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
         if data is not None:
             return BytesReader(data)
         index = self._indexes.get(digest)
-        return None if index is None else ChunkedReader(self, index, digest=digest)
+        if index is None:
+            _absent(digest)
+            return None
+        return ChunkedReader(self, index, digest=digest)
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, which gathers in memory."""
@@ -55,7 +59,7 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
         index = self._indexes.get(digest)
         if index is not None:
             return index
-        return () if digest in self._blobs else None
+        return () if digest in self._blobs or _absent(digest) else None
 
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield every blob, and every chunk that was put as one, for it is the same thing here."""
@@ -63,12 +67,14 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether a chunk of this digest is there."""
-        return digest in self._blobs
+        return digest in self._blobs or _absent(digest)
 
     def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
         """Return the bytes of a chunk; they were checked when they came."""
         data = self._blobs.get(digest)
-        if data is not None:
+        if data is None:
+            _absent(digest)
+        else:
             check_size(digest, len(data), size)
         return data
 
@@ -113,6 +119,13 @@ def _index_item(digest: B3Digest, chunks: Sequence[ChunkMeta]) -> StoredItem:
 
 def _chunk_item(digest: B3Digest, data: bytes) -> StoredItem:
     return StoredItem("chunk", f"chunks/{digest}", digest, len(data))
+
+
+def _absent(digest: object) -> Literal[False]:
+    """Return that it is not there, which is looked at more closely: text is never there."""
+    if not isinstance(digest, bytes):
+        raise no_digest(digest)
+    return False
 
 
 class _MemoryWriter(GuardedWriter):

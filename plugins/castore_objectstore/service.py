@@ -27,6 +27,7 @@ from castore import (
 from castore.capabilities import BlobLister, ChunkStore, Durable, Evictable, FrameStore, StoredItem, Sweepable
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.digest import no_digest
 from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
 from castore.known_content import find_known
 from castore.readers import BytesReader
@@ -43,8 +44,8 @@ _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
 
 
-class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sweepable, Evictable, Durable):
-    """Keeps blobs as chunks in an `ObjectStore`.
+class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durable):
+    """Keeps blobs as chunks in an `ObjectStore` in which nothing can be removed.
 
     The requests for each operation are those of the reference, in its order; an index comes after all its
     chunks are durable. A writer replaces an existing chunk only if it is torn, and an existing index only if
@@ -69,7 +70,6 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         # Where requests mostly wait there can be more of them than cores.
         self._workers = pool.wide if store.waits else pool
         self.waits = store.waits
-        self.defers = store.defers
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether there is an index or a chunk of this digest."""
@@ -96,10 +96,9 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, whose chunks go to the store while it is written."""
-        return self.open_write_to(self)
+        return self._open_write_to(self)
 
-    def open_write_to(self, store: ChunkStore) -> BlobWriter:
-        """Start a blob that is cut as here, and goes to *store*."""
+    def _open_write_to(self, store: ChunkStore) -> BlobWriter:
         chunker = self._chunker(self._avg_chunk_size)
         if self.waits:
             return ChunkedWriter(store, chunker, self._workers, job_size=0)
@@ -168,10 +167,9 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
             return False
         if chunks is None:
             return False
-        digests = [meta.digest for meta in chunks] or [digest]
+        needed = {meta.digest for meta in chunks} or {digest} - {_EMPTY}
         # A look at a file costs less than handing that to another thread.
-        claims = (self._workers.map if self.waits else map)(self.claim_chunk, dict.fromkeys(digests))
-        if not all(claims):
+        if not all((self._workers.map if self.waits else map)(self.claim_chunk, needed)):
             return False
         self._store.settle()
         return True
@@ -223,12 +221,24 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         """Store the frame of a chunk."""
         self._store.put(_key(_CHUNKS, digest), frame)
 
-    # -- looking after the store --
-
     @property
     def durability(self) -> Literal["process", "full"]:
         """What a blob survives whose writer was closed."""
         return self._store.durability
+
+    def chunk_key(self, digest: B3Digest) -> str:
+        """Return the key of a chunk."""
+        return _key(_CHUNKS, digest)
+
+    def close(self) -> None:
+        """Release the store's connections."""
+        if self._own_workers is not None:
+            self._own_workers.close()
+        self._store.close()
+
+
+class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
+    """Keeps blobs as chunks in an `ObjectStore`, and lets it be looked after."""
 
     def list_items(self) -> Iterator[StoredItem]:
         """Yield what is stored in the folders of indexes and of chunks."""
@@ -261,6 +271,15 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
     def stored_items(self) -> Iterator[StoredItem]:
         """Yield what `list_items` does."""
         return self.list_items()
+
+    @property
+    def defers(self) -> bool:
+        """Whether chunks wait for a flush before others see them."""
+        return self._store.defers
+
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        """Start a blob that is cut as here, and goes to *store*."""
+        return self._open_write_to(store)
 
     @property
     def state_folder(self) -> Path | None:
@@ -296,19 +315,12 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         """Return what the file system of a folder has left."""
         return self._store.free_bytes()
 
-    def chunk_key(self, digest: B3Digest) -> str:
-        """Return the key of a chunk."""
-        return _key(_CHUNKS, digest)
-
-    def close(self) -> None:
-        """Release the store's connections."""
-        if self._own_workers is not None:
-            self._own_workers.close()
-        self._store.close()
-
 
 def _key(prefix: str, digest: B3Digest) -> str:
-    name = digest.hex()
+    try:
+        name = digest.hex()
+    except AttributeError:
+        raise no_digest(digest) from None
     return f"{prefix}{name[:4]}/{name}"
 
 
