@@ -11,6 +11,7 @@ A backend has a power by naming its class among its bases; a wrapper derives its
 `FrameStore`            reads and writes chunks as they are stored, compressed
 `Inventory`             lists every single thing it stores, and can set one aside
 `Sweepable`             also removes what is old and not wanted any more
+`Evictable`             lets another service keep it within bounds
 `Pinning`               keeps a blob from being evicted
 `BatchExistence`        tells for many digests at once which are missing
 `EvictionEvents`        says when it drops a blob by itself
@@ -29,9 +30,11 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Buffer
 
-    from castore.blobservice import ChunkMeta
+    from castore.blobservice import BlobWriter, ChunkMeta
     from castore.digest import B3Digest
 
 
@@ -209,6 +212,66 @@ class Sweepable(Inventory):
 
         In seconds since 1970. Nothing that was put or claimed after that may be swept.
         """
+
+
+class Evictable(ABC):
+    """Lets another service, which all writes to it go through, keep it within bounds.
+
+    It tells what it keeps item by item, removes any of it, and writes blobs by way of the one that counts.
+    A service with this power is a `ChunkStore`, too.
+    """
+
+    @property
+    def defers(self) -> bool:
+        """Whether processes that share it find what was put no sooner than `settle`, or a put of an index."""
+        return False
+
+    @property
+    def state_folder(self) -> Path | None:
+        """A folder for what is to be known about it by all processes that share it, locks among that.
+
+        `None`: it is not shared, or in no place that could have one. Only its owner looks into the folder,
+        and makes it.
+        """
+        return None
+
+    @abstractmethod
+    def stored_items(self) -> Iterator[StoredItem]:
+        """Yield every index, then every chunk, and residue where it is met, with their sizes."""
+
+    @abstractmethod
+    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+        """Return an index or chunk as it is now, with the bytes that it takes; `None` if there is none."""
+
+    def residue_of(
+        self,
+        kind: Literal["index", "chunk"],  # noqa: ARG002 - for overriding
+        digest: B3Digest,  # noqa: ARG002 - as above
+    ) -> list[StoredItem]:
+        """Return what writes of an item that were killed have left behind, or writers are about to finish."""
+        return []
+
+    def chunk_bound(self, size: int) -> int:
+        """Return how many bytes a chunk of *size* bytes takes at most."""
+        return size
+
+    @abstractmethod
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        """Remove *items*, in any order; one that is not there is no error.
+
+        They are gone for readers at once, for good with the next flush. After an error some of them may be.
+        """
+
+    def settle(self) -> None:  # noqa: B027 - few have anything to do
+        """Let other processes find all that was put."""
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes its file system has left; `None` where removing items frees none there."""
+        return None
+
+    @abstractmethod
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        """Start a blob that is cut as this service cuts its own, and whose parts all go to *store*."""
 
 
 class Pinning(ABC):

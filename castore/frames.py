@@ -28,6 +28,9 @@ DEFAULT_LEVEL: Final = 3
 _LONGEST_HEADER: Final = 18
 """Bytes of the longest header of a frame (RFC 8878, section 3.1.1.1)."""
 
+_SMALL: Final = 128 << 10
+"""Below this size a header weighs more than what `ZSTD_COMPRESSBOUND` adds in proportion."""
+
 MIN_LEVEL: Final = -7
 MAX_LEVEL: Final = 22
 
@@ -51,6 +54,11 @@ def compress(data: Buffer, level: int = DEFAULT_LEVEL) -> bytes:
         compressor = ZstdCompressor(level=level, write_content_size=False, write_checksum=False)
         _per_thread.compressors[level] = compressor
     return compressor.compress(memoryview(data))
+
+
+def bound(size: int) -> int:
+    """Return how long a frame of *size* bytes is at most: `ZSTD_COMPRESSBOUND` of zstd.h."""
+    return size + (size >> 8) + (max(_SMALL - size, 0) >> 11)
 
 
 def decode_chunk(

@@ -23,7 +23,7 @@ from castore.writers import GuardedWriter
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LOCAL: Final = frozenset({"chunk_key", "on_evict"})
+_LOCAL: Final = frozenset({"chunk_bound", "chunk_key", "on_evict"})
 """What asks for no work of the service: it is passed on as it is, like the properties of a power."""
 
 

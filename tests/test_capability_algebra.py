@@ -27,6 +27,7 @@ from castore.capabilities import (
     ChunkSource,
     ChunkStore,
     Durable,
+    Evictable,
     EvictionEvents,
     FrameStore,
     Inventory,
@@ -45,6 +46,8 @@ from castore_cache.behind import Behind
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
 from castore_limit.service import LimitService
+from castore_lru.bounds import Bounds
+from castore_lru.service import LruBlobService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.service import MirrorBlobService
 from castore_objectstore.locations import open_store
@@ -57,11 +60,12 @@ Power = type
 Make = Callable[[BlobService], contextlib.AbstractContextManager[BlobService]]
 
 ALL: Final = frozenset({
-    BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable, EvictionEvents, FrameStore,
-    Inventory, Pinning, SharedPlace, Sweepable,
+    BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable, Evictable, EvictionEvents,
+    FrameStore, Inventory, Pinning, SharedPlace, Sweepable,
 })  # fmt: skip
 OF_CHUNKS: Final = frozenset({BlobLister, ChunkSource, ChunkStore})
-OF_OBJECTS: Final = OF_CHUNKS | {Durable, FrameStore, Inventory, Sweepable}
+OF_MEMORY: Final = OF_CHUNKS | {Evictable}
+OF_OBJECTS: Final = OF_MEMORY | {Durable, FrameStore, Inventory, Sweepable}
 TO_READ: Final = frozenset({BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents})
 
 
@@ -119,14 +123,14 @@ class Within:
 
 
 CHILDREN: Final[Mapping[str, Within]] = {
-    "memory": Within(lambda _: MemoryBlobService(), OF_CHUNKS),
+    "memory": Within(lambda _: MemoryBlobService(), OF_MEMORY),
     "objects-in-memory": Within(lambda folder: objects_in("memory:", folder), OF_OBJECTS),
     "objects-in-a-folder": Within(
         lambda folder: objects_in("file:store", folder), OF_OBJECTS | {SharedPlace}
     ),
     "rich": Within(
         lambda _: Rich(),
-        OF_CHUNKS | {BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace},
+        OF_MEMORY | {BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace},
     ),
     "smallest": Within(lambda _: Smallest(), frozenset()),
     "shut": Within(lambda folder: FaultyService(objects_in("memory:", folder), powers=False), frozenset()),
@@ -146,10 +150,18 @@ class Wrapper:
     """By the name of a child: the powers it has then, where the rule is another."""
     writes: bool = True
     """Whether it takes blobs."""
+    needs: frozenset[Power] = frozenset()
+    """The powers that a child must have; one without is refused."""
 
 
 WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "breaker": Wrapper(BreakerService),
+    "lru": Wrapper(
+        lambda child: LruBlobService(child, Bounds(max_bytes=1 << 40)),
+        keeps=ALL - {Evictable},
+        adds=frozenset({EvictionEvents, Pinning}),
+        needs=frozenset({ChunkStore, Evictable}),
+    ),
     "limit": Wrapper(lambda child: LimitService(child, concurrency=1, bytes_per_second=1 << 40)),
     "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
     "retry": Wrapper(RetryService),
@@ -307,11 +319,6 @@ def deletes(service: BlobService, power: BlobDeleter) -> None:
     assert power.delete(HELLO.digest) is False
 
 
-def pins(service: BlobService, power: Pinning) -> None:
-    with power.pin(HELLO.digest):
-        assert service.has(HELLO.digest)
-
-
 def keeps_processes_apart(service: BlobService, power: SharedPlace) -> None:
     for _ in range(2):
         with power.try_alone(HELLO.digest) as alone, power.try_alone(HELLO.digest) as also:
@@ -332,6 +339,30 @@ def lasts(service: BlobService, power: Durable) -> None:
     assert power.durability in {"process", "full"}
 
 
+def is_kept_within_bounds(service: BlobService, power: Evictable) -> None:
+    item = power.find_item("chunk", HELLO.digest)
+    assert item is not None
+    assert item in list(power.stored_items())
+    assert (item.size or 0) <= power.chunk_bound(HELLO.size)
+    assert power.residue_of("chunk", HELLO.digest) == []
+    power.settle()
+    index = power.find_item("index", HELLO.digest)
+    power.remove([item for item in (index, item) if item is not None])
+    assert not service.has(HELLO.digest)
+    power.remove([item])
+    assert power.find_item("chunk", HELLO.digest) is None
+    store = service.capability(ChunkStore)
+    assert store is not None
+    with power.open_write_to(store) as writer:
+        writer.write(HELLO.data)
+    assert service.read(HELLO.digest) == HELLO.data
+
+
+def pins(service: BlobService, power: Pinning) -> None:
+    with power.pin(HELLO.digest):
+        assert service.read(HELLO.digest) == HELLO.data
+
+
 # Those that take something away come last.
 WORKS: Final[Mapping[Power, Callable[[BlobService, Any], None]]] = {
     BlobLister: lists,
@@ -344,6 +375,7 @@ WORKS: Final[Mapping[Power, Callable[[BlobService, Any], None]]] = {
     Pinning: pins,
     SharedPlace: keeps_processes_apart,
     Sweepable: sweeps,
+    Evictable: is_kept_within_bounds,
     Inventory: sets_aside,
     BlobDeleter: deletes,
 }
@@ -366,6 +398,13 @@ def check(child: BlobService, service: BlobService, expected: frozenset[Power], 
             works(service, found)
 
 
+def refuses(wrapper: Wrapper, child: BlobService) -> None:
+    before = content_of(child)
+    with pytest.raises(UnsupportedError, match="cannot"):
+        wrapper.make(child)
+    assert content_of(child) == before
+
+
 @pytest.mark.parametrize("child", CHILDREN)
 def test_children_have_what_the_table_says(child: str, tmp_path: Path) -> None:
     """Or else the table of wrappers would stand on sand."""
@@ -379,6 +418,9 @@ def test_each_wrapper_over_each_child(name: str, child: str, tmp_path: Path) -> 
     """A power that is declared works; one that is not is `None`, and nothing changes by asking."""
     wrapper = {**WRAPPERS, **BESIDE_OTHERS}[name]
     within = CHILDREN[child].make(tmp_path)
+    if not wrapper.needs <= CHILDREN[child].powers:
+        refuses(wrapper, within)
+        return
     with wrapper.make(within) as service:
         check(within, service, expected_of(child, [wrapper]), writes=wrapper.writes)
 
@@ -409,8 +451,13 @@ def test_stacks_of_wrappers(child: str, names: list[str], tmp_path: Path) -> Non
     within = CHILDREN[child].make(tmp_path / str(random.getrandbits(64)))
     wrappers = [WRAPPERS[name] for name in names]
     service = within
-    for wrapper in wrappers:
+    powers = CHILDREN[child].powers
+    for place, wrapper in enumerate(wrappers):
+        if not wrapper.needs <= powers:
+            refuses(wrapper, service)
+            return
         service = wrapper.make(service)
+        powers = expected_of(child, wrappers[: place + 1])
     writes = all(wrapper.writes for wrapper in wrappers)
     check(within, service, expected_of(child, wrappers), writes=writes)
 

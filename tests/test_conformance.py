@@ -415,6 +415,39 @@ class TestLimitOfSmallest(
     pass
 
 
+# Of these bounds none is ever reached.
+WIDE = {"max_bytes": "1 GiB", "max_entries": 1_000_000, "max_age": "10 d"}
+
+
+class TestLruOfMemory(Stack, stack=around("lru", MEMORY, **WIDE)):
+    pass
+
+
+class TestLruOfFolder(Stack, stack=around("lru", FOLDER, **WIDE)):
+    pass
+
+
+class TestLruOfBucket(Stack, stack=around("lru", BUCKET, **WIDE)):
+    pass
+
+
+class TestLruOfSqlite(Stack, stack=around("lru", SQLITE, **WIDE)):
+    pass
+
+
+class TestLruAsNear(
+    Stack, stack={**cache(around("lru", FOLDER, **WIDE)["root"], BUCKET, "far"), "inner": FOLDER}
+):
+    pass
+
+
+class TestTinyLruAsNear(
+    Stack,
+    stack={**cache({"type": "lru", "inner": "&inner", "max_bytes": 4000}, BUCKET, "far"), "inner": FOLDER},
+):
+    """What far has is found, however little near can keep of it."""
+
+
 class TestAllWrappers(
     Stack,
     stack={

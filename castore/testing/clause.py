@@ -19,9 +19,11 @@ from castore.capabilities import (
     ChunkSource,
     ChunkStore,
     Durable,
+    Evictable,
     EvictionEvents,
     FrameStore,
     Inventory,
+    Pinning,
     Sweepable,
 )
 
@@ -33,6 +35,8 @@ POWERS: Final[tuple[type, ...]] = (
     FrameStore,
     Inventory,
     Sweepable,
+    Evictable,
+    Pinning,
     BatchExistence,
     EvictionEvents,
     Durable,

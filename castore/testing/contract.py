@@ -13,7 +13,17 @@ from typing import Final, Literal, NamedTuple
 
 from castore.blobservice import BlobService
 from castore.testing.clause import Clause
-from castore.testing.clauses import chunking, keeping, powers, reading, sources, storing, threads, writing
+from castore.testing.clauses import (
+    bounding,
+    chunking,
+    keeping,
+    powers,
+    reading,
+    sources,
+    storing,
+    threads,
+    writing,
+)
 
 CLAUSES: Final[tuple[Clause, ...]] = (
     *storing.chapter.clauses,
@@ -24,6 +34,7 @@ CLAUSES: Final[tuple[Clause, ...]] = (
     *threads.chapter.clauses,
     *powers.chapter.clauses,
     *keeping.chapter.clauses,
+    *bounding.chapter.clauses,
 )
 """All clauses, in the order in which they are best read."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
-from castore.capabilities import BlobLister, ChunkStore
+from castore.capabilities import BlobLister, ChunkStore, Evictable, StoredItem
 from castore.digest import no_digest
 from castore.frames import check_size
 from castore.readers import BytesReader
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class MemoryBlobService(BlobService, BlobLister, ChunkStore):
+_SIZE_IN_INDEX: Final = 40
+"""How many bytes a chunk counts in an index: its digest, and its size."""
+
+
+class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
     """Keeps blobs in memory, whole as they were written, or as the chunks that `ChunkStore` gave it.
 
     What was put first stays. The empty blob is there only once it was written.
@@ -44,7 +48,11 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore):
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, which gathers in memory."""
-        return _MemoryWriter(self._blobs)
+        return self.open_write_to(self)
+
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        """Start a blob that gathers in memory and goes to *store* as one chunk."""
+        return _MemoryWriter(store)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks of a blob that came as chunks; a blob kept whole has none finer."""
@@ -81,6 +89,37 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore):
         elif not chunks and digest not in self._blobs:
             self._blobs.setdefault(B3Digest.of(b""), b"")
 
+    # -- for who keeps it within bounds --
+
+    def stored_items(self) -> Iterator[StoredItem]:
+        """Yield what is kept; a blob that was written whole is a chunk."""
+        for digest, chunks in list(self._indexes.items()):
+            yield _index_item(digest, chunks)
+        for digest, data in list(self._blobs.items()):
+            yield _chunk_item(digest, data)
+
+    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+        """Return an index or chunk with the size that it has in memory."""
+        if kind == "index":
+            chunks = self._indexes.get(digest)
+            return None if chunks is None else _index_item(digest, chunks)
+        data = self._blobs.get(digest)
+        return None if data is None else _chunk_item(digest, data)
+
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        """Forget *items*. Readers that are open keep the bytes that they have."""
+        for item in items:
+            if item.digest is not None:
+                (self._indexes if item.kind == "index" else self._blobs).pop(item.digest, None)
+
+
+def _index_item(digest: B3Digest, chunks: Sequence[ChunkMeta]) -> StoredItem:
+    return StoredItem("index", f"indexes/{digest}", digest, _SIZE_IN_INDEX * len(chunks))
+
+
+def _chunk_item(digest: B3Digest, data: bytes) -> StoredItem:
+    return StoredItem("chunk", f"chunks/{digest}", digest, len(data))
+
 
 def _absent(digest: object) -> Literal[False]:
     """Return that it is not there, which is looked at more closely: text is never there."""
@@ -90,8 +129,8 @@ def _absent(digest: object) -> Literal[False]:
 
 
 class _MemoryWriter(GuardedWriter):
-    def __init__(self, blobs: dict[B3Digest, bytes]) -> None:
-        self._blobs = blobs
+    def __init__(self, store: ChunkStore) -> None:
+        self._store = store
         self._parts: list[bytes] = []
 
     def _take(self, view: memoryview) -> None:
@@ -101,7 +140,9 @@ class _MemoryWriter(GuardedWriter):
         data = b"".join(self._parts)
         self._parts.clear()
         digest = B3Digest.of(data)
-        self._blobs.setdefault(digest, data)
+        if data and not self._store.claim_chunk(digest):
+            self._store.put_chunk(digest, data)
+        self._store.put_index(digest, ())
         return digest
 
     def _discard(self) -> None:

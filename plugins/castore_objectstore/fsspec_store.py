@@ -101,9 +101,10 @@ class FsspecObjectStore(ObjectStore):
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object; `fs.exists` would take every error for a no."""
-        return self._describe(key) is not None
+        return self.describe(key) is not None
 
-    def _describe(self, key: str) -> StoredObject | None:
+    def describe(self, key: str) -> StoredObject | None:
+        """Return what the file system says of an object."""
         with self._using(key) as (fs, path):
             try:
                 info = fs.info(path)
@@ -147,7 +148,7 @@ class FsspecObjectStore(ObjectStore):
 
     def claim(self, key: str, is_whole: Wholeness) -> bool:  # noqa: ARG002 - objects appear whole here
         """Tell whether there is an object with anything in it; store it anew if its time is not recent."""
-        found = self._describe(key)
+        found = self.describe(key)
         if found is None or found.size == 0:
             return False
         if found.modified is not None and time.time() - found.modified > self.renewal_seconds:
@@ -189,7 +190,7 @@ class FsspecObjectStore(ObjectStore):
         self._require_removes()
         limit = older_than - self.renewal_seconds
         for entry in objects:
-            found = self._describe(entry.key)
+            found = self.describe(entry.key)
             if found is not None and found.modified is not None and found.modified < limit:
                 self._remove(entry.key)
                 yield entry
@@ -197,6 +198,11 @@ class FsspecObjectStore(ObjectStore):
     def _remove(self, key: str) -> None:
         with self._using(key) as (fs, path), contextlib.suppress(FileNotFoundError):
             fs.rm_file(path)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects one by one."""
+        for key in keys:
+            self._remove(key)
 
     def set_aside(self, key: str) -> str:
         """Copy an object to its place under `quarantine/`, then remove it."""

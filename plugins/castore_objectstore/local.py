@@ -302,6 +302,48 @@ class LocalObjectStore(ObjectStore):
                     continue
             yield entry
 
+    # -- what keeps it within bounds --
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return Path(self._root)
+
+    @property
+    def defers(self) -> bool:
+        """Whether files wait for a flush before they get their names."""
+        return self._staging is not None
+
+    def describe(self, key: str) -> StoredObject | None:
+        """Return the size and time of a file, also of one that waits to be flushed."""
+        path = self._path(key)
+        with self._reporting(path):
+            for place in (path, None if self._staging is None else self._staging.find(path), path):
+                with contextlib.suppress(FileNotFoundError):
+                    if place is not None:
+                        status = os.stat(place)
+                        return StoredObject(key, status.st_size, status.st_mtime)
+        return None
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove files; nobody claims or replaces one in that moment."""
+        with self._reporting(self._root), self._holds.for_moving():
+            for key in keys:
+                with self._reporting(self._path(key)), contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path(key))
+
+    def free_bytes(self) -> int | None:
+        """Return what the file system has left for users."""
+        folder = self._root
+        with self._reporting(folder):
+            while True:
+                try:
+                    status = os.statvfs(folder)
+                except FileNotFoundError:
+                    folder = os.path.dirname(os.path.abspath(folder))
+                    continue  # It is made with the first object.
+                return status.f_bavail * status.f_frsize
+
     def set_aside(self, key: str) -> str:
         """Rename a file to its place under `quarantine`, where it gets a number if the name is taken."""
         path = self._path(key)

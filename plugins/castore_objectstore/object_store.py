@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import attrs
@@ -136,6 +137,30 @@ class ObjectStore(ABC):
 
         A claim may have come up to `renewal_seconds` after the time that an object has.
         """
+
+    # -- what keeps it within bounds --
+
+    @property
+    def folder(self) -> Path | None:
+        """Where on this machine it is, `None` if it is nowhere there."""
+        return None
+
+    @property
+    def defers(self) -> bool:
+        """Whether others see what was put no sooner than `settle` is called."""
+        return False
+
+    @abstractmethod
+    def describe(self, key: str) -> StoredObject | None:
+        """Return what a listing would say of an object, `None` if it is absent."""
+
+    @abstractmethod
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are not there are no error."""
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes are left where the objects are, `None` if that has no bounds."""
+        return None
 
     @abstractmethod
     def set_aside(self, key: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from castore import (
@@ -27,6 +28,7 @@ from castore.capabilities import (
     BlobLister,
     ChunkStore,
     Durable,
+    Evictable,
     FrameStore,
     SharedPlace,
     StoredItem,
@@ -107,10 +109,13 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, whose chunks go to the store while it is written."""
+        return self._open_write_to(self)
+
+    def _open_write_to(self, store: ChunkStore) -> BlobWriter:
         chunker = self._chunker(self._avg_chunk_size)
         if self.waits:
-            return ChunkedWriter(self, chunker, self._workers, job_size=0)
-        return ChunkedWriter(self, chunker, self._workers)
+            return ChunkedWriter(store, chunker, self._workers, job_size=0)
+        return ChunkedWriter(store, chunker, self._workers)
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
@@ -249,7 +254,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         self._store.close()
 
 
-class ObjectStoreBlobService(AddOnlyBlobService, Sweepable):
+class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
     """Keeps blobs as chunks in an `ObjectStore`, and lets it be looked after."""
 
     def list_items(self) -> Iterator[StoredItem]:
@@ -277,6 +282,55 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable):
     def held_since(self) -> float | None:
         """Return the time of the oldest lease in the store."""
         return self._store.held_since()
+
+    # -- for who keeps it within bounds --
+
+    def stored_items(self) -> Iterator[StoredItem]:
+        """Yield what `list_items` does."""
+        return self.list_items()
+
+    @property
+    def defers(self) -> bool:
+        """Whether chunks wait for a flush before others see them."""
+        return self._store.defers
+
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        """Start a blob that is cut as here, and goes to *store*."""
+        return self._open_write_to(store)
+
+    @property
+    def state_folder(self) -> Path | None:
+        """The folder `lru` beside those of the objects, if these are in a folder of this machine."""
+        folder = self._store.folder
+        return None if folder is None else folder / "lru"
+
+    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+        """Return what a listing would say of an index or chunk."""
+        prefix = _BLOBS if kind == "index" else _CHUNKS
+        found = self._store.describe(_key(prefix, digest))
+        return None if found is None else _item(kind, prefix, found)
+
+    def residue_of(self, kind: Literal["index", "chunk"], digest: B3Digest) -> list[StoredItem]:
+        """Return the temporary files beside the place of an index or chunk."""
+        key = _key(_BLOBS if kind == "index" else _CHUNKS, digest)
+        found = self._store.list(f"{key.rpartition('/')[0]}/")
+        return [_item(kind, "", entry) for entry in found if entry.key.startswith(f"{key}#")]
+
+    def chunk_bound(self, size: int) -> int:
+        """Return the size of a frame of that many bytes that cannot be compressed."""
+        return frames.bound(size)
+
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        """Remove objects, by their keys."""
+        self._store.remove(item.key for item in items)
+
+    def settle(self) -> None:
+        """Flush what waits for that, and give it its names."""
+        self._store.settle()
+
+    def free_bytes(self) -> int | None:
+        """Return what the file system of a folder has left."""
+        return self._store.free_bytes()
 
 
 def _key(prefix: str, digest: B3Digest) -> str:

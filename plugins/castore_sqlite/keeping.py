@@ -15,6 +15,8 @@ from castore.capabilities import StoredItem
 from castore_sqlite.database import Database
 from castore_sqlite.rows import FRESH_SECONDS
 
+_ANY_TIME: Final = (1 << 63) - 1
+
 _PAGE: Final = 1000
 """How many rows a query gives: a longer one would keep the log from being cut back."""
 
@@ -31,6 +33,11 @@ _DELETE: Final = {
     "chunks": "DELETE FROM chunks WHERE digest = ? AND modified < ?",
     "indexes": "DELETE FROM indexes WHERE digest = ? AND modified < ?",
 }
+_FIND: Final = {
+    "chunk": "SELECT digest, modified, length(frame) FROM chunks WHERE digest = ?",
+    "index": "SELECT digest, modified, length(chunks) FROM indexes WHERE digest = ?",
+}
+_TABLES: Final = {"chunk": "chunks", "index": "indexes"}
 _COPY_CHUNK: Final = (
     "INSERT INTO quarantine (kind, digest, modified, data)"
     " SELECT 'chunks', digest, modified, frame FROM chunks WHERE digest = ?"
@@ -102,6 +109,26 @@ def sweep(database: Database, items: Iterable[StoredItem], older_than: float) ->
         with database.writing(lasting=False) as connection:
             gone = [item for item in group if _delete(connection, item, limit)]
         yield from gone
+
+
+def key_of(kind: Literal["index", "chunk"], digest: B3Digest) -> str:
+    """Return the key of a row."""
+    return f"{_TABLES[kind]}/{digest}"
+
+
+def find_item(database: Database, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+    """Return what a listing would say of a row, `None` if there is none."""
+    rows = database.fetch(_FIND[kind], (bytes(digest),))
+    return _item(kind, _TABLES[kind], *rows[0]) if rows else None
+
+
+def remove(database: Database, items: Iterable[StoredItem]) -> None:
+    """Remove rows whatever their age, some in each transaction."""
+    remaining = iter(items)
+    while group := list(islice(remaining, _SWEPT)):
+        with database.writing(lasting=False) as connection:
+            for item in group:
+                _delete(connection, item, _ANY_TIME)
 
 
 def _delete(connection: sqlite3.Connection, item: StoredItem, limit: int) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from castore import (
@@ -24,6 +25,7 @@ from castore.capabilities import (
     BlobLister,
     ChunkStore,
     Durable,
+    Evictable,
     FrameStore,
     SharedPlace,
     StoredItem,
@@ -53,7 +55,15 @@ _services: weakref.WeakSet[SqliteBlobService] = weakref.WeakSet()
 
 
 class SqliteBlobService(
-    BlobService, BlobLister, BatchExistence, ChunkStore, FrameStore, Sweepable, SharedPlace, Durable
+    BlobService,
+    BlobLister,
+    BatchExistence,
+    ChunkStore,
+    FrameStore,
+    Sweepable,
+    Evictable,
+    SharedPlace,
+    Durable,
 ):
     """Keeps blobs as chunks in a `Database`.
 
@@ -114,7 +124,11 @@ class SqliteBlobService(
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, whose chunks are stored while it is written."""
-        return ChunkedWriter(self, self._chunker(self._avg_chunk_size), self._workers)
+        return self.open_write_to(self)
+
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        """Start a blob that is cut as here, and goes to *store*."""
+        return ChunkedWriter(store, self._chunker(self._avg_chunk_size), self._workers)
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
@@ -243,6 +257,38 @@ class SqliteBlobService(
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
         """Remove rows that are old. Their space is used again; the file does not become smaller."""
         return keeping.sweep(self._database, items, older_than)
+
+    defers = True
+    """What is put waits in memory for a transaction."""
+
+    @property
+    def state_folder(self) -> Path:
+        """A folder beside the file."""
+        return self._database.path.with_name(f"{self._database.path.name}-lru")
+
+    def stored_items(self) -> Iterator[StoredItem]:
+        """Yield what `list_items` does."""
+        return self.list_items()
+
+    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+        """Return what a listing would say of a row, or of a chunk that waits to become one."""
+        waiting = self._group.find(digest) if kind == "chunk" else None
+        if waiting is not None:
+            return StoredItem("chunk", keeping.key_of("chunk", digest), digest, len(waiting))
+        return keeping.find_item(self._database, kind, digest)
+
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        """Remove rows. Their space is used again; the file does not become smaller."""
+        self._group.commit()
+        keeping.remove(self._database, items)
+
+    def chunk_bound(self, size: int) -> int:
+        """Return the size of a frame of that many bytes that cannot be compressed."""
+        return frames.bound(size)
+
+    def settle(self) -> None:
+        """Commit what waits."""
+        self._group.commit()
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

@@ -55,6 +55,8 @@ def registry_for(request: pytest.FixtureRequest) -> Callable[[Path], Registry]:
             registry: Registry = request.getfixturevalue("shelf")
         elif path.name.startswith("faults-"):
             registry = request.getfixturevalue("with_faults")
+        elif path.name.startswith("lru-"):
+            registry = request.getfixturevalue("with_lru")
         elif path.name.startswith("plugin-"):
             registry = request.getfixturevalue("with_broken_plugins")
         else:
@@ -69,6 +71,16 @@ def with_faults(registry: Registry) -> Registry:
     """The bundled types, and the one that is refused unless a composition says otherwise."""
     for plugin in discover():
         if plugin.name == "faulty":
+            registry.load(plugin)
+    assert not registry.broken
+    return registry
+
+
+@pytest.fixture
+def with_lru(registry: Registry) -> Registry:
+    """The bundled types, and the one that is to be bounded."""
+    for plugin in discover():
+        if plugin.name == "lru":
             registry.load(plugin)
     assert not registry.broken
     return registry

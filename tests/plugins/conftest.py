@@ -71,6 +71,16 @@ class RecordingStore(ObjectStore):
             ):
                 yield entry
 
+    def describe(self, key: str) -> StoredObject | None:
+        self._record("HEAD", key)
+        data = self.objects.get(key)
+        return None if data is None else StoredObject(key, len(data), self.modified.get(key, 0.0))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._record("DELETE", key)
+            self.objects.pop(key, None)
+
     def set_aside(self, key: str) -> str:
         self._record("MOVE", key)
         self.objects[f"quarantine/{key}"] = self.objects.pop(key)

@@ -25,9 +25,11 @@ from castore.capabilities import (
     ChunkSource,
     ChunkStore,
     Durable,
+    Evictable,
     EvictionEvents,
     FrameStore,
     Inventory,
+    Pinning,
     StoredItem,
     Sweepable,
 )
@@ -52,6 +54,8 @@ class Sound(
     ChunkStore,
     FrameStore,
     Sweepable,
+    Evictable,
+    Pinning,
     BatchExistence,
     EvictionEvents,
     Durable,
@@ -171,25 +175,44 @@ class Sound(
 
     def item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem:
         key = f"{kind} {digest}"
-        return StoredItem(kind, key, digest, modified=self.times.get(key))
+        size = 40 * len(self.indexes[digest]) if kind == "index" else len(self.parts[digest])
+        return StoredItem(kind, key, digest, size, modified=self.times.get(key))
 
-    def remove(self, item: StoredItem) -> bool:
+    def take_out(self, item: StoredItem) -> bool:
         assert item.digest is not None
         place: dict[B3Digest, Any] = self.indexes if item.kind == "index" else self.parts
         return place.pop(item.digest, None) is not None
 
     def set_aside(self, item: StoredItem) -> str:
-        self.remove(item)
+        self.take_out(item)
         self.aside.append(item)
         return f"aside {len(self.aside)} {item.key}"
 
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
         for item in items:
-            if self.times[item.key] < older_than and self.remove(item):
+            if self.times[item.key] < older_than and self.take_out(item):
                 yield item
 
     def held_since(self) -> float | None:
         return min(self.held, default=None)
+
+    def stored_items(self) -> Iterator[StoredItem]:
+        return self.list_items()
+
+    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+        there = digest in (self.indexes if kind == "index" else self.parts)
+        return self.item(kind, digest) if there else None
+
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        for item in items:
+            self.take_out(item)
+
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        return type(self).writer(PuttingTo(store))  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def pin(self, digest: B3Digest) -> Iterator[None]:
+        yield
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         return {digest for digest in digests if not self.has(digest)}
@@ -200,6 +223,23 @@ class Sound(
     @property
     def durability(self) -> Literal["process", "full"]:
         return "process"
+
+
+class PuttingTo:
+    """What a writer stores by way of another store."""
+
+    def __init__(self, store: ChunkStore) -> None:
+        self.to = store
+
+    def store(self, pieces: Sequence[bytes]) -> B3Digest:
+        data = b"".join(pieces)
+        digest = B3Digest.of(data)
+        parts = [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
+        for part in parts:
+            self.to.put_chunk(B3Digest.of(part), part)
+        metas = [ChunkMeta(B3Digest.of(part), len(part)) for part in parts]
+        self.to.put_index(digest, metas if len(metas) > 1 else ())
+        return digest
 
 
 class SoundWriter(BlobWriter):
@@ -928,7 +968,7 @@ class OnePlaceAside(Sound):
 @caught_by("sweep-leaves-the-young")
 class SweepsYoungAndOld(Sound):
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
-        return (item for item in items if self.remove(item))
+        return (item for item in items if self.take_out(item))
 
 
 @caught_by("sweep-removes-what-it-is-given")
@@ -963,7 +1003,7 @@ class ForgetsClaims(Sound):
 class BelievesTheList(Sound):
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
         for item in items:
-            if (item.modified or 0) < older_than and self.remove(item):
+            if (item.modified or 0) < older_than and self.take_out(item):
                 yield item
 
 
@@ -999,6 +1039,80 @@ class HeldSinceTheLast(Sound):
 class HeldSinceTheBeginning(Sound):
     def held_since(self) -> float | None:
         return 0.0 if self.held else None
+
+
+# -- keeping it within bounds --
+
+
+@caught_by("evictable-tells-sizes")
+class TellsNoSizes(Sound):
+    def item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem:
+        return StoredItem(kind, f"{kind} {digest}", digest, modified=self.times.get(f"{kind} {digest}"))
+
+
+@caught_by("evictable-tells-sizes")
+class FindsWhatIsAbsent(Sound):
+    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
+        return super().find_item(kind, digest) or StoredItem(kind, f"{kind} {digest}", digest, 0)
+
+
+@caught_by("evictable-tells-sizes")
+class TakesMoreThanItsBound(Sound):
+    def chunk_bound(self, size: int) -> int:
+        return size // 2
+
+
+@caught_by("evictable-removes")
+class RemovesNoIndex(Sound):
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        super().remove(item for item in items if item.kind == "chunk")
+
+
+@caught_by("evictable-removes")
+class RemovesAll(Sound):
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        self.parts.clear()
+        self.indexes.clear()
+
+
+@caught_by("evictable-removes")
+class RemovesOnce(Sound):
+    def remove(self, items: Iterable[StoredItem]) -> None:
+        for item in items:
+            if not self.take_out(item):
+                raise KeyError(item.key)
+
+
+@caught_by("evictable-writes-to-another")
+class WritesToItself(Sound):
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        return self.open_write()
+
+
+@caught_by("evictable-writes-to-another")
+class WritesToBoth(Sound):
+    def open_write_to(self, store: ChunkStore) -> BlobWriter:
+        writer = super().open_write_to(store)
+        write = writer.write
+        writer.write = lambda data: self.keep(B3Digest.of(data), [bytes(data)]) or write(data)  # type: ignore[method-assign, func-returns-value]
+        return writer
+
+
+@caught_by("pinning-may-come-first")
+class PinsOnlyWhatIsThere(Sound):
+    @contextlib.contextmanager
+    def pin(self, digest: B3Digest) -> Iterator[None]:
+        if not self.has(digest):
+            raise KeyError(digest)
+        yield
+
+
+@caught_by("pinning-may-come-first")
+class ForgetsWhenUnpinned(Sound):
+    @contextlib.contextmanager
+    def pin(self, digest: B3Digest) -> Iterator[None]:
+        yield
+        self.delete(digest)
 
 
 # -- the tests --

@@ -1,0 +1,810 @@
+"""The `lru` type: bounds that hold, what goes first, what stays, and what is true after a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import itertools
+import os
+import random
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import castore_lru.config
+from castore import (
+    B3Digest,
+    BlobService,
+    BuildError,
+    ChunkMeta,
+    Composition,
+    CompositionError,
+    MissingChunkError,
+    UnavailableError,
+    UnsupportedError,
+    from_url,
+)
+from castore.capabilities import (
+    BlobDeleter,
+    ChunkStore,
+    Evictable,
+    EvictionEvents,
+    FrameStore,
+    Inventory,
+    Pinning,
+    StoredItem,
+    Sweepable,
+)
+from castore.deadlines import Clock
+from castore.testing import EMPTY, HELLO, FaultyService
+from castore.workers import Workers
+from castore_breaker.service import BreakerService
+from castore_lru import accounts, journal
+from castore_lru.bounds import Amount, Bounds, Excess
+from castore_lru.service import LruBlobService
+from castore_memory.service import MemoryBlobService
+from castore_objectstore.local import LocalObjectStore
+from castore_objectstore.locations import open_store
+from castore_objectstore.service import ObjectStoreBlobService
+from castore_readonly.service import ReadOnlyService
+from castore_sqlite.database import Database
+from castore_sqlite.service import SqliteBlobService
+
+
+class Hand(Clock):
+    """A clock that is set by hand; it starts when the test does, as the times of files do."""
+
+    def __init__(self) -> None:
+        self.time = time.time()
+
+    def now(self) -> float:
+        return self.time
+
+
+def folder_in(folder: Path, durability: Any = "process", **options: Any) -> ObjectStoreBlobService:
+    store = LocalObjectStore(folder / "store", instance="store", durability=durability)
+    return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0), **options)
+
+
+def bucket() -> ObjectStoreBlobService:
+    store = open_store("memory:", {}, base=Path("/"), instance="bucket")
+    return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0))
+
+
+def sqlite_in(folder: Path) -> SqliteBlobService:
+    database = Database(folder / "blobs.sqlite", instance="rows", durability="process")
+    return SqliteBlobService(database, avg_chunk_size=512, workers=Workers(0))
+
+
+CHILDREN: dict[str, Callable[[Path], BlobService]] = {
+    "memory": lambda _: MemoryBlobService(),
+    "folder": folder_in,
+    "folder that defers": lambda folder: folder_in(folder, "full"),
+    "bucket": lambda _: bucket(),
+    "sqlite": sqlite_in,
+    "behind a wrapper": lambda folder: BreakerService(folder_in(folder)),
+}
+
+
+@pytest.fixture(params=CHILDREN)
+def child(request: pytest.FixtureRequest, tmp_path: Path) -> BlobService:
+    return CHILDREN[request.param](tmp_path)
+
+
+@pytest.fixture
+def hand() -> Hand:
+    return Hand()
+
+
+def noise(size: int, seed: int) -> bytes:
+    """Bytes that cannot be compressed."""
+    return random.Random(seed).randbytes(size)
+
+
+def meta_of(data: bytes) -> ChunkMeta:
+    return ChunkMeta(B3Digest.of(data), len(data))
+
+
+def items_of(service: BlobService) -> list[StoredItem]:
+    power = service.capability(Evictable)
+    assert power is not None
+    return [item for item in power.stored_items() if not item.foreign]
+
+
+def bytes_of(service: BlobService) -> int:
+    return sum(item.size or 0 for item in items_of(service))
+
+
+def right_or_absent(service: BlobService, digest: B3Digest, data: bytes) -> bool:
+    """Whether a blob is there; then it is right, and else there is no trace of it."""
+    reader = service.open_read(digest)
+    if reader is None:
+        assert service.chunks(digest) is None
+        return False
+    with reader:
+        assert reader.read() == data
+    return True
+
+
+def bounded(child: BlobService, clock: Clock | None = None, **bounds: Any) -> LruBlobService:
+    if clock is None:
+        return LruBlobService(child, Bounds(**bounds), name="near")
+    return LruBlobService(child, Bounds(**bounds), name="near", clock=clock)
+
+
+class TestBudgets:
+    def test_bytes(self, child: BlobService) -> None:
+        """What is there never takes more; what was written last is there."""
+        with bounded(child, max_bytes=20_000) as service:
+            for seed in range(30):
+                data = noise(3000, seed)
+                digest = service.write(data)
+                assert bytes_of(child) <= 20_000
+                assert service.read(digest) == data
+            assert service.gauges()["evictions"] > 0
+            assert service.gauges()["bytes"] <= 20_000
+
+    def test_entries(self, child: BlobService) -> None:
+        with bounded(child, max_entries=20) as service:
+            for seed in range(30):
+                service.write(noise(100, seed))
+                assert len(items_of(child)) <= 20
+            assert len(items_of(child)) > 10
+
+    def test_the_low_watermark(self, child: BlobService) -> None:
+        """Once something has to go, more goes: then nothing has to for a while."""
+        with bounded(child, max_bytes=10_000, low_watermark=0.5) as service:
+            evictions = []
+            for seed in range(100):
+                service.write(noise(200, seed))
+                evictions.append(service.gauges()["evictions"])
+            steps = [after - before for before, after in itertools.pairwise(evictions)]
+            assert steps.count(0) > 3 * (len(steps) - steps.count(0))
+            assert max(steps) >= 20
+
+    def test_age(self, child: BlobService, hand: Hand) -> None:
+        """What is not used gets too old; a use makes it young again. `has` is no use."""
+        with bounded(child, hand, max_age=100.0) as service:
+            old, used, asked = (service.write(noise(300, seed)) for seed in range(3))
+            hand.time += 60
+            service.read(used)
+            assert service.has(asked)
+            hand.time += 60
+            assert [service.has(digest) for digest in (old, used, asked)] == [False, True, False]
+            hand.time += 60
+            assert service.open_read(used) is None
+
+    def test_free_space(self, tmp_path: Path) -> None:
+        """The file system has to have so much left; when others fill it, this one makes way."""
+        service = folder_in(tmp_path)
+        space = {"free": 100_000}
+        used = lambda: space["free"] - bytes_of(service)  # noqa: E731
+        service.free_bytes = used  # type: ignore[method-assign]
+        with bounded(service, min_free=80_000) as lru:
+            for seed in range(20):
+                lru.write(noise(3000, seed))
+                assert used() >= 80_000
+            assert used() < 90_000
+            space["free"] -= 10_000
+            lru.write(noise(3000, 99))
+            assert used() >= 80_000
+            space["free"] = 0
+            with pytest.raises(UnavailableError, match="no room for"):
+                lru.write(noise(3000, 100))
+
+    def test_a_blob_that_is_too_large(self, child: BlobService) -> None:
+        """It is refused, nothing of it can be seen, and what else there is stays usable."""
+        with bounded(child, max_bytes=10_000) as service:
+            with pytest.raises(UnsupportedError, match="can never fit within max_bytes = 10000"):
+                service.write(noise(30_000, 1))
+            assert service.open_read(B3Digest.of(noise(30_000, 1))) is None
+            assert service.gauges()["pinned"] == 0
+            assert service.read(service.write(noise(5000, 2))) == noise(5000, 2)
+            assert bytes_of(child) <= 10_000
+
+    def test_the_largest_that_fits_memory(self) -> None:
+        child = MemoryBlobService()
+        with bounded(child, max_bytes=1000) as service:
+            service.write(noise(1000, 1))
+            assert service.has(service.write(noise(1000, 2)))
+            with pytest.raises(UnsupportedError):
+                service.write(noise(1001, 3))
+            assert bytes_of(child) == 1000
+
+    def test_several_bounds_at_once(self, tmp_path: Path, hand: Hand) -> None:
+        child = folder_in(tmp_path)
+        with bounded(child, hand, max_bytes=50_000, max_entries=40, max_age=1000.0) as service:
+            for seed in range(50):
+                hand.time += 10
+                service.write(noise(1 + seed * 100, seed))
+                assert bytes_of(child) <= 50_000
+                assert len(items_of(child)) <= 40
+            hand.time += 1001
+            assert service.evict() > 0
+            assert items_of(child) == []
+
+
+class TestOrder:
+    def test_what_was_not_used_for_longest_goes_first(self, child: BlobService, hand: Hand) -> None:
+        with bounded(child, hand, max_bytes=3200, low_watermark=1.0) as service:
+            blobs = [noise(200, seed) for seed in range(10)]
+            digests = []
+            for data in blobs:
+                hand.time += 1
+                digests.append(service.write(data))
+            hand.time += 1
+            service.read(digests[0])
+            hand.time += 1
+            for seed in range(10, 17):
+                hand.time += 1
+                service.write(noise(200, seed))
+            there = [service.has(digest) for digest in digests]
+            assert there[0]
+            assert there == [True, *sorted(there[1:])]
+            assert not there[1]
+
+    def test_an_index_goes_before_its_chunks(self, tmp_path: Path) -> None:
+        """At no moment is there an index without all of its chunks."""
+        child = folder_in(tmp_path)
+        seen = []
+        remove = child.remove
+
+        def looking(items: Any) -> None:
+            remove(items)
+            for digest in child.list_blobs():
+                metas = child.chunks(digest) or ()
+                seen.append([child.has_chunk(meta.digest) for meta in metas])
+            remove([])
+
+        child.remove = looking  # type: ignore[method-assign]
+        with bounded(child, max_bytes=20_000) as service:
+            for seed in range(20):
+                service.write(noise(5000, seed))
+        assert seen
+        assert all(all(whole) for whole in seen)
+
+    def test_a_shared_chunk_takes_all_its_blobs_along(self, tmp_path: Path, hand: Hand) -> None:
+        """A blob whose chunk is gone is absent, however lately its index was used."""
+        child = folder_in(tmp_path)
+        shared = noise(4000, 1)
+        with bounded(child, hand, max_bytes=1 << 20, max_age=100.0) as service:
+            first, second = service.write(shared + b"1"), service.write(shared + b"2")
+            hand.time += 90
+            # Only the indexes are used by opening.
+            for digest in (first, second):
+                reader = service.open_read(digest)
+                assert reader is not None
+                reader.close()
+            hand.time += 20
+            assert not service.has(first)
+            assert not service.has(second)
+            assert service.chunks(first) is None
+            assert items_of(child) == []
+
+    def test_a_blob_is_gone_when_its_chunk_is(self, child: BlobService) -> None:
+        """However blobs share chunks, each is right or absent at any time."""
+        parts = [noise(1500, seed) for seed in range(8)]
+        stored: dict[B3Digest, bytes] = {}
+        rand = random.Random(3)
+        with bounded(child, max_bytes=15_000) as service:
+            for _ in range(35):
+                data = b"".join(rand.sample(parts, rand.randint(1, 4)))
+                stored[service.write(data)] = data
+                for digest, content in rand.sample(sorted(stored.items()), min(5, len(stored))):
+                    right_or_absent(service, digest, content)
+                assert bytes_of(child) <= 15_000
+
+
+class TestPins:
+    def test_an_open_reader_keeps_its_blob(self, child: BlobService) -> None:
+        """Read slowly to its end, while everything else is evicted."""
+        data = noise(6000, 1)
+        with bounded(child, max_bytes=14_000) as service:
+            reader = service.open_read(service.write(data))
+            assert reader is not None
+            read = bytearray()
+            for seed in range(2, 30):
+                read += reader.read(250)
+                service.write(noise(2000, seed))
+                assert bytes_of(child) <= 14_000
+            assert read + reader.read() == data
+            reader.close()
+            for seed in range(30, 40):
+                service.write(noise(2000, seed))
+            assert service.gauges()["pinned"] == 0
+            assert not service.has(B3Digest.of(data))
+
+    def test_a_reader_that_is_forgotten_lets_go(self, tmp_path: Path) -> None:
+        with bounded(folder_in(tmp_path), max_bytes=1 << 20) as service:
+            reader = service.open_read(service.write(noise(6000, 1)))
+            assert service.gauges()["pinned"] > 0
+            del reader
+            gc.collect()
+            assert service.gauges()["pinned"] == 0
+
+    def test_pinned_by_the_power(self, child: BlobService) -> None:
+        """Before it is there, and until the context ends, also for a chunk alone."""
+        data = noise(4000, 1)
+        with bounded(child, max_bytes=12_000) as service:
+            pinning = service.capability(Pinning)
+            assert pinning is not None
+            with pinning.pin(B3Digest.of(data)):
+                service.write(data)
+                for seed in range(2, 20):
+                    service.write(noise(2000, seed))
+                assert service.read(B3Digest.of(data)) == data
+                assert service.gauges()["pinned"] == 1
+            for seed in range(20, 40):
+                service.write(noise(2000, seed))
+            assert not service.has(B3Digest.of(data))
+
+    def test_no_room_beside_what_is_pinned(self, child: BlobService) -> None:
+        """A clear error, and nothing of what was refused; there is room again afterwards."""
+        with bounded(child, max_bytes=10_000) as service:
+            pinning = service.capability(Pinning)
+            assert pinning is not None
+            with pinning.pin(service.write(noise(7000, 1))):
+                with pytest.raises(UnavailableError, match=r"`near` is unavailable: no room for .*pinned"):
+                    service.write(noise(7000, 2))
+                assert not service.has(B3Digest.of(noise(7000, 2)))
+                assert service.read(B3Digest.of(noise(7000, 1))) == noise(7000, 1)
+            service.write(noise(7000, 2))
+
+    def test_what_is_written_stays_until_it_is_complete(self, child: BlobService) -> None:
+        """A slow writer's chunks survive others' evictions."""
+        data = noise(6000, 1)
+        with bounded(child, max_bytes=20_000) as service, service.open_write() as writer:
+            for start in range(0, 6000, 500):
+                writer.write(data[start : start + 500])
+                service.write(noise(2500, start + 7))
+            digest = writer.close()
+            assert service.read(digest) == data
+
+    def test_what_a_writer_has_claimed_stays(self, child: BlobService) -> None:
+        """Told that a chunk is there, it need not send it: it must be there when the index comes."""
+        chunks = [noise(700, seed) for seed in range(4)]
+        whole = b"".join(chunks)
+        with bounded(child, max_bytes=9000) as service:
+            store = service.capability(ChunkStore)
+            assert store is not None
+            metas = []
+            with store.hold():
+                for number, chunk in enumerate(chunks):
+                    digest = B3Digest.of(chunk)
+                    if number % 2:
+                        store.put_chunk(digest, chunk)
+                    assert store.claim_chunk(digest) is bool(number % 2)
+                    if not number % 2:
+                        store.put_chunk(digest, chunk)
+                    metas.append(meta_of(chunk))
+                    for seed in range(10):
+                        service.write(noise(900, seed + 100 * number + 1000))
+                store.put_index(B3Digest.of(whole), metas)
+            assert service.read(B3Digest.of(whole)) == whole
+            assert service.gauges()["pinned"] == 0
+
+    def test_an_index_never_comes_after_its_chunk_is_evicted(self, child: BlobService) -> None:
+        """Without a hold that can happen; then it is refused, by name, and can be stored again."""
+        chunks = [noise(700, seed) for seed in range(3)]
+        whole = b"".join(chunks)
+        metas = [meta_of(chunk) for chunk in chunks]
+        with bounded(child, max_bytes=5000) as service:
+            store = service.capability(ChunkStore)
+            assert store is not None
+            for chunk in chunks:
+                store.put_chunk(B3Digest.of(chunk), chunk)
+            for seed in range(10, 20):
+                service.write(noise(900, seed))
+            with pytest.raises(UnavailableError, match=f"chunk {metas[0].digest} was evicted before blob"):
+                store.put_index(B3Digest.of(whole), metas)
+            assert not service.has(B3Digest.of(whole))
+            with store.hold():
+                for chunk in chunks:
+                    store.put_chunk(B3Digest.of(chunk), chunk)
+                store.put_index(B3Digest.of(whole), metas)
+            assert service.read(B3Digest.of(whole)) == whole
+
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_nothing_goes_while_an_index_is_put(self, tmp_path: Path, moment: str) -> None:
+        """Neither it nor its chunks, without any hold, and also if it was there before."""
+        chunks = [noise(700, seed) for seed in range(3)]
+        whole = b"".join(chunks)
+        metas = [meta_of(chunk) for chunk in chunks]
+        child = folder_in(tmp_path)
+        put_index = child.put_index
+        other = bounded(folder_in(tmp_path), max_bytes=1)
+
+        def putting(digest: B3Digest, metas: Any) -> None:
+            if moment == "before":
+                other.evict()
+            put_index(digest, metas)
+            if moment == "after":
+                other.evict()
+
+        with bounded(child, max_bytes=1 << 20) as service, other:
+            store = service.capability(ChunkStore)
+            assert store is not None
+            for time_ in ("first", "second"):
+                for chunk in chunks:
+                    store.put_chunk(B3Digest.of(chunk), chunk)
+                # The other one is not to know these as being written any more.
+                service.gauges()
+                child.put_index = putting if time_ == "second" else put_index  # type: ignore[method-assign]
+                store.put_index(B3Digest.of(whole), metas)
+            assert service.read(B3Digest.of(whole)) == whole
+
+    def test_an_aborted_writer_lets_go(self, child: BlobService) -> None:
+        with bounded(child, max_bytes=10_000) as service:
+            writer = service.open_write()
+            writer.write(noise(6000, 1))
+            writer.abort()
+            for seed in range(2, 12):
+                service.write(noise(5000, seed))
+            assert service.gauges()["pinned"] == 0
+
+    def test_a_writer_that_is_forgotten_lets_go(self, child: BlobService) -> None:
+        with bounded(child, max_bytes=10_000) as service:
+            writer = service.open_write()
+            writer.write(noise(6000, 1))
+            del writer
+            gc.collect()
+            for seed in range(2, 12):
+                service.write(noise(5000, seed))
+            assert service.gauges()["pinned"] == 0
+
+
+class TestRestart:
+    def test_the_budget_holds_after_a_restart(self, tmp_path: Path) -> None:
+        """Filled, opened again and filled more: what three caches of today get wrong."""
+        for kind in ("folder", "folder that defers", "sqlite"):
+            place = tmp_path / kind
+            for start in (0, 10, 20):
+                child = CHILDREN[kind](place)
+                with child, bounded(child, max_bytes=20_000) as service:
+                    for seed in range(start, start + 10):
+                        service.write(noise(3000, seed))
+                        assert bytes_of(child) <= 20_000
+                    assert service.gauges()["bytes"] == bytes_of(child)
+                    assert service.read(B3Digest.of(noise(3000, start + 9))) == noise(3000, start + 9)
+
+    def test_real_bytes_on_disk(self, tmp_path: Path) -> None:
+        for start in (0, 20, 40):
+            child = folder_in(tmp_path)
+            with bounded(child, max_bytes=20_000) as service:
+                for seed in range(start, start + 20):
+                    service.write(noise(3000, seed))
+            files = [path for path in (tmp_path / "store").rglob("*/b3/*/*") if path.is_file()]
+            assert 10_000 < sum(path.stat().st_size for path in files) <= 20_000
+
+    def test_how_lately_something_was_used_is_known_after_a_restart(self, tmp_path: Path, hand: Hand) -> None:
+        digests = []
+        with bounded(folder_in(tmp_path), hand, max_bytes=1 << 20) as service:
+            for seed in range(4):
+                hand.time += 1
+                digests.append(service.write(noise(100, seed)))
+        hand.time += 1
+        with bounded(folder_in(tmp_path), hand, max_bytes=1 << 20) as service:
+            # One that only reads notes it, too.
+            service.read(digests[0])
+        with bounded(folder_in(tmp_path), hand, max_entries=4) as service:
+            hand.time += 1
+            service.write(noise(100, 9))
+            assert [service.has(digest) for digest in digests] == [True, False, False, False]
+
+    def test_a_smaller_budget_holds_at_once(self, tmp_path: Path) -> None:
+        with bounded(folder_in(tmp_path), max_bytes=1 << 20) as service:
+            for seed in range(20):
+                service.write(noise(3000, seed))
+        child = folder_in(tmp_path)
+        with bounded(child, max_bytes=9000) as service:
+            service.evict()
+            assert bytes_of(child) <= 9000
+            assert service.gauges()["bytes"] == bytes_of(child)
+
+    def test_a_store_that_was_there_before(self, child: BlobService) -> None:
+        """Blobs that were put without it count, can be read, and go."""
+        blobs = {child.write(noise(3000, seed)): noise(3000, seed) for seed in range(10)}
+        with bounded(child, max_bytes=20_000) as service:
+            service.evict()
+            assert bytes_of(child) <= 20_000
+            found = [right_or_absent(service, digest, data) for digest, data in blobs.items()]
+            assert 3 <= sum(found) <= 6
+
+    def test_a_lost_journal_is_made_anew(self, tmp_path: Path) -> None:
+        for damage in ("remove", "noise", "of another version"):
+            with bounded(folder_in(tmp_path), max_bytes=20_000) as service:
+                for seed in range(10):
+                    service.write(noise(3000, seed))
+            file = tmp_path / "store" / "lru" / "journal.sqlite"
+            if damage == "remove":
+                file.unlink()
+            elif damage == "noise":
+                file.write_bytes(noise(5000, 1))
+            else:
+                data = bytearray(file.read_bytes())
+                data[63] = 99
+                file.write_bytes(data)
+            child = folder_in(tmp_path)
+            with bounded(child, max_bytes=20_000) as service:
+                service.write(noise(3000, 99))
+                assert bytes_of(child) <= 20_000
+                assert service.gauges()["bytes"] == bytes_of(child)
+
+    def test_after_the_machine_was_started_anew_all_is_looked_through(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A power cut may have kept an index and lost a chunk; and it may have damaged the journal."""
+        data = noise(5000, 1)
+        with bounded(folder_in(tmp_path), max_bytes=1 << 20) as service:
+            digest = service.write(data)
+            metas = service.chunks(digest)
+            assert metas
+        child = folder_in(tmp_path)
+        child.remove([StoredItem("chunk", child.chunk_key(metas[1].digest), metas[1].digest)])
+        for module in (accounts, journal):
+            monkeypatch.setattr(module, "boot_id", lambda: "another start")
+        with bounded(child, max_bytes=1 << 20) as service:
+            service.evict()
+            assert not service.has(digest)
+            assert service.gauges()["bytes"] == bytes_of(child)
+
+    def test_what_was_removed_behind_its_back_is_found_out_within_a_day(
+        self, tmp_path: Path, hand: Hand
+    ) -> None:
+        child = folder_in(tmp_path)
+        with bounded(child, hand, max_bytes=1 << 20) as service:
+            for seed in range(5):
+                service.write(noise(3000, seed))
+        child.remove([item for item in items_of(child) if item.kind == "index" or hash(item.digest) % 2])
+        hand.time += 86401
+        with bounded(child, hand, max_bytes=1 << 20) as service:
+            service.evict()
+            assert service.gauges()["bytes"] == bytes_of(child)
+            assert service.gauges()["entries"] == len(items_of(child))
+
+    def test_using_it_after_close_opens_it_again(self, tmp_path: Path) -> None:
+        service = bounded(folder_in(tmp_path), max_bytes=1 << 20)
+        digest = service.write(noise(3000, 1))
+        service.close()
+        service.close()
+        assert service.read(digest) == noise(3000, 1)
+        service.write(noise(3000, 2))
+        service.close()
+
+
+class TestAccounts:
+    def test_the_gauges_are_what_is_there(self, child: BlobService) -> None:
+        with bounded(child, max_bytes=1 << 20) as service:
+            assert service.gauges() == {"bytes": 0, "entries": 0, "evictions": 0, "pinned": 0}
+            for seed in range(5):
+                service.write(noise(2000, seed))
+            service.write(b"")
+            there = {"bytes": bytes_of(child), "entries": len(items_of(child))}
+            assert service.gauges() == {**there, "evictions": 0, "pinned": 0}
+
+    def test_storing_again_changes_nothing(self, child: BlobService) -> None:
+        with bounded(child, max_bytes=1 << 20) as service:
+            service.write(noise(3000, 1))
+            before = service.gauges()
+            service.write(noise(3000, 1))
+            assert service.gauges() == before
+
+    def test_reading_makes_no_folder(self, tmp_path: Path) -> None:
+        with bounded(folder_in(tmp_path), max_bytes=1000, max_age=1.0) as service:
+            assert not service.has(HELLO.digest)
+            assert service.open_read(HELLO.digest) is None
+            assert service.open_read(EMPTY.digest) is not None
+            assert service.missing([HELLO.digest]) == {HELLO.digest}
+            assert service.gauges()["bytes"] == 0
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_is_swept_set_aside_or_put_as_a_frame_counts(self, tmp_path: Path) -> None:
+        child = folder_in(tmp_path)
+        with bounded(child, max_bytes=1 << 20) as service:
+            first, second = service.write(noise(100, 1)), service.write(noise(100, 2))
+            frames, sweeps = service.capability(FrameStore), service.capability(Sweepable)
+            inventory = service.capability(Inventory)
+            assert frames is not None
+            assert sweeps is not None
+            assert inventory is not None
+            frame = frames.get_frame(first)
+            assert frame is not None
+            frames.put_frame(first, frame)
+            assert service.gauges()["bytes"] == bytes_of(child)
+            for item in list(inventory.list_items()):
+                if item.digest == first:
+                    inventory.set_aside(item)
+            assert service.gauges()["bytes"] == bytes_of(child) > 0
+            assert len(list(sweeps.sweep(items_of(child), older_than=3e9))) == 2
+            assert service.gauges()["entries"] == 0
+            assert not service.has(second)
+
+    def test_what_is_deleted_does_not_count(self) -> None:
+        class Deleting(MemoryBlobService, BlobDeleter):
+            def delete(self, digest: B3Digest) -> bool:
+                return self._blobs.pop(digest, None) is not None
+
+        with bounded(Deleting(), max_bytes=1000) as service:
+            deleter = service.capability(BlobDeleter)
+            assert deleter is not None
+            digest = service.write(noise(900, 1))
+            assert deleter.delete(digest)
+            assert not deleter.delete(digest)
+            assert service.gauges()["bytes"] == 0
+
+    def test_evictions_are_told(self, child: BlobService) -> None:
+        """Each digest that is absent by that, and nothing after one has stopped listening."""
+        with bounded(child, max_bytes=8000) as service:
+            events = service.capability(EvictionEvents)
+            assert events is not None
+            gone: list[B3Digest] = []
+            stop = events.on_evict(gone.append)
+            digests = [service.write(noise(1500, seed)) for seed in range(20)]
+            assert {digest for digest in digests if not service.has(digest)} <= set(gone)
+            assert not {digest for digest in digests if service.has(digest)} & set(gone)
+            stop()
+            stop()
+            count = len(gone)
+            for seed in range(20, 30):
+                service.write(noise(1500, seed))
+            assert len(gone) == count
+
+    def test_a_put_that_fails_leaves_the_accounts_right(self, tmp_path: Path) -> None:
+        """Whatever the store has kept of it."""
+        child = FaultyService(folder_in(tmp_path))
+        with bounded(child, max_bytes=1 << 20) as service:
+            store = service.capability(ChunkStore)
+            assert store is not None
+            for failing in ({"put_chunk"}, {"put_index", "put_indexes"}):
+                child.failing = failing
+                with pytest.raises(UnavailableError):
+                    service.write(noise(5000, len(failing)))
+                child.failing = set()
+                assert service.gauges()["bytes"] == bytes_of(child)
+                assert service.gauges()["pinned"] == 0
+
+    def test_an_eviction_that_fails_is_an_error_and_no_more(self, tmp_path: Path) -> None:
+        child = FaultyService(folder_in(tmp_path))
+        with bounded(child, max_bytes=10_000) as service:
+            service.write(noise(6000, 1))
+            child.failing = {"remove"}
+            with pytest.raises(UnavailableError):
+                service.write(noise(6000, 2))
+            child.failing = set()
+            service.write(noise(6000, 3))
+            assert service.gauges()["bytes"] == bytes_of(child) <= 10_000
+            assert service.read(B3Digest.of(noise(6000, 3))) == noise(6000, 3)
+
+    def test_a_chunk_that_is_lost_otherwise_is_an_error(self, tmp_path: Path) -> None:
+        """Only what was evicted is absent: a store that has lost something must say so."""
+        child = folder_in(tmp_path)
+        with bounded(child, max_bytes=1 << 20) as service:
+            digest = service.write(noise(5000, 1))
+            metas = service.chunks(digest)
+            assert metas
+            child.remove([StoredItem("chunk", child.chunk_key(metas[1].digest), metas[1].digest)])
+            with pytest.raises(MissingChunkError):
+                service.read(digest)
+
+    def test_a_blob_that_came_another_way_is_taken_note_of(self, tmp_path: Path) -> None:
+        """Or refused as a whole if a chunk of it is not there."""
+        child = folder_in(tmp_path)
+        with bounded(child, max_bytes=1 << 20) as service:
+            service.write(b"opens it")
+            digest = child.write(noise(5000, 1))
+            assert service.read(digest) == noise(5000, 1)
+            assert service.gauges()["bytes"] == bytes_of(child)
+            other = child.write(noise(5000, 2))
+            metas = child.chunks(other)
+            assert metas
+            child.remove([StoredItem("chunk", child.chunk_key(metas[1].digest), metas[1].digest)])
+            assert service.open_read(other) is None
+            assert not service.has(other)
+
+    def test_has_waits_for_nobody(self, tmp_path: Path) -> None:
+        """Not while another process has the lock."""
+        with bounded(folder_in(tmp_path), max_bytes=1 << 20) as service:
+            digest = service.write(b"there")
+            descriptor = os.open(tmp_path / "store" / "lru" / "lock", os.O_RDWR)
+            with contextlib.closing(os.fdopen(descriptor)):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                assert service.has(digest)
+                assert service.missing([digest]) == set()
+                assert service.chunks(digest) == ()
+                assert service.read(digest) == b"there"
+
+    def test_a_lock_that_is_never_released_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(journal, "_TURN_SECONDS", 0.01)
+        with bounded(folder_in(tmp_path), max_bytes=1 << 20) as service:
+            service.write(b"there")
+            descriptor = os.open(tmp_path / "store" / "lru" / "lock", os.O_RDWR)
+            with contextlib.closing(os.fdopen(descriptor)):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                with pytest.raises(UnavailableError, match=r"another process has had .*/lock locked"):
+                    service.write(b"more")
+            service.write(b"more")
+
+
+class TestBounds:
+    """The arithmetic, by itself."""
+
+    def test_what_has_to_go(self) -> None:
+        bounds = Bounds(max_bytes=100, max_entries=10, min_free=50)
+        there, coming = Amount(90, 9), Amount(10, 1)
+        assert bounds.excess(there, coming, 60, 0) == Excess()
+        assert bounds.excess(there, Amount(11, 2), 61, 0) == Excess(1, 1)
+        assert bounds.excess(there, coming, 55, 0) == Excess(5, 0)
+        assert Bounds(max_age=5).excess(there, coming, None, 12) == Excess(cutoff=7)
+
+    def test_what_goes_as_well(self) -> None:
+        bounds = Bounds(max_bytes=100, max_entries=10, min_free=50, low_watermark=0.8)
+        assert bounds.wanted(Amount(90, 9), 70, 0) == Excess(10, 1)
+        assert bounds.wanted(Amount(10, 1), 45, 0) == Excess(15, 0)
+
+    def test_when_enough_is_gone(self) -> None:
+        excess = Excess(10, 2, 5.0)
+        assert not excess.met(Amount(10, 1), 9.0)
+        assert not excess.met(Amount(9, 2), 9.0)
+        assert not excess.met(Amount(10, 2), 4.0)
+        assert excess.met(Amount(10, 2), 5.0)
+
+
+@pytest.fixture
+def config() -> Callable[..., Any]:
+    def load(inner: Any = "&kept", **fields: Any) -> Composition:
+        root = {"type": "lru", "inner": inner, **fields}
+        tables = {"root": root, "kept": {"type": "memory"}}
+        return Composition.from_mapping({"blobservices": tables})
+
+    return load
+
+
+class TestConfig:
+    def test_its_example(self, tmp_path: Path) -> None:
+        text = textwrap.dedent((castore_lru.config.__doc__ or "").partition("::\n")[2])
+        (tmp_path / "composition.toml").write_text(text)
+        with Composition.from_toml(tmp_path / "composition.toml") as stores:
+            assert isinstance(stores.blobs(), LruBlobService)
+
+    def test_sizes_and_durations_have_units(self, config: Callable[..., Any]) -> None:
+        with config(max_bytes="512 MiB", max_age="7 d", max_entries=5, low_watermark=1) as stores:
+            assert isinstance(stores.blobs(), LruBlobService)
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({}, "nothing is bounded: set `max_bytes`, `max_entries`, `max_age` or `min_free`"),
+            ({"low_watermark": 0.5}, "nothing is bounded"),
+            ({"max_bytes": 0}, "expected 1 to"),
+            ({"max_bytes": 1, "low_watermark": 1.5}, "expected 0 to 1"),
+            ({"max_age": "7 days"}, "did you mean `d`?"),
+            ({"max_byte": 5}, "did you mean `max_bytes`?"),
+        ],
+    )
+    def test_a_mistake_is_explained(
+        self, config: Callable[..., Any], fields: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(CompositionError) as caught:
+            config(**fields)
+        assert message in str(caught.value)
+
+    def test_around_something_that_cannot_remove(self) -> None:
+        """It is refused when it is built, with the reason; and so is one around another `lru`."""
+        for inner in (ReadOnlyService(MemoryBlobService()), bounded(MemoryBlobService(), max_bytes=5)):
+            with pytest.raises(UnsupportedError, match="`near` cannot keep this service within bounds: it"):
+                bounded(inner, max_bytes=5)
+
+    def test_free_space_where_there_is_none(self, config: Callable[..., Any]) -> None:
+        with config(min_free="1 GiB") as stores, pytest.raises(BuildError, match="leave out `min_free`"):
+            stores.blobs()
+
+    def test_no_url(self) -> None:
+        with pytest.raises(CompositionError, match="lru"):
+            from_url("lru:memory:")
