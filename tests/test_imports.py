@@ -22,6 +22,8 @@ LAYERS = [
     ["castore.readers", "castore.writers"],
     ["castore.passing"],
     ["castore.wrapping"],
+    ["castore.metrics", "castore.meters"],
+    ["castore.measuring"],
     ["castore.chunking"],
     ["castore.proto"],
     ["castore.frames", "castore.blob_index"],

@@ -14,6 +14,7 @@ from castore.composition.registry import Registry
 from castore.composition.source import Source
 from castore.directoryservice import DirectoryService
 from castore.errors import CompositionError, PluginError
+from castore.metrics import Metrics
 from castore.plugins import call_roots
 from castore.workers import Workers
 
@@ -31,34 +32,41 @@ class Composition:
 
     Everything that can be checked is checked when the composition is made; all problems come in one
     `CompositionError`. Each instance is built once and shared; `close` closes those that were built. A
-    composition pickles as its config, without secrets, and is read anew where it lands.
+    composition pickles as its config, without secrets, and is read anew where it lands. Its blob services are
+    measured, unless *metrics* is false: see `metrics`.
     """
 
-    def __init__(self, source: Source, registry: Registry | None = None) -> None:
+    def __init__(self, source: Source, registry: Registry | None = None, metrics: bool = True) -> None:
         self._source = source
         self._registry = registry
+        self._measures = metrics
         known = registry or Registry.default()
         loaded = source.load(known)
         self.graph: Graph = loaded.graph
         self.workers = Workers()
         """The pool of threads that all services of the composition share."""
-        self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets)
+        self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets, metrics=metrics)
         self._known = known
 
     @classmethod
-    def from_toml(cls, path: str | Path, *, registry: Registry | None = None) -> Self:
+    def from_toml(cls, path: str | Path, *, registry: Registry | None = None, metrics: bool = True) -> Self:
         """Read a composition from a file; relative paths in it start from the file's folder.
 
         Raises `CompositionError` with all problems of the file.
         """
-        return cls(Source.of_file(Path(path)), registry)
+        return cls(Source.of_file(Path(path)), registry, metrics)
 
     @classmethod
     def from_mapping(
-        cls, mapping: Mapping[str, Any], *, base: str | Path = ".", registry: Registry | None = None
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        base: str | Path = ".",
+        registry: Registry | None = None,
+        metrics: bool = True,
     ) -> Self:
         """Take a composition as the tables that a file would have; relative paths in it start from *base*."""
-        return cls(Source.of_mapping(mapping, Path(base)), registry)
+        return cls(Source.of_mapping(mapping, Path(base)), registry, metrics)
 
     @property
     def name(self) -> str:
@@ -117,6 +125,14 @@ class Composition:
         service = self.blobs()
         return service, self._builder.release(service)
 
+    def metrics(self) -> Metrics:
+        """Return what each instance was asked, and how it stands, as it is now.
+
+        Counters begin with the composition and are never set back. Also after `close`; what services tell of
+        themselves is then what they told before. Any thread may ask.
+        """
+        return self._builder.metrics()
+
     def picture(self) -> Picture:
         """Return the graph as something to draw, in one of `castore.drawing.FORMATS`; it has no secrets."""
         from castore.composition.portrait import picture_of  # noqa: PLC0415 - drawing is for who asks for it
@@ -139,7 +155,7 @@ class Composition:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._source, self._registry)
+        return type(self), (self._source, self._registry, self._measures)
 
     def __repr__(self) -> str:
         return f"<Composition {self.name}: {', '.join(self.graph.instances)}>"
