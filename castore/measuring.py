@@ -115,12 +115,12 @@ class MeasuredService(BlobService):
             meter.fold()
         if reader is None:
             return None
-        if isinstance(reader, BytesReader):
+        if getattr(type(reader), "piece_at", None) is BytesReader.piece_at:
             meter.sent.append(reader.size)
             return reader
         if type(reader) is MeasuredReader:
             # It was handed on as it is, so it is read as often there as here.
-            reader.meters = (*reader.meters, self._pieces)
+            reader.count_also(self._pieces)
             return reader
         return MeasuredReader(reader, self._pieces)
 
@@ -216,16 +216,14 @@ class MeasuredReader(PieceReader):
     Arguments:
         reader: Closed with this one.
         meter: Counts.
-
-    Attributes:
-        meters: All that count.
     """
 
     def __init__(self, reader: BlobReader, meter: Meter) -> None:
         self._reader = reader
         self._pieces = pieces_of(reader)
         self._size = reader.size
-        self.meters: tuple[Meter, ...] = (meter,)
+        self._meter = meter
+        self._others: tuple[Meter, ...] = ()
         self._start = self._end = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -238,36 +236,57 @@ class MeasuredReader(PieceReader):
         """The size of the blob in bytes."""
         return self._size
 
+    def count_also(self, meter: Meter) -> None:
+        """Count with *meter*, too: one more service hands this reader out."""
+        self._others = (*self._others, meter)
+
     def piece_at(self, position: int) -> memoryview:
         """Return the piece as it is; it is not noted again when its rest is read."""
         if self._start <= position < self._end:
-            piece = self._pieces.piece_at(position)
-            more = position + len(piece) - self._end
-            if more > 0:  # Of a reader that holds nothing: each of its pieces begins where it is asked for.
-                self._end += more
-                for meter in self.meters:
-                    meter.sent.append(more)
-            return piece
-        meters = self.meters
-        for meter in meters:
-            meter.begun.append(None)
+            return self._rest_at(position)
+        meter = self._meter
+        meter.begun.append(None)
+        for other in self._others:
+            other.begun.append(None)
         started = clock()
         try:
             piece = self._pieces.piece_at(position)
         except BaseException as error:
-            for meter in meters:
-                meter.fail(error, clock() - started)
+            self._fail(error, clock() - started)
             raise
         ns = clock() - started
         count = len(piece)
-        for meter in meters:
-            meter.ended.append(ns)
-            meter.sent.append(count)
-            if len(meter.ended) > MOST:
-                meter.fold()
+        meter.ended.append(ns)
+        meter.sent.append(count)
+        if len(meter.ended) > MOST:
+            meter.fold()
+        for other in self._others:
+            other.ended.append(ns)
+            other.sent.append(count)
+            if len(other.ended) > MOST:
+                other.fold()
         self._start = position
         self._end = position + count
         return piece
+
+    def _rest_at(self, position: int) -> memoryview:
+        try:
+            piece = self._pieces.piece_at(position)
+        except BaseException as error:
+            for meter in (self._meter, *self._others):
+                meter.begun.append(None)
+            self._fail(error, 0)
+            raise
+        more = position + len(piece) - self._end
+        if more > 0:  # Of a reader that holds nothing: each of its pieces begins where it is asked for.
+            self._end += more
+            for meter in (self._meter, *self._others):
+                meter.sent.append(more)
+        return piece
+
+    def _fail(self, error: BaseException, ns: int) -> None:
+        for meter in (self._meter, *self._others):
+            meter.fail(error, ns)
 
     def close(self) -> None:
         """Close the reader beneath."""

@@ -22,6 +22,9 @@ MOST: Final = 2048
 """When so many calls have been noted they are folded."""
 
 
+_TRIES: Final = 100
+
+
 class Meter:
     """Counts one operation of one instance.
 
@@ -78,8 +81,9 @@ class Meter:
     def fold(self) -> None:
         """Take what was noted into the sums."""
         with self._lock:
-            # What is appended meanwhile stays for the next time.
-            times = _taken_from(self.ended)
+            # What is appended from here on stays for the next time.
+            begun, ended = self._lengths()
+            times = _taken_from(self.ended, ended)
             found = [ns for ns in times if ns >= 0]
             missed = [~ns for ns in times if ns < 0]
             if self._asks:
@@ -93,8 +97,17 @@ class Meter:
                 self._misses += misses
             self._sent += sum(_taken_from(self.sent))
             self._taken += sum(_taken_from(self.taken))
-            # Last of all: what has ended has begun before.
-            self._begun += len(_taken_from(self.begun))
+            self._begun += len(_taken_from(self.begun, begun))
+
+    def _lengths(self) -> tuple[int, int]:
+        """Return how many have begun and ended in one moment, so that the difference is what is under way."""
+        for _ in range(_TRIES):
+            ended = len(self.ended)
+            begun = len(self.begun)
+            if len(self.ended) == ended:
+                break
+        # What has ended has begun before, so it cannot be too few.
+        return begun, ended
 
     def _add_times(self, times: list[int]) -> None:
         self._ns += sum(times)
@@ -118,8 +131,8 @@ class Meter:
             )
 
 
-def _taken_from(noted: list[T]) -> list[T]:
-    count = len(noted)
+def _taken_from(noted: list[T], count: int | None = None) -> list[T]:
+    count = len(noted) if count is None else count
     entries = noted[:count]
     del noted[:count]
     return entries

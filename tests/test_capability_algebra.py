@@ -31,6 +31,8 @@ from castore.capabilities import (
     Sweepable,
 )
 from castore.children import Child
+from castore.measuring import measured
+from castore.meters import Meters
 from castore.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
 from castore.workers import Workers
@@ -125,6 +127,7 @@ class Wrapper:
 
 WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "breaker": Wrapper(BreakerService),
+    "a shell that measures": Wrapper(lambda child: measured(child, Meters())),
     "limit": Wrapper(lambda child: LimitService(child, concurrency=1, bytes_per_second=1 << 40)),
     "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
     "retry": Wrapper(RetryService),
