@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 import threading
@@ -129,11 +128,8 @@ def measure_reading(size: int, runs: int) -> dict[str, float]:
         for _ in range(runs):
             for key, service in contenders.items():
                 rounds[key].append(seconds_to_read(service, digest))
-        bare = rounds[False, "layer10"]
-        shares = {
-            key: statistics.median(alone / taken for alone, taken in zip(bare, times, strict=True))
-            for key, times in rounds.items()
-        }
+        alone = min(rounds[False, "layer10"])
+        shares = {key: alone / min(times) for key, times in rounds.items()}
         return {
             "the store, measured": shares[True, "layer10"],
             "ten layers": shares[False, "layer0"],

@@ -58,6 +58,17 @@ def gauges_of(service: object) -> dict[str, float]:
         return {}
 
 
+def gauge_words(gauges: Mapping[str, float]) -> list[str]:
+    """Return what gauges say in a few words for people, without what is 0, such as `open` or `to_heal 3`."""
+    words = []
+    for name, value in gauges.items():
+        if name.startswith("is_"):
+            words += [name.removeprefix("is_").replace("_", " ")] if value else []
+        elif value:
+            words.append(f"{name} {value:.6g}" if value % 1 else f"{name} {value:.0f}")
+    return words
+
+
 def error_kind(error: BaseException) -> ErrorKind | None:
     """Return which kind of error it is; `None` for a blob that is absent."""
     if isinstance(error, BlobNotFoundError):

@@ -92,6 +92,14 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
             expose_value=False,
         ),
         click.option(
+            "--stats",
+            is_flag=True,
+            help="Show on stderr what each instance was asked.",
+            callback=_remember,
+            expose_value=False,
+            hidden=hidden,
+        ),
+        click.option(
             "--debug",
             is_flag=True,
             help="Show the traceback of an error.",
