@@ -120,6 +120,19 @@ def workers_option(command: F) -> F:
     return option(command)
 
 
+def timeout_option(command: F) -> F:
+    """Add `--timeout`, for `--connect`."""
+    option = click.option(
+        "--timeout",
+        metavar="TIME",
+        type=as_seconds,
+        default="10 s",
+        show_default=True,
+        help="With --connect: how long to wait for an answer.",
+    )
+    return option(command)
+
+
 def as_digest(text: str) -> B3Digest:
     """Read an argument as a digest in any of its forms; what is none is wrong usage."""
     # Help needs no BLAKE3.

@@ -13,11 +13,11 @@ from castore.metrics import InstanceMetrics, Metrics, OperationMetrics, gauge_wo
 
 _HEADS: Final = ("instance", "calls", "hits", "misses", "errors", "in", "out", "mean", "time")
 _WIDTH: Final = 80
-_WIDEST_NAME: Final = 20
+_WIDEST_NAME: Final = 16
 
 
 def show_stats(settings: Settings) -> None:
-    """Show what the composition of this run, if it had one, has done. With `--json` it is one line of JSON."""
+    """Show what the composition of this run, if there was one, has done; with `--json` as a line of JSON."""
     if settings.opened_composition is None:
         return
     metrics = settings.opened_composition.metrics()
@@ -64,16 +64,18 @@ def _details(entry: InstanceMetrics) -> Iterator[str]:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= _WIDEST_NAME else f"{name[:9]}…{name[-10:]}"
+    return name if len(name) <= _WIDEST_NAME else f"{name[:6]}…{name[-9:]}"
 
 
 def _size(size: int) -> str:
+    if size < 1000:
+        return str(size)
     amount = float(size)
-    for unit in ("", "K", "M", "G"):
-        if amount < 1000:
-            return f"{size}" if not unit else f"{amount:.3g}{unit}"
+    for unit in ("K", "M", "G", "T"):
         amount /= 1024
-    return f"{amount:.3g}T"
+        if amount < 1000 or unit == "T":
+            break
+    return f"{_digits(amount)}{unit}"
 
 
 def _mean(total: OperationMetrics) -> str:
@@ -83,5 +85,9 @@ def _mean(total: OperationMetrics) -> str:
 def _time(seconds: float) -> str:
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
         if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+            return f"{_digits(seconds * factor)} {unit}"
+    return f"{_digits(seconds * 1e6)} us"
+
+
+def _digits(amount: float) -> str:
+    return f"{amount:.0f}" if amount >= 100 else f"{amount:.3g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from castore.composition.building import BuildContext
 from castore.composition.composition import Composition
+from castore.composition.probing import Probe
 from castore.composition.problems import InvalidValueError, Problem
 from castore.composition.refs import Ref
 from castore.composition.registry import Registry
@@ -20,6 +21,7 @@ __all__ = [
     "Composition",
     "Duration",
     "InvalidValueError",
+    "Probe",
     "Problem",
     "Ref",
     "Registry",

@@ -150,11 +150,15 @@ class Builder:
             built, self._built = self._built, []
         return [other for other in reversed(built) if other is not bare(service)]
 
-    def metrics(self) -> Metrics:
-        """Return what was measured up to now. How things stood when it was closed is how they stand then."""
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """Return what the services that were built tell of themselves, by the ids of their instances."""
         with self._lock:
             slots = {} if self._closed else dict(self._slots)
-        gauges = _gauges(slots) or self._last_gauges
+        return _gauges(slots) or self._last_gauges
+
+    def metrics(self) -> Metrics:
+        """Return what was measured up to now. How things stood when it was closed is how they stand then."""
+        gauges = self.gauges()
         return Metrics(
             tuple(
                 InstanceMetrics(

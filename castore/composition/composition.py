@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from castore.blobservice import BlobService
 from castore.composition.building import Builder
 from castore.composition.graph import Graph, Instance
+from castore.composition.probing import PROBE_SECONDS, Probe, probe_all
 from castore.composition.problems import did_you_mean, escaped, listing
 from castore.composition.registry import Registry
 from castore.composition.source import Source
@@ -45,6 +46,7 @@ class Composition:
         self.graph: Graph = loaded.graph
         self.workers = Workers()
         """The pool of threads that all services of the composition share."""
+        self._secrets = loaded.secrets
         self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets, metrics=metrics)
         self._known = known
 
@@ -83,6 +85,20 @@ class Composition:
         """
         service: S = self._builder.build(self.instance(kind, name))
         return service
+
+    def probe(
+        self, instances: Iterable[Instance] | None = None, *, timeout: float = PROBE_SECONDS
+    ) -> list[Probe]:
+        """Build instances and ask each for a blob that is nowhere; return how that went, in their order.
+
+        Nothing is written. All are asked at once, and none is waited for longer than *timeout* seconds.
+
+        Arguments:
+            instances: Of this composition, by default all, also those that are made by a URL.
+            timeout: In seconds.
+        """
+        chosen = self.graph.instances.values() if instances is None else instances
+        return probe_all(self._builder, list(chosen), timeout, self._secrets)
 
     def instance(self, kind: Callable[..., Any], name: str = "root") -> Instance:
         """Return what is declared of an instance; raises `CompositionError` if it is not."""
@@ -133,11 +149,14 @@ class Composition:
         """
         return self._builder.metrics()
 
-    def picture(self) -> Picture:
-        """Return the graph as something to draw, in one of `castore.drawing.FORMATS`; it has no secrets."""
+    def picture(self, probes: Iterable[Probe] = ()) -> Picture:
+        """Return the graph as something to draw, in one of `castore.drawing.FORMATS`; it has no secrets.
+
+        With *probes*, which `probe` returns, it shows how the instances are.
+        """
         from castore.composition.portrait import picture_of  # noqa: PLC0415 - drawing is for who asks for it
 
-        return picture_of(self.graph, Path(self.name).name)
+        return picture_of(self.graph, Path(self.name).name, probes)
 
     def close(self) -> None:
         """Close the services that were built, dependants first. Closing again does nothing."""

@@ -162,3 +162,30 @@ def test_names_cannot_reach_the_terminal_as_control_codes(castore, place):
         output = castore(*arguments).stdout
         assert "\x1b" not in output
         assert "a\\x1b[31m" in output
+
+
+def test_what_hangs_is_waited_for_no_longer_than_said(stranger):
+    """And keeps neither the others from their answers nor the process from its end."""
+    stranger.compose(
+        """
+        [blobservices.root]
+        type = "memory"
+        [blobservices.stuck]
+        type = "odd"
+        mode = "hanging"
+        """
+    )
+
+    run = stranger.run("check", "--connect", "--timeout", "100 ms", "--json")
+
+    rows = {row["name"]: row for row in json.loads(run.stdout)["instances"]}
+    assert run.returncode == 1
+    assert rows["root"]["ok"]
+    assert rows["stuck"] | {"type": "odd"} == {
+        "kind": "blob service",
+        "name": "stuck",
+        "type": "odd",
+        "ok": False,
+        "result": "no answer within 0.1 s",
+        "seconds": None,
+    }
