@@ -35,7 +35,7 @@ LAYERS = [
     ["castore.drawing"],
     ["castore.hookspecs", "castore.plugins"],
     ["castore.composition"],
-    ["castore.opening"],
+    ["castore.opening", "castore.prometheus"],
     ["castore.maintenance"],
     ["castore.testing"],
     ["castore.cli"],
