@@ -108,6 +108,19 @@ class TestMeter:
         assert all(entry.hits + entry.misses == entry.calls == entry.latency.total for entry in seen)
         assert all(0 <= entry.under_way <= 8 for entry in seen)
 
+    def test_what_is_noted_while_it_is_folded_stays_for_the_next_time(self) -> None:
+        class Busy(list[int]):
+            def __getitem__(self, index: Any) -> Any:
+                found = super().__getitem__(index)
+                self.append(7)
+                return found
+
+        meter = noted(Meter(), 1, 2)
+        meter.begun.append(None)
+        meter.ended = Busy(meter.ended)
+        assert meter.snapshot().calls == 2
+        assert meter.snapshot().calls == 3
+
     def test_memory_does_not_grow_with_calls(self) -> None:
         meter = Meter()
         for _ in range(10 * MOST):

@@ -333,9 +333,8 @@ def check_metrics(
         told = bench.told(name)
         wanted = Told.of_child(kind, operation) if was_asked else set()
         if (subject, operation, name, *kinds) == ("cache", "read", "a", "corrupt", "ok") and data == CUT:
-            wanted.add(
-                "hits"
-            )  # Its index is spoilt; its chunks are there, and serve the blob that far lists.
+            # Its index is spoilt, but its chunks serve the blob that far lists.
+            wanted.add("hits")
         assert (operation, name, Told.by(told)) == (operation, name, wanted)
         if kind == "hang" or not was_asked:
             # What hangs may not have been begun before it was given up.
