@@ -66,7 +66,7 @@ class MeasuredService(BlobService):
         self._open_read = meters["open_read"]
         self._pieces = meters["reader.read"]
         self._chunks = timed(meters["chunks"], inner.chunks)
-        self._missing = timed(meters["missing"], inner.missing)
+        self._missing = meters["missing"]
         self._read = timed(meters["read"], inner.read)
         self._write = timed(meters["write"], inner.write)
 
@@ -134,9 +134,21 @@ class MeasuredService(BlobService):
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Ask the service."""
-        wanted = digests if isinstance(digests, (set, frozenset)) else set(digests)
-        absent = self._missing(wanted)
-        self._meters["missing"].answers.append((len(wanted) - len(absent), len(absent)))
+        meter = self._missing
+        wanted = digests if type(digests) is set else set(digests)
+        meter.begun.append(None)
+        started = clock()
+        try:
+            absent = self._inner.missing(wanted)
+        except BaseException as error:
+            meter.fail(error, clock() - started)
+            raise
+        ended = meter.ended
+        ended.append(clock() - started)
+        meter.found.append(len(wanted) - len(absent))
+        meter.absent.append(len(absent))
+        if len(ended) > MOST:
+            meter.fold()
         return absent
 
     def read(self, digest: B3Digest) -> bytes:

@@ -29,10 +29,10 @@ class Meter:
     """Counts one operation of one instance.
 
     Who makes a call appends to `begun`, and when it has ended its time in ns to `ended`; that of a miss as
-    `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; the answers to a
-    call that asks for many to `answers`, as the numbers of hits and misses. After that
-    `fold` is called if `ended` has grown longer than `MOST`. (These are lists to append to and no methods, as
-    a call of a method costs more than all the rest.)
+    `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; of what a call has
+    asked for at once, how much was there goes to `found` and how much was not to `absent`. After that `fold` is
+    called if `ended` has grown longer than `MOST`. (These are lists to append to and no methods, as a call of a
+    method costs more than all the rest.)
 
     Arguments:
         asks: Whether an answer is a hit or a miss.
@@ -40,7 +40,7 @@ class Meter:
 
     __slots__ = (
         "_asks", "_begun", "_buckets", "_ended", "_errors", "_hits", "_lock", "_misses", "_ns", "_sent",
-        "_taken", "answers", "begun", "ended", "sent", "taken",
+        "_taken", "absent", "begun", "ended", "found", "sent", "taken",
     )  # fmt: skip
 
     def __init__(self, *, asks: bool = False) -> None:
@@ -48,7 +48,8 @@ class Meter:
         self.ended: list[int] = []
         self.sent: list[int] = []
         self.taken: list[int] = []
-        self.answers: list[tuple[int, int]] = []
+        self.found: list[int] = []
+        self.absent: list[int] = []
         self._asks = asks
         self._lock = threading.Lock()
         self._begun = self._ended = self._hits = self._misses = self._ns = self._sent = self._taken = 0
@@ -92,9 +93,8 @@ class Meter:
             self._ended += len(times)
             self._add_times(found)
             self._add_times(missed)
-            for hits, misses in _taken_from(self.answers):
-                self._hits += hits
-                self._misses += misses
+            self._hits += sum(_taken_from(self.found))
+            self._misses += sum(_taken_from(self.absent))
             self._sent += sum(_taken_from(self.sent))
             self._taken += sum(_taken_from(self.taken))
             self._begun += len(_taken_from(self.begun, begun))
