@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
 
-.PHONY: demo test lint format bench docs proto clean
+.PHONY: demo test lint format bench plots docs proto clean
 
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo/demo.sh
@@ -25,6 +25,10 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/bench.py
+
+plots: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python bench/plots.py
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --editable '.[docs]'

@@ -1,169 +1,227 @@
-"""How fast is a large file stored and read, as a share of what its unavoidable steps cost on one core?
+"""How fast castore is, as ratios: to the limit of the hardware, and to what people would use instead.
 
-Every figure is a ratio taken in one run: these machines' absolute speeds drift. `python bench/bench.py`
-prints a table; `--size` sets the size of the file, `--runs` how many medians are taken of.
+`make bench` measures everything, five times over, and takes about half an hour; `bench.py --quick` does it
+with small corpora, once. Each round takes the costs of the steps, the works and the peers in turn, so that
+each ratio is of figures that were taken within a minute; what is shown is the median of the ratios, and the
+lowest and the highest of them. `bench/README.md` tells how to read it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
+import json
 import os
+import platform
 import shutil
-import statistics
+import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from blake3 import blake3
+import small_blobs
+from limits import STEPS, cost_of
+from peers import PEERS, Ran
+from table import Table
 
-import castore
-from castore import frames
-from castore.chunking import FastCdc2020
+HERE = Path(__file__).parent
+MIB = 1 << 20
+DELAYED = "30 ms a request"
 
-PIECE = 1 << 20
-
-
-def text_corpus(path: Path, size: int) -> None:
-    """Write *size* bytes of source text: Python's own library, each round of it made different by a line."""
-    sources = sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py"))
-    written = rounds = 0
-    with path.open("wb") as out:
-        while written < size:
-            for source in sources:
-                data = source.read_bytes()
-                # A file that comes again must not be found again.
-                salt = hashlib.sha256(b"%d %s" % (rounds, source.name.encode())).hexdigest().encode()
-                data = (data if not rounds else data.replace(b"self", salt[:8]))[: size - written]
-                out.write(data)
-                written += len(data)
-            rounds += 1
+Figures: TypeAlias = "dict[str, float]"
+"""What one round found: the names of figures, and their values."""
 
 
-def random_corpus(path: Path, size: int) -> None:
-    """Write *size* bytes that do not compress, always the same."""
-    with path.open("wb") as out:
-        out.write(blake3(b"castore bench").digest(length=size))
+def work(*arguments: object) -> dict[str, Any]:
+    """Do a piece of work in a process of its own."""
+    command = [sys.executable, str(HERE / "work.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def pieces(path: Path) -> Iterator[memoryview]:
-    """Read a file piece by piece into one buffer."""
-    buffer = memoryview(bytearray(PIECE))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            yield buffer[:count]
-
-
-class Costs:
-    """Seconds of one core that each step costs for a sample of the corpus, per byte of it."""
-
-    def __init__(self, path: Path, folder: Path) -> None:
-        with path.open("rb") as file:
-            data = file.read(64 << 20)
-        self.size = len(data)
-        stream = io.BytesIO(data)
-        chunks = [stream.read(length) for length in FastCdc2020().cut(memoryview(data))]
-        self.packed = [frames.compress(chunk) for chunk in chunks]
-        digests = [castore.B3Digest.of(chunk) for chunk in chunks]
-        stored = list(zip(self.packed, digests, map(len, chunks), strict=True))
-        self.read = self.cost(lambda: pieces(path)) * self.size / path.stat().st_size
-        self.cut = self.cost(lambda: FastCdc2020().cut(memoryview(data)))
-        self.hash = self.cost(lambda: (blake3(chunk).digest() for chunk in chunks))
-        self.compress = self.cost(lambda: map(frames.compress, chunks))
-        self.write = self.cost(lambda: self.written(folder))
-        self.open = self.cost(lambda: ((folder / str(n)).read_bytes() for n in range(len(chunks))))
-        self.decode = self.cost(lambda: (frames.decode_chunk(p, d, size=n) for p, d, n in stored))
-
-    def cost(self, steps: Callable[[], Iterable[object]]) -> float:
-        """Return the least of three times of all *steps*, in seconds per byte.
-
-        What a step returns is let go at once: fresh memory for each would cost more than the step itself.
-        """
-        best = float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            for _ in steps():
-                pass
-            best = min(best, time.perf_counter() - start)
-        return best / self.size
-
-    def written(self, folder: Path) -> Iterator[Path]:
-        """Write each packed chunk beside its place and rename it."""
-        for number, packed in enumerate(self.packed):
-            (folder / f"{number}#1").write_bytes(packed)
-            yield (folder / f"{number}#1").rename(folder / str(number))
-
-    def limits(self) -> dict[str, float]:
-        """Return, for each work, the bytes per second of one core that does nothing else."""
-        return {
-            "put": 1 / (self.read + self.cut + 2 * self.hash + self.compress + self.write),
-            "put again": 1 / (self.read + self.cut + 2 * self.hash),
-            "get": 1 / (self.open + self.decode + self.hash),
-        }
-
-
-def measure(path: Path, folder: Path) -> dict[str, float]:
-    """Return the bytes per second of each work, on a fresh store."""
+def large(path: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
+    """Measure one large file, as shares of the limit."""
     size = path.stat().st_size
-    service = castore.from_url(f"objectstore+file:{folder}")
+    costs = work("costs", scratch, path)
+    limits = {name: cost_of(costs, steps) * size for name, steps in STEPS.items()}
+    process, full, out = scratch / "process", scratch / "full", scratch / "out"
 
-    def timed(work: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        work()
-        return size / (time.perf_counter() - start)
+    def figures(found: dict[str, Any], limit: float, *, amount: float = size) -> Figures:
+        ran = {"MB/s": amount / found["seconds"] / 1e6, "peak MiB": found["peak MiB"]}
+        return ran | {"ratio": limit / found["seconds"], "ratio of CPU": _of_cpu(limit, found["cpu"])}
 
-    digest = castore.B3Digest(bytes(32))
+    found = work("put", process, path, "--durability", "process")
+    digest = found["digest"]
+    yield "put, process", figures(found, limits["put"])
+    yield "put, full", figures(work("put", full, path, "--durability", "full"), limits["put"])
+    shutil.rmtree(full)
+    again = limits["put again"]
+    yield "put again, streamed", figures(work("stream", process, path, "--durability", "process"), again)
+    yield "put again, put_file", figures(work("put", process, path, "--durability", "process"), again)
+    yield "get to nowhere", figures(work("get", process, digest), limits["get"])
+    yield (
+        "get to a file",
+        figures(work("get-file", process, digest, "--output", out), limits["get to a file"]),
+    )
+    found = work("random", process, digest)
+    touched = cost_of(costs, STEPS["random reads"]) * found["touched"]
+    # One reader is one thread's worth of work: it reads where nothing could be fetched ahead.
+    touched *= os.cpu_count() or 1
+    yield "random reads of 64 KiB", figures(found, touched, amount=found["read"])
+    shutil.rmtree(process)
+    out.unlink()
 
-    def put() -> None:
-        nonlocal digest
-        digest = service.put_file(path)
 
-    def get() -> None:
-        reader = service.open_read(digest)
-        assert reader is not None
-        buffer = bytearray(PIECE)
-        with reader:
-            while reader.readinto(buffer):
-                pass
+def _of_cpu(limit: float, cpu: float) -> float:
+    return limit * (os.cpu_count() or 1) / cpu
 
-    with service:
-        return {"put": timed(put), "put again": timed(put), "get": timed(get)}
+
+def small(folder: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
+    """Measure many small files beside a bare loop that writes the same objects."""
+    paths = sorted(folder.rglob("*.txt"))
+    rates = small_blobs.measure(scratch, paths)
+    for (durability, tag, name), rate in rates.items():
+        if tag in ("objectstore", "sqlite"):
+            bare = rates[durability, "same keys", name]
+            flat = rates[durability, "bare loop", name]
+            yield (
+                f"{name}, {tag}, {durability}",
+                {"per s": rate, "ratio": rate / bare, "to 256 folders": rate / flat},
+            )
+
+
+def waiting(path: Path, size: int, scratch: Path) -> Iterator[tuple[str, Figures]]:
+    """Measure a store that takes 30 ms for each request, beside one request at a time."""
+    some = min(size, 24 * MIB)
+    alone = work("one-at-a-time", scratch / "alone", path, "--size", some)
+    found = work("waiting", scratch / "waiting", path, "--size", size)
+    shutil.rmtree(scratch / "waiting")
+    for name in ("get", "put"):
+        one = alone[name] / alone["chunks"]
+        each = found[name] / found["chunks"]
+        yield name, {"MB/s": size / found[name] / 1e6, "ratio": one / each, "peak MiB": found["peak MiB"]}
+
+
+def peers(source: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
+    """Measure whole processes of castore and of its peers."""
+    files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    ran: dict[str, dict[str, Ran]] = {}
+    stored: dict[str, float] = {}
+    for peer_type in PEERS:
+        if peer_type.available():
+            peer = peer_type(scratch / peer_type.name.replace(", ", "-"), source)
+            works = {"put": peer.put()}
+            stored[peer.name] = peer.stored_bytes() / size
+            ran[peer.name] = works | {"put again": peer.put(), "get": peer.get()}
+            shutil.rmtree(peer.folder)
+    for name in next(iter(ran.values())):
+        others = {who: works[name].seconds for who, works in ran.items() if not who.startswith("castore")}
+        for who, works in ran.items():
+            one = works[name]
+            best = min(others.values(), default=one.seconds)
+            yield (
+                f"{name}, {who}",
+                {
+                    "MB/s": size / one.seconds / 1e6,
+                    "ratio": best / one.seconds,
+                    "peak MiB": one.peak,
+                    "stored": stored[who],
+                },
+            )
+
+
+def start_up(scratch: Path) -> Iterator[tuple[str, Figures]]:
+    """Measure `castore has` beside the imports that no program can do without."""
+    folder = scratch / "start-up"
+    castore = PEERS[0](folder, HERE / "README.md")
+    digest = castore.put().output.split()[0]
+    times = {}
+    for name, command in (
+        ("has", [castore.program, "has", digest]),
+        ("imports", [sys.executable, "-c", "import blake3, zstandard, fsspec"]),
+    ):
+        begun = time.perf_counter()
+        for _ in range(5):
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        times[name] = (time.perf_counter() - begun) / 5
+    shutil.rmtree(folder)
+    yield "castore has", {"ms": times["has"] * 1000, "ratio": times["has"] / times["imports"]}
+
+
+def rounds(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, str, Figures]]:
+    """Make the corpora, then yield what each round finds: the section, the work, its figures."""
+    sources = scratch / "sources"
+    sources.mkdir()
+    size = options.size * MIB
+    # In a process of its own: what a process needs, those that it starts are said to have needed, too.
+    subprocess.run([sys.executable, HERE / "corpora.py", sources, str(size), str(options.files)], check=True)
+    for number in range(options.runs):
+        print(f"round {number + 1} of {options.runs} ...", file=sys.stderr)
+        place = scratch / f"round-{number}"
+        place.mkdir()
+        sections = {
+            "text": lambda: large(sources / "text", place),  # noqa: B023 - used within the round
+            "random": lambda: large(sources / "random", place),  # noqa: B023
+            "small files": lambda: small(sources / "small", place / "small"),  # noqa: B023
+            DELAYED: lambda: waiting(sources / "text", size, place),  # noqa: B023
+            "start-up": lambda: start_up(place),  # noqa: B023
+            "peers, text": lambda: peers(sources / "text", place),  # noqa: B023
+            "peers, random": lambda: peers(sources / "random", place),  # noqa: B023
+            "peers, edited versions": lambda: peers(sources / "versions", place),  # noqa: B023
+            "peers, small files": lambda: peers(sources / "small", place),  # noqa: B023
+        }
+        for section, measure in sections.items():
+            if not options.only or any(section.startswith(word) for word in options.only):
+                for name, figures in measure():
+                    yield section, name, figures
+
+
+def machine() -> dict[str, Any]:
+    """Return what there is to know of where this ran."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "castore": version("castore"),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "system": platform.system(),
+    }
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=256, help="MiB of each corpus (default 256)")
-    parser.add_argument("--runs", type=int, default=5, help="runs of which the median is shown (default 5)")
-    options = parser.parse_args()
-    python = sys.version.split()[0]
-    print(f"castore {options.size} MiB, {options.runs} runs, {os.cpu_count()} cores, Python {python}")
-    print(
-        f"{'corpus':8} {'work':10} {'MB/s':>7} {'limit of one core':>18} {'share of it':>12} {'spread':>12}"
+    """Print the table, and store what was found."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    with tempfile.TemporaryDirectory(dir=".") as name:
-        scratch = Path(name)
-        for corpus, make in (("text", text_corpus), ("random", random_corpus)):
-            source = scratch / corpus
-            make(source, options.size << 20)
-            parts = scratch / "parts"
-            parts.mkdir()
-            limits = Costs(source, parts).limits()
-            shutil.rmtree(parts)
-            results: dict[str, list[float]] = {}
-            for run in range(options.runs):
-                for work, speed in measure(source, scratch / f"{corpus}-{run}").items():
-                    results.setdefault(work, []).append(speed)
-                shutil.rmtree(scratch / f"{corpus}-{run}")
-            for work, speeds in results.items():
-                median, limit = statistics.median(speeds), limits[work]
-                spread = f"{min(speeds) / limit:.2f}..{max(speeds) / limit:.2f}"
-                print(f"{corpus:8} {work:10} {median / 1e6:7.0f} {limit / 1e6:18.0f}", end=" ")
-                print(f"{median / limit:12.2f} {spread:>12}")
+    parser.add_argument("--size", type=int, default=1024, help="MiB of each large corpus (default 1024)")
+    parser.add_argument("--files", type=int, default=20_000, help="how many small files (default 20000)")
+    parser.add_argument(
+        "--runs", type=int, default=5, help="rounds of which the medians are shown (default 5)"
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of 64 MiB and 1000 files")
+    parser.add_argument("--only", action="append", metavar="SECTION", help="measure only what begins so")
+    parser.add_argument("--scratch", type=Path, default=Path(), help="where to work (default: here)")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the JSON goes")
+    options = parser.parse_args()
+    if options.quick:
+        options.size, options.files, options.runs = 64, 1000, 1
+    table = Table()
+    with tempfile.TemporaryDirectory(dir=options.scratch, prefix=".bench-") as name:
+        for section, work_name, figures in rounds(options, Path(name).absolute()):
+            table.add(section, work_name, figures)
+    about = machine() | {"MiB": options.size, "files": options.files, "runs": options.runs}
+    print(table.text(about))
+    options.results.mkdir(exist_ok=True)
+    place = options.results / f"{about['date']}-{options.size}.json"
+    place.write_text(json.dumps({"about": about, "figures": table.rows()}, indent=1) + "\n")
+    print(f"\nstored in {place}")
 
 
 if __name__ == "__main__":

@@ -21,27 +21,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from corpora import write_small
+
 import castore
-from bench import text_corpus
 from castore import B3Digest, frames
 
 ROUND = 1024
 DURABILITIES = ("process", "full")
-
-
-def make_files(folder: Path, count: int) -> list[Path]:
-    """Write *count* files of 1 to 16 KiB, pieces of source text, always the same."""
-    source = random.Random(1)
-    corpus = folder / "corpus"
-    text_corpus(corpus, 64 << 20)
-    text = corpus.read_bytes()
-    paths = []
-    for number in range(count):
-        start = source.randrange(len(text) - 16384)
-        path = folder / f"{number}.txt"
-        path.write_bytes(b"%d\n" % number + text[start : start + source.randrange(1024, 16384)])
-        paths.append(path)
-    return paths
 
 
 class BareLoop:
@@ -153,8 +139,8 @@ def main() -> None:
     print(f"Python {sys.version.split()[0]}")
     with tempfile.TemporaryDirectory(dir=".") as name:
         scratch = Path(name).absolute()
-        (scratch / "files").mkdir()
-        paths = make_files(scratch / "files", options.count)
+        write_small(scratch / "files", options.count)
+        paths = sorted((scratch / "files").rglob("*.txt"))
         runs = [measure(scratch / str(run), paths) for run in range(options.runs)]
     print(
         f"{'durability':10} {'store':12} {'work':5} {'per second':>10} {'ratio to bare':>14} {'spread':>14}"

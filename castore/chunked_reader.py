@@ -73,7 +73,8 @@ class ChunkedReader(PieceReader):
         self._map = ChunkMap(chunks)
         self._service = service
         self._source = service.capability(ChunkSource) if source is None else source
-        self._ahead = ReadAhead(chunks, self._fetch, workers or _NO_WORKERS)
+        runs = {"run_size": 0} if self._source is not None and self._source.waits else {}
+        self._ahead = ReadAhead(chunks, self._fetch, workers or _NO_WORKERS, **runs)
         self._digest = digest
         self._key = key
         self._start = 0

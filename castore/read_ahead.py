@@ -5,14 +5,17 @@ a file, or here and there, pays for what is looked at. From then on a *window* o
 grows while the consumer has to wait for one, up to a limit in bytes, and so finds out by itself how much a
 slow store needs; a fast one is never far ahead. A few chunks stay at hand when they are done with, for reads
 that go back and forth, and for blobs that have the same chunk many times.
+
+The window is handed to the workers in *runs*, several chunks to a task: handing over a task, and waking who
+waits for it, costs as much as a good part of a chunk.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from castore.blobservice import ChunkMeta
 from castore.digest import B3Digest
@@ -26,6 +29,41 @@ _MOST_AHEAD: Final = 24 << 20
 _MOST_AT_HAND: Final = 4 << 20
 """How many bytes stay when they are done with."""
 
+_RUN_SIZE: Final = 1 << 20
+"""Chunks are fetched together until they are as many bytes."""
+
+_Fetched: TypeAlias = "dict[B3Digest, bytes | Exception]"
+"""Chunks, or what each was lost to: an error comes at its own chunk, not at the first of its run."""
+
+
+class _Run:
+    """Chunks that are fetched by one task: those of the list up to *end*, but for any that were at hand."""
+
+    __slots__ = ("_found", "_task", "end", "size")
+
+    def __init__(self, end: int, size: int, task: Task[_Fetched]) -> None:
+        self.end = end
+        self.size = size
+        self._task = task
+        self._found: _Fetched | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._found is not None or self._task.done
+
+    def take(self, digest: B3Digest) -> bytes | None:
+        """Return a chunk of this run, `None` if it is none, or was taken; raises what fetching it raised."""
+        if self._found is None:
+            self._found = self._task.result()
+        data = self._found.pop(digest, None)
+        if isinstance(data, Exception):
+            raise data
+        return data
+
+    def drop(self) -> None:
+        if self._found is None:
+            self._task.drop()
+
 
 class ReadAhead:
     """Gives the chunks of a list by their number.
@@ -34,17 +72,25 @@ class ReadAhead:
         chunks: The list.
         fetch: Returns the checked bytes of a chunk; called in threads of the pool.
         workers: The pool.
+        run_size: How many bytes of chunks are fetched by one task; 0 gives each a task of its own, for a
+            source that takes its time to answer.
     """
 
     def __init__(
-        self, chunks: Sequence[ChunkMeta], fetch: Callable[[ChunkMeta], bytes], workers: Workers
+        self,
+        chunks: Sequence[ChunkMeta],
+        fetch: Callable[[ChunkMeta], bytes],
+        workers: Workers,
+        *,
+        run_size: int = _RUN_SIZE,
     ) -> None:
         self._chunks = chunks
         self._fetch = fetch
         self._workers = workers
+        self._run_size = run_size
         self._at_hand: OrderedDict[B3Digest, bytes] = OrderedDict()
         self._bytes_at_hand = 0
-        self._tasks: dict[int, Task[bytes]] = {}
+        self._runs: deque[_Run] = deque()
         self._bytes_ahead = 0
         self._next = -1
         self._submitted = 0
@@ -65,14 +111,19 @@ class ReadAhead:
     def _take(self, index: int) -> tuple[bytes, bool]:
         """Return a chunk, and whether it had to be waited for."""
         meta = self._chunks[index]
-        task = self._tasks.pop(index, None)
-        if task is not None:
-            self._bytes_ahead -= meta.size
-            waited = not task.done
-            data = task.result()
-        else:
-            waited = meta.digest not in self._at_hand
-            data = self._at_hand[meta.digest] if not waited else self._fetch(meta)
+        data = self._at_hand.get(meta.digest)
+        waited = False
+        if self._runs:
+            run = self._runs[0]
+            if data is None:
+                waited = not run.done
+                data = run.take(meta.digest)
+            if index + 1 == run.end:
+                self._runs.popleft()
+                self._bytes_ahead -= run.size
+        if data is None:
+            waited = True
+            data = self._fetch(meta)
         self._keep(meta.digest, data)
         return data, waited
 
@@ -93,27 +144,51 @@ class ReadAhead:
 
     def _look_ahead(self) -> None:
         end = min(self._next + self._window, len(self._chunks))
-        self._submitted = max(self._submitted, self._next)
-        while self._submitted < end:
-            meta = self._chunks[self._submitted]
-            if self._bytes_ahead + meta.size > _MOST_AHEAD:
+        start = index = self._submitted = max(self._submitted, self._next)
+        size = 0
+        while index < end:
+            more = self._chunks[index].size
+            if self._bytes_ahead + size + more > _MOST_AHEAD:
                 # It has found its width: no more than this is ever under way.
-                self._window = max(self._submitted - self._next, _FIRST_WINDOW)
-                return
-            if meta.digest not in self._at_hand:
-                self._tasks[self._submitted] = self._workers.submit(partial(self._fetch, meta))
-                self._bytes_ahead += meta.size
-            self._submitted += 1
+                self._window = max(index - self._next, _FIRST_WINDOW)
+                break
+            index += 1
+            size += more
+            if size >= self._run_size:
+                self._submit(start, index, size)
+                start, size = index, 0
+        # The rest waits until it is a whole run, unless nothing else is under way.
+        if start < index and (not self._runs or index == len(self._chunks)):
+            self._submit(start, index, size)
+
+    def _submit(self, start: int, end: int, size: int) -> None:
+        lacking = [meta for meta in self._chunks[start:end] if meta.digest not in self._at_hand]
+        task = self._workers.submit(partial(_fetched, self._fetch, lacking))
+        self._runs.append(_Run(end, size, task))
+        self._bytes_ahead += size
+        self._submitted = end
 
     def drop(self) -> None:
         """Give up what is under way; it waits for what has begun."""
-        tasks, self._tasks = self._tasks, {}
+        runs, self._runs = self._runs, deque()
         self._bytes_ahead = self._window = 0
-        for task in tasks.values():
-            task.drop()
+        for run in runs:
+            run.drop()
 
     def close(self) -> None:
         """Give up what is under way, and let go of what is at hand."""
         self.drop()
         self._at_hand.clear()
         self._bytes_at_hand = 0
+
+
+def _fetched(fetch: Callable[[ChunkMeta], bytes], chunks: Sequence[ChunkMeta]) -> _Fetched:
+    found: _Fetched = {}
+    for meta in chunks:
+        if meta.digest not in found:
+            try:
+                found[meta.digest] = fetch(meta)
+            except Exception as error:  # noqa: BLE001 - it is raised where its chunk is asked for
+                found[meta.digest] = error
+                break
+    return found

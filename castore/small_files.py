@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from typing import Final, TypeAlias
 
@@ -25,7 +26,7 @@ _FILES_PER_JOB: Final = 32
 """A job for each file would cost more than the file."""
 
 _FILES_PER_ROUND: Final = 1024
-"""After so many files their indexes are put, and their digests reported."""
+"""After so many files their indexes are put and their digests reported, while the next ones are stored."""
 
 
 @attrs.frozen
@@ -38,6 +39,29 @@ class _Small:
 
 _Large: TypeAlias = None
 _Outcome: TypeAlias = "_Small | SourceError | _Large"
+
+
+class _Round:
+    """Files that are stored together, and what keeps their chunks from collectors of garbage meanwhile."""
+
+    def __init__(self, paths: Sequence[Path], hold: AbstractContextManager[None]) -> None:
+        self.paths = paths
+        self.tasks: list[Task[list[_Outcome]]] = []
+        self._holding = ExitStack()
+        self._holding.enter_context(hold)
+
+    def outcomes(self) -> list[_Outcome]:
+        """Wait for all of them."""
+        found: list[_Outcome] = []
+        while self.tasks:
+            found += self.tasks.pop(0).result()
+        return found
+
+    def end(self) -> None:
+        """Drop what is not done."""
+        while self.tasks:
+            self.tasks.pop().drop()
+        self._holding.close()
 
 
 class SmallFiles:
@@ -69,26 +93,31 @@ class SmallFiles:
     def put(self, paths: Iterable[Path], progress: Progress) -> Iterator[B3Digest | SourceError]:
         """Yield the digest of each file in order, or the error of one that cannot be read."""
         remaining = iter(paths)
-        while round_ := list(islice(remaining, _FILES_PER_ROUND)):
-            # A few files have their indexes before anything could be taken for garbage.
-            with self._store.hold() if len(round_) > _FILES_PER_JOB else nullcontext():
-                outcomes = self._store_all(round_)
+        under_way = deque([self._begin(remaining)])
+        try:
+            while under_way[0].paths:
+                round_ = under_way[0]
+                outcomes = round_.outcomes()
+                # While the indexes are put, and flushed, the chunks of the next round go to the store.
+                under_way.append(self._begin(remaining))
                 small = {outcome.digest for outcome in outcomes if isinstance(outcome, _Small)}
                 self._store.put_indexes([(digest, ()) for digest in small])
-            for path, outcome in zip(round_, outcomes, strict=True):
-                yield self._finish(path, outcome, progress)
-
-    def _store_all(self, paths: Sequence[Path]) -> list[_Outcome]:
-        step = self._files_per_job
-        tasks = [self._submit(paths[start : start + step]) for start in range(0, len(paths), step)]
-        outcomes: list[_Outcome] = []
-        try:
-            while tasks:
-                outcomes += tasks.pop(0).result()
+                under_way.popleft().end()
+                for path, outcome in zip(round_.paths, outcomes, strict=True):
+                    yield self._finish(path, outcome, progress)
         finally:
-            for task in tasks:
-                task.drop()
-        return outcomes
+            for round_ in under_way:
+                round_.end()
+
+    def _begin(self, remaining: Iterator[Path]) -> _Round:
+        """Submit the next files."""
+        paths = list(islice(remaining, _FILES_PER_ROUND))
+        # A few files have their indexes before anything could be taken for garbage.
+        round_ = _Round(paths, self._store.hold() if len(paths) > _FILES_PER_JOB else nullcontext())
+        step = self._files_per_job
+        for start in range(0, len(paths), step):
+            round_.tasks.append(self._submit(paths[start : start + step]))
+        return round_
 
     def _submit(self, paths: Sequence[Path]) -> Task[list[_Outcome]]:
         return self._workers.submit(lambda: [self._store_one(path) for path in paths])

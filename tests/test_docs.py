@@ -66,6 +66,9 @@ NOT_RUN: Final = {
     ("docs/explanation/architecture.md", "file ──────────────────▶ BlobService.put_file"): "a drawing",
     ("docs/explanation/architecture.md", "open_read(digest)"): "a drawing",
     ("docs/explanation/architecture.md", "composition.toml"): "a drawing",
+    ("docs/explanation/pipeline.md", "a blob goes in"): "a drawing",
+    ("docs/explanation/pipeline.md", "many files go in"): "a drawing",
+    ("docs/explanation/pipeline.md", "a blob comes out"): "a drawing",
 }
 """By page and first line of the block: why it is not run."""
 

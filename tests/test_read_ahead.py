@@ -68,7 +68,7 @@ def test_who_waits_gets_more_at_once() -> None:
     """With a slow source ever more chunks are under way, and none too many with a fast one."""
     slow = Source(300, seconds=0.01)
     workers = Workers(64)
-    ahead = ReadAhead(slow.metas, slow.fetch, workers)
+    ahead = ReadAhead(slow.metas, slow.fetch, workers, run_size=0)
     for index in range(300):
         ahead.get(index)
     assert slow.most_at_once > 16
@@ -80,10 +80,10 @@ def test_what_is_under_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_AHEAD", 5000)
     source = Source(100, seconds=0.005)
     workers = Workers(64)
-    ahead = ReadAhead(source.metas, source.fetch, workers)
+    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=0)
     for index in range(60):
         ahead.get(index)
-        assert len(ahead._tasks) <= 5
+        assert ahead._bytes_ahead == 1000 * len(ahead._runs) <= 5000
     ahead.close()
     assert max(source.fetched) <= 65
     workers.close()
@@ -126,7 +126,24 @@ def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not ahead._at_hand
 
 
-def test_an_error_comes_at_its_chunk(workers: Workers) -> None:
+def test_chunks_go_to_the_workers_in_runs() -> None:
+    """Once they are read in order, and never more of them to a task than was asked for."""
+    source = Source(100)
+    workers = Workers(2)
+    runs: list[int] = []
+    submit = workers.submit
+    workers.submit = lambda call: runs.append(len(call.args[1])) or submit(call)  # type: ignore
+    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=4000)
+    ahead._window = 12
+    ahead._next = 0
+    assert [ahead.get(index) for index in range(100)] == source.data
+    assert set(runs[:-1]) == {4}
+    assert sum(runs) == 99
+    workers.close()
+
+
+@pytest.mark.parametrize("run_size", [0, 3000, 1 << 20])
+def test_an_error_comes_at_its_chunk(workers: Workers, run_size: int) -> None:
     """Those before it come; after it the chunk can be tried again."""
     source = Source(20)
     broken = {7}
@@ -136,7 +153,7 @@ def test_an_error_comes_at_its_chunk(workers: Workers) -> None:
             raise ValueError("chunk 7")
         return source.fetch(meta)
 
-    ahead = ReadAhead(source.metas, fetch, workers)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=run_size)
     for index in range(7):
         assert ahead.get(index) == source.data[index]
     with pytest.raises(ValueError, match="chunk 7"):
@@ -146,16 +163,20 @@ def test_an_error_comes_at_its_chunk(workers: Workers) -> None:
     ahead.close()
 
 
-@given(steps=st.lists(st.integers(-3, 6), max_size=60), size=st.sampled_from([0, 1, 3]))
-@settings(max_examples=60, deadline=None)
-def test_any_walk_gives_the_right_chunks(steps: list[int], size: int) -> None:
+@given(
+    steps=st.lists(st.integers(-3, 6), max_size=60),
+    size=st.sampled_from([0, 1, 3]),
+    run_size=st.sampled_from([0, 2500, 1 << 20]),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_walk_gives_the_right_chunks(steps: list[int], size: int, run_size: int) -> None:
     """Wherever it goes, and whatever was fetched ahead, a chunk is the one that was asked for."""
     source = Source(40)
     metas = list(source.metas)
     for _ in range(10):
         metas[random.Random(len(steps)).randrange(40)] = source.metas[0]
     workers = Workers(size)
-    ahead = ReadAhead(metas, lambda meta: source.data[source.metas.index(meta)], workers)
+    ahead = ReadAhead(metas, lambda meta: source.data[source.metas.index(meta)], workers, run_size=run_size)
     index = 0
     for step in steps:
         index = min(max(index + step, 0), 39)

@@ -360,4 +360,16 @@ def _create_beside(path: str) -> tuple[int, str]:
             # Somebody else is writing the same object, or died while doing so.
             number += 1
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _make_folder(os.path.dirname(path))
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder unless it is there. Nearly always the one above is, which spares looking for it."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        # A link to nowhere is there, too, and would be tried for ever.
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)

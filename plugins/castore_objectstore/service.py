@@ -101,7 +101,7 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
-        known = find_known(self, self._chunker(self._avg_chunk_size), source)
+        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._workers)
         if known is None:
             return super().put_source(source, progress)
         digest, size = known
@@ -163,7 +163,9 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         if chunks is None:
             return False
         digests = [meta.digest for meta in chunks] or [digest]
-        if not all(self._workers.map(self.claim_chunk, dict.fromkeys(digests))):
+        # A look at a file costs less than handing that to another thread.
+        claims = (self._workers.map if self.waits else map)(self.claim_chunk, dict.fromkeys(digests))
+        if not all(claims):
             return False
         self._store.settle()
         return True

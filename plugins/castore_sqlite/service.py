@@ -111,7 +111,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
-        known = find_known(self, self._chunker(self._avg_chunk_size), source)
+        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._workers)
         if known is None:
             return super().put_source(source, progress)
         digest, size = known

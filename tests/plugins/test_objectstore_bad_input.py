@@ -194,3 +194,11 @@ class TestNames:
         path.write_bytes((folder / key("blobs", P3M.digest)).read_bytes()[:-3])
         with pytest.raises(BadIndexError):
             blobs.read(BLOB_A.digest)
+
+
+def test_a_folder_that_is_a_link_to_nowhere(blobs: BlobService, folder: Path) -> None:
+    """Storing into it is one error that names it, not an endless attempt."""
+    (folder / key("chunks", HELLO.digest)).parent.parent.mkdir(parents=True)
+    (folder / key("chunks", HELLO.digest)).parent.symlink_to("nowhere")
+    with pytest.raises(UnavailableError, match=HELLO.digest.hex()[:4]):
+        blobs.write(HELLO.data)
