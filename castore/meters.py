@@ -29,10 +29,10 @@ class Meter:
     """Counts one operation of one instance.
 
     Who makes a call appends to `begun`, and when it has ended its time in ns to `ended`; that of a miss as
-    `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; of what a call has
-    asked for at once, how much was there goes to `found` and how much was not to `absent`. After that `fold` is
-    called if `ended` has grown longer than `MOST`. (These are lists to append to and no methods, as a call of a
-    method costs more than all the rest.)
+    `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; of what a call
+    has asked for at once, how much was there goes to `found` and how much was not to `absent`. After that
+    `fold` is called if `ended` has grown longer than `MOST`. (These are lists to append to and no methods, as
+    a call of a method costs more than all the rest.)
 
     Arguments:
         asks: Whether an answer is a hit or a miss.
