@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -16,6 +16,7 @@ from castore.composition.secret import scrub
 from castore.deadlines import Deadlines
 from castore.digest import B3Digest
 from castore.errors import BuildError, CorruptBlobError, UnavailableError, describe
+from castore.measuring import bare
 
 if TYPE_CHECKING:
     from castore.composition.building import Builder
@@ -51,6 +52,15 @@ class Probe:
         return self.state == "healthy"
 
 
+@runtime_checkable
+class Checkable(Protocol):
+    """A service that knows of itself what no question would show; any with this method is one."""
+
+    def check_usable(self) -> None:
+        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
+        ...
+
+
 def probe_all(
     builder: Builder, instances: Sequence[Instance], timeout: float, secrets: Sequence[str]
 ) -> list[Probe]:
@@ -74,6 +84,9 @@ def _ask(builder: Builder, instance: Instance, secrets: Sequence[str]) -> Probe:
         service = builder.build(instance)
         if not isinstance(service, BlobService):
             return Probe(instance, "healthy", "built")
+        itself = bare(service)
+        if isinstance(itself, Checkable):
+            itself.check_usable()
         started = time.perf_counter()
         # Nobody has a blob of this digest: the answer must be no, but it must come.
         found = service.has(B3Digest(os.urandom(32)))
