@@ -238,15 +238,17 @@ class MeasuredReader(PieceReader):
         self._others: tuple[Meter, ...] = ()
         self._start = self._end = 0
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_reader":
-            raise AttributeError(name)
-        return getattr(self._reader, name)
-
     @property
     def size(self) -> int:
         """The size of the blob in bytes."""
         return self._size
+
+    @property
+    def verified(self) -> bool:
+        """Whether the whole blob was found right, if it is a reader that knows (`ChunkedReader`)."""
+        # No `__getattr__` for all there is: `io` looks for an attribute that is not there at each read.
+        known: bool = self._reader.verified  # type: ignore[attr-defined]
+        return known
 
     def count_also(self, meter: Meter) -> None:
         """Count with *meter*, too: one more service hands this reader out."""
