@@ -43,7 +43,7 @@ def pieces(path: Path) -> Iterator[memoryview]:
         size = path.stat().st_size
         for part in range(PARTS):
             file.seek(size // PARTS * part)
-            for _ in range(SAMPLE // PARTS // PIECE):
+            for _ in range(min(SAMPLE, size) // PARTS // PIECE):
                 yield buffer[: file.readinto(buffer)]
 
 
@@ -82,7 +82,10 @@ class Costs:
             "unpack": self._unpacked,
             "write out": self._written_out,
         }
-        return {name: min(_cpu_seconds(step) for _ in range(ROUNDS)) / SAMPLE for name, step in steps.items()}
+        return {
+            name: min(_cpu_seconds(step) for _ in range(ROUNDS)) / len(self._data)
+            for name, step in steps.items()
+        }
 
     def _unpacked(self) -> Iterator[bytes]:
         decompressor = ZstdDecompressor()

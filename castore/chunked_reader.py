@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-from blake3 import blake3
-
+from castore.blob_hashing import BlobHasher
 from castore.blobservice import BlobService, ChunkMeta
 from castore.capabilities import ChunkSource
 from castore.digest import B3Digest
@@ -16,9 +15,15 @@ from castore.errors import CorruptBlobError, CorruptChunkError, MissingChunkErro
 from castore.frames import check_size
 from castore.read_ahead import ReadAhead
 from castore.readers import PieceReader
-from castore.workers import Workers
+from castore.workers import Task, Workers
 
 _NO_WORKERS: Final = Workers(0)
+
+_HASHED_TOGETHER: Final = 1 << 20
+"""When so many bytes have been read a worker hashes them."""
+
+_MOST_UNHASHED: Final = 8 << 20
+"""When so many are waiting for one the reader does it itself."""
 
 
 class ChunkMap:
@@ -73,13 +78,15 @@ class ChunkedReader(PieceReader):
         self._map = ChunkMap(chunks)
         self._service = service
         self._source = service.capability(ChunkSource) if source is None else source
+        self._workers = workers or _NO_WORKERS
         runs = {"run_size": 0} if self._source is not None and self._source.waits else {}
-        self._ahead = ReadAhead(chunks, self._fetch, workers or _NO_WORKERS, **runs)
+        self._ahead = ReadAhead(chunks, self._fetch, self._workers, **runs)
         self._digest = digest
         self._key = key
         self._start = 0
         self._chunk = memoryview(b"")
-        self._hasher = blake3()
+        self._hasher = BlobHasher()
+        self._hashing: Task[None] | None = None
         self._hashed = 0
         self._mismatch: CorruptBlobError | None = None
         self._verified = False
@@ -108,6 +115,9 @@ class ChunkedReader(PieceReader):
     def close(self) -> None:
         """Let go of the chunks at hand, and give up those under way."""
         self._chunk = memoryview(b"")
+        self._hasher.forget()
+        if self._hashing is not None:
+            self._hashing.drop()
         self._ahead.close()
         super().close()
 
@@ -119,14 +129,24 @@ class ChunkedReader(PieceReader):
             raise self._mismatch
         data = self._ahead.get(index)
         if self._digest is not None and index == self._hashed:
-            self._hasher.update(data)
+            self._hash(data)
             self._hashed += 1
             if self._hashed == len(self._map.chunks):
                 self._check_blob(self._digest)
         return data
 
+    def _hash(self, data: bytes) -> None:
+        """Add a chunk to what the digest of the blob is made of; the caller need not wait for that."""
+        self._hasher.add(memoryview(data))
+        waiting = self._hasher.waiting
+        if not self._workers.size or waiting >= _MOST_UNHASHED:
+            self._hasher.catch_up()
+        elif waiting >= _HASHED_TOGETHER and (self._hashing is None or self._hashing.done):
+            self._hashing = self._workers.submit(self._hasher.catch_up)
+
     def _check_blob(self, expected: B3Digest) -> None:
-        found = B3Digest(self._hasher.digest())
+        self._hasher.catch_up()
+        found = self._hasher.digest()
         if found != expected:
             self._mismatch = CorruptBlobError(
                 f"blob {expected} is corrupt: the chunks of its index make up {found}",

@@ -15,13 +15,10 @@ index follows at once.
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from blake3 import blake3
-
+from castore.blob_hashing import BlobHasher
 from castore.blobservice import ChunkMeta
 from castore.capabilities import ChunkStore
 from castore.chunking import Chunker, settled_cuts
@@ -73,33 +70,6 @@ class _Segment:
         return count
 
 
-class _BlobHasher:
-    """Hashes the whole blob beside its chunks: in order, by whichever worker comes to it first."""
-
-    def __init__(self) -> None:
-        self._hasher = blake3()
-        self._lock = threading.Lock()
-        self._waiting: deque[memoryview] = deque()
-
-    def add(self, view: memoryview) -> None:
-        """Let *view* be hashed next; it stays valid until a later `catch_up` has returned."""
-        self._waiting.append(view)
-
-    def catch_up(self) -> None:
-        """Hash all that was added; if another thread does that already, wait for it."""
-        with self._lock:
-            while self._waiting:
-                self._hasher.update(self._waiting.popleft())
-
-    def digest(self) -> B3Digest:
-        """Return the digest of what was hashed."""
-        return B3Digest(self._hasher.digest())
-
-    def forget(self) -> None:
-        """Let go of what has not been hashed."""
-        self._waiting.clear()
-
-
 class ChunkedWriter(GuardedWriter):
     """Cuts what is written into chunks and stores those that *store* lacks; the index comes last.
 
@@ -128,7 +98,7 @@ class ChunkedWriter(GuardedWriter):
         self._current = _Segment(_FIRST_SIZE)
         self._others: list[_Segment] = []
         self._chunks: list[ChunkMeta] = []
-        self._hasher = _BlobHasher()
+        self._hasher = BlobHasher()
         self._holding = contextlib.ExitStack()
 
     def _take(self, view: memoryview) -> None:
@@ -237,7 +207,7 @@ class ChunkedWriter(GuardedWriter):
         self._current = _Segment(0)
 
 
-def _catching_up(hasher: _BlobHasher) -> Callable[[], list[ChunkMeta]]:
+def _catching_up(hasher: BlobHasher) -> Callable[[], list[ChunkMeta]]:
     def run() -> list[ChunkMeta]:
         hasher.catch_up()
         return []

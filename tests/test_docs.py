@@ -130,6 +130,7 @@ class Runner:
         else:
             with Composition.from_toml(path, registry=self._registry()) as stores:
                 assert stores.graph.instances
+                assert not stores.warnings, stores.describe_warnings()
 
     def _install(self, project: dict[str, Any]) -> None:
         for name, module in project["entry-points"]["castore"].items():

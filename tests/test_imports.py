@@ -15,7 +15,7 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 
 # From the ground up: a module may import those of earlier layers, and those of its own.
 LAYERS = [
-    ["castore.errors", "castore.buffers"],
+    ["castore.errors", "castore.buffers", "castore.wording"],
     ["castore.digest", "castore.sources"],
     ["castore.blobservice", "castore.directoryservice"],
     ["castore.capabilities"],
@@ -27,7 +27,7 @@ LAYERS = [
     ["castore.chunking"],
     ["castore.proto"],
     ["castore.frames", "castore.blob_index"],
-    ["castore.workers", "castore.deadlines"],
+    ["castore.workers", "castore.deadlines", "castore.blob_hashing"],
     ["castore.read_ahead"],
     ["castore.chunked_reader", "castore.chunked_writer", "castore.known_content", "castore.small_files"],
     ["castore.children", "castore.hedging"],

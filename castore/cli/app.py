@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "has": "Tell which blobs are there.",
     "stat": "Show the size and the chunks of a blob.",
     "list": "List the blobs.",
+    "locate": "Tell who holds a blob: all of it, or a part.",
+    "explain": "Tell what has, get and put of a blob would do.",
     "copy": "Copy blobs from one service to another.",
     "verify": "Check all that a service keeps, and mend it.",
     "gc": "Remove what no root reaches.",

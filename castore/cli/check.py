@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from castore.blobservice import BlobService
-from castore.cli.faults import FAILED, exit_code, problems_of
+from castore.cli.faults import FAILED, exit_code, problems_of, row_of
 from castore.cli.options import shared_options, timeout_option
-from castore.cli.output import emit_json, emit_text, emphasised, printable, table
+from castore.cli.output import complain, emit_json, emit_text, emphasised, printable, table
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.composition.graph import Instance
@@ -26,7 +26,7 @@ Examples:
 \b
 With --json, also if there are problems; the last three of an instance are of
 --connect:
-  {"composition", "ok",
+  {"composition", "ok", "warnings": [like "problems"],
    "instances": [{"kind", "name", "type", "ok", "result", "seconds"}],
    "problems": [{"code", "path", "message", "hint", "line", "column"}]}
 """
@@ -35,14 +35,16 @@ With --json, also if there are problems; the last three of an instance are of
 @click.command("check", epilog=_EPILOG)
 @click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--connect", is_flag=True, help="Build each instance and ask it for a blob that is nowhere.")
+@click.option("--strict", is_flag=True, help="Let warnings fail the check, with exit code 1.")
 @timeout_option
 @shared_options
 @click.pass_obj
-def command(settings: Settings, file: str | None, connect: bool, timeout: float) -> int:
+def command(settings: Settings, *, file: str | None, connect: bool, strict: bool, timeout: float) -> int:
     """Check a composition, FILE or the one that other commands would use, and say all that is wrong.
 
-    Without --connect nothing is opened, made or contacted. With it, the exit code is 1 if an instance does
-    not answer in time; --service NAME asks only that one and those that it needs.
+    What only looks wrong is a warning, on stderr. Without --connect nothing is opened, made or contacted.
+    With it, the exit code is 1 if an instance does not answer in time; --service NAME asks only that one and
+    those that it needs.
     """
     settings.composition = file or settings.composition
     with contextlib.ExitStack() as stack:
@@ -58,14 +60,18 @@ def command(settings: Settings, file: str | None, connect: bool, timeout: float)
                     "ok": False,
                     "instances": [],
                     "problems": problems_of(error, settings),
+                    "warnings": [],
                 }
             )
             return exit_code(error)
         probes = stores.probe(instances, timeout=timeout) if connect else []
-        failed = any(not probe.ok for probe in probes)
+        failed = any(not probe.ok for probe in probes) or (strict and bool(stores.warnings))
         if settings.json:
-            emit_json(_document(stores, instances, probes, settings))
+            warnings = [row_of(warning, settings) for warning in stores.warnings]
+            emit_json(_document(stores, instances, probes, settings) | {"warnings": warnings})
         else:
+            if stores.warnings:
+                complain(settings.scrubbed(stores.describe_warnings()) + "\n")
             emit_text(_table(probes, settings) if connect else _summary(stores, instances))
     return FAILED if failed else 0
 

@@ -9,7 +9,7 @@ import click
 from castore.capabilities import BlobLister
 from castore.cli.faults import FAILED, document_of
 from castore.cli.options import as_digest, shared_options, workers_option
-from castore.cli.output import complain, emit_json, emit_text, size_text, table
+from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import without_power
 from castore.cli.pools import pool_of
 from castore.cli.progress import Meter
@@ -17,6 +17,7 @@ from castore.cli.settings import Settings
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.maintenance import Copied, Copier, CopyTally
+from castore.wording import size_text
 
 _EPILOG = """\b
 Examples:

@@ -18,7 +18,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -34,6 +34,9 @@ from castore.errors import (
     UnsupportedError,
     describe,
 )
+
+if TYPE_CHECKING:
+    from castore.composition.problems import Problem
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -91,17 +94,19 @@ def problems_of(error: CompositionError, settings: Settings) -> list[dict[str, A
     """Return the problems of a composition, one at least, as they are shown with `--json`."""
     if not error.problems:
         return [{"code": error.code, "path": "", "message": settings.scrubbed(error.message)}]
-    return [
-        {
-            "code": problem.code,
-            "path": problem.dotted,
-            "message": settings.scrubbed(problem.message),
-            "hint": problem.hint,
-            "line": problem.line or None,
-            "column": problem.column or None,
-        }
-        for problem in error.problems
-    ]
+    return [row_of(problem, settings) for problem in error.problems]
+
+
+def row_of(problem: Problem, settings: Settings) -> dict[str, Any]:
+    """Return a problem, or a warning, as it is shown with `--json`."""
+    return {
+        "code": problem.code,
+        "path": problem.dotted,
+        "message": settings.scrubbed(problem.message),
+        "hint": problem.hint,
+        "line": problem.line or None,
+        "column": problem.column or None,
+    }
 
 
 def _report(document: dict[str, Any], words: str, settings: Settings) -> None:

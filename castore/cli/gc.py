@@ -12,7 +12,7 @@ from castore.blobservice import BlobService
 from castore.capabilities import StoredItem, Sweepable
 from castore.cli.digests import read_digests
 from castore.cli.options import as_digest, as_seconds, shared_options
-from castore.cli.output import complain, emit_json, emit_text, size_text, table
+from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import named_parts
 from castore.cli.progress import Meter
 from castore.cli.settings import Settings
@@ -22,6 +22,7 @@ from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.maintenance import Collected, MissingRootsError, collect
 from castore.maintenance.collecting import ItemKind
+from castore.wording import size_text
 
 _KINDS: Final[dict[ItemKind, tuple[str, str]]] = {
     "index": ("blobs", "blobs"),

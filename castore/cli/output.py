@@ -131,15 +131,3 @@ def table(
 
     first = emphasised(line(heads), bold=True) if bold else line(heads)
     return "\n".join([first, *map(line, cells)]) + "\n"
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes for people, as `1.5 MiB`."""
-    if size < 1024:
-        return f"{size} bytes" if size != 1 else "1 byte"
-    amount = float(size)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        amount /= 1024
-        if amount < 1024 or unit == "TiB":
-            break
-    return f"{amount:.1f} {unit}"

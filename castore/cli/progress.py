@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from castore.cli.output import is_terminal, size_text
+from castore.cli.output import is_terminal
+from castore.wording import size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ class Settings:
         from castore.composition.values import secrets_in  # noqa: PLC0415
         from castore.opening import open as open_composition  # noqa: PLC0415
 
+        # `castore check` shows warnings; to see them at every other command would annoy.
+        logging.getLogger("castore.composition").setLevel(logging.ERROR)
         with open_composition(self.composition, metrics=self.stats) as stores:
             self.opened_composition = stores
             for instance in stores.graph.instances.values():

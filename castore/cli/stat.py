@@ -11,10 +11,11 @@ import click
 
 from castore.blobservice import BlobService, ChunkMeta
 from castore.cli.options import as_digest, shared_options
-from castore.cli.output import emit_json, emit_text, is_terminal, size_text, table
+from castore.cli.output import emit_json, emit_text, is_terminal, table
 from castore.cli.settings import Settings
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError
+from castore.wording import size_text
 
 _HEAD: Final = 10
 _TAIL: Final = 3

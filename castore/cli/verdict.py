@@ -9,9 +9,10 @@ from typing import Any, Final
 import attrs
 
 from castore.capabilities import StoredItem
-from castore.cli.output import emit_json, emit_text, printable, size_text, table
+from castore.cli.output import emit_json, emit_text, printable, table
 from castore.cli.settings import Settings
 from castore.maintenance import Finding, Mending, Scope, Tally
+from castore.wording import count_text, size_text
 
 _SHOWN_RESIDUE: Final = 10
 
@@ -53,18 +54,21 @@ def show(verdict: Verdict, settings: Settings) -> None:
 
 def _summary(verdict: Verdict) -> list[tuple[str, str]]:
     tally, scope = verdict.tally, verdict.scope
-    chunks = f"{_count(tally.chunks, 'chunk')}, " if tally.chunks else ""
+    chunks = f"{count_text(tally.chunks, 'chunk')}, " if tally.chunks else ""
     rows = [
         (
             "checked",
-            f"{_count(tally.blobs, 'blob')}, {chunks}{size_text(tally.bytes)} in {verdict.seconds:.1f} s",
+            f"{count_text(tally.blobs, 'blob')}, {chunks}{size_text(tally.bytes)} in {verdict.seconds:.1f} s",
         )
     ]
     if scope.sample < 1:
         rows.append(("sample", f"{scope.sample * 100:g}% of all, chosen by --seed {scope.seed}"))
     if tally.skipped:
         rows.append(
-            ("skipped", f"{_count(tally.skipped, 'blob or chunk', 'blobs and chunks')}, found right before")
+            (
+                "skipped",
+                f"{count_text(tally.skipped, 'blob or chunk', 'blobs and chunks')}, found right before",
+            )
         )
     rows.append(("wrong", _wrong(verdict.findings)))
     if verdict.mendings is not None:
@@ -74,7 +78,7 @@ def _summary(verdict: Verdict) -> list[tuple[str, str]]:
         size = sum(item.size or 0 for item in verdict.residue)
         names = ", ".join(item.key for item in verdict.residue[:_SHOWN_RESIDUE])
         more = ", ..." if len(verdict.residue) > _SHOWN_RESIDUE else ""
-        files = _count(len(verdict.residue), "file")
+        files = count_text(len(verdict.residue), "file")
         rows.append(("residue", printable(f"{files}, {size_text(size)}: {names}{more}")))
     return rows
 
@@ -82,15 +86,11 @@ def _summary(verdict: Verdict) -> list[tuple[str, str]]:
 def _wrong(findings: list[Finding]) -> str:
     counts = Counter(finding.what for finding in findings)
     words = [
-        _count(counts["chunk"], "chunk") if counts["chunk"] else "",
-        _count(counts["index"], "index", "indexes") if counts["index"] else "",
-        f"{_count(counts['blob'], 'blob')} that cannot be read" if counts["blob"] else "",
+        count_text(counts["chunk"], "chunk") if counts["chunk"] else "",
+        count_text(counts["index"], "index", "indexes") if counts["index"] else "",
+        f"{count_text(counts['blob'], 'blob')} that cannot be read" if counts["blob"] else "",
     ]
     return ", ".join(filter(None, words)) or "nothing"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _table(verdict: Verdict, settings: Settings) -> str:

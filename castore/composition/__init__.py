@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from castore.composition.building import BuildContext
 from castore.composition.composition import Composition
+from castore.composition.plans import Asking, Holding, Plan, Step, together
 from castore.composition.probing import Probe
 from castore.composition.problems import InvalidValueError, Problem
 from castore.composition.refs import Ref
@@ -11,22 +12,29 @@ from castore.composition.registry import Registry
 from castore.composition.secret import Secret, keep_secret, scrub, secrets_in
 from castore.composition.several import at_least, one_of, ref_of, service_names
 from castore.composition.structure import formerly
+from castore.composition.traits import Traits, View
 from castore.composition.urls import ServiceUrl
 from castore.composition.values import Between, ByteSize, Duration
 
 __all__ = [
+    "Asking",
     "Between",
     "BuildContext",
     "ByteSize",
     "Composition",
     "Duration",
+    "Holding",
     "InvalidValueError",
+    "Plan",
     "Probe",
     "Problem",
     "Ref",
     "Registry",
     "Secret",
     "ServiceUrl",
+    "Step",
+    "Traits",
+    "View",
     "at_least",
     "formerly",
     "keep_secret",
@@ -35,4 +43,5 @@ __all__ = [
     "scrub",
     "secrets_in",
     "service_names",
+    "together",
 ]

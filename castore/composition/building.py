@@ -99,6 +99,12 @@ class Builder:
             raise BuildError(chain, cause) from cause
         return slot.service
 
+    def running(self, key: str) -> Any:
+        """Return the service of an instance if it was built, by its id; else `None`."""
+        with self._lock:
+            slot = None if self._closed else self._slots.get(key)
+        return None if slot is None else slot.service
+
     def _fill(self, instance: Instance) -> None:
         """Build an instance that has not been built, or has not been found impossible to build."""
         with self._lock:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from castore.blobservice import BlobService
 from castore.composition.building import Builder
 from castore.composition.graph import Graph, Instance
 from castore.composition.probing import PROBE_SECONDS, Probe, probe_all
-from castore.composition.problems import did_you_mean, escaped, listing
+from castore.composition.problems import Problem, did_you_mean, escaped, listing
 from castore.composition.registry import Registry
 from castore.composition.source import Source
 from castore.directoryservice import DirectoryService
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from castore.drawing import Picture
 
 S = TypeVar("S")
+
+_log: Final = logging.getLogger("castore.composition")
 
 
 class Composition:
@@ -44,6 +47,10 @@ class Composition:
         known = registry or Registry.default()
         loaded = source.load(known)
         self.graph: Graph = loaded.graph
+        self.warnings: tuple[Problem, ...] = loaded.warnings
+        """What looks wrong, and works all the same; each is logged as well, by `castore.composition`."""
+        for warning in loaded.warnings:
+            _log.warning("%s", source.render([warning]).partition("\n")[0])
         self.workers = Workers()
         """The pool of threads that all services of the composition share."""
         self._secrets = loaded.secrets
@@ -69,6 +76,15 @@ class Composition:
     ) -> Self:
         """Take a composition as the tables that a file would have; relative paths in it start from *base*."""
         return cls(Source.of_mapping(mapping, Path(base)), registry, metrics)
+
+    def describe_warnings(self) -> str:
+        """Return the warnings as text, each with its place, as an error shows problems; empty if none."""
+        return self._source.render(self.warnings)
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths start from."""
+        return self._source.base
 
     @property
     def name(self) -> str:
@@ -99,6 +115,14 @@ class Composition:
         """
         chosen = self.graph.instances.values() if instances is None else instances
         return probe_all(self._builder, list(chosen), timeout, self._secrets)
+
+    def service(self, instance: Instance) -> Any:
+        """Return the service of one of the instances in `graph`, named or not; raises as `build` does."""
+        return self._builder.build(instance)
+
+    def running(self, instance: Instance) -> Any:
+        """Return the service of an instance if it is built already; else `None`."""
+        return self._builder.running(instance.id)
 
     def instance(self, kind: Callable[..., Any], name: str = "root") -> Instance:
         """Return what is declared of an instance; raises `CompositionError` if it is not."""

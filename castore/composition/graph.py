@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -79,19 +79,30 @@ class Graph:
 
         The graph must have no cycles.
         """
-        seen = {start.id}
-        # Kept by hand, for a chain of references may be longer than Python's stack.
-        work = [(start, iter(start.edges))]
-        while work:
-            instance, edges = work[-1]
-            edge = next(edges, None)
-            if edge is None:
-                work.pop()
-                yield instance
-            elif edge.target not in seen:
-                seen.add(edge.target)
-                target = self.instances[edge.target]
-                work.append((target, iter(target.edges)))
+        return self._in_order([start])
+
+    def all_in_order(self) -> Iterator[Instance]:
+        """Yield all instances, each once and after all that it needs; as `in_order` otherwise."""
+        return self._in_order(self.instances.values())
+
+    def _in_order(self, starts: Iterable[Instance]) -> Iterator[Instance]:
+        seen: set[str] = set()
+        for start in starts:
+            if start.id in seen:
+                continue
+            seen.add(start.id)
+            # Kept by hand, for a chain of references may be longer than Python's stack.
+            work = [(start, iter(start.edges))]
+            while work:
+                instance, edges = work[-1]
+                edge = next(edges, None)
+                if edge is None:
+                    work.pop()
+                    yield instance
+                elif edge.target not in seen:
+                    seen.add(edge.target)
+                    target = self.instances[edge.target]
+                    work.append((target, iter(target.edges)))
 
     def cycles(self) -> list[list[Instance]]:
         """List cycles, each as the instances on it, from the one met first on.

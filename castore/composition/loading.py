@@ -32,11 +32,16 @@ TABLES_OF_OTHERS: Final = frozenset({"pathinfoservices"})
 
 @attrs.frozen
 class Loaded:
-    """A graph, as far as there is one, what is wrong with it, and the secrets that it holds."""
+    """A graph, as far as there is one, what is wrong with it, and the secrets that it holds.
+
+    `ignored` has the warnings that are not wanted, `warnings` the others, if nothing is wrong.
+    """
 
     graph: Graph
     problems: tuple[Problem, ...]
     secrets: tuple[Secret, ...] = attrs.field(repr=False)
+    ignored: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
 def load(document: Document, registry: Registry, base: FilePath) -> Loaded:
@@ -89,7 +94,7 @@ class _Loader:
                 self.instances[key] = attrs.evolve(instance, edges=kept)
         graph = Graph(self.instances)
         self.problems += check_cycles(graph)
-        return Loaded(graph, tuple(self.problems), tuple(self.secrets))
+        return Loaded(graph, tuple(self.problems), tuple(self.secrets), tuple(self.settings.ignored))
 
     # -- tables and instances --
 

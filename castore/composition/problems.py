@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
@@ -22,6 +22,7 @@ class Problem:
         hint: What to do about it, or `None`. It may have several lines.
         at: Whether it is the key or the value that is wrong.
         part: The part of the value that is wrong, as it is written there; empty if all of it is.
+        severity: An `error` keeps a composition from being used, a `warning` does not.
         line: Line in the file, from 1; 0 if it did not come from a file.
         column: Column in the line, from 1; 0 likewise.
         width: How many characters are meant; 0 if it is the file as a whole.
@@ -38,6 +39,7 @@ class Problem:
     width: int = 1
     chain: tuple[str, ...] = ()
     part: str = ""
+    severity: Literal["error", "warning"] = "error"
 
     @property
     def dotted(self) -> str:

@@ -50,14 +50,15 @@ def render(problems: Sequence[Problem], source: str, text: str | None) -> str:
     lines = [] if text is None else text.split("\n")
     blocks = [_render_one(problem, source, lines) for problem in problems]
     if len(blocks) > 1:
-        blocks.append(f"{len(blocks)} problems in {source}")
+        sort = "warnings" if all(problem.severity == "warning" for problem in problems) else "problems"
+        blocks.append(f"{len(blocks)} {sort} in {source}")
     return ("\n\n" if lines else "\n").join(blocks)
 
 
 def _render_one(problem: Problem, source: str, lines: Sequence[str]) -> str:
     place = f"{source}:{problem.line}:{problem.column}" if problem.line else source
     what = f"{problem.dotted}: {problem.message}" if problem.path else problem.message
-    rows = [f"{place}: {what}"]
+    rows = [f"{place}: {'warning: ' if problem.severity == 'warning' else ''}{what}"]
     if problem.width and 0 < problem.line <= len(lines) and lines[problem.line - 1].strip():
         rows += _excerpt(problem, lines[problem.line - 1])
     if problem.hint:

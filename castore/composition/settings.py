@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -19,6 +19,8 @@ class DocumentSettings:
 
     allow_faults: bool = False
     """Whether services may be used that make faults on purpose, to rehearse them."""
+    ignore_warnings: list[str] = attrs.field(factory=list)
+    """Warnings that are not wanted: their codes, or a code, a colon and the name of an instance."""
 
 
 SETTINGS: Final = tuple(field.name for field in attrs.fields(DocumentSettings))
@@ -38,6 +40,11 @@ class ReadSettings:
     def refuses(self, name: str) -> bool:
         """Tell whether the setting *name* is off; not if it is there with a value that was reported."""
         return not self._values.get(name, False) and name not in self._unreadable
+
+    @property
+    def ignored(self) -> Sequence[str]:
+        """The warnings that are not wanted."""
+        return tuple(self._values.get("ignore_warnings", ()))
 
 
 def read_settings(tables: Mapping[str, Any], structurer: ConfigStructurer) -> ReadSettings:

@@ -11,6 +11,7 @@ import attrs
 
 from castore.composition.document import Document, parse
 from castore.composition.files import read_small
+from castore.composition.lints import lint
 from castore.composition.loading import Loaded, load, load_url
 from castore.composition.problems import Problem
 from castore.composition.registry import Registry
@@ -70,17 +71,29 @@ class Source:
             loaded, readable = load(document, registry, self.base), document.text
         if loaded.problems:
             raise self._error(loaded.problems, readable)
-        return loaded
+        found = lint(loaded.graph, self.base, loaded.ignored)
+        return attrs.evolve(loaded, warnings=tuple(self._located(found, readable)))
+
+    def render(self, problems: Sequence[Problem]) -> str:
+        """Return problems or warnings, whose places are known, as text."""
+        from castore.composition.report import render  # noqa: PLC0415 - only mistakes need it
+
+        return render(problems, self.name, self.text)
+
+    def _located(self, problems: Sequence[Problem], readable: str | None) -> Sequence[Problem]:
+        if readable is None or not problems:
+            return problems
+        from castore.composition.report import located  # noqa: PLC0415 - only mistakes need it
+
+        return located(problems, readable)
 
     def _error(self, problems: Sequence[Problem], readable: str | None) -> CompositionError:
         """Return the error for *problems*, whose places are found in *readable*."""
-        from castore.composition.report import located, render  # noqa: PLC0415 - only mistakes need it
-
         if self.url is not None:
             message = "\n".join(_in_one_line(problem, self.url) for problem in problems)
         else:
-            problems = problems if readable is None else located(problems, readable)
-            message = render(problems, self.name, self.text)
+            problems = self._located(problems, readable)
+            message = self.render(problems)
         if all(problem.code == "cycle" for problem in problems):
             return CycleError(message, problems[0].chain, problems)
         return CompositionError(message, problems)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from castore.maintenance.collecting import Collected, MissingRootsError, collect
 from castore.maintenance.copying import Copied, Copier, CopyTally, copy
+from castore.maintenance.explaining import explain
 from castore.maintenance.findings import Finding, Report, Scope, Tally
 from castore.maintenance.ledger import Ledger, StateFileError
+from castore.maintenance.locating import Location, locate
 from castore.maintenance.repairing import Mending, repair
 from castore.maintenance.verifying import Verification, verify
 
@@ -16,6 +18,7 @@ __all__ = [
     "CopyTally",
     "Finding",
     "Ledger",
+    "Location",
     "Mending",
     "MissingRootsError",
     "Report",
@@ -25,6 +28,8 @@ __all__ = [
     "Verification",
     "collect",
     "copy",
+    "explain",
+    "locate",
     "repair",
     "verify",
 ]

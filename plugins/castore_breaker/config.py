@@ -21,7 +21,7 @@ from typing import Annotated, Final
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, Duration
+from castore.composition import Asking, Between, BuildContext, Duration, Plan, Traits, View
 
 _OPEN_FOR: Final = Duration(30.0)
 
@@ -36,6 +36,27 @@ class BreakerConfig:
     """After so many failures in a row it is left alone. Absent and corrupt blobs are no failures."""
     open_for: Duration = _OPEN_FOR
     """How long it is left alone, before one request is let through to try it."""
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do."""
+        return view.of(self.inner)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers of the service within."""
+        return view.offers(self.inner, power)
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say whether an operation is let through now."""
+        running = asking.running()
+        state = "closed" if running is None else running.state
+        if state == "open":
+            return asking.plan(
+                "unavailable",
+                says="it is left alone, as it has failed too often",
+                holding=asking.of(self.inner).holding,
+            )
+        remark = "one request is let through, to see whether it answers again" if state == "half-open" else ""
+        return asking.passes(self.inner, remark)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

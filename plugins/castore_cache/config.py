@@ -19,12 +19,13 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import BuildContext, formerly
+from castore.composition import Asking, BuildContext, Plan, Problem, Traits, View, formerly
 
 
 @attrs.frozen
@@ -37,6 +38,30 @@ class CacheConfig:
     """Asked for what near lacks."""
     write: Literal["near", "far", "both"] = "near"
     """Where new blobs go. With `both`, a blob is written when both have it."""
+
+    def traits(self, view: View) -> Traits:
+        """Say what near and far can do together."""
+        from castore_cache import linting  # noqa: PLC0415 - only when the composition is read
+
+        return linting.traits(self, view)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers that near and far make possible."""
+        from castore_cache import linting  # noqa: PLC0415 - as above
+
+        return linting.offers(self, power, view)
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of a near that is never filled, and of writes that end nowhere."""
+        from castore_cache import linting  # noqa: PLC0415 - as above
+
+        return linting.lints(self, view)
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which of near and far is asked, and what near keeps."""
+        from castore_cache import explaining  # noqa: PLC0415 - once somebody asks
+
+        return explaining.explain(self, asking)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

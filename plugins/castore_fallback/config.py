@@ -20,12 +20,27 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, Duration, at_least, one_of, ref_of, service_names
+from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    Duration,
+    Plan,
+    Problem,
+    Traits,
+    View,
+    at_least,
+    one_of,
+    ref_of,
+    service_names,
+)
 
 
 @attrs.frozen
@@ -50,6 +65,60 @@ class FallbackConfig:
     """The name of the service that new blobs go to. Without it: the first."""
     copy_to: str | None = attrs.field(default=None, validator=one_of("services"))
     """The name of the service that keeps what later ones had. Without it: none."""
+
+    @property
+    def target(self) -> Ref[BlobService]:
+        """The service that new blobs go to."""
+        names = service_names(self.services)
+        return ref_of(self.services[0 if self.write_to is None else names.index(self.write_to)])
+
+    def traits(self, view: View) -> Traits:
+        """Say what its services can do together."""
+        return attrs.evolve(view.all_of(*map(ref_of, self.services)), writable=view.of(self.target).writable)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers that its services make possible."""
+        if power is ChunkSource:
+            return True
+        if power in {ChunkStore, Durable}:
+            return view.offers(self.target, power)
+        if power in {BatchExistence, BlobDeleter, BlobLister}:
+            return view.all_offer(map(ref_of, self.services), power)
+        return False
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of writes and copies that end nowhere."""
+        refs = dict(zip(service_names(self.services), map(ref_of, self.services), strict=True))
+        better = [name for name, ref in refs.items() if view.of(ref).writable]
+        # One whose services are all made for reading is meant for reading.
+        if view.of(self.target).writable is False and (better or self.write_to is not None):
+            hint = f'write `write_to = "{better[0]}"`' if better else "name a service that can be written"
+            yield view.warning(
+                "write-ends-nowhere",
+                "services" if self.write_to is None else "write_to",
+                f"new blobs go to `{view.called(self.target)}`, which cannot be written",
+                hint,
+            )
+        if self.copy_to is not None and view.of(refs[self.copy_to]).writable is False:
+            yield view.warning(
+                "copy-ends-nowhere",
+                "copy_to",
+                f"`{view.called(refs[self.copy_to])}` cannot be written, so nothing is ever copied there",
+                "name a service that can be written, or remove the key",
+            )
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which services are asked, and which one has the blob."""
+        if asking.operation == "put":
+            return asking.passes(self.target)
+        names = service_names(self.services)
+        final = [n for n, entry in enumerate(self.services) if getattr(entry, "on_error", "next") == "fail"]
+        turns = asking.in_turn([ref_of(entry) for entry in self.services], final=final)
+        remarks = [turns.rest(names)]
+        missed = [name for name, said in zip(names, turns.said, strict=False) if said == "absent"]
+        if asking.operation == "get" and turns.found_at is not None and self.copy_to in missed:
+            remarks.append(f"`{self.copy_to}` keeps a copy, if it is read from start to end")
+        return asking.plan(turns.outcome, *turns.steps, *filter(None, remarks))
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

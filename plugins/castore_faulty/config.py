@@ -21,7 +21,16 @@ from typing import Annotated, Any, Final
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, Duration, InvalidValueError
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    Duration,
+    InvalidValueError,
+    Plan,
+    Traits,
+    View,
+)
 from castore.composition.problems import did_you_mean, escaped
 
 _ANY_CHANCE: Final = Between(0, 1)
@@ -69,6 +78,22 @@ class FaultyConfig:
             if name not in known:
                 hint = did_you_mean(name, known) or '`"reads"` and `"writes"` stand for all of them'
                 raise InvalidValueError(f"there is no operation `{escaped(name)}`", hint, part=name)
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do."""
+        return view.of(self.inner)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers of the service within."""
+        return view.offers(self.inner, power)
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which faults may come instead."""
+        kinds = ("delay", "fail", "hang", "corrupt", "forget", "truncate", "flip", "partial")
+        chances = [f"{kind} {getattr(self, kind):.3g}" for kind in kinds if getattr(self, kind)]
+        return asking.passes(
+            self.inner, f"may come to something else: {', '.join(chances)}" if chances else ""
+        )
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

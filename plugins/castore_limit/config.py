@@ -20,7 +20,8 @@ from typing import Annotated
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, ByteSize
+from castore.composition import Asking, Between, BuildContext, ByteSize, Plan, Traits, View
+from castore.wording import size_text
 
 
 @attrs.frozen
@@ -41,6 +42,23 @@ class LimitConfig:
             raise ValueError(
                 "nothing is limited: set `concurrency`, `operations_per_second` or `bytes_per_second`"
             )
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do."""
+        return view.of(self.inner)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers of the service within."""
+        return view.offers(self.inner, power)
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say what an operation waits for."""
+        rates = [
+            None if self.concurrency is None else f"{self.concurrency} at once",
+            None if self.operations_per_second is None else f"{self.operations_per_second:g} a second",
+            None if self.bytes_per_second is None else f"{size_text(self.bytes_per_second)} a second",
+        ]
+        return asking.passes(self.inner, f"waits for its turn: no more than {', '.join(filter(None, rates))}")
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

@@ -13,7 +13,7 @@ from typing import Self
 import attrs
 
 from castore import BlobService
-from castore.composition import BuildContext, ServiceUrl
+from castore.composition import BuildContext, ServiceUrl, Traits, View
 
 
 @attrs.frozen
@@ -27,6 +27,16 @@ class MemoryConfig:
         if parsed.scheme or parsed.authority or parsed.path or parsed.query:
             raise ValueError("a memory service has no address; write `memory:`")
         return cls()
+
+    def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
+        """Say that it is always there."""
+        return Traits(writable=True, answers=True)
+
+    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - as above
+        """Have the powers of the service."""
+        from castore_memory.service import MemoryBlobService  # noqa: PLC0415 - once somebody asks
+
+        return issubclass(MemoryBlobService, power)
 
     def build(self, name: str, context: BuildContext) -> BlobService:  # noqa: ARG002 - all configs have them
         """Return a new, empty service."""

@@ -24,20 +24,28 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import attrs
 
 from castore import BlobService, Ref
+from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import (
+    Asking,
     Between,
     BuildContext,
     Duration,
     InvalidValueError,
+    Plan,
+    Problem,
+    Traits,
+    View,
     at_least,
     ref_of,
     service_names,
 )
+from castore.wording import listed
 
 _HEAL_INTERVAL: Final = Duration(10)
 _DRAIN: Final = Duration(5)
@@ -100,6 +108,92 @@ class MirrorConfig:
             writes = count // 2 + 1 if misses is None else max(count // 2 + 1, count - misses + 1)
         return writes, count - writes + 1 if misses is None else misses
 
+    def traits(self, view: View) -> Traits:
+        """Say what enough of its services can do."""
+        writes, misses = self.quorums
+        each = [view.of(ref_of(entry)) for entry in self.services]
+        return attrs.evolve(
+            view.all_of(*map(ref_of, self.services)),
+            writable=_enough((entry.writable for entry in each), writes),
+            answers=_enough((entry.answers for entry in each), misses),
+        )
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers that its services make possible; how long a write lasts is not known yet."""
+        if power is ChunkSource:
+            return True
+        if power in {BatchExistence, BlobDeleter, BlobLister, ChunkStore}:
+            return view.all_offer(map(ref_of, self.services), power)
+        return None if power is Durable else False
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of quorums that can never be reached."""
+        writes, misses = self.quorums
+        refs = [ref_of(entry) for entry in self.services]
+        mute = [view.called(ref) for ref in refs if view.of(ref).answers is False]
+        if len(refs) - len(mute) < misses:
+            told = (
+                f"{misses} of {len(refs)} services must say that a blob is absent, and {listed(mute)} cannot:"
+            )
+            yield view.warning(
+                "quorum-cannot-hold",
+                "services" if self.miss_quorum is None else "miss_quorum",
+                f"{told} whatever is absent is unavailable",
+                "list services that answer",
+            )
+        yield from self._counted_twice(view, refs)
+        closed = [view.called(ref) for ref in refs if view.of(ref).writable is False]
+        # One whose services are all made for reading is meant for reading.
+        if len(refs) - len(closed) < writes and (len(closed) < len(refs) or self.write_quorum is not None):
+            told = f"{writes} of {len(refs)} services must take a blob, and {listed(closed)} cannot:"
+            yield view.warning(
+                "quorum-cannot-hold",
+                "services" if self.write_quorum is None else "write_quorum",
+                f"{told} nothing is ever stored",
+                "list services that can be written, or ask for fewer",
+            )
+
+    def _counted_twice(self, view: View, refs: Sequence[Ref[BlobService]]) -> Iterator[Problem]:
+        """Warn of two services that are one store, which counts twice in the quorums."""
+        seen: dict[frozenset[str], str] = {}
+        for number, ref in enumerate(refs):
+            stores = view.stores(ref)
+            if len(stores) == 1 and stores in seen:
+                yield view.warning(
+                    "counted-twice",
+                    ref,
+                    f"it ends in {listed(list(stores))}, as `{seen[stores]}` does: one store counts twice",
+                    "list services that keep blobs in different places",
+                )
+            seen.setdefault(stores, service_names(self.services)[number])
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say which services are asked, and what becomes of those that lack the blob."""
+        refs = [ref_of(entry) for entry in self.services]
+        writes, misses = self.quorums
+        if asking.operation == "put":
+            return self._explain_put(asking, refs, writes)
+        turns = asking.in_turn(refs, misses=misses)
+        names = service_names(self.services)
+        remarks = [turns.rest(names)]
+        if asking.operation == "get" and self.read_repair and turns.outcome == "read":
+            behind = [n for n, said in zip(names, turns.said, strict=False) if said in {"absent", "corrupt"}]
+            if behind:
+                remarks.append(f"it is copied to {listed(behind)} in the background")
+        if turns.outcome == "unavailable" and "corrupt" not in turns.said:
+            remarks.append(f"it would be absent if {misses} of {len(refs)} said so")
+        return asking.plan(turns.outcome, *turns.steps, *filter(None, remarks))
+
+    def _explain_put(self, asking: Asking, refs: Sequence[Ref[BlobService]], writes: int) -> Plan:
+        names = service_names(self.services)
+        behind = [n for n, ref in zip(names, refs, strict=True) if asking.of(ref).outcome != "stored"]
+        remarks = [f"{writes} of {len(refs)} must take it"]
+        if len(refs) - len(behind) < writes:
+            return asking.plan("unavailable", *map(asking.step, refs), *remarks)
+        if behind and self.heal_queue:
+            remarks.append(f"it is copied to {listed(behind)} later, in the background")
+        return asking.plan("stored", *map(asking.step, refs), *remarks)
+
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
         from castore.children import Child  # noqa: PLC0415 - once it is named
@@ -128,3 +222,11 @@ class MirrorConfig:
             workers=context.workers,
             name=name,
         )
+
+
+def _enough(answers: Iterable[bool | None], needed: int) -> bool | None:
+    """Tell whether so many of *answers* are true; `None` if that is not known."""
+    found = list(answers)
+    if len(found) - found.count(False) < needed:
+        return False
+    return True if found.count(True) >= needed else None

@@ -22,8 +22,8 @@ import attrs
 
 from castore import BlobService
 from castore.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
-from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, secrets_in
-from castore_objectstore.locations import check_url, open_store
+from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, Traits, View, secrets_in
+from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
 _DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
@@ -65,6 +65,22 @@ class ObjectStoreConfig:
             raise ValueError("the scheme of the store is missing; write `objectstore+file:` and a path")
         check_url(parsed.inner)
         return cls(parsed.inner, dict(parsed.query))
+
+    def traits(self, view: View) -> Traits:
+        """Say in which folder it keeps blobs, if it is one, and whether it can be written."""
+        folder = local_path(self.object_store_url) if scheme_of(self.object_store_url) == "file" else None
+        return Traits(
+            writable=not is_read_only(self.object_store_url),
+            answers=True,
+            place=None if folder is None else view.base / folder,
+            place_field="object_store_url",
+        )
+
+    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
+        """Have the powers of the service."""
+        from castore_objectstore.service import ObjectStoreBlobService  # noqa: PLC0415 - once somebody asks
+
+        return issubclass(ObjectStoreBlobService, power)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service. A folder is made when the first object is written, not before."""

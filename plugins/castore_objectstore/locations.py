@@ -67,6 +67,11 @@ def open_store(
     return FsspecObjectStore(url, options, instance=instance, secrets=secrets)
 
 
+def is_read_only(url: str) -> bool:
+    """Tell whether nothing can be written at *url*: its last scheme is that of web pages."""
+    return scheme_of(url) != "file" and _protocols(url)[-1] in {"http", "https"}
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of *url* in lower case; raises `ValueError` if it has none."""
     match = _SCHEME.match(url)

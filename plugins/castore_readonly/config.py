@@ -17,7 +17,7 @@ from __future__ import annotations
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import BuildContext
+from castore.composition import Asking, BuildContext, Plan, Traits, View
 
 
 @attrs.frozen
@@ -26,6 +26,22 @@ class ReadOnlyConfig:
 
     inner: Ref[BlobService]
     """What is read. No write ever reaches it."""
+
+    def traits(self, view: View) -> Traits:
+        """Say that nothing can be written."""
+        return attrs.evolve(view.of(self.inner), writable=False)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have those powers of the service within that change nothing."""
+        from castore_readonly.service import KEPT  # noqa: PLC0415 - once somebody asks
+
+        return view.offers(self.inner, power) if power in KEPT else False
+
+    def explain(self, asking: Asking) -> Plan:
+        """Refuse what is put."""
+        if asking.operation == "put":
+            return asking.plan("refused", says="is read-only", holding=asking.of(self.inner, "get").holding)
+        return asking.passes(self.inner)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

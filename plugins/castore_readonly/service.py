@@ -11,7 +11,7 @@ from castore.wrapping import WrapperService
 
 P = TypeVar("P")
 
-_KEPT: Final = (BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents)
+KEPT: Final = (BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents)
 """The powers that change nothing. Of one that is not known it cannot be told."""
 
 
@@ -30,4 +30,4 @@ class ReadOnlyService(WrapperService):
 
     def capability(self, power: Callable[..., P]) -> P | None:
         """Return a power of *inner* that cannot write."""
-        return super().capability(power) if power in _KEPT else None
+        return super().capability(power) if power in KEPT else None

@@ -20,12 +20,23 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Between, BuildContext, ByteSize, Duration
+from castore.composition import (
+    Asking,
+    Between,
+    BuildContext,
+    ByteSize,
+    Duration,
+    Plan,
+    Problem,
+    Traits,
+    View,
+)
 
 _FIRST: Final = Duration(0.1)
 _MAX: Final = Duration(10.0)
@@ -51,6 +62,36 @@ class RetryConfig:
     """No attempt begins later than this after the first."""
     replay: ByteSize = _REPLAY
     """So much of a blob is kept while it is written, to begin again; a longer one is not begun again."""
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do, and how often it is asked."""
+        inner = view.of(self.inner)
+        if self.attempts == 1:
+            return inner
+        return attrs.evolve(inner, attempts=self.attempts * inner.attempts, repeater=view.name)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have the powers of the service within."""
+        return view.offers(self.inner, power)
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of attempts that multiply."""
+        inner = view.of(self.inner)
+        if self.attempts > 1 and inner.attempts > 1:
+            times = f"{self.attempts} times {inner.attempts}"
+            yield view.warning(
+                "retry-around-retry",
+                self.inner,
+                f"`{inner.repeater}`, beneath it, tries again as well: {times} attempts at what is down",
+                f"keep one of `{view.name}` and `{inner.repeater}`, or give one of them `attempts = 1`",
+            )
+
+    def explain(self, asking: Asking) -> Plan:
+        """Say how often an operation is tried."""
+        tries = f"is tried {self.attempts} times in all, the last within {self.deadline:g} s of the first"
+        if asking.of(self.inner).outcome != "unavailable":
+            tries = f"if it is unavailable, {tries}"
+        return asking.passes(self.inner, tries if self.attempts > 1 else "")
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""

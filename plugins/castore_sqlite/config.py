@@ -26,7 +26,16 @@ import attrs
 
 from castore import BlobService, Registry
 from castore.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
-from castore.composition import Between, BuildContext, ByteSize, Duration, InvalidValueError, ServiceUrl
+from castore.composition import (
+    Between,
+    BuildContext,
+    ByteSize,
+    Duration,
+    InvalidValueError,
+    ServiceUrl,
+    Traits,
+    View,
+)
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
 _DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
@@ -98,6 +107,16 @@ class SqliteConfig:
             raise InvalidValueError(f"{problem.dotted}: {problem.message}", problem.hint)
         config: Self = reading.config
         return config
+
+    def traits(self, view: View) -> Traits:
+        """Say in which file it keeps blobs."""
+        return Traits(writable=True, answers=True, place=view.base / self.path, place_field="path")
+
+    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
+        """Have the powers of the service."""
+        from castore_sqlite.service import SqliteBlobService  # noqa: PLC0415 - once somebody asks
+
+        return issubclass(SqliteBlobService, power)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service. The file is made when the first blob is written, not before."""

@@ -227,3 +227,56 @@ def test_a_folder_that_is_there_may_be_for_reading_only(castore, place, monkeypa
     monkeypatch.setattr(os, "access", lambda path, mode: False)
 
     assert castore("check", "--connect").exit_code == 0
+
+
+ODD = """\
+[blobservices.root]
+type = "cache"
+near = "&down"
+far = "memory:"
+
+[blobservices.down]
+type = "error"
+"""
+
+
+def test_what_looks_wrong_is_a_warning_and_no_failure(place):
+    """On stderr, with its place; the composition is summed up as if nothing were."""
+    (place.folder / "odd.toml").write_text(ODD)
+
+    run = place.run("check", "odd.toml")
+
+    assert run.returncode == 0
+    assert run.stdout.startswith(b"odd.toml: ok\n")
+    lines = run.stderr.decode().splitlines()
+    assert lines[0].startswith("odd.toml:3:8: warning: blobservices.root.near: `down` cannot be written")
+    assert lines[1:3] == ['  3 | near = "&down"', "    |        ^^^^^^^"]
+
+
+def test_a_strict_check_fails_on_a_warning(castore, place):
+    """With exit code 1; without warnings it is as any other."""
+    (place.folder / "odd.toml").write_text(ODD)
+
+    assert castore("check", "odd.toml", "--strict").exit_code == 1
+    assert castore("check", "--strict").exit_code == 0
+
+
+def test_json_has_the_warnings(castore, place):
+    """As it has problems, and nothing on stderr."""
+    (place.folder / "odd.toml").write_text(ODD)
+
+    result = castore("check", "odd.toml", "--json", "--strict")
+
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert json.loads(result.stdout)["problems"] == []
+    assert (warning["code"], warning["path"]) == ("near-not-writable", "blobservices.root.near")
+    assert (warning["line"], warning["column"]) == (3, 8)
+
+
+def test_other_commands_do_not_show_warnings(place):
+    """They would at every one of them."""
+    (place.folder / "odd.toml").write_text(ODD.replace("far = ", 'write = "far"\nfar = '))
+
+    for arguments in (["graph"], ["has", "00" * 32]):
+        assert b"cannot be written" not in place.run("--composition", "odd.toml", *arguments).stderr

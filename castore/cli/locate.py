@@ -1,0 +1,93 @@
+"""`castore locate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from castore.cli.faults import FAILED
+from castore.cli.holdings import holding_row
+from castore.cli.options import as_digest, as_seconds, shared_options
+from castore.cli.output import emit_json, emit_text, table
+from castore.cli.settings import Settings
+from castore.digest import B3Digest
+from castore.maintenance import Location, locate
+from castore.maintenance.surveying import TIMEOUT
+
+_EPILOG = """\b
+Examples:
+  castore locate DIGEST
+  castore locate DIGEST --verify --service archive
+
+\b
+With --json; sizes in bytes, of different chunks; what is not known is null:
+  {"digest", "found",
+   "instances": [{"instance", "type", "store", "state", "indexed",
+                  "chunks", "chunks_present", "size", "size_present",
+                  "cause", "verified"}]}
+"""
+
+
+@click.command("locate", epilog=_EPILOG)
+@click.argument("digest", metavar="DIGEST", type=as_digest)
+@click.option("--verify", is_flag=True, help="Read what each store has, and check every byte.")
+@click.option(
+    "--timeout",
+    metavar="TIME",
+    default=f"{TIMEOUT:g} s",
+    type=as_seconds,
+    help="How long to wait for a service, such as `2 s`. Default: 10 s.",
+)
+@shared_options
+@click.pass_obj
+def command(settings: Settings, digest: B3Digest, verify: bool, timeout: float) -> int:
+    """Tell for each instance of the composition what it has of a blob.
+
+    Stores are asked whether they have it, its index and its chunks, all at the same time; what is made of
+    others has what a read through it would find. Nothing is written, and without --verify no bytes of the
+    blob are read. With --service NAME, only that instance and those that it needs.
+
+    The exit code is 0 if one of the stores has all of it, and with --verify found it right; else 1.
+    """
+    with settings.opened() as stores:
+        found = locate(stores, digest, name=settings.service, verify=verify, timeout=timeout)
+    whole = any(entry.store and entry.holding.state == "whole" for entry in found)
+    if settings.json:
+        document = [_row(entry, settings) for entry in found]
+        emit_json({"digest": str(digest), "found": whole, "instances": document})
+    else:
+        heads = ("instance", "type", "holds", "verified") if verify else ("instance", "type", "holds")
+        cells = [
+            (entry.instance, entry.type, settings.scrubbed(_words(entry)), _verified(entry))
+            for entry in found
+        ]
+        emit_text(table(heads, [row[: len(heads)] for row in cells]))
+    return 0 if whole else FAILED
+
+
+def _words(entry: Location) -> str:
+    holding = entry.holding
+    match holding.state:
+        case "whole":
+            return f"all: {holding.share}" if holding.chunks else "all, in one piece"
+        case "partly":
+            return f"a part: {holding.share}" + ("" if holding.listed else ", and no index")
+        case "absent":
+            return "nothing"
+        case _:
+            return f"{holding.state}: {holding.cause}".replace("\n", " ")
+
+
+def _verified(entry: Location) -> str:
+    return {True: "yes", False: "no", None: ""}[entry.verified]
+
+
+def _row(entry: Location, settings: Settings) -> dict[str, Any]:
+    return {
+        "instance": entry.instance,
+        "type": entry.type,
+        "store": entry.store,
+        **holding_row(entry.holding, settings),
+        "verified": entry.verified,
+    }
