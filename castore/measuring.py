@@ -37,6 +37,12 @@ _TAKES: Final = frozenset({"put_chunk", "put_frame"})
 _PLAIN: Final = _SENDS | _TAKES | {"has_chunk", "claim_chunk", "claim_blob", "delete"}
 """What is called with a digest, and may be so for each chunk."""
 
+_OWN: Final = frozenset({
+    "_inner", "_meters", "_powers", "_has", "_open_read", "_pieces", "_chunks", "_missing", "_read",
+    "_write",
+})  # fmt: skip
+"""The attributes of a shell; all others are those of its service."""
+
 _LISTS: Final = frozenset({"list_blobs", "list_items", "sweep"})
 
 
@@ -65,10 +71,12 @@ class MeasuredService(BlobService):
         self._has = meters["has"]
         self._open_read = meters["open_read"]
         self._pieces = meters["reader.read"]
-        self._chunks = timed(meters["chunks"], inner.chunks)
+        self._chunks: Callable[[B3Digest], Sequence[ChunkMeta] | None] = timed(
+            meters["chunks"], inner, "chunks"
+        )
         self._missing = meters["missing"]
-        self._read = timed(meters["read"], inner.read)
-        self._write = timed(meters["write"], inner.write)
+        self._read: Callable[[B3Digest], bytes] = timed(meters["read"], inner, "read")
+        self._write: Callable[[Buffer], B3Digest] = timed(meters["write"], inner, "write")
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -79,6 +87,12 @@ class MeasuredService(BlobService):
         if name.startswith("__") or name == "_inner":
             raise AttributeError(name)
         return getattr(self._inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._inner, name, value)
 
     def __repr__(self) -> str:
         return repr(self._inner)
@@ -204,12 +218,12 @@ class MeasuredService(BlobService):
         for name in _PLAIN:
             if hasattr(power, name):
                 # In the way of the method of the class, which would call `_around`: these are called most.
-                setattr(made, name, _timed_member(name, self._meters[name], getattr(found, name)))
+                setattr(made, name, _timed_member(name, self._meters[name], found))
         return made
 
     def _around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         meter = self._meters[operation]
-        answer: Any = timed(meter, call)(*args, **kwargs)
+        answer: Any = timed(meter, call, "__call__")(*args, **kwargs)
         if operation in _LISTS:
             first, rest = answer
             answer = first, _each_failure_noted(meter, rest)
@@ -314,7 +328,7 @@ class MeasuredWriter(BlobWriter):
 
     def __init__(self, writer: BlobWriter, meters: Meters) -> None:
         self._writer = writer
-        self._write = timed(meters["writer.write"], writer.write)
+        self._write: Callable[..., int] = timed(meters["writer.write"], writer, "write")
         self._meters = meters
         self._digest: B3Digest | None = None
 
@@ -332,14 +346,14 @@ class MeasuredWriter(BlobWriter):
     def fill(self, readinto: Callable[[memoryview], int]) -> int:
         """Let the writer take bytes in its own way."""
         meter = self._meters["writer.fill"]
-        count = timed(meter, self._writer.fill)(readinto)
+        count: int = timed(meter, self._writer, "fill")(readinto)
         meter.taken.append(count)
         return count
 
     def close(self) -> B3Digest:
         """Close the writer; the first time is the one that counts."""
         if self._digest is None:
-            self._digest = timed(self._meters["writer.close"], self._writer.close)()
+            self._digest = timed(self._meters["writer.close"], self._writer, "close")()
             return self._digest
         return self._writer.close()
 
@@ -360,15 +374,15 @@ class MeasuredWriter(BlobWriter):
             self._writer.__exit__(kind, error, trace)
 
 
-def timed(meter: Meter, call: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that does *call* and counts it."""
+def timed(meter: Meter, owner: object, name: str) -> Callable[..., Any]:
+    """Return a function that calls the method *name* of *owner*, whatever that is then, and counts it."""
     begun, ended = meter.begun, meter.ended
 
-    def measure(*args: P.args, **kwargs: P.kwargs) -> T:
+    def measure(*args: Any, **kwargs: Any) -> Any:
         begun.append(None)
         started = clock()
         try:
-            answer = call(*args, **kwargs)
+            answer = getattr(owner, name)(*args, **kwargs)
         except BaseException as error:
             meter.fail(error, clock() - started)
             raise
@@ -380,9 +394,9 @@ def timed(meter: Meter, call: Callable[P, T]) -> Callable[P, T]:
     return measure
 
 
-def _timed_member(name: str, meter: Meter, method: Callable[..., Any]) -> Callable[..., Any]:
+def _timed_member(name: str, meter: Meter, owner: object) -> Callable[..., Any]:
     """Return what counts a method of a power, with the bytes that go through it."""
-    measure = timed(meter, method)
+    measure = timed(meter, owner, name)
 
     def get(*args: Any, **kwargs: Any) -> Any:
         data = measure(*args, **kwargs)

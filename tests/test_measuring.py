@@ -94,6 +94,8 @@ class TestItself:
         assert isinstance(found, Own)
         assert isinstance(found, BlobService)
         assert (found.limit, found.shrink(), repr(found)) == (7, "by 7", repr(own))
+        found.limit = 8
+        assert own.limit == 8
         assert not hasattr(found, "grow")
         assert bare(measured(found, Meters())) is own
         assert bare(own) is own
