@@ -44,13 +44,12 @@ OF_SERVICE: Mapping[str, Callable[[BlobService], Callable[[], object]]] = {
     "get_chunk": lambda service: _of_chunks(service, lambda store: store.get_chunk(DIGEST)),
     "put_chunk": lambda service: _of_chunks(service, lambda store: store.put_chunk(DIGEST, PIECE)),
 }
-TEN: list[dict[str, Any]] = [
+LAYERS: list[dict[str, Any]] = [
     {"type": "breaker"},
-    {"type": "retry"},
     {"type": "limit", "concurrency": 8},
     {"type": "read_only"},
-    {"type": "retry"},
-] * 2
+]
+TEN = [{"type": "retry"}, *LAYERS * 3]
 
 
 def _of_chunks(service: BlobService, call: Callable[[ChunkStore], object]) -> Callable[[], object]:

@@ -71,9 +71,8 @@ class MeasuredService(BlobService):
         self._has = meters["has"]
         self._open_read = meters["open_read"]
         self._pieces = meters["reader.read"]
-        self._chunks: Callable[[B3Digest], Sequence[ChunkMeta] | None] = timed(
-            meters["chunks"], inner, "chunks"
-        )
+        self._chunks: Callable[[B3Digest], Sequence[ChunkMeta] | None]
+        self._chunks = timed(meters["chunks"], inner, "chunks")
         self._missing = meters["missing"]
         self._read: Callable[[B3Digest], bytes] = timed(meters["read"], inner, "read")
         self._write: Callable[[Buffer], B3Digest] = timed(meters["write"], inner, "write")
