@@ -129,12 +129,12 @@ def draw(series: Series, *, title: str, x: str, y: str, place: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "castore"
     from matplotlib import pyplot as plt  # noqa: PLC0415 - it must know the backend first
 
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     for number, (name, points) in enumerate(series.items()):
         axes.plot(*zip(*points, strict=True), label=name, marker="os^d"[number % 4], markersize=4)
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y, title=title)
     axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend(fontsize="small", frameon=False)
+    axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(place.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
     place.with_suffix(".json").write_text(json.dumps(series) + "\n")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 
 import attrs
 
-from castore.digest import B3Digest
+from castore.digest import B3Digest, no_digest
 from castore.errors import BlobNotFoundError, SourceError
 from castore.sources import Source, Sourceable, open_source
 
@@ -157,6 +157,8 @@ class BlobService(ABC):
         """Return a whole blob; raise `BlobNotFoundError` if it is absent."""
         reader = self.open_read(digest)
         if reader is None:
+            if not isinstance(digest, bytes):
+                raise no_digest(digest)
             raise BlobNotFoundError(digest)
         with reader:
             return reader.read()

@@ -17,6 +17,7 @@ A call without a deadline runs where it is made, and costs one comparison.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections import deque
@@ -30,12 +31,12 @@ T = TypeVar("T")
 _THREADS: Final = 64
 """As many as the widest pool of `castore.workers` has, so that none of its tasks waits for another."""
 
-_IDLE: Final = 10.0
-"""After so many seconds without work a thread ends."""
-
 
 class Clock:
-    """The time, and waiting for it. Tests and simulations have others."""
+    """The time, waiting for it, and what goes on meanwhile. Tests and simulations have others."""
+
+    patience: float = 10.0
+    """After so many seconds without work a thread ends."""
 
     def now(self) -> float:
         """Return the seconds since some moment; it never goes back."""
@@ -45,15 +46,21 @@ class Clock:
         """Wait until *event* is set, at most so many *seconds*; return whether it is."""
         return event.wait(seconds)
 
+    def start(self, work: Callable[[], object], name: str) -> None:
+        """Let a thread of this name do *work*; the end of the process does not wait for it."""
+        threading.Thread(target=work, name=name, daemon=True).start()
+
 
 CLOCK: Final = Clock()
 """The real one."""
 
 
 class Pending(Generic[T]):
-    """A call on its way. It is collected, or given up, by one thread."""
+    """A call on its way, in the context of who began it. It is collected, or given up, by one thread."""
 
-    __slots__ = ("_call", "_done", "_error", "_late", "_owner", "_then", "_value", "abandoned", "running")
+    __slots__ = (
+        "_call", "_context", "_done", "_error", "_late", "_owner", "_then", "_value", "abandoned", "running",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class Pending(Generic[T]):
     ) -> None:
         self._owner = owner
         self._call: Callable[[], T] | None = call
+        self._context = contextvars.copy_context()
         self._late = late
         self._then = then
         self._done = threading.Event()
@@ -107,7 +115,7 @@ class Pending(Generic[T]):
         call, self._call = self._call, None
         assert call is not None
         try:
-            self._value = call()
+            self._value = self._context.run(call)
         except BaseException as error:  # noqa: BLE001 - it travels on to who waits for it
             self._error = error
         del call
@@ -186,7 +194,7 @@ class Deadlines:
                 self._changed.notify()
             elif self._threads < self._most:
                 self._threads += 1
-                threading.Thread(target=self._work, name=f"castore-deadline-{self.name}", daemon=True).start()
+                self.clock.start(self._work, f"castore-deadline-{self.name}")
         return pending
 
     def close(self) -> None:
@@ -209,7 +217,7 @@ class Deadlines:
                         pending.running = True
                         return pending
                 self._idle += 1
-                woken = not self._closed and self._changed.wait(_IDLE)
+                woken = not self._closed and self._changed.wait(self.clock.patience)
                 self._idle -= 1
                 if not woken and not self._jobs:
                     self._threads -= 1

@@ -76,6 +76,19 @@ class B3Digest(bytes):
         return f"B3Digest.parse({self.hex()!r})"
 
 
+def no_digest(value: object) -> TypeError:
+    """Return the error for what was given where a digest is needed.
+
+    Who looks something up by it asks `isinstance(value, bytes)` when nothing was found: there it costs least.
+    """
+    what = (
+        f"the text {_shorten(value)}"
+        if isinstance(value, str)
+        else f"an object of type {type(value).__name__}"
+    )
+    return TypeError(f"a B3Digest is needed, not {what}; B3Digest.parse(text) makes one of its text")
+
+
 def _shorten(text: str) -> str:
     shown = repr(text)
     return shown if len(shown) <= 80 else shown[:70] + "...'"

@@ -85,9 +85,17 @@ class RelayedChunks(ChunkSource):
     def _fetch(self, child: Child, digest: B3Digest, size: int | None) -> bytes | None:
         if size is None:
             return read_checked(child, digest)
-        data = find_chunk(child.service, child.source, ChunkMeta(digest, size))
+        meta = ChunkMeta(digest, size)
+        fault: CorruptBlobError | None = None
+        try:
+            data = find_chunk(child.service, child.source, meta)
+        except CorruptBlobError as error:
+            # Asked for the blob, a child with children of its own may find one that has cut it elsewhere.
+            data, fault = None, error
         if data is None and self._blob is not None and digest in self._offsets:
-            data = _cut_out(child.service, self._blob, self._offsets[digest], ChunkMeta(digest, size))
+            data = _cut_out(child.service, self._blob, self._offsets[digest], meta)
+        if data is None and fault is not None:
+            raise fault
         return data
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _SPOOL_IN_MEMORY: Final = 4 << 20
-_ENDS: Final = {"closed": "is closed", "aborted": "was aborted", "failed": "has failed before"}
+ENDS: Final = {"closed": "is closed", "aborted": "was aborted", "failed": "has failed before"}
+"""What a writer that takes no more bytes says of itself."""
 
 
 class GuardedWriter(BlobWriter):
@@ -107,7 +108,7 @@ class GuardedWriter(BlobWriter):
 
     def _require_open(self, action: str) -> None:
         if self._state != "open":
-            raise WriterClosedError(f"cannot {action}: this writer {_ENDS[self._state]}")
+            raise WriterClosedError(f"cannot {action}: this writer {ENDS[self._state]}")
 
 
 class _Failing:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -51,6 +52,38 @@ def test_what_a_call_raises_comes_out() -> None:
         with pytest.raises(ZeroDivisionError):
             deadlines.call(lambda: 1 // 0, timeout)
     assert deadlines.call(lambda: "after it", 30) == "after it"
+
+
+def test_a_call_runs_in_the_context_of_who_makes_it() -> None:
+    """As for tracing: what was set there is seen by it, on whichever thread."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    deadlines = Deadlines("disk", threads=1)
+    for value in ("one", "two"):
+        token = variable.set(value)
+        pending = deadlines.start(variable.get)
+        variable.reset(token)
+        assert pending.result(30) == value
+
+
+def test_the_clock_lends_the_threads() -> None:
+    """A simulation runs what is started there when it likes."""
+
+    class Later(Clock):
+        patience = 0.0
+
+        def __init__(self) -> None:
+            self.works: list[tuple[str, Callable[[], object]]] = []
+
+        def start(self, work: Callable[[], object], name: str) -> None:
+            self.works.append((name, work))
+
+    clock = Later()
+    pending = Deadlines("disk", clock=clock).start(lambda: "done")
+    assert not pending.done
+    [(name, work)] = clock.works
+    work()
+    assert name == "castore-deadline-disk"
+    assert pending.result() == "done"
 
 
 def test_a_call_that_hangs_is_given_up(hang: Hang) -> None:

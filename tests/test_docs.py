@@ -45,6 +45,7 @@ ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = [
     "README.md",
     "examples/embed/README.md",
+    "examples/web/README.md",
     *sorted(
         str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts
     ),
@@ -56,6 +57,9 @@ NOT_RUN: Final = {
     ),
     ("README.md", "python3 -m venv .venv"): "sets up the machine: it is what the Makefile does",
     ("docs/tutorial/first-stack.md", "python3 -m venv .venv"): "sets up the machine, as the README does",
+    ("examples/web/README.md", "uvicorn --factory app:create_app &"): (
+        "leaves a server running; tests/examples/test_web.py makes the same requests over HTTP"
+    ),
     ("docs/reference/errors.md", "CastoreError                        castore"): (
         "a drawing; tests/test_errors.py holds it against the classes"
     ),

@@ -36,6 +36,7 @@ LAYERS = [
     ["castore.hookspecs", "castore.plugins"],
     ["castore.composition"],
     ["castore.opening", "castore.prometheus"],
+    ["castore.aio"],
     ["castore.maintenance"],
     ["castore.testing"],
     ["castore.cli"],

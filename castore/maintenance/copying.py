@@ -3,6 +3,9 @@
 Nothing is believed: each chunk is checked against its digest, and all chunks of a blob against that of the
 blob. So also those that the target has already are read from the source, but only those that it lacks are
 sent. A blob appears in the target when all of it is there; the indexes of many small ones are put together.
+
+What the target has is *claimed* there: a collector of garbage takes it for as young as what is copied. One of
+which a part turns out to be gone is copied as if it were absent.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import attrs
 from blake3 import blake3
 
 from castore.blobservice import BlobService, ChunkMeta
-from castore.capabilities import BatchExistence, BlobLister, ChunkStore
+from castore.capabilities import BatchExistence, BlobLister, ChunkStore, Sweepable
 from castore.digest import B3Digest
 from castore.errors import (
     BlobNotFoundError,
@@ -82,7 +85,7 @@ def copy(
 
     Arguments:
         source: Where the blobs are.
-        target: Where they shall be; nothing is written of those that are there.
+        target: Where they shall be; those that are there are claimed, and nothing is written of them.
         digests: Which ones; `None` for all that *source* lists, if it can, else `UnsupportedError`.
         workers: The pool that reads and writes; by default one of its own.
         progress: Called with the number of bytes that were dealt with since the last call.
@@ -125,6 +128,7 @@ class Copier:
         self._target = target
         self._attempt = Attempts(source)
         self._store = target.capability(ChunkStore)
+        self._may_lose = target.capability(Sweepable) is not None
         self._transfer = Transfer(source, target)
         self._workers = workers
         self._progress = progress
@@ -152,8 +156,8 @@ class Copier:
         given = iter(self._all_blobs() if digests is None else digests)
         while batch := list(dict.fromkeys(islice(given, _BATCH))):
             absent = self._absent(batch)
-            self.tally.blobs_skipped += len(batch) - len(absent)
             yield from (digest for digest in batch if digest in absent)
+            yield from self._not_whole([digest for digest in batch if digest not in absent])
 
     def _all_blobs(self) -> Iterator[B3Digest]:
         lister = self._source.capability(BlobLister)
@@ -165,11 +169,33 @@ class Copier:
         with contextlib.closing(Ledger()) as known:
             for digest in lister.list_blobs():
                 known.add("blob", digest)
+            held: list[B3Digest] = []
             for digest in digests:
-                if known.has("blob", digest):
-                    self.tally.blobs_skipped += 1
-                else:
+                if not known.has("blob", digest):
                     yield digest
+                    continue
+                held.append(digest)
+                if len(held) == _BATCH:
+                    yield from self._not_whole(held)
+                    held.clear()
+            yield from self._not_whole(held)
+
+    def _not_whole(self, digests: Sequence[B3Digest]) -> Iterator[B3Digest]:
+        """Claim blobs that the target has, and count them; yield those that lack a part after all."""
+        calls = ((digest, partial(self._claim, digest)) for digest in digests)
+        for digest, is_whole in self._workers.map(labelled, calls):
+            if is_whole:
+                self.tally.blobs_skipped += 1
+            else:
+                yield digest
+
+    def _claim(self, digest: B3Digest) -> bool:
+        """Claim what the target has, a blob or no more than a chunk; tell whether it is whole."""
+        store = self._store
+        if store is None or store.claim_blob(digest) or store.claim_chunk(digest):
+            return True
+        # Where nothing is swept, that a claim fails says nothing.
+        return not self._may_lose
 
     def _absent(self, digests: Sequence[B3Digest]) -> set[B3Digest]:
         batches = self._target.capability(BatchExistence)

@@ -1,14 +1,15 @@
 """A kit to test services with: bundled ones, a stranger's, and compositions of both.
 
-===========================  ==================================================================
-`BlobServiceContract`        a pytest class: write one fixture, get a test for each clause
-`blob_service_machine`       a hypothesis state machine that compares a service with a dict
-`run_contract`, `CLAUSES`    the same clauses without pytest
-`FaultyService`              a service that fails when told to, or by a plan, to test what stands before it
-`FaultyObjects`              an object store that does so by a plan, to test what stands on it
-`FaultPlan`                  which faults come, how often, and the seed that decides when
-`BLOBS` and their names      blobs with known digests
-===========================  ==================================================================
+============================  ==================================================================
+`BlobServiceContract`         a pytest class: write one fixture, get a test for each clause
+`blob_service_machine`        a hypothesis state machine that compares a service with a dict
+`run_contract`, `CLAUSES`     the same clauses without pytest
+`FaultyService`               a service that fails when told to, or by a plan, to test what stands before it
+`FaultyObjects`               an object store that does so by a plan, to test what stands on it
+`FaultPlan`                   which faults come, how often, and the seed that decides when
+`BLOBS` and their names       blobs with known digests
+`castore.testing.simulation`  whole graphs of services, with faults, on a clock of their own
+============================  ==================================================================
 
 The first needs pytest, the second hypothesis: `pip install 'castore[testing]'`; the others need neither.
 """

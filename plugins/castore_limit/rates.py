@@ -11,9 +11,13 @@ _BURST_SECONDS: Final = 0.1
 
 
 class Slots:
-    """So many at once. Those who wait are served in the order in which they came."""
+    """So many at once. Those who wait are served in the order in which they came.
 
-    def __init__(self, count: int) -> None:
+    *wait*, if given, returns when the event that it is given is set.
+    """
+
+    def __init__(self, count: int, wait: Callable[[threading.Event], object] | None = None) -> None:
+        self._wait = wait
         self._lock = threading.Lock()
         self._count = self._free = count
         self._waiting: deque[threading.Event] = deque()
@@ -37,7 +41,10 @@ class Slots:
             turn = threading.Event()
             self._waiting.append(turn)
         try:
-            turn.wait()
+            if self._wait is None:
+                turn.wait()
+            else:
+                self._wait(turn)
         except BaseException:
             with self._lock:
                 if turn in self._waiting:

@@ -48,6 +48,7 @@ class LimitService(WrapperService):
         name: The name of this instance.
         clock: Returns a time in seconds that never goes back.
         sleep: Waits so many seconds. By default that ends with `close`.
+        wait: Waits for its turn, until an event is set, in place of the event's own waiting.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class LimitService(WrapperService):
         name: str = "limit",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
+        wait: Callable[[threading.Event], object] | None = None,
     ) -> None:
         super().__init__(inner, name=name)
-        self._slots = None if concurrency is None else Slots(concurrency)
+        self._slots = None if concurrency is None else Slots(concurrency, wait)
         self._operations = (
             None if operations_per_second is None else Rate(operations_per_second, clock, least=1.0)
         )

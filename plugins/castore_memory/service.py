@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
 from castore.capabilities import BlobLister, ChunkStore
+from castore.digest import no_digest
 from castore.frames import check_size
 from castore.readers import BytesReader
 from castore.writers import GuardedWriter
@@ -28,7 +29,7 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore):
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether a blob or chunk of this digest was put."""
-        return digest in self._blobs or digest in self._indexes
+        return digest in self._blobs or digest in self._indexes or _absent(digest)
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob over the very bytes that are kept; `None` if it is absent."""
@@ -36,7 +37,10 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore):
         if data is not None:
             return BytesReader(data)
         index = self._indexes.get(digest)
-        return None if index is None else ChunkedReader(self, index, digest=digest)
+        if index is None:
+            _absent(digest)
+            return None
+        return ChunkedReader(self, index, digest=digest)
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, which gathers in memory."""
@@ -47,7 +51,7 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore):
         index = self._indexes.get(digest)
         if index is not None:
             return index
-        return () if digest in self._blobs else None
+        return () if digest in self._blobs or _absent(digest) else None
 
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield every blob, and every chunk that was put as one, for it is the same thing here."""
@@ -55,12 +59,14 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore):
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether a chunk of this digest is there."""
-        return digest in self._blobs
+        return digest in self._blobs or _absent(digest)
 
     def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
         """Return the bytes of a chunk; they were checked when they came."""
         data = self._blobs.get(digest)
-        if data is not None:
+        if data is None:
+            _absent(digest)
+        else:
             check_size(digest, len(data), size)
         return data
 
@@ -74,6 +80,13 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore):
             self._indexes.setdefault(digest, tuple(chunks))
         elif not chunks and digest not in self._blobs:
             self._blobs.setdefault(B3Digest.of(b""), b"")
+
+
+def _absent(digest: object) -> Literal[False]:
+    """Return that it is not there, which is looked at more closely: text is never there."""
+    if not isinstance(digest, bytes):
+        raise no_digest(digest)
+    return False
 
 
 class _MemoryWriter(GuardedWriter):

@@ -30,7 +30,7 @@ class HealingQueue:
         limit: How many blobs may wait. With more the oldest is forgotten, and counted as `dropped`.
         interval: How long a child is left alone, in seconds.
         drain: How long `close` waits for what is due, in seconds.
-        clock: What the waiting is done with.
+        clock: What the waiting is done with, and who lends the thread.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class HealingQueue:
             if self._entries and not self._running:
                 self._running = True
                 self._idle.clear()
-                threading.Thread(target=self._work, name=f"castore-heal-{self._name}", daemon=True).start()
+                self._clock.start(self._work, f"castore-heal-{self._name}")
         self._wake.set()
 
     def forget(self, digest: B3Digest) -> None:

@@ -63,7 +63,8 @@ class Mender:
         for meta in chunks or (ChunkMeta(digest, size),):
             if stop():
                 return
-            if not _is_right(child, meta):
+            # What can be read there need not be where it is to be written, as with a cache before it.
+            if not child.call(lambda name=meta.digest: store.claim_chunk(name)) or not _is_right(child, meta):  # type: ignore[misc]
                 data = source.get_chunk(meta.digest, meta.size)
                 if data is None:
                     raise CorruptBlobError(

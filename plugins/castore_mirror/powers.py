@@ -103,8 +103,9 @@ class StoreInAll(ChunkStore):
             # A thread may keep its last task a moment longer, but no hold on the caller's buffer by it.
             with memoryview(data) as shared:
                 faults = self._put(digest, shared)
-        self._settle(faults)
+        # First: who goes on without this chunk, as another mirror does, may still put the index of its blob.
         self._note(faults, digest)
+        self._settle(faults)
 
     def _put(self, digest: B3Digest, data: Buffer) -> Faults:
         return self._at_all(lambda store: store.put_chunk(digest, data), self._stores)
@@ -160,7 +161,8 @@ class _Behind:
         """Tell whether the child has all chunks that it may have missed."""
         doubtful = wanted if self._any else wanted & self._digests
         for digest in doubtful:
-            if not store.has_chunk(digest):
+            # Claimed, as a child with children of its own may have it where indexes are not put.
+            if not store.claim_chunk(digest):
                 return False
             self._digests.discard(digest)
         return True

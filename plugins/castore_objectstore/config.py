@@ -84,7 +84,10 @@ class ObjectStoreConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service. A folder is made when the first object is written, not before."""
-        from castore_objectstore.service import ObjectStoreBlobService  # noqa: PLC0415 - once it is named
+        from castore_objectstore.service import (  # noqa: PLC0415 - once it is named
+            AddOnlyBlobService,
+            ObjectStoreBlobService,
+        )
 
         secrets = [*secrets_in(self.object_store_options), *secrets_in(self.object_store_url)]
         store = open_store(
@@ -95,7 +98,9 @@ class ObjectStoreConfig:
             secrets=secrets,
             durability=self.durability,
         )
-        return ObjectStoreBlobService(
+        # A service must not claim powers that its store can never have.
+        made = ObjectStoreBlobService if store.removes else AddOnlyBlobService
+        return made(
             store,
             chunker=self.chunker,
             avg_chunk_size=self.avg_chunk_size,

@@ -82,6 +82,7 @@ class FsspecObjectStore(ObjectStore):
         self._instance = instance
         self._secrets = secrets
         self.waits = self._scheme not in _ONE_AT_A_TIME
+        self.removes = self._scheme not in _NEVER_SWEPT
         self.renewal_seconds = fresh_seconds
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
@@ -159,7 +160,7 @@ class FsspecObjectStore(ObjectStore):
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """Keep an object under `leases/` until the context ends; it counts for a day at most."""
-        if self._scheme in _NEVER_SWEPT:
+        if not self.removes:
             yield
             return
         key = f"{_LEASES}{randomness.token_hex(16)}"
@@ -185,6 +186,7 @@ class FsspecObjectStore(ObjectStore):
 
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
         """Remove old objects; the time of each is asked for again just before."""
+        self._require_removes()
         limit = older_than - self.renewal_seconds
         for entry in objects:
             found = self._describe(entry.key)
@@ -198,6 +200,7 @@ class FsspecObjectStore(ObjectStore):
 
     def set_aside(self, key: str) -> str:
         """Copy an object to its place under `quarantine/`, then remove it."""
+        self._require_removes()  # Before there is a copy.
         number = 1
         while self.exists(target := f"quarantine/{key}" + (f"~{number}" if number > 1 else "")):
             number += 1
@@ -206,6 +209,10 @@ class FsspecObjectStore(ObjectStore):
             self.put(target, data)
             self._remove(key)
         return target
+
+    def _require_removes(self) -> None:
+        if not self.removes:
+            raise self._unsupported("nothing can be removed there")
 
     @contextlib.contextmanager
     def _using(self, key: str) -> Iterator[tuple[Any, str]]:
@@ -226,11 +233,11 @@ class FsspecObjectStore(ObjectStore):
     def _unavailable(self, error: Exception) -> UnavailableError:
         return UnavailableError(self._instance, f"{masked(self._url)}: {self._clean(error)}")
 
-    def _unsupported(self, error: Exception) -> UnsupportedError:
+    def _unsupported(self, error: Exception | str) -> UnsupportedError:
         what = f"`{self._instance}`: {masked(self._url)} cannot do this"
         return UnsupportedError(f"{what}: {self._clean(error)}")
 
-    def _clean(self, error: Exception) -> str:
+    def _clean(self, error: Exception | str) -> str:
         return scrub(describe(error), self._secrets)
 
     def _open(self) -> tuple[Any, str]:

@@ -58,6 +58,9 @@ class ObjectStore(ABC):
     waits: bool = False
     """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
 
+    removes: bool = True
+    """Whether objects can be removed; without that `set_aside` and `sweep` raise `UnsupportedError`."""
+
     renewal_seconds: float = 0.0
     """How old the time of an object may be before a claim renews it."""
 

@@ -26,6 +26,7 @@ from castore import (
 from castore.capabilities import BlobLister, ChunkStore, Durable, FrameStore, StoredItem, Sweepable
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.digest import no_digest
 from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
 from castore.known_content import find_known
 from castore.readers import BytesReader
@@ -42,8 +43,8 @@ _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
 
 
-class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sweepable, Durable):
-    """Keeps blobs as chunks in an `ObjectStore`.
+class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durable):
+    """Keeps blobs as chunks in an `ObjectStore` in which nothing can be removed.
 
     The requests for each operation are those of the reference, in its order; an index comes after all its
     chunks are durable. A writer replaces an existing chunk only if it is torn, and an existing index only if
@@ -162,10 +163,9 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
             return False
         if chunks is None:
             return False
-        digests = [meta.digest for meta in chunks] or [digest]
+        needed = {meta.digest for meta in chunks} or {digest} - {_EMPTY}
         # A look at a file costs less than handing that to another thread.
-        claims = (self._workers.map if self.waits else map)(self.claim_chunk, dict.fromkeys(digests))
-        if not all(claims):
+        if not all((self._workers.map if self.waits else map)(self.claim_chunk, needed)):
             return False
         self._store.settle()
         return True
@@ -217,12 +217,28 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         """Store the frame of a chunk."""
         self._store.put(_key(_CHUNKS, digest), frame)
 
-    # -- looking after the store --
-
     @property
     def durability(self) -> Literal["process", "full"]:
         """What a blob survives whose writer was closed."""
         return self._store.durability
+
+    def chunk_key(self, digest: B3Digest) -> str:
+        """Return the key of a chunk."""
+        return _key(_CHUNKS, digest)
+
+    def check_usable(self) -> None:
+        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
+        self._store.check_usable()
+
+    def close(self) -> None:
+        """Release the store's connections."""
+        if self._own_workers is not None:
+            self._own_workers.close()
+        self._store.close()
+
+
+class ObjectStoreBlobService(AddOnlyBlobService, Sweepable):
+    """Keeps blobs as chunks in an `ObjectStore`, and lets it be looked after."""
 
     def list_items(self) -> Iterator[StoredItem]:
         """Yield what is stored in the folders of indexes and of chunks."""
@@ -250,23 +266,12 @@ class ObjectStoreBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Sw
         """Return the time of the oldest lease in the store."""
         return self._store.held_since()
 
-    def chunk_key(self, digest: B3Digest) -> str:
-        """Return the key of a chunk."""
-        return _key(_CHUNKS, digest)
-
-    def check_usable(self) -> None:
-        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
-        self._store.check_usable()
-
-    def close(self) -> None:
-        """Release the store's connections."""
-        if self._own_workers is not None:
-            self._own_workers.close()
-        self._store.close()
-
 
 def _key(prefix: str, digest: B3Digest) -> str:
-    name = digest.hex()
+    try:
+        name = digest.hex()
+    except AttributeError:
+        raise no_digest(digest) from None
     return f"{prefix}{name[:4]}/{name}"
 
 

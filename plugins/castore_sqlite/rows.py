@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
 from castore import B3Digest, ChunkMeta, blob_index
+from castore.digest import no_digest
 from castore.errors import BadIndexError
 
 Table: TypeAlias = Literal["chunks", "indexes"]
@@ -56,10 +57,17 @@ def is_fresh(modified: object) -> bool:
     return isinstance(modified, int) and abs(now() - modified) < FRESH_SECONDS * 1000
 
 
+def one(digest: B3Digest) -> tuple[bytes]:
+    """Return the parameter of a query for one digest; raise `TypeError` for what is none."""
+    if not isinstance(digest, bytes):
+        raise no_digest(digest)
+    return (bytes(digest),)
+
+
 def groups(digests: Iterable[B3Digest]) -> Iterator[list[bytes]]:
     """Yield the parameters of queries for some digests each; the last is repeated where there are too few."""
     remaining = iter(digests)
-    while group := [bytes(digest) for digest in islice(remaining, GROUP)]:
+    while group := [one(digest)[0] for digest in islice(remaining, GROUP)]:
         yield group + group[-1:] * (GROUP - len(group))
 
 

@@ -80,7 +80,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
         """Tell whether there is an index or a chunk of this digest."""
         if self._group.find(digest) is not None:
             return True
-        return bool(self._database.fetch(rows.HAS, (bytes(digest),)))
+        return bool(self._database.fetch(rows.HAS, rows.one(digest)))
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are neither index nor chunk, with a query for some hundreds of them."""
@@ -128,7 +128,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
-        found = self._database.fetch(rows.GET_INDEX, (bytes(digest),))
+        found = self._database.fetch(rows.GET_INDEX, rows.one(digest))
         if found:
             return blob_index.decode(rows.as_bytes(found[0][0]), digest, key=self._key("indexes", digest))
         return () if self.has_chunk(digest) else None
@@ -143,7 +143,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
         """Tell whether there is a row for this chunk, or it waits to become one."""
         if self._group.find(digest) is not None:
             return True
-        return bool(self._database.fetch(rows.HAS_CHUNK, (bytes(digest),)))
+        return bool(self._database.fetch(rows.HAS_CHUNK, rows.one(digest)))
 
     def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
         """Return a chunk, unpacked within bounds and checked."""
@@ -160,7 +160,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
         """Tell whether a chunk is there, and renew its time if that is not recent."""
         if self._group.find(digest) is not None:
             return True
-        found = self._database.fetch("SELECT modified FROM chunks WHERE digest = ?", (bytes(digest),))
+        found = self._database.fetch("SELECT modified FROM chunks WHERE digest = ?", rows.one(digest))
         if not found or rows.is_fresh(found[0][0]):
             return bool(found)
         with self._database.writing(lasting=False) as connection:
@@ -168,7 +168,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
 
     def claim_blob(self, digest: B3Digest) -> bool:
         """Tell whether an index and all of its chunks are there; renew their times and flush if they are."""
-        found = self._database.fetch(rows.GET_INDEX, (bytes(digest),))
+        found = self._database.fetch(rows.GET_INDEX, rows.one(digest))
         if not found:
             return False
         try:
@@ -209,7 +209,7 @@ class SqliteBlobService(BlobService, BlobLister, BatchExistence, ChunkStore, Fra
         frame = self._group.find(digest)
         if frame is not None:
             return frame
-        found = self._database.fetch(rows.GET_CHUNK, (bytes(digest),))
+        found = self._database.fetch(rows.GET_CHUNK, rows.one(digest))
         return rows.as_bytes(found[0][0]) if found else None
 
     def put_frame(self, digest: B3Digest, frame: bytes) -> None:

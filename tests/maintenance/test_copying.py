@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from castore import (
     frames,
 )
 from castore.capabilities import BlobLister
-from castore.maintenance import Copier, CopyTally, copy, verify
+from castore.maintenance import Copier, CopyTally, collect, copy, verify
 from castore.testing import EMPTY, HELLO, P3M
 from castore.workers import Workers
 from castore_memory.service import MemoryBlobService
@@ -156,6 +158,40 @@ class TestStores:
 
         assert (tally.chunks_copied, tally.chunks_skipped) == (0, 1)
         assert contents(target.service) == {blob, chunk}
+
+    @pytest.mark.parametrize("named", [False, True])
+    def test_what_was_there_already_is_no_garbage_after_it(
+        self, make_local: Any, tmp_path: Path, long: bytes, named: bool
+    ) -> None:
+        """However old it is, and though no root reaches it: it is as young as if it had just been copied."""
+        source, target = make_local(), make_local("there")
+        blobs = [source.service.write(data) for data in (long, HELLO.data, b"")]
+        copy(source.service, target.service)
+        files = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
+        for path in files:
+            os.utime(path, (0, 0))
+
+        tally, failed = copy(source.service, target.service, blobs if named else None)
+
+        assert (tally, failed) == (CopyTally(blobs_skipped=3), [])
+        collected = collect(target.service, [], no_roots=True, grace_seconds=3600)
+        assert {kind: amount.count for kind, amount in collected.gone.items() if amount.count} == {}
+        assert verify(target.service, expected=blobs).ok
+
+    @pytest.mark.parametrize("named", [False, True])
+    def test_a_blob_that_lacks_a_chunk_is_copied(
+        self, make_place: Any, make_local: Any, long: bytes, named: bool
+    ) -> None:
+        """That its index is there is not enough."""
+        source, target = make_place(), make_local("there")
+        blob = source.service.write(long)
+        copy(source.service, target.service)
+        target.remove("chunks", source.service.chunks(blob)[3].digest)
+
+        tally, failed = copy(source.service, target.service, [blob] if named else None)
+
+        assert (tally.blobs_copied, tally.blobs_skipped, tally.chunks_copied, failed) == (1, 0, 1, [])
+        assert target.service.read(blob) == long
 
 
 class TestFaults:

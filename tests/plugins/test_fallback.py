@@ -163,6 +163,11 @@ class TestInTheMiddle:
             reader.seek(start + 5)
             assert reader.read(10) == P3M.data[start + 5 : start + 15]
 
+    def test_of_a_chunk_beneath_another_fallback(self, cut: Any, stores: Any, key_of: Any) -> None:
+        """Asked for the chunk alone, that one cannot take it out of the blob; asked for the blob it can."""
+        stores[0].objects[key_of("chunks", cut[0].chunks(P3M.digest)[3].digest)] = b"spoilt"
+        assert fallback(fallback(*cut[:2]), cut[2]).read(P3M.digest) == P3M.data
+
     def test_a_chunk_that_nobody_has_right(self, cut: Any, stores: Any, key_of: Any) -> None:
         """Corrupt stays corrupt, what is gone is a missing chunk, who cannot be asked is unavailable."""
         key = key_of("chunks", cut[0].chunks(P3M.digest)[3].digest)

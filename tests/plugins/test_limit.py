@@ -288,6 +288,15 @@ def test_what_is_not_limited_is_left_alone() -> None:
     assert service.open_read(CHUNKS[0].digest) is None
 
 
+def test_waiting_for_a_turn_can_be_done_otherwise() -> None:
+    """A simulation waits in its own way: nothing blocks the thread."""
+    slots = Slots(1, wait=lambda turn: slots.give_back())
+    slots.take()
+    slots.take()
+    slots.give_back()
+    assert slots.waiting == 0
+
+
 class TestConfig:
     def test_units(self) -> None:
         """Plain numbers, and sizes with a unit."""

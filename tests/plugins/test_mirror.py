@@ -12,6 +12,7 @@ import pytest
 from castore import (
     B3Digest,
     BlobService,
+    ChunkMeta,
     Composition,
     CompositionError,
     CorruptBlobError,
@@ -34,6 +35,8 @@ from castore.deadlines import Clock
 from castore.testing import HELLO, P3M, FaultyService
 from castore.testing.faults import READS, WRITES
 from castore.workers import Workers
+from castore_cache.service import CacheBlobService
+from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.healing import HealingQueue
 from castore_mirror.powers import durability_of
@@ -280,6 +283,21 @@ class TestHealing:
         assert services[0].read(digest) == data
         service.close()
 
+    def test_what_is_corrupt_in_a_part_of_a_child(self, smallest: Any) -> None:
+        """A child that reads chunks in one place and writes them to another gets them before their index."""
+        near, far, other = MemoryBlobService(), MemoryBlobService(), smallest()
+        both = CacheBlobService(near, far, write="both")
+        parts = [b"one" * 100, b"two" * 100]
+        metas = [store_chunk(near, part) for part in parts]
+        digest = other.write(b"".join(parts))
+        near.put_index(digest, metas)
+        service = mirror([both, other], w=2, r=1)
+        service.queue.add(service._children.all[0], digest, "corrupt")
+        assert service.queue.settle(30)
+        assert far.chunks(digest) == tuple(metas)
+        assert far.read(digest) == b"".join(parts)
+        service.close()
+
     def test_what_is_corrupt_in_all(self, store: Any, blobs_of: Any, key_of: Any, caplog: Any) -> None:
         """There is nothing to heal from: it is said once, and not tried for ever."""
         stores = [type(store)(name) for name in "ab"]
@@ -512,6 +530,40 @@ class TestPowers:
         assert probes[1].read(blob) == b"".join(parts)
         assert "put_index" not in probes[1].calls
 
+    def test_a_chunk_that_too_many_have_missed(self, probes: Any) -> None:
+        """It is remembered who has not got it, though the chunk counts as not stored.
+
+        Another mirror may have it stored elsewhere, and come with the index of its blob.
+        """
+        queue = HealingQueue(limit=0)
+        service = mirror(probes[:2], w=2, r=1, queue=queue)
+        store: Any = service.capability(ChunkStore)
+        probes[0].failing = {"put_chunk"}
+        chunk = b"chunk" * 100
+        with pytest.raises(UnavailableError):
+            store_chunk(store, chunk)
+        probes[0].failing = set()
+        rest = store_chunk(store, b"rest")
+        metas = [ChunkMeta(B3Digest.of(chunk), len(chunk)), rest]
+        with pytest.raises(UnavailableError, match="`a`: it has missed some of the chunks"):
+            store.put_index(B3Digest.of(chunk + b"rest"), metas)
+        assert "put_index" not in probes[0].calls
+
+    def test_a_chunk_that_a_child_has_missed_where_it_writes(self) -> None:
+        """That another of its own children has it is not enough for an index there."""
+        target, archive = FaultyService(MemoryBlobService()), MemoryBlobService()
+        both = FallbackBlobService([Child("target", target), Child("archive", archive)])
+        service = mirror([both, MemoryBlobService()], w=1, r=2, queue=HealingQueue(limit=0))
+        store: Any = service.capability(ChunkStore)
+        parts = [b"one" * 100, b"two" * 100]
+        target.failing = {"put_chunk"}
+        metas = [store_chunk(store, part) for part in parts]
+        for part in parts:
+            archive.write(part)
+        target.failing = set()
+        store.put_index(B3Digest.of(b"".join(parts)), metas)
+        assert "put_index" not in target.calls
+
     @pytest.mark.parametrize("operation", ["put_chunk", "put_index", "claim_chunk"])
     def test_chunks_need_the_quorum(self, root: Any, probes: Any, operation: str) -> None:
         store = root.capability(ChunkStore)
@@ -528,9 +580,7 @@ class TestPowers:
             calls[operation]()
 
 
-def store_chunk(store: ChunkStore, data: bytes) -> Any:
-    from castore import ChunkMeta  # noqa: PLC0415 - for this alone
-
+def store_chunk(store: ChunkStore, data: bytes) -> ChunkMeta:
     digest = B3Digest.of(data)
     store.put_chunk(digest, data)
     return ChunkMeta(digest, len(data))

@@ -10,7 +10,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -25,13 +25,14 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.capabilities import BlobLister
+from castore.capabilities import BlobLister, Inventory, Sweepable
 from castore.chunking import FastCdc2016
+from castore.maintenance import verify
 from castore.testing import BLOB_B, HELLO, P3M, BlobServiceContract
 from castore_objectstore.config import ObjectStoreConfig
 from castore_objectstore.fsspec_store import _driver_options
 from castore_objectstore.locations import check_url, open_store
-from castore_objectstore.service import ObjectStoreBlobService
+from castore_objectstore.service import AddOnlyBlobService
 
 
 def installed(*modules: str) -> bool:
@@ -79,7 +80,7 @@ class TestUrls:
     def test_cloud(self, url: str, driver: str, extra: str) -> None:
         """What the reference accepts is accepted; a driver that is missing is named with its extra."""
         if installed(driver):
-            assert isinstance(castore.from_url(f"objectstore+{url}"), ObjectStoreBlobService)
+            assert isinstance(castore.from_url(f"objectstore+{url}"), AddOnlyBlobService)
             return
         with pytest.raises(BuildError, match=re.escape(f"pip install 'castore[{extra}]'")) as caught:
             castore.from_url(f"objectstore+{url}")
@@ -315,21 +316,9 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 100
 
 
-CANNOT_REMOVE = "the driver for http cannot remove anything"
-
-
 @pytest.mark.skipif(not installed("aiohttp"), reason="the driver for http is not installed")
 class TestHttp(BlobServiceContract):
     """A folder behind a web server."""
-
-    xfail: ClassVar = {
-        "frame-mends-a-chunk": CANNOT_REMOVE,
-        "claims-see-what-is-gone": CANNOT_REMOVE,
-        "set-aside-is-absent": CANNOT_REMOVE,
-        "set-aside-replaces-nothing": CANNOT_REMOVE,
-        "sweep-removes-what-it-is-given": CANNOT_REMOVE,
-        "held-since-the-first": "where nothing can be swept there is nothing to hold",
-    }
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[Any]:
@@ -359,6 +348,22 @@ class TestHttp(BlobServiceContract):
         assert service.has(HELLO.digest) is False
         assert service.open_read(HELLO.digest) is None
         assert service.chunks(HELLO.digest) is None
+
+    def test_nothing_can_be_removed(self, service: BlobService, server: Any, tmp_path: Path) -> None:
+        """So it is not claimed; who asks the objects themselves is told, before anything is copied."""
+        service.write(HELLO.data)
+        assert service.capability(Inventory) is service.capability(Sweepable) is None
+        store = open_store(
+            f"http://127.0.0.1:{server.server_port}/store", {}, base=Path(), instance="web", secrets=()
+        )
+        [entry] = store.list("chunks/")
+        for remove in (lambda: store.set_aside(entry.key), lambda: next(store.sweep([entry], 1e12))):
+            with pytest.raises(
+                UnsupportedError, match=r"`web`: .* cannot do this: nothing can be removed there"
+            ):
+                remove()
+        assert not (tmp_path / "www/store/quarantine").exists()
+        assert verify(service).ok
 
     def test_objects_appear_under_their_names(self, service: BlobService, tmp_path: Path) -> None:
         """What is written lies in the folder as if it had been written there."""

@@ -34,7 +34,8 @@ class FaultyService(BlobService):
 
     What does not fail so meets the faults of *plan*, by which nothing goes wrong unless it says so. It has
     the powers of *service*, which fail alike, by the names of their methods; with *powers* False it has none,
-    as a stranger's smallest service. *sleep* is called with a number of seconds in place of waiting.
+    as a stranger's smallest service. *sleep* is called with a number of seconds in place of waiting. Readers
+    give *piece* bytes at once.
 
     Attributes:
         failing: The names of operations, such as those in `READS` and `WRITES`. Change it at any time.
@@ -51,7 +52,9 @@ class FaultyService(BlobService):
         instance: str = "faulty",
         plan: FaultPlan | None = None,
         sleep: Callable[[float], object] | None = None,
+        piece: int = io.DEFAULT_BUFFER_SIZE,
     ) -> None:
+        self._piece = piece
         self._service = service
         self._powers = powers
         self._instance = instance
@@ -89,7 +92,7 @@ class FaultyService(BlobService):
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open the blob there; each piece read of it is a `reader.read`."""
         reader = self._perform("open_read", self._service.open_read, digest)
-        return None if reader is None else _Reader(reader, digest, self._perform)
+        return None if reader is None else _Reader(reader, digest, self._perform, self._piece)
 
     def open_write(self) -> BlobWriter:
         """Start a blob there."""
@@ -107,7 +110,8 @@ class FaultyService(BlobService):
 
 
 class _Reader(PieceReader):
-    def __init__(self, reader: BlobReader, digest: B3Digest, perform: _Perform) -> None:
+    def __init__(self, reader: BlobReader, digest: B3Digest, perform: _Perform, piece: int) -> None:
+        self._most = piece
         self._reader = reader
         self._digest = digest
         self._perform = perform
@@ -121,7 +125,7 @@ class _Reader(PieceReader):
 
     def _read(self, _: B3Digest, position: int) -> bytes:
         self._reader.seek(position)
-        return self._reader.read(io.DEFAULT_BUFFER_SIZE)
+        return self._reader.read(self._most)
 
     def close(self) -> None:
         self._reader.close()

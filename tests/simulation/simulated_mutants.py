@@ -1,0 +1,530 @@
+"""Ways to get composites wrong, each of which a simulation must find. A mutant breaks them while entered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from unittest import mock
+
+from castore import relaying
+from castore.capabilities import BlobDeleter, ChunkSource, ChunkStore
+from castore.children import Children, Tally
+from castore.deadlines import Deadlines
+from castore.errors import CastoreError, CorruptBlobError, UnavailableError
+from castore.joined import JoinedDeleter
+from castore.readers import BytesReader
+from castore.wrapping import WrapperService
+from castore_breaker.circuit import Circuit, Verdict
+from castore_breaker.service import BreakerService
+from castore_cache import filling
+from castore_cache.chunks import CachedChunks, Near
+from castore_cache.service import CacheBlobService
+from castore_cache.writing import BothWriter
+from castore_fallback.copying import Copier
+from castore_fallback.service import FallbackBlobService
+from castore_limit import service as limit_service
+from castore_limit.rates import Rate, Slots
+from castore_limit.service import LimitService
+from castore_mirror.healing import HealingQueue
+from castore_mirror.mending import Mender
+from castore_mirror.powers import StoreInAll, _Behind
+from castore_mirror.service import MirrorBlobService
+from castore_mirror.writing import MirrorWriter
+from castore_readonly.service import ReadOnlyService
+from castore_retry import service as retry_service
+from castore_retry.patience import Patience
+from castore_retry.reading import ResumingReader
+from castore_retry.writing import ReplayingWriter
+from castore_verify import checking
+from castore_verify import service as verify_service
+from castore_verify.checking import CheckedChunks
+
+MUTANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[object]]]] = {}
+"""By what they do wrong."""
+
+
+def mutant(function: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+    MUTANTS[function.__name__.replace("_", "-")] = contextlib.contextmanager(function)
+    return function
+
+
+def patch(target: Any, name: str, value: Any) -> Any:
+    return mock.patch.object(target, name, value)
+
+
+# -- fallback --
+
+
+@mutant
+def fallback_takes_an_error_for_absence() -> Iterator[None]:
+    def settle(self: Tally, instance: str, misses: int) -> None:
+        return
+
+    with patch(Tally, "settle", settle):
+        yield
+
+
+@mutant
+def fallback_takes_one_miss_for_absence() -> Iterator[None]:
+    def first(self: Children, ask: Any, **kwargs: Any) -> Any:
+        return right(self, ask, **{**kwargs, "order": self.all[:1]})
+
+    right = Children.first
+    with patch(Children, "first", first):
+        yield
+
+
+@mutant
+def fallback_prefers_corrupt_to_unavailable() -> Iterator[None]:
+    def settle(self: Tally, instance: str, misses: int) -> None:
+        for _, error in self.faults:
+            if isinstance(error, CorruptBlobError):
+                raise error
+        right(self, instance, misses)
+
+    right = Tally.settle
+    with patch(Tally, "settle", settle):
+        yield
+
+
+@mutant
+def fallback_copies_unverified_bytes() -> Iterator[None]:
+    def checked(reader: Any, digest: Any) -> bytes:
+        return bytes(reader.read())
+
+    with patch(relaying, "_checked", checked):
+        yield
+
+
+@mutant
+def fallback_copies_half_of_what_is_read() -> Iterator[None]:
+    def take(self: Copier, writer: Any, piece: memoryview) -> bool:
+        return right(self, writer, piece[: len(piece) // 2])
+
+    right = Copier.take
+    with patch(Copier, "take", take):
+        yield
+
+
+@mutant
+def fallback_writes_to_the_first_whatever_is_said() -> Iterator[None]:
+    def made(self: FallbackBlobService, children: Any, **options: Any) -> None:
+        right(self, children, **{**options, "write_to": None})
+
+    right = FallbackBlobService.__init__
+    with patch(FallbackBlobService, "__init__", made):
+        yield
+
+
+@mutant
+def fallback_fakes_the_power_to_delete() -> Iterator[None]:
+    def capability(self: FallbackBlobService, power: Any) -> Any:
+        if power is BlobDeleter:
+            return self._target.service.capability(power)
+        return right(self, power)
+
+    right = FallbackBlobService.capability
+    with patch(FallbackBlobService, "capability", capability):
+        yield
+
+
+@mutant
+def fallback_forgets_that_a_child_is_final() -> Iterator[None]:
+    def made(self: Children, name: str, children: Any, **options: Any) -> None:
+        right(self, name, children, **options)
+        for child in self.all:
+            child.final = False
+
+    right = Children.__init__
+    with patch(Children, "__init__", made):
+        yield
+
+
+# -- mirror --
+
+
+@mutant
+def mirror_counts_a_failed_write_towards_the_quorum() -> Iterator[None]:
+    def leave_out(self: MirrorWriter, faults: Any) -> None:
+        failed = {child for child, _ in faults}
+        self._faults = [*self._faults, *faults]
+        self._legs = [leg for leg in self._legs if leg.child not in failed] or self._legs[:1]
+
+    with patch(MirrorWriter, "_leave_out", leave_out):
+        yield
+
+
+@mutant
+def mirror_ignores_its_miss_quorum() -> Iterator[None]:
+    def made(self: Children, name: str, children: Any, **options: Any) -> None:
+        right(self, name, children, **options)
+        self.misses = min(self.misses, 1)
+
+    right = Children.__init__
+    with patch(Children, "__init__", made):
+        yield
+
+
+@mutant
+def mirror_heals_from_a_corrupt_child() -> Iterator[None]:
+    def heal(self: Mender, child: Any, digest: Any, reason: Any, stop: Any) -> bool:
+        for other in self._all:
+            reader = None if other is child else other.service.open_read(digest)
+            if reader is not None:
+                with reader:
+                    child.service.write(reader.read())
+                return True
+        return False
+
+    with patch(Mender, "heal", heal):
+        yield
+
+
+@mutant
+def mirror_does_not_heal_what_a_write_has_missed() -> Iterator[None]:
+    def add(self: HealingQueue, child: Any, digest: Any, reason: str = "missing") -> None:
+        return
+
+    with patch(HealingQueue, "add", add):
+        yield
+
+
+@mutant
+def mirror_never_rests_from_healing_in_vain() -> Iterator[None]:
+    def copy(self: HealingQueue, child: Any, digest: Any, reason: Any) -> None:
+        with contextlib.suppress(CastoreError):
+            right(self, child, digest, reason)
+        with self._lock:
+            self._resting[child] = float("inf")
+
+    right = HealingQueue._copy
+    with patch(HealingQueue, "_copy", copy):
+        yield
+
+
+@mutant
+def mirror_puts_an_index_where_chunks_are_missing() -> Iterator[None]:
+    with patch(_Behind, "has_all", lambda self, store, wanted: True):
+        yield
+
+
+@mutant
+def mirror_deletes_at_the_first_child_only() -> Iterator[None]:
+    def delete(self: JoinedDeleter, digest: Any) -> bool:
+        return self._children[0][1].delete(digest)
+
+    with patch(JoinedDeleter, "delete", delete):
+        yield
+
+
+@mutant
+def mirror_stores_chunks_where_a_quorum_is_not_reached() -> Iterator[None]:
+    with patch(StoreInAll, "_settle", lambda self, faults: None):
+        yield
+
+
+@mutant
+def fallback_does_not_keep_deadlines() -> Iterator[None]:
+    def call(self: Deadlines, what: Any, timeout: Any, *, late: Any = None) -> Any:
+        return what()
+
+    with patch(Deadlines, "call", call):
+        yield
+
+
+# -- cache --
+
+
+@mutant
+def cache_returns_corrupt_bytes_of_near() -> Iterator[None]:
+    def ask(self: Near, call: Any) -> Any:
+        try:
+            return call(), None
+        except CorruptBlobError as error:
+            return b"corrupt", error
+        except CastoreError as error:
+            return None, error
+
+    with patch(Near, "ask", ask):
+        yield
+
+
+@mutant
+def cache_fills_near_before_it_has_checked() -> Iterator[None]:
+    def open_unchunked(reader: Any, digest: Any, near: Near) -> Any:
+        with reader:
+            data = reader.read()
+        near.keep(digest, data)
+        return right(BytesReader(data), digest, near)
+
+    right = filling.open_unchunked
+    with (
+        patch(filling, "open_unchunked", open_unchunked),
+        mock.patch("castore_cache.service.open_unchunked", open_unchunked),
+    ):
+        yield
+
+
+@mutant
+def cache_takes_an_error_of_far_for_absence() -> Iterator[None]:
+    def open_far(self: CacheBlobService, digest: Any) -> Any:
+        try:
+            return right(self, digest)
+        except UnavailableError:
+            return None
+
+    right = CacheBlobService._open_far
+    with patch(CacheBlobService, "_open_far", open_far):
+        yield
+
+
+@mutant
+def cache_takes_the_word_of_far_though_near_is_alone() -> Iterator[None]:
+    with patch(Near, "settle_absence", lambda self, fault: None):
+        yield
+
+
+@mutant
+def cache_fails_when_near_does() -> Iterator[None]:
+    with patch(Near, "ask", lambda self, call: (call(), None)):
+        yield
+
+
+@mutant
+def cache_completes_blobs_that_lack_chunks() -> Iterator[None]:
+    with patch(filling.FillingChunkedReader, "_near_is_whole", lambda self: True):
+        yield
+
+
+@mutant
+def cache_is_content_if_one_of_both_has_taken_a_blob() -> Iterator[None]:
+    def finish(self: BothWriter) -> Any:
+        far, near = self._writers
+        digest = far.close()
+        with contextlib.suppress(CastoreError):
+            near.close()
+        return digest
+
+    with patch(BothWriter, "_finish", finish):
+        yield
+
+
+@mutant
+def cache_keeps_a_chunk_under_another_name() -> Iterator[None]:
+    def fetch(self: CachedChunks, digest: Any, size: Any) -> Any:
+        data, kept = right(self, digest, size)
+        if data is not None and not kept:
+            self._near.keep(digest, data[:-1])
+        return data, kept
+
+    right = CachedChunks.fetch
+    with patch(CachedChunks, "fetch", fetch):
+        yield
+
+
+# -- breaker --
+
+
+@mutant
+def breaker_counts_absence_as_a_failure() -> Iterator[None]:
+    def around(self: BreakerService, operation: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        result = right(self, operation, call, *args, **kwargs)
+        if result is None and operation == "open_read":
+            self._circuit.leave(self._circuit._era, Verdict.FAILED)
+        return result
+
+    right = BreakerService.around
+    with patch(BreakerService, "around", around):
+        yield
+
+
+@mutant
+def breaker_lets_two_probes_through() -> Iterator[None]:
+    def enter(self: Circuit) -> Any:
+        era = right(self)
+        return self._era if era is None and self._probing else era
+
+    right = Circuit.enter
+    with patch(Circuit, "enter", enter):
+        yield
+
+
+@mutant
+def breaker_never_closes_again() -> Iterator[None]:
+    def leave_probe(self: Circuit, verdict: Verdict) -> bool:
+        return right(self, Verdict.FAILED)
+
+    right = Circuit._leave_probe
+    with patch(Circuit, "_leave_probe", leave_probe):
+        yield
+
+
+@mutant
+def breaker_never_opens() -> Iterator[None]:
+    with patch(Circuit, "_leave_closed", lambda self, verdict: False):
+        yield
+
+
+@mutant
+def breaker_does_not_forget_failures_after_an_answer() -> Iterator[None]:
+    def leave_closed(self: Circuit, era: int, verdict: Verdict) -> bool:
+        return False if self._closed and verdict is Verdict.ANSWERED else right(self, era, verdict)
+
+    right = Circuit.leave
+    with patch(Circuit, "leave", leave_closed):
+        yield
+
+
+# -- retry --
+
+
+@mutant
+def retry_tries_again_when_a_blob_is_absent() -> Iterator[None]:
+    def around(self: Any, operation: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        result = right(self, operation, call, *args, **kwargs)
+        if result is None and operation == "open_read":
+            return right(self, operation, call, *args, **kwargs)
+        return result
+
+    right = retry_service.RetryService.around
+    with patch(retry_service.RetryService, "around", around):
+        yield
+
+
+@mutant
+def retry_resumes_at_the_start() -> Iterator[None]:
+    def piece_again(self: ResumingReader, position: int, number: int) -> Any:
+        self._open_anew()
+        return self._pieces.piece_at(0)
+
+    with patch(ResumingReader, "_piece_again", piece_again):
+        yield
+
+
+@mutant
+def retry_writes_again_without_the_first_bytes() -> Iterator[None]:
+    def begin_again(self: ReplayingWriter) -> int:
+        self._writer.abort()
+        self._writer = self._open_write()
+        self._kept.seek(self._kept.tell() // 2)
+        while piece := self._kept.read(20):
+            self._writer.write(piece)
+        return 0
+
+    with patch(ReplayingWriter, "_begin_again", begin_again):
+        yield
+
+
+@mutant
+def retry_gives_up_one_attempt_early() -> Iterator[None]:
+    def go_on(self: Patience, error: Any, started: float, again: Any) -> Any:
+        def counted(number: int) -> Any:
+            if number >= self.policy.attempts - 1:
+                raise UnavailableError(self.name, "enough")
+            return again(number)
+
+        return right(self, error, started, counted)
+
+    right = Patience.go_on
+    with patch(Patience, "go_on", go_on):
+        yield
+
+
+# -- limit --
+
+
+@mutant
+def limit_leaks_a_slot_on_an_error() -> Iterator[None]:
+    def around(self: LimitService, operation: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return right(self, operation, call, *args, **kwargs)
+        except CastoreError:
+            if self._slots is not None and self._slots._free:
+                self._slots.take()
+            raise
+
+    right = LimitService.around
+    with patch(LimitService, "around", around):
+        yield
+
+
+@mutant
+def limit_lets_one_more_through() -> Iterator[None]:
+    def made(self: Slots, count: int, *args: Any) -> None:
+        right(self, count + 1, *args)
+
+    right = Slots.__init__
+    with patch(limit_service.Slots, "__init__", made):
+        yield
+
+
+@mutant
+def limit_does_not_wait_for_the_next_second() -> Iterator[None]:
+    with patch(Rate, "take", lambda self, units: 0.0):
+        yield
+
+
+# -- verify --
+
+
+@mutant
+def verify_passes_a_bad_last_chunk() -> Iterator[None]:
+    def get_chunk(self: CheckedChunks, digest: Any, size: Any = None) -> Any:
+        data = self._source.get_chunk(digest, size)
+        last = data is not None and len(data) not in (32, 48, 100)
+        return data if last else checking.checked_chunk(digest, data)
+
+    with patch(CheckedChunks, "get_chunk", get_chunk):
+        yield
+
+
+@mutant
+def verify_trusts_a_blob_in_one_piece() -> Iterator[None]:
+    with patch(verify_service, "check_whole", lambda reader, digest: reader):
+        yield
+
+
+@mutant
+def verify_loses_a_power() -> Iterator[None]:
+    def capability(self: Any, power: Any) -> Any:
+        return None if power is ChunkStore else right(self, power)
+
+    right = verify_service.VerifyService.capability
+    with patch(verify_service.VerifyService, "capability", capability):
+        yield
+
+
+@mutant
+def limit_lets_powers_through_unlimited() -> Iterator[None]:
+    """What goes through a power is not checked, nor counted, nor tried again."""
+
+    def wrap_power(self: WrapperService, power: type, found: Any) -> Any:
+        return found if type(self).__name__ != "Tap" else right(self, power, found)
+
+    right = WrapperService._wrap_power
+    with patch(WrapperService, "_wrap_power", wrap_power):
+        yield
+
+
+# -- read_only --
+
+
+@mutant
+def read_only_lets_put_index_through() -> Iterator[None]:
+    def capability(self: ReadOnlyService, power: Any) -> Any:
+        return self.inner.capability(power) if power is ChunkStore else right(self, power)
+
+    right = ReadOnlyService.capability
+    with patch(ReadOnlyService, "capability", capability):
+        yield
+
+
+@mutant
+def mirror_hides_its_source_of_chunks() -> Iterator[None]:
+    def capability(self: MirrorBlobService, power: Any) -> Any:
+        return None if power is ChunkSource else right(self, power)
+
+    right = MirrorBlobService.capability
+    with patch(MirrorBlobService, "capability", capability):
+        yield

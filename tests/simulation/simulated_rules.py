@@ -1,0 +1,285 @@
+"""What the bundled composites promise, written from their documentation; they are not imported here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from castore import B3Digest
+from castore.testing.simulation import Call, Node, Outlook, Problem, Rules, Scene, SeveralRules, stance
+from castore.testing.simulation.calls import QUESTIONS, WRITES
+from castore.testing.simulation.rules import ERRORS, FAULTS
+
+REPEATED = frozenset({
+    "has", "open_read", "chunks", "missing", "has_chunk", "get_chunk", "claim_chunk", "put_chunk",
+    "put_index",
+})  # fmt: skip
+
+
+class RetryRules(Rules):
+    """Only what is unavailable is tried again, no more often than `attempts`, and no less."""
+
+    def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        failed = [sub for sub in subs if sub.said in ("unavailable", "pending")]
+        attempts = node.settings["attempts"]
+        if call.operation in REPEATED:
+            if len(subs) > attempts:
+                return f"was tried {len(subs)} times, and {attempts} are allowed"
+            if any(sub not in failed for sub in subs[:-1]):
+                return "was tried again after an answer"
+            if subs and subs[-1].said != call.said and subs[-1].said != "wrong":
+                return f"is not what the last attempt said: {subs[-1].said}"
+        late = call.ended - call.began + 2 * node.settings["max_delay"] >= node.settings["deadline"]
+        if call.said == "unavailable" and call.operation in {*REPEATED, "reader.read"} and not late:
+            # That a blob went away while it was read is a reason to try again, too.
+            misses = sum(sub.said == "miss" for sub in subs)
+            if len(failed) + misses < attempts:
+                return f"gave up after {len(failed)} of {attempts} attempts"
+        if call.said == "unavailable" and call.operation == "reader.read" and failed:
+            return None
+        if call.operation == "reader.read" and call.said == "unavailable" and not subs:
+            return "is unavailable, and nobody was asked"
+        return super().judge_answer(node, call, subs)
+
+
+@attrs.define
+class Circuit:
+    """A breaker as its documentation has it."""
+
+    closed: bool = True
+    in_a_row: int = 0
+    quiet_until: float = 0.0
+    era: int = 0
+    probe: Call | None = None
+
+
+class BreakerRules(Rules):
+    """Closed, open, half open: exactly what may go through goes through."""
+
+    BUFFERED = frozenset({"open_write", "writer.write", "writer.fill"})
+
+    def new_state(self, node: Node) -> Circuit:
+        return Circuit()
+
+    def asked(self, scene: Scene, node: Node, state: Any, call: Call, sub: Call) -> Problem:
+        if call.note is not None:
+            return None  # It has gone through already.
+        if not state.closed:
+            if scene.now() < state.quiet_until:
+                probing = state.probe is not None and state.probe.said == "pending"
+                return "asks its child while " + ("another is probing" if probing else "it is open")
+            state.era += 1
+            state.probe = call
+            state.quiet_until = scene.now() + node.settings["open_for"]
+        call.note = state.era
+        return None
+
+    def judge(self, scene: Scene, node: Node, state: Any, call: Call) -> Problem:
+        if call.note is None:
+            if call.said != "unavailable":
+                return super().judge(scene, node, state, call)
+            if state.closed:
+                return "was refused, and the breaker is closed"
+            if scene.now() >= state.quiet_until:
+                return "was refused, and it is time for a probe"
+            return None
+        if call.note == state.era:
+            self._leave(scene, node, state, call)
+        return super().judge(scene, node, state, call)
+
+    def _leave(self, scene: Scene, node: Node, state: Circuit, call: Call) -> None:
+        failed = call.said == "unavailable"
+        answered = call.said in ERRORS or call.operation not in self.BUFFERED
+        if state.closed:
+            state.in_a_row = state.in_a_row + 1 if failed else 0 if answered else state.in_a_row
+            if state.in_a_row >= node.settings["failures"]:
+                state.closed = False
+                state.era += 1
+                state.quiet_until = scene.now() + node.settings["open_for"]
+        elif failed:
+            state.quiet_until = scene.now() + node.settings["open_for"]
+        elif answered:
+            state.closed, state.in_a_row = True, 0
+            state.era += 1
+        else:
+            state.quiet_until = scene.now()
+
+
+@attrs.define
+class Load:
+    """What is under way, and how much has begun since when."""
+
+    under_way: int = 0
+    begun: int = 0
+    since: float | None = None
+
+
+class LimitRules(Rules):
+    """No more at once, and no more in a second, than is allowed."""
+
+    def new_state(self, node: Node) -> Load:
+        return Load()
+
+    def asked(self, scene: Scene, node: Node, state: Any, call: Call, sub: Call) -> Problem:
+        state.under_way += 1
+        most = node.settings.get("concurrency")
+        if most is not None and state.under_way > most:
+            return f"asks its child {state.under_way} things at once, and {most} are allowed"
+        per_second = node.settings.get("operations_per_second")
+        if per_second is not None and sub.operation not in ("writer.write", "writer.fill"):
+            state.since = scene.now() if state.since is None else state.since
+            state.begun += 1
+            allowed = max(per_second * 0.1, 1.0) + per_second * (scene.now() - state.since)
+            if state.begun > allowed + 1e-6:
+                return f"began {state.begun} operations, and {allowed:.2f} are allowed by now"
+        return None
+
+    def answered(self, scene: Scene, node: Node, state: Any, call: Call, sub: Call) -> None:
+        state.under_way -= 1
+
+
+class VerifyRules(Rules):
+    """Nothing unchecked comes out."""
+
+    trusts = False
+
+    def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
+        # It asks for chunks by their digests: of several stores one may have a blob whole, but cut elsewhere.
+        outlook = super().outlook(scene, node, digest)
+        return outlook | {"corrupt"} if scene.damaged(digest) else outlook
+
+
+class ReadOnlyRules(Rules):
+    """Nothing that writes goes through."""
+
+    def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        if any(sub.operation in WRITES for sub in subs):
+            return "let a write through"
+        if call.operation == "open_write":
+            return None if call.said == "unsupported" else "must be unsupported"
+        return super().judge_answer(node, call, subs)
+
+    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+        return frozenset(having[0]) & {"list", "source", "batch"}
+
+    def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
+        return False
+
+    def takes(self, scene: Scene, node: Node) -> bool:
+        return False
+
+
+class MirrorRules(SeveralRules):
+    """Quorums, and healing."""
+
+    def new_state(self, node: Node) -> object:
+        return None
+
+    def at_rest(self, scene: Scene, node: Node, service: Any, whole: Iterable[B3Digest]) -> Problem:
+        if scene.endless:
+            return None
+        waiting = sum(child.to_heal for child in service.health())
+        if waiting:
+            return f"{waiting} blobs still wait to be healed"
+        if service.queue.dropped:
+            return None
+        for digest, child in itertools.product(whole, node.children):
+            if scene.outlook(child, digest) == {"none"}:
+                return f"{digest.hex()[:6]} was never healed at {child}"
+        return None
+
+
+class CacheRules(Rules):
+    """Near first, then far; near's failure is passed over, but far's word is not enough where near is alone.
+
+    Where new blobs go to both, both must have taken them.
+    """
+
+    def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        if call.operation in QUESTIONS:
+            return self._judge_question(node, call, subs)
+        if call.operation in ("writer.close", "open_write", "put_chunk", "put_index"):
+            return self._judge_write(node, call, subs)
+        if call.operation == "missing":
+            return self._judge_missing(node, call, subs)
+        return None
+
+    def _judge_question(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        asked = [sub for sub in subs if sub.operation not in WRITES]
+        near, far = (stance([sub for sub in asked if sub.node == child]) for child in node.children)
+        alone = node.settings["write"] == "near"
+        if call.operation == "has_chunk" and any(sub.said == call.said for sub in asked):
+            return None  # For one that writes chunks, it must be wherever it is written to.
+        match call.said:
+            case "hit" if asked and not {near, far} & {"hit"} and call.operation != "chunks":
+                return f"is a hit, and near said {near}, far {far}"
+            case "miss" if far != "miss" or (near != "miss" and (alone or near not in {*ERRORS, "pending"})):
+                return f"is a miss, and near said {near}, far {far}"
+            case "unavailable" | "corrupt" if far == "hit" and near != "hit":
+                return "failed, and far had it"
+            case "unavailable" if far not in FAULTS and near not in FAULTS:
+                return f"is unavailable, and near said {near}, far {far}"
+            case "unavailable" if far not in {*FAULTS, "unasked", "miss"}:
+                return f"is unavailable, and far said {far}"
+            case "corrupt" if call.operation != "reader.read" and "corrupt" not in (near, far):
+                return f"is corrupt, and near said {near}, far {far}"
+            case "unavailable" | "corrupt" if asked and far == "unasked":
+                return f"failed without asking far, as near said {near}"
+        return None
+
+    def targets(self, node: Node) -> list[str]:
+        near, far = node.children
+        return {"near": [near], "far": [far], "both": [near, far]}[node.settings["write"]]
+
+    def _judge_write(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        done = {sub.node for sub in subs if sub.operation == call.operation and sub.said in ("hit", "miss")}
+        lacking = set(self.targets(node)) - done
+        if call.said in ("hit", "miss") and lacking:
+            return f"was acknowledged, and {', '.join(sorted(lacking))} had not done it"
+        if call.said in ERRORS and not lacking:
+            return "failed, and all that are written to had done it"
+        return None
+
+    def _judge_missing(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        near, far = ([sub for sub in subs if sub.node == child] for child in node.children)
+        if call.said != "hit":
+            return None if any(sub.said in FAULTS for sub in subs) else "failed, and no child did"
+        for digest in call.value:
+            if not any(sub.said == "hit" and digest in sub.value for sub in far):
+                return f"calls {digest.hex()[:6]} absent, and far did not"
+            if any(sub.said == "hit" and digest not in sub.value for sub in near):
+                return f"calls {digest.hex()[:6]} absent, and near has it"
+        return None
+
+    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+        by_name = dict(zip(node.children, having, strict=True))
+        lists = {"list"} if all("list" in powers for powers in having) else set()
+        stores = {"store"} if all("store" in by_name[name] for name in self.targets(node)) else set()
+        return frozenset({"source", *lists, *stores})
+
+    def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
+        return all(scene.stored(name, digest) for name in self.targets(node))
+
+    def takes(self, scene: Scene, node: Node) -> bool:
+        return all(map(scene.takes, self.targets(node)))
+
+    def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
+        near, far = (scene.outlook(child, digest) for child in node.children)
+        # A chunk that is damaged in near is asked of far as a chunk, which far need not have.
+        found: set[str] = {"corrupt"} | far & {"unavailable"} if scene.damaged(digest) else set()
+        for here, there in itertools.product(near, far):
+            if "data" in (here, there):
+                # Single chunks that near has are taken from there, and those it has wrong from far.
+                found.add("data")
+            elif here == "none":
+                found.add(there)
+                if there == "none" or node.settings["write"] == "near":
+                    continue
+            else:
+                found |= {here, there} | ({"data"} if "corrupt" in (here, there) else set())
+            if "corrupt" in (here, there) and "data" not in (here, there):
+                found |= {"data", "corrupt"}
+        return frozenset(found)

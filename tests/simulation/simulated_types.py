@@ -1,0 +1,324 @@
+"""The types that simulations draw from: a line for each bundled composite, and the stores at the ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from random import Random
+from typing import Any, Final
+
+from simulated_rules import (
+    BreakerRules,
+    CacheRules,
+    LimitRules,
+    MirrorRules,
+    ReadOnlyRules,
+    RetryRules,
+    VerifyRules,
+)
+
+from castore import B3Digest, BlobService
+from castore.children import Child
+from castore.hedging import Hedge
+from castore.testing.simulation import (
+    Drawn,
+    FixedRules,
+    Kind,
+    Kinds,
+    Node,
+    Shelf,
+    Site,
+    Store,
+    StoreKind,
+    Watcher,
+)
+from castore.testing.simulation.contents import CUTS
+from castore.testing.simulation.graph import Settings
+from castore.testing.simulation.rules import SeveralRules
+from castore.testing.simulation.shelf import Look
+from castore.workers import Workers
+from castore_breaker.service import BreakerService
+from castore_cache.service import CacheBlobService
+from castore_error.service import ErrorService
+from castore_fallback.service import FallbackBlobService
+from castore_limit.service import LimitService
+from castore_memory.service import MemoryBlobService
+from castore_mirror.healing import HealingQueue
+from castore_mirror.service import MirrorBlobService
+from castore_readonly.service import ReadOnlyService
+from castore_retry.patience import Policy
+from castore_retry.service import RetryService
+from castore_verify.service import VerifyService
+
+
+def seconds(dice: Random, least: float, most: float) -> float:
+    """Such that no two deadlines fall together."""
+    return round(dice.uniform(least, most), 3)
+
+
+# -- settings --
+
+
+def draw_retry(dice: Random, children: Sequence[str]) -> Drawn:
+    return Drawn(
+        {
+            "attempts": dice.randint(1, 4),
+            "first_delay": seconds(dice, 0.05, 1),
+            "max_delay": seconds(dice, 1, 5),
+            "deadline": seconds(dice, 20, 90),
+            "replay": dice.choice((0, 100, 4096)),
+        }
+    )
+
+
+def draw_breaker(dice: Random, children: Sequence[str]) -> Drawn:
+    return Drawn({"failures": dice.randint(1, 3), "open_for": seconds(dice, 2, 40)})
+
+
+def draw_limit(dice: Random, children: Sequence[str]) -> Drawn:
+    settings = {
+        "concurrency": dice.randint(1, 2),
+        "operations_per_second": dice.randint(2, 50),
+        "bytes_per_second": dice.randint(50, 5000),
+    }
+    return Drawn({name: settings[name] for name in dice.sample(list(settings), dice.randint(1, 3))})
+
+
+def draw_cache(dice: Random, children: Sequence[str]) -> Drawn:
+    return Drawn({"write": dice.choice(("near", "far", "both"))})
+
+
+def draw_error(dice: Random, children: Sequence[str]) -> Drawn:
+    return Drawn({"outcome": dice.choice(("unavailable", "absent", "corrupt"))})
+
+
+def timeouts(dice: Random, children: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"timeout": seconds(dice, 1, 6)} if dice.random() < 0.3 else {} for _ in children]
+
+
+def draw_fallback(dice: Random, children: Sequence[str]) -> Drawn:
+    entries = timeouts(dice, children)
+    for entry in entries:
+        if dice.random() < 0.15:
+            entry["on_error"] = "fail"
+    settings = {}
+    if dice.random() < 0.5:
+        settings["write_to"] = dice.choice(children)
+    if dice.random() < 0.5:
+        settings["copy_to"] = dice.choice(children)
+    return Drawn(settings, tuple(entries))
+
+
+def draw_mirror(dice: Random, children: Sequence[str]) -> Drawn:
+    count = len(children)
+    writes = dice.randint(1, count)
+    settings: dict[str, Any] = {
+        "write_quorum": writes,
+        "miss_quorum": dice.randint(count - writes + 1, count),
+        "heal_interval": seconds(dice, 3, 20),
+        "read_repair": dice.random() < 0.8,
+    }
+    if dice.random() < 0.3:
+        settings["hedge_after"] = seconds(dice, 0.1, 1)
+        settings["hedge_budget"] = dice.choice((0.05, 1.0))
+    return Drawn(settings, tuple(timeouts(dice, children)))
+
+
+# -- building --
+
+
+def children_of(site: Site) -> list[Child]:
+    return [
+        Child(
+            name,
+            service,
+            timeout=entry.get("timeout"),
+            final=entry.get("on_error") == "fail",
+            clock=site.clock,
+        )
+        for name, service, entry in zip(site.node.children, site.children, site.node.entries, strict=True)
+    ]
+
+
+def build_retry(site: Site) -> BlobService:
+    settings = dict(site.node.settings)
+    replay = settings.pop("replay")
+    clock = site.clock
+    return RetryService(
+        *site.children,
+        Policy(**settings),
+        replay=replay,
+        name=site.node.name,
+        clock=clock.now,
+        sleep=clock.sleep,
+        dice=site.dice,
+    )
+
+
+def build_breaker(site: Site) -> BlobService:
+    return BreakerService(*site.children, **site.node.settings, name=site.node.name, clock=site.clock.now)
+
+
+def build_limit(site: Site) -> BlobService:
+    clock = site.clock
+    return LimitService(
+        *site.children,
+        **site.node.settings,
+        name=site.node.name,
+        clock=clock.now,
+        sleep=clock.sleep,
+        wait=lambda turn: clock.wait(turn, None),
+    )
+
+
+def build_verify(site: Site) -> BlobService:
+    return VerifyService(*site.children, name=site.node.name, workers=Workers(0))
+
+
+def build_read_only(site: Site) -> BlobService:
+    return ReadOnlyService(*site.children, name=site.node.name)
+
+
+def build_error(site: Site) -> BlobService:
+    return ErrorService(site.node.settings["outcome"], name=site.node.name)
+
+
+def build_cache(site: Site) -> BlobService:
+    return CacheBlobService(*site.children, **site.node.settings, name=site.node.name)
+
+
+def build_fallback(site: Site) -> BlobService:
+    return FallbackBlobService(
+        children_of(site), **site.node.settings, workers=Workers(0), name=site.node.name
+    )
+
+
+def build_mirror(site: Site) -> BlobService:
+    settings = site.node.settings
+    hedge = None
+    if "hedge_after" in settings:
+        hedge = Hedge(settings["hedge_after"], budget=settings["hedge_budget"], clock=site.clock)
+    queue = HealingQueue(site.node.name, interval=settings["heal_interval"], clock=site.clock)
+    return MirrorBlobService(
+        children_of(site),
+        write_quorum=settings["write_quorum"],
+        miss_quorum=settings["miss_quorum"],
+        hedge=hedge,
+        queue=queue,
+        read_repair=settings["read_repair"],
+        workers=Workers(0),
+        name=site.node.name,
+    )
+
+
+# -- rules --
+
+
+def all_must_miss(node: Node) -> int:
+    return len(node.children)
+
+
+def one_is_written(node: Node) -> tuple[Sequence[str], int]:
+    return [node.settings.get("write_to", node.children[0])], 1
+
+
+def quorum_must_miss(node: Node) -> int:
+    return int(node.settings["miss_quorum"])
+
+
+def all_are_written(node: Node) -> tuple[Sequence[str], int]:
+    return node.children, int(node.settings["write_quorum"])
+
+
+ERROR_TABLE: Final = {
+    "unavailable": dict.fromkeys(("has", "open_read", "chunks", "open_write", "missing"), "unavailable"),
+    "absent": {"has": "miss", "open_read": "miss", "chunks": "miss", "open_write": "unsupported"},
+    "corrupt": {"open_read": "corrupt", "chunks": "corrupt", "open_write": "unsupported"},
+}
+ERROR_OUTLOOKS: Final = {"unavailable": "unavailable", "absent": "none", "corrupt": "corrupt"}
+
+# -- stores --
+
+
+class MemoryStore(Store):
+    """The bundled `memory`, which trusts its memory."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.service = self.memory = MemoryBlobService()
+        self._watcher = watcher
+
+    def look(self, digest: B3Digest) -> Look:
+        index = self.memory._indexes.get(digest, ())
+        if digest in self.memory._blobs or (
+            index and all(self.memory.has_chunk(meta.digest) for meta in index)
+        ):
+            return "data"
+        return "corrupt" if index else "none"
+
+    def damage(self, digest: B3Digest, which: int) -> None:
+        """Nothing: it would give wrong bytes, which its contract excludes."""
+
+    def lose(self, digest: B3Digest, which: int | None = None) -> None:
+        """All of it: what memory has of a blob it has whole. Chunks that are blobs, too, stay as chunks."""
+        self.memory._indexes.pop(digest, None)
+        if not any(digest in map(attrgetter("digest"), index) for index in self.memory._indexes.values()):
+            self.memory._blobs.pop(digest, None)
+        self._watcher.gone(digest)
+
+
+def draw_shelf(dice: Random) -> Settings:
+    powers = dice.choice(
+        (
+            *[("list", "delete", "source", "store", "batch")] * 2,
+            ("list", "source", "store"),
+            ("source",),
+            ("list", "delete"),
+            (),
+        )
+    )
+    return {"cut": dice.choice(CUTS), "powers": powers, "checks": dice.choice(("all", "chunks"))}
+
+
+def draw_liar(dice: Random) -> Settings:
+    return {**draw_shelf(dice), "checks": "nothing"}
+
+
+def build_shelf(settings: Settings, watcher: Watcher) -> Store:
+    return Shelf(**settings, watcher=watcher)
+
+
+KINDS: Final = Kinds(
+    composites=(
+        Kind("retry", build_retry, RetryRules(), draw=draw_retry),
+        Kind("breaker", build_breaker, BreakerRules(), draw=draw_breaker),
+        Kind("limit", build_limit, LimitRules(), draw=draw_limit),
+        Kind("verify", build_verify, VerifyRules()),
+        Kind("read_only", build_read_only, ReadOnlyRules(), weight=0.3),
+        Kind("error", build_error, FixedRules(ERROR_TABLE, ERROR_OUTLOOKS), (), draw_error, weight=0.3),
+        Kind("cache", build_cache, CacheRules(), ("near", "far"), draw_cache, weight=2),
+        Kind(
+            "fallback",
+            build_fallback,
+            SeveralRules(all_must_miss, one_is_written),
+            ("services",),
+            draw_fallback,
+            (1, 3),
+            weight=2,
+        ),
+        Kind(
+            "mirror",
+            build_mirror,
+            MirrorRules(quorum_must_miss, all_are_written),
+            ("services",),
+            draw_mirror,
+            (2, 3),
+            weight=2,
+        ),
+    ),
+    stores=(
+        StoreKind("shelf", build_shelf, draw_shelf, weight=4),
+        StoreKind("shelf", build_shelf, draw_liar, weight=3, below="verify"),
+        StoreKind("memory", lambda settings, watcher: MemoryStore(watcher)),
+    ),
+)
+"""The table: a type that has a line here is simulated."""
