@@ -24,26 +24,27 @@ FILE: Final = "composition.toml"
 
 
 def open(  # noqa: A001 - used as `castore.open`
-    path: str | os.PathLike[str] | None = None, *, registry: Registry | None = None
+    path: str | os.PathLike[str] | None = None, *, registry: Registry | None = None, metrics: bool = True
 ) -> Composition:
     """Open a composition: *path*, else `$CASTORE_COMPOSITION`, else `./composition.toml`, else the default.
 
-    The default has one blob service, `root`: an object store in the user's data folder.
+    The default has one blob service, `root`: an object store in the user's data folder. Without *metrics*
+    nothing is measured.
     Raises `CompositionError` with all problems of the file.
     """
     if path is not None:
-        return Composition.from_toml(Path(path), registry=registry)
+        return Composition.from_toml(Path(path), registry=registry, metrics=metrics)
     named = os.environ.get(VARIABLE)
     if named:
         try:
-            return Composition.from_toml(named, registry=registry)
+            return Composition.from_toml(named, registry=registry, metrics=metrics)
         except CompositionError as error:
             if error.problems:
                 raise
             raise CompositionError(f"{error.message} (named by ${VARIABLE})") from None
     if os.path.lexists(FILE):  # A link that leads nowhere is a mistake, not a reason to use another store.
-        return Composition.from_toml(FILE, registry=registry)
-    return Composition(default_source(), registry)
+        return Composition.from_toml(FILE, registry=registry, metrics=metrics)
+    return Composition(default_source(), registry, metrics)
 
 
 def default_source() -> Source:
@@ -62,7 +63,8 @@ def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
     Relative paths start from the current folder. Raises `CompositionError` for a URL that is no good and
     `BuildError` if the service cannot be built.
     """
-    composition = Composition(Source.of_url(url), registry)
+    # Who has the service alone has no composition to ask what was measured.
+    composition = Composition(Source.of_url(url), registry, metrics=False)
     service, others = composition.released()
     # Nobody is left to close the composition; what the service needs, and its threads, end with it.
     weakref.finalize(service, _end, others, composition.workers)

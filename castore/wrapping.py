@@ -128,12 +128,15 @@ class WrapperService(BlobService):
 
     def _wrap_power(self, power: type, found: Any) -> Any:
         # That of the service is the same question, and already knows that it may be asked again.
-        return _Batches(self) if power is BatchExistence else passing_power(power, found, self.around)
+        return AskingForBatches(self) if power is BatchExistence else passing_power(power, found, self.around)
 
 
-class _Batches(BatchExistence):
+class AskingForBatches(BatchExistence):
+    """The power to ask for many digests, as `BlobService.missing` of *service* does."""
+
     def __init__(self, service: BlobService) -> None:
         self._service = service
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Ask the service."""
         return self._service.missing(digests)

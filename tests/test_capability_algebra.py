@@ -36,6 +36,8 @@ from castore.capabilities import (
     Sweepable,
 )
 from castore.children import Child
+from castore.measuring import measured
+from castore.meters import Meters
 from castore.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
 from castore.workers import Workers
@@ -156,6 +158,7 @@ class Wrapper:
 
 WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "breaker": Wrapper(BreakerService),
+    "a shell that measures": Wrapper(lambda child: measured(child, Meters())),
     "lru": Wrapper(
         lambda child: LruBlobService(child, Bounds(max_bytes=1 << 40)),
         keeps=ALL - {Evictable},

@@ -42,7 +42,7 @@ The composition is FILE of --composition, else $CASTORE_COMPOSITION, else ./comp
 of these, blobs are kept in your data folder.
 
 With --json a command prints one JSON object on stdout; errors are {"error": {"code", "message", ...}} on
-stderr.
+stderr, and so is what --stats shows: {"stats": {"instances": [...]}}.
 
 Exit codes: 0 done; 1 not there, or a check failed; 2 wrong usage or configuration.
 
@@ -60,10 +60,14 @@ class App(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run the command line and exit with its code."""
         settings = Settings()
-        with reported(settings):
-            code = super().main(
-                args, prog_name or "castore", standalone_mode=False, obj=settings, **_kept(extra)
-            )
+        try:
+            with reported(settings):
+                code = super().main(
+                    args, prog_name or "castore", standalone_mode=False, obj=settings, **_kept(extra)
+                )
+        finally:
+            if settings.stats:
+                _show_stats(settings)
         raise SystemExit(code or 0)
 
     def make_context(
@@ -106,6 +110,12 @@ class App(click.Group):
         """Write the list of subcommands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _show_stats(settings: Settings) -> None:
+    from castore.cli.stats import show_stats  # noqa: PLC0415 - only who asks for them needs it
+
+    show_stats(settings)
 
 
 def _kept(extra: dict[str, Any]) -> dict[str, Any]:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
 import click
 
 from castore.blobservice import BlobService
 from castore.cli.faults import FAILED, exit_code, problems_of, row_of
-from castore.cli.options import shared_options
+from castore.cli.options import shared_options, timeout_option
 from castore.cli.output import complain, emit_json, emit_text, emphasised, printable, table
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.composition.graph import Instance
-from castore.digest import B3Digest
-from castore.errors import CompositionError, describe
+from castore.composition.probing import Probe
+from castore.errors import CompositionError
 
 _EPILOG = """\b
 Examples:
@@ -39,14 +36,15 @@ With --json, also if there are problems; the last three of an instance are of
 @click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--connect", is_flag=True, help="Build each instance and ask it for a blob that is nowhere.")
 @click.option("--strict", is_flag=True, help="Let warnings fail the check, with exit code 1.")
+@timeout_option
 @shared_options
 @click.pass_obj
-def command(settings: Settings, file: str | None, connect: bool, strict: bool) -> int:
+def command(settings: Settings, *, file: str | None, connect: bool, strict: bool, timeout: float) -> int:
     """Check a composition, FILE or the one that other commands would use, and say all that is wrong.
 
     What only looks wrong is a warning, on stderr. Without --connect nothing is opened, made or contacted.
-    With it, the exit code is 1 if an instance does not answer; --service NAME asks only that one and those
-    that it needs.
+    With it, the exit code is 1 if an instance does not answer in time; --service NAME asks only that one and
+    those that it needs.
     """
     settings.composition = file or settings.composition
     with contextlib.ExitStack() as stack:
@@ -66,26 +64,16 @@ def command(settings: Settings, file: str | None, connect: bool, strict: bool) -
                 }
             )
             return exit_code(error)
-        probes = [_probe(stores, instance, settings) for instance in instances] if connect else []
+        probes = stores.probe(instances, timeout=timeout) if connect else []
         failed = any(not probe.ok for probe in probes) or (strict and bool(stores.warnings))
         if settings.json:
             warnings = [row_of(warning, settings) for warning in stores.warnings]
-            emit_json(_document(stores, instances, probes) | {"warnings": warnings})
+            emit_json(_document(stores, instances, probes, settings) | {"warnings": warnings})
         else:
             if stores.warnings:
                 complain(settings.scrubbed(stores.describe_warnings()) + "\n")
-            emit_text(_table(probes) if connect else _summary(stores, instances))
+            emit_text(_table(probes, settings) if connect else _summary(stores, instances))
     return FAILED if failed else 0
-
-
-@attrs.frozen
-class _Probe:
-    """How an instance answered, and how long that took; `None` if it was not asked."""
-
-    instance: Instance
-    ok: bool
-    result: str
-    seconds: float | None = None
 
 
 def _instances(stores: Composition, settings: Settings) -> list[Instance]:
@@ -97,29 +85,15 @@ def _instances(stores: Composition, settings: Settings) -> list[Instance]:
     return [instance for instance in chosen if not instance.anonymous]
 
 
-def _probe(stores: Composition, instance: Instance, settings: Settings) -> _Probe:
-    try:
-        service = stores.build(instance.kind.contract, instance.name)
-        if not isinstance(service, BlobService):
-            return _Probe(instance, True, "built")
-        started = time.perf_counter()
-        # Nobody has a blob of this digest: the answer must be no, but it must come.
-        found = service.has(B3Digest(os.urandom(32)))
-        seconds = time.perf_counter() - started
-    except Exception as error:  # noqa: BLE001 - one instance that fails must not hide the others
-        return _Probe(instance, False, settings.scrubbed(describe(error)))
-    if found:
-        return _Probe(instance, False, "claims to have a blob that nobody can have", seconds)
-    return _Probe(instance, True, "ok", seconds)
-
-
-def _document(stores: Composition, instances: list[Instance], probes: list[_Probe]) -> dict[str, Any]:
+def _document(
+    stores: Composition, instances: list[Instance], probes: list[Probe], settings: Settings
+) -> dict[str, Any]:
     rows = [
         {"kind": instance.kind.label, "name": instance.name, "type": instance.type.tag}
         for instance in instances
     ]
     for row, probe in zip(rows, probes, strict=False):
-        row |= {"ok": probe.ok, "result": probe.result, "seconds": probe.seconds}  # type: ignore[dict-item]
+        row |= {"ok": probe.ok, "result": settings.scrubbed(probe.result), "seconds": probe.seconds}  # type: ignore[dict-item]
     ok = all(probe.ok for probe in probes)
     return {"composition": stores.name, "ok": ok, "instances": rows, "problems": []}
 
@@ -134,13 +108,13 @@ def _kinds(instances: list[Instance]) -> Iterator[str]:
         yield printable(f"  {len(names)} {kind.label}{'s' if len(names) > 1 else ''}: {', '.join(names)}")
 
 
-def _table(probes: list[_Probe]) -> str:
+def _table(probes: list[Probe], settings: Settings) -> str:
     rows = [
         (
             probe.instance.name,
             probe.instance.type.tag,
             "" if probe.seconds is None else f"{probe.seconds * 1000:.1f} ms",
-            probe.result.replace("\n", " "),
+            settings.scrubbed(probe.result).replace("\n", " "),
         )
         for probe in probes
     ]

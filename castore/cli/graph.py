@@ -10,7 +10,7 @@ import click
 
 from castore.blobservice import BlobService
 from castore.cli.files import replacing
-from castore.cli.options import shared_options
+from castore.cli.options import shared_options, timeout_option
 from castore.cli.output import emit_text
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
@@ -25,6 +25,7 @@ _EPILOG = """\b
 Examples:
   castore graph
   castore graph -o stack.svg
+  castore graph --connect
   castore graph staging.toml --format dot | dot -Tpng > stack.png
 
 With --json it is --format json.
@@ -43,18 +44,31 @@ With --json it is --format json.
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, readable=False), help="Write to FILE."
 )
+@click.option("--connect", is_flag=True, help="Build each instance, ask it, and draw how it is.")
+@timeout_option
 @shared_options
 @click.pass_obj
-def command(settings: Settings, file: str | None, format_: str | None, output: str | None) -> None:
+def command(
+    settings: Settings,
+    *,
+    file: str | None,
+    format_: str | None,
+    output: str | None,
+    connect: bool,
+    timeout: float,
+) -> None:
     """Draw a composition, FILE or the one that other commands would use: its instances and who uses whom.
 
-    Nothing is opened or contacted, and no secrets are shown. --service NAME draws only that one and what it
-    needs.
+    No secrets are shown. Without --connect nothing is opened or contacted. With it, each instance is asked
+    for a blob that is nowhere, and drawn with its state: whether it answers, and what it tells of itself,
+    such as an open breaker or what waits in a queue. Nothing is written.
+
+    --service NAME draws only that one and what it needs.
     """
     settings.composition = file or settings.composition
     draw = FORMATS[_format(settings, format_, output)]
     with settings.opened() as stores:
-        drawing = draw(_picture(stores, settings.service))
+        drawing = draw(_picture(stores, settings, connect=connect, timeout=timeout))
     if output is None:
         emit_text(drawing)
         return
@@ -69,12 +83,13 @@ def _format(settings: Settings, wanted: str | None, output: str | None) -> str:
     return wanted or ("json" if settings.json or ending == ".json" else _BY_ENDING.get(ending, "tree"))
 
 
-def _picture(stores: Composition, service: str | None) -> Picture:
-    picture = stores.picture()
-    if service is None:
-        return picture
-    start = stores.instance(BlobService, service)
-    kept = {instance.id for instance in stores.graph.reachable(start)}
+def _picture(stores: Composition, settings: Settings, *, connect: bool, timeout: float) -> Picture:
+    if settings.service is None:
+        return stores.picture(stores.probe(timeout=timeout) if connect else ())
+    start = stores.instance(BlobService, settings.service)
+    chosen = list(stores.graph.reachable(start))
+    picture = stores.picture(stores.probe(chosen, timeout=timeout) if connect else ())
+    kept = {instance.id for instance in chosen}
     return attrs.evolve(
         picture,
         nodes=tuple(node for node in picture.nodes if node.id in kept),

@@ -92,6 +92,14 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
             expose_value=False,
         ),
         click.option(
+            "--stats",
+            is_flag=True,
+            help="Show on stderr what each instance was asked.",
+            callback=_remember,
+            expose_value=False,
+            hidden=hidden,
+        ),
+        click.option(
             "--debug",
             is_flag=True,
             help="Show the traceback of an error.",
@@ -108,6 +116,19 @@ def workers_option(command: F) -> F:
         metavar="N",
         type=click.IntRange(0, 1024),
         help="How many threads to use; by default one per core, or for a network more.",
+    )
+    return option(command)
+
+
+def timeout_option(command: F) -> F:
+    """Add `--timeout`, for `--connect`."""
+    option = click.option(
+        "--timeout",
+        metavar="TIME",
+        type=as_seconds,
+        default="10 s",
+        show_default=True,
+        help="With --connect: how long to wait for an answer.",
     )
     return option(command)
 

@@ -112,8 +112,13 @@ def emphasised(text: str, **style: Any) -> str:
     return click.style(text, **style) if wants_colour(sys.stdout) else text
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Return aligned columns under *heads*; those whose numbers are in *right* are aligned there."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), bold: bool = True
+) -> str:
+    """Return aligned columns under *heads*; those whose numbers are in *right* are aligned there.
+
+    On a terminal the heads are *bold*: for stdout only.
+    """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in (heads, *cells)) for column in range(len(heads))]
 
@@ -124,4 +129,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequenc
         ]
         return "  ".join(padded).rstrip()
 
-    return "\n".join([emphasised(line(heads), bold=True), *map(line, cells)]) + "\n"
+    first = emphasised(line(heads), bold=True) if bold else line(heads)
+    return "\n".join([first, *map(line, cells)]) + "\n"

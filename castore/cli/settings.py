@@ -22,8 +22,11 @@ class Settings:
     service: str | None = None
     json: bool = False
     debug: bool = False
+    stats: bool = False
     secrets: list[str] = attrs.field(factory=list, repr=False)
     """What must not be shown, known once a composition is open."""
+    opened_composition: Composition | None = attrs.field(default=None, repr=False)
+    """That of this run, also after it was closed."""
 
     @property
     def service_name(self) -> str:
@@ -32,14 +35,15 @@ class Settings:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Composition]:
-        """Open the composition and close it at the end."""
+        """Open the composition and close it at the end. It is measured for `--stats` only."""
         # Help and completion need no composition.
         from castore.composition.values import secrets_in  # noqa: PLC0415
         from castore.opening import open as open_composition  # noqa: PLC0415
 
         # `castore check` shows warnings; to see them at every other command would annoy.
         logging.getLogger("castore.composition").setLevel(logging.ERROR)
-        with open_composition(self.composition) as stores:
+        with open_composition(self.composition, metrics=self.stats) as stores:
+            self.opened_composition = stores
             for instance in stores.graph.instances.values():
                 self.secrets += secrets_in(instance.config)
             yield stores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from castore.composition.building import BuildContext
 from castore.composition.composition import Composition
 from castore.composition.plans import Asking, Holding, Plan, Step, together
+from castore.composition.probing import Probe
 from castore.composition.problems import InvalidValueError, Problem
 from castore.composition.refs import Ref
 from castore.composition.registry import Registry
@@ -25,6 +26,7 @@ __all__ = [
     "Holding",
     "InvalidValueError",
     "Plan",
+    "Probe",
     "Problem",
     "Ref",
     "Registry",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from castore.blobservice import BlobService
 from castore.composition.graph import Graph, Instance
 from castore.composition.refs import Ref
 from castore.composition.secret import scrub
 from castore.errors import BuildError, CastoreError, ClosedError, PluginError, UnavailableError, describe
+from castore.measuring import bare, measured
+from castore.meters import Meters
+from castore.metrics import InstanceMetrics, Metrics, gauges_of
 
 if TYPE_CHECKING:
     from castore.workers import Workers
@@ -52,13 +56,20 @@ class BuildContext:
 
 
 class Builder:
-    """Builds each instance at most once, also when several threads ask for it at the same time."""
+    """Builds each instance at most once, also when several threads ask for it at the same time.
 
-    def __init__(self, graph: Graph, base: Path, workers: Workers, secrets: Sequence[str]) -> None:
+    With *metrics* each blob service is measured, by whomever it is asked.
+    """
+
+    def __init__(
+        self, graph: Graph, base: Path, workers: Workers, secrets: Sequence[str], *, metrics: bool = True
+    ) -> None:
         self.graph = graph
         self._base = base
         self._workers = workers
         self._secrets = secrets
+        self._meters = {key: Meters() for key in graph.instances} if metrics else {}
+        self._last_gauges: dict[str, dict[str, float]] = {}
         self._lock = threading.Lock()
         self._slots: dict[str, _Slot] = {}
         self._built: list[Any] = []
@@ -121,7 +132,10 @@ class Builder:
             else:
                 slot.failure = ((instance.name,), without_secrets(error, self._secrets))
         else:
-            self._keep(service)
+            self._keep(bare(service))
+            meters = self._meters.get(instance.id)
+            if meters is not None and isinstance(service, BlobService):
+                service = measured(service, meters)
             slot.service = service
         slot.filled = True
 
@@ -140,7 +154,29 @@ class Builder:
         """Forget what was built, as the caller will close *service*; return the others in order to close."""
         with self._lock:
             built, self._built = self._built, []
-        return [other for other in reversed(built) if other is not service]
+        return [other for other in reversed(built) if other is not bare(service)]
+
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """Return what the services that were built tell of themselves, by the ids of their instances."""
+        with self._lock:
+            slots = {} if self._closed else dict(self._slots)
+        return _gauges(slots) or self._last_gauges
+
+    def metrics(self) -> Metrics:
+        """Return what was measured up to now. How things stood when it was closed is how they stand then."""
+        gauges = self.gauges()
+        return Metrics(
+            tuple(
+                InstanceMetrics(
+                    name=instance.name,
+                    type=instance.type.tag,
+                    kind=instance.kind.label,
+                    operations=self._meters[key].snapshot() if key in self._meters else {},
+                    gauges=gauges.get(key, {}),
+                )
+                for key, instance in self.graph.instances.items()
+            )
+        )
 
     def close(self) -> None:
         """Close what was built, dependants before what they depend on, even if some fail.
@@ -152,6 +188,7 @@ class Builder:
                 return
             self._closed = True
             built, self._built = self._built, []
+        self._last_gauges = _gauges(self._slots)
         try:
             # An instance is listed when it is complete, so after all that it needs.
             close_all(reversed(built))
@@ -197,6 +234,10 @@ def _links(error: BaseException) -> Iterator[BaseException]:
             yield link
             cause = getattr(link, "cause", None)
             waiting += [link.__cause__, link.__context__, cause if isinstance(cause, BaseException) else None]
+
+
+def _gauges(slots: Mapping[str, _Slot]) -> dict[str, dict[str, float]]:
+    return {key: gauges_of(bare(slot.service)) for key, slot in slots.items() if slot.filled}
 
 
 class _Slot:

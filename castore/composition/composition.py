@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from castore.blobservice import BlobService
 from castore.composition.building import Builder
 from castore.composition.graph import Graph, Instance
+from castore.composition.probing import PROBE_SECONDS, Probe, probe_all
 from castore.composition.problems import Problem, did_you_mean, escaped, listing
 from castore.composition.registry import Registry
 from castore.composition.source import Source
 from castore.directoryservice import DirectoryService
 from castore.errors import CompositionError, PluginError
+from castore.metrics import Metrics
 from castore.plugins import call_roots
 from castore.workers import Workers
 
@@ -34,12 +36,14 @@ class Composition:
 
     Everything that can be checked is checked when the composition is made; all problems come in one
     `CompositionError`. Each instance is built once and shared; `close` closes those that were built. A
-    composition pickles as its config, without secrets, and is read anew where it lands.
+    composition pickles as its config, without secrets, and is read anew where it lands. Its blob services are
+    measured, unless *metrics* is false: see `metrics`.
     """
 
-    def __init__(self, source: Source, registry: Registry | None = None) -> None:
+    def __init__(self, source: Source, registry: Registry | None = None, metrics: bool = True) -> None:
         self._source = source
         self._registry = registry
+        self._measures = metrics
         known = registry or Registry.default()
         loaded = source.load(known)
         self.graph: Graph = loaded.graph
@@ -49,23 +53,29 @@ class Composition:
             _log.warning("%s", source.render([warning]).partition("\n")[0])
         self.workers = Workers()
         """The pool of threads that all services of the composition share."""
-        self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets)
+        self._secrets = loaded.secrets
+        self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets, metrics=metrics)
         self._known = known
 
     @classmethod
-    def from_toml(cls, path: str | Path, *, registry: Registry | None = None) -> Self:
+    def from_toml(cls, path: str | Path, *, registry: Registry | None = None, metrics: bool = True) -> Self:
         """Read a composition from a file; relative paths in it start from the file's folder.
 
         Raises `CompositionError` with all problems of the file.
         """
-        return cls(Source.of_file(Path(path)), registry)
+        return cls(Source.of_file(Path(path)), registry, metrics)
 
     @classmethod
     def from_mapping(
-        cls, mapping: Mapping[str, Any], *, base: str | Path = ".", registry: Registry | None = None
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        base: str | Path = ".",
+        registry: Registry | None = None,
+        metrics: bool = True,
     ) -> Self:
         """Take a composition as the tables that a file would have; relative paths in it start from *base*."""
-        return cls(Source.of_mapping(mapping, Path(base)), registry)
+        return cls(Source.of_mapping(mapping, Path(base)), registry, metrics)
 
     def describe_warnings(self) -> str:
         """Return the warnings as text, each with its place, as an error shows problems; empty if none."""
@@ -91,6 +101,20 @@ class Composition:
         """
         service: S = self._builder.build(self.instance(kind, name))
         return service
+
+    def probe(
+        self, instances: Iterable[Instance] | None = None, *, timeout: float = PROBE_SECONDS
+    ) -> list[Probe]:
+        """Build instances and ask each for a blob that is nowhere; return how that went, in their order.
+
+        Nothing is written. All are asked at once, and none is waited for longer than *timeout* seconds.
+
+        Arguments:
+            instances: Of this composition, by default all, also those that are made by a URL.
+            timeout: In seconds.
+        """
+        chosen = self.graph.instances.values() if instances is None else instances
+        return probe_all(self._builder, list(chosen), timeout, self._secrets)
 
     def service(self, instance: Instance) -> Any:
         """Return the service of one of the instances in `graph`, named or not; raises as `build` does."""
@@ -141,11 +165,22 @@ class Composition:
         service = self.blobs()
         return service, self._builder.release(service)
 
-    def picture(self) -> Picture:
-        """Return the graph as something to draw, in one of `castore.drawing.FORMATS`; it has no secrets."""
+    def metrics(self) -> Metrics:
+        """Return what each instance was asked, and how it stands, as it is now.
+
+        Counters begin with the composition and are never set back. Also after `close`; what services tell of
+        themselves is then what they told before. Any thread may ask.
+        """
+        return self._builder.metrics()
+
+    def picture(self, probes: Iterable[Probe] = ()) -> Picture:
+        """Return the graph as something to draw, in one of `castore.drawing.FORMATS`; it has no secrets.
+
+        With *probes*, which `probe` returns, it shows how the instances are.
+        """
         from castore.composition.portrait import picture_of  # noqa: PLC0415 - drawing is for who asks for it
 
-        return picture_of(self.graph, Path(self.name).name)
+        return picture_of(self.graph, Path(self.name).name, probes)
 
     def close(self) -> None:
         """Close the services that were built, dependants first. Closing again does nothing."""
@@ -163,7 +198,7 @@ class Composition:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._source, self._registry)
+        return type(self), (self._source, self._registry, self._measures)
 
     def __repr__(self) -> str:
         return f"<Composition {self.name}: {', '.join(self.graph.instances)}>"

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 from castore.composition.graph import Graph
+from castore.composition.probing import Probe
 from castore.composition.urls import masked
 from castore.drawing import Edge, Node, Picture
+from castore.metrics import gauge_words
 
 
-def picture_of(graph: Graph, title: str) -> Picture:
-    """Return what to draw of *graph*: its instances, their references, and which of them `root` reaches."""
+def picture_of(graph: Graph, title: str, probes: Iterable[Probe] = ()) -> Picture:
+    """Return what to draw of *graph*: its instances, their references, and which of them `root` reaches.
+
+    Those that were probed are drawn with what came of it.
+    """
+    found = {probe.instance.id: probe for probe in probes}
     instances = graph.instances.values()
     roots = [entry for entry in instances if not entry.anonymous and entry.name == "root"]
     reached = {entry.id for root in roots for entry in graph.reachable(root)}
@@ -23,6 +30,7 @@ def picture_of(graph: Graph, title: str) -> Picture:
             kind=entry.kind.label,
             type=entry.type.tag,
             detail=_detail(entry.config),
+            **_state(found.get(entry.id)),
         )
         for entry in instances
     ]
@@ -34,6 +42,16 @@ def picture_of(graph: Graph, title: str) -> Picture:
         tuple(root.id for root in roots),
         frozenset(entry.id for entry in instances if entry.id not in reached),
     )
+
+
+def _state(probe: Probe | None) -> dict[str, Any]:
+    if probe is None:
+        return {}
+    words = gauge_words(probe.gauges)
+    if not probe.ok:
+        # The drawing says already whose error it is.
+        words.append(" ".join(probe.result.removeprefix(f"`{probe.instance.name}` is unavailable: ").split()))
+    return {"state": probe.state, "note": ", ".join(words), "gauges": probe.gauges}
 
 
 def _detail(config: Any) -> str:

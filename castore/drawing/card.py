@@ -10,7 +10,7 @@ import attrs
 from castore.drawing.layout import Box, Size
 from castore.drawing.look import accent
 from castore.drawing.picture import Node, Picture
-from castore.drawing.words import DETAIL, NAME, STATE, TYPE, Letters, fitted, shown, width
+from castore.drawing.words import DETAIL, NAME, NOTE, STATE, TYPE, Letters, fitted, shown, width
 
 _WIDEST = 228
 _NARROWEST = 140
@@ -26,7 +26,7 @@ _WELL = "healthy"
 
 
 # How high a line is, and how far below its top its letters stand, in px.
-_HEIGHTS = {NAME: (20, 15), TYPE: (18, 13), DETAIL: (17, 12)}
+_HEIGHTS = {NAME: (20, 15), TYPE: (18, 13), DETAIL: (17, 12), NOTE: (17, 12)}
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class Card:
     def of(cls, node: Node, picture: Picture) -> Card:
         """Return the card of a node."""
         state = fitted(shown(node.state), _WIDEST / 2, STATE)
-        words = {NAME: node.headline, TYPE: picture.second_line(node), DETAIL: node.detail}
+        words = {NAME: node.headline, TYPE: picture.second_line(node), DETAIL: node.detail, NOTE: node.note}
         room = {NAME: _WIDEST - _badge_room(state)}
         lines = {
             letters: fitted(shown(text), room.get(letters, _WIDEST), letters)
@@ -65,7 +65,7 @@ class Card:
     def draw(self, box: Box, *, root: bool, unreached: bool) -> ET.Element:
         """Return the card as an SVG group that fills *box*."""
         group = ET.Element("g", {"class": "unreached"} if unreached else {})
-        words = (self.node.name, self.node.type, self.node.detail, self.node.state)
+        words = (self.node.name, self.node.type, self.node.detail, self.node.condition)
         ET.SubElement(group, "title").text = shown("  ".join(word for word in words if word))
         group.append(rounded(attrs.evolve(box, y=box.y + 2), _RADIUS, "shade"))
         group.append(rounded(box, _RADIUS, "card"))

@@ -6,7 +6,7 @@
       "title": "composition.toml",
       "nodes": [
         {"id": "blobservices.root", "name": "root", "kind": "blob service", "type": "cache",
-         "detail": "", "state": ""}
+         "detail": "", "state": "", "note": "", "gauges": {}}
       ],
       "edges": [{"source": "blobservices.root", "target": "blobservices.local", "label": "near"}],
       "roots": ["blobservices.root"],

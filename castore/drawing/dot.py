@@ -26,7 +26,7 @@ def dot(picture: Picture) -> str:
 
 def _label(picture: Picture, node: Node) -> str:
     name = f"<b>{_escaped(node.name)}</b>" if node.name else f"<i>{_escaped(node.type)}</i>"
-    state = f"[{node.state}]" if node.state else ""
+    state = f"[{node.condition}]" if node.state else ""
     lines = (picture.second_line(node), node.detail, state)
     rows = [name, *(f'<font point-size="10">{_escaped(line)}</font>' for line in lines if line)]
     return f"label=<{'<br/>'.join(rows)}>"

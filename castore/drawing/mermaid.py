@@ -33,7 +33,7 @@ def _title(picture: Picture) -> list[str]:
 
 def _label(picture: Picture, node: Node) -> str:
     name = f"<b>{_escaped(node.name)}</b>" if node.name else f"<i>{_escaped(node.type)}</i>"
-    state = f"[{node.state}]" if node.state else ""
+    state = f"[{node.condition}]" if node.state else ""
     return "<br/>".join(
         [name, *(_escaped(line) for line in (picture.second_line(node), node.detail, state) if line)]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from graphlib import TopologicalSorter
 
 import attrs
@@ -17,7 +18,9 @@ class Node:
         kind: The kind of service in words, such as `blob service`.
         type: The type tag, such as `cache`.
         detail: One short line, such as `s3://bucket/prefix`, free of secrets; or empty.
-        state: The live state, such as `healthy` or `breaker open`; usually empty.
+        state: The live state, such as `healthy` or `unavailable`; usually empty.
+        note: One line about the state, such as `to_heal 3, degraded` or an error, free of secrets; or empty.
+        gauges: The numbers that the instance tells of itself, by name; usually none.
     """
 
     id: str
@@ -26,11 +29,18 @@ class Node:
     type: str
     detail: str = ""
     state: str = ""
+    note: str = ""
+    gauges: Mapping[str, float] = attrs.field(factory=dict)
 
     @property
     def headline(self) -> str:
         """What the node is called: its name, or its type if it is anonymous."""
         return self.name or self.type
+
+    @property
+    def condition(self) -> str:
+        """The state with what is to be said about it; empty if that is not known."""
+        return f"{self.state}: {self.note}" if self.state and self.note else self.state
 
 
 @attrs.frozen

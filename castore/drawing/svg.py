@@ -77,7 +77,7 @@ def _description(picture: Picture) -> str:
     sentences = []
     for id_, node in nodes.items():
         words = [f"{node.name}: {node.type}" if node.name else node.type]
-        words += [word for word in (node.detail, node.state) if word]
+        words += [word for word in (node.detail, node.condition) if word]
         words += [f"{edge.label} is {nodes[edge.target].headline}" for edge in edges[id_]]
         words += [UNREACHED] if id_ in picture.unreachable else []
         sentences.append(shown(", ".join(words)) + ".")

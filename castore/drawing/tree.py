@@ -9,8 +9,9 @@ from castore.drawing.words import UNREACHED, shown
 def tree(picture: Picture) -> str:
     """Return *picture* as lines of text: an instance in full once, later only as `(see above)`.
 
-    A line says `field → name  type  detail  [state]`, without the name if the instance is anonymous. The
-    kind follows the type, in parentheses, where it differs from the line above and the picture has several.
+    A line says `field → name  type  detail  [state: note]`, without the name if the instance is anonymous.
+    The kind follows the type, in parentheses, where it differs from the line above and the picture has
+    several.
     """
     writer = _Writer(picture)
     for root in picture.roots:
@@ -56,7 +57,7 @@ class _Writer:
         if node.id in self._done:
             return f"{shown(node.headline)}  (see above)"
         type_ = node.type + (f" ({node.kind})" if self._names_kind(edge, node) else "")
-        state = f"[{node.state}]" if node.state else ""
+        state = f"[{node.condition}]" if node.state else ""
         return "  ".join(shown(word) for word in (node.name, type_, node.detail, state) if word)
 
     def _names_kind(self, edge: Edge, node: Node) -> bool:

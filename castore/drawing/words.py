@@ -39,6 +39,7 @@ class Letters:
 NAME = Letters("name", Face.SANS, 15, 700)
 TYPE = Letters("type", Face.MONO, 12)
 DETAIL = Letters("detail", Face.MONO, 11)
+NOTE = Letters("detail note", Face.MONO, 11)
 FIELD = Letters("field", Face.MONO, 11)
 STATE = Letters("state", Face.SANS, 11, 600)
 CAPTION = Letters("caption", Face.SANS, 12)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal, TypeAlias
+
+State: TypeAlias = Literal["closed", "open", "half-open"]
+
+STATES: Final[tuple[State, ...]] = ("closed", "open", "half-open")
 
 
 class Verdict(enum.Enum):
@@ -37,7 +41,7 @@ class Circuit:
         self._quiet_until = 0.0
 
     @property
-    def state(self) -> Literal["closed", "open", "half-open"]:
+    def state(self) -> State:
         """Where it stands now."""
         with self._lock:
             if self._closed:

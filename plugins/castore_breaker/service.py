@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Final, Literal, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, CastoreError, SourceError, UnavailableError
 from castore.readers import BytesReader
 from castore.wrapping import WrapperService
-from castore_breaker.circuit import Circuit, Verdict
+from castore_breaker.circuit import STATES, Circuit, State, Verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,9 +53,14 @@ class BreakerService(WrapperService):
         self._last = ""
 
     @property
-    def state(self) -> Literal["closed", "open", "half-open"]:
+    def state(self) -> State:
         """`closed`: requests go through; `open`: they are refused; `half-open`: one is let through."""
         return self._circuit.state
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return which of its three states it is in."""
+        state = self.state
+        return {f"is_{name.replace('-', '_')}": float(name == state) for name in STATES}
 
     def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call, unless the service is left alone; take note of what came of it."""

@@ -19,8 +19,13 @@ class Slots:
     def __init__(self, count: int, wait: Callable[[threading.Event], object] | None = None) -> None:
         self._wait = wait
         self._lock = threading.Lock()
-        self._free = count
+        self._count = self._free = count
         self._waiting: deque[threading.Event] = deque()
+
+    @property
+    def taken(self) -> int:
+        """How many are in use."""
+        return self._count - self._free
 
     @property
     def waiting(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
@@ -78,6 +78,11 @@ class LimitService(WrapperService):
     def waiting(self) -> int:
         """How many operations wait for others to end."""
         return 0 if self._slots is None else self._slots.waiting
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return how many operations are under way and how many wait, if that is limited."""
+        slots = self._slots
+        return {} if slots is None else {"under_way": slots.taken, "waiting": slots.waiting}
 
     def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Wait until it may be done, then call."""

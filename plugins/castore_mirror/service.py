@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
@@ -101,6 +101,18 @@ class MirrorBlobService(BlobService):
     def health(self) -> tuple[ChildHealth, ...]:
         """Return how the children have been doing, in their order, and what they have missed."""
         return tuple(child.health(self._queue.waiting(child)) for child in self._children.all)
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return how many blobs wait to be copied, what became of others, and how the children are."""
+        health = self.health()
+        return {
+            "to_heal": sum(child.to_heal for child in health),
+            "healed": self._queue.healed,
+            "dropped": self._queue.dropped,
+            "failing": sum(1 for child in health if child.failures),
+            "abandoned": sum(child.abandoned for child in health),
+            "is_degraded": float(not all(child.ok for child in health)),
+        }
 
     def capability(self, power: Callable[..., P]) -> P | None:
         """Return a power if its children make it possible.

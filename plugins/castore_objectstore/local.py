@@ -378,6 +378,18 @@ class LocalObjectStore(ObjectStore):
                 finally:
                     self._flusher.close()
 
+    def check_usable(self) -> None:
+        """Raise `UnavailableError` if the folder is not there, and cannot be made where it should be.
+
+        One that is there and cannot be written to may be meant for reading.
+        """
+        folder = self._root
+        with self._reporting(folder):
+            while not os.path.lexists(folder):
+                folder = os.path.dirname(folder)
+            if folder != self._root and not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "The folder cannot be made", self._root)
+
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
 

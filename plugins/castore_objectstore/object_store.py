@@ -96,6 +96,9 @@ class ObjectStore(ABC):
         for entry in last:
             self.put(entry.key, entry.data)
 
+    def check_usable(self) -> None:  # noqa: B027 - requests tell most
+        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
+
     def close(self) -> None:  # noqa: B027 - nothing to release is common
         """Release connections."""
 

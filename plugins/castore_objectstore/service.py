@@ -247,6 +247,10 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         """Return the key of a chunk."""
         return _key(_CHUNKS, digest)
 
+    def check_usable(self) -> None:
+        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
+        self._store.check_usable()
+
     def close(self) -> None:
         """Release the store's connections."""
         if self._own_workers is not None:

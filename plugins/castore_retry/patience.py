@@ -67,6 +67,11 @@ class Patience:
         self._ended = threading.Event()
         self._sleep = self._ended.wait if sleep is None else sleep
         self._dice = random.Random() if dice is None else dice
+        self._lock = threading.Lock()
+        self.repeated = 0
+        """How many attempts were made again."""
+        self.given_up = 0
+        """How often there was no more patience."""
 
     def run(self, call: Callable[[], T], again: Callable[[int], T] | None = None) -> T:
         """Return what *call* returns; while it is unavailable, wait and try again.
@@ -95,10 +100,14 @@ class Patience:
                 if self._sleep(delay):
                     break
                 number += 1
+                with self._lock:
+                    self.repeated += 1
                 try:
                     return again(number)
                 except UnavailableError as newer:
                     error = newer
+            with self._lock:
+                self.given_up += 1
             if not number:
                 raise error
             raise UnavailableError(self.name, f"{number + 1} attempts failed; the last: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
@@ -68,6 +68,10 @@ class RetryService(WrapperService):
         super().__init__(inner, name=name)
         self._replay = replay
         self._patience = Patience(policy, name, clock=clock, sleep=sleep, dice=dice)
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return how many attempts were made again, and how often all of them failed."""
+        return {"repeated": self._patience.repeated, "given_up": self._patience.given_up}
 
     def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call, and again while it is unavailable, if it may be called again."""

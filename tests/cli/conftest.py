@@ -47,7 +47,12 @@ class Odd(BlobService):
     def has(self, digest):
         if self.mode == "down":
             raise UnavailableError("odd", f"refused with {self.secret}")
+        if self.mode == "hanging":
+            time.sleep(600)
         return self.mode == "liar"
+
+    def gauges(self):
+        return {"is_full": self.mode == "fine", "to_send": 3, "failed": 0}
 
     def open_read(self, digest):
         if self.mode == "stalled":

@@ -301,7 +301,7 @@ def test_commands_options_and_services_are_completed(place):
     (place.folder / "half.toml").write_text('[blobservices.archive]\ntype = "obj\n[blobservices.attic]\n')
 
     assert completions(place, "castore", "p") == ["put", "plugins"]
-    assert completions(place, "castore has", "--s") == ["--service"]
+    assert completions(place, "castore has", "--s") == ["--service", "--stats"]
     assert completions(place, "castore --service", "") == ["root", "near", "far"]
     assert completions(place, "castore has --service", "n") == ["near"]
     assert completions(place, "castore --composition half.toml list --service", "a") == ["archive", "attic"]

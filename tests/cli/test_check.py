@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -162,6 +163,70 @@ def test_names_cannot_reach_the_terminal_as_control_codes(castore, place):
         output = castore(*arguments).stdout
         assert "\x1b" not in output
         assert "a\\x1b[31m" in output
+
+
+def test_what_hangs_is_waited_for_no_longer_than_said(stranger):
+    """And keeps neither the others from their answers nor the process from its end."""
+    stranger.compose(
+        """
+        [blobservices.root]
+        type = "memory"
+        [blobservices.stuck]
+        type = "odd"
+        mode = "hanging"
+        """
+    )
+
+    run = stranger.run("check", "--connect", "--timeout", "100 ms", "--json")
+
+    rows = {row["name"]: row for row in json.loads(run.stdout)["instances"]}
+    assert run.returncode == 1
+    assert rows["root"]["ok"]
+    assert rows["stuck"] | {"type": "odd"} == {
+        "kind": "blob service",
+        "name": "stuck",
+        "type": "odd",
+        "ok": False,
+        "result": "no answer within 0.1 s",
+        "seconds": None,
+    }
+
+
+def test_a_folder_that_can_never_be_made(castore, place, monkeypatch):
+    """Is no empty store, though everything is absent in it; one that can be made is, and it is not made."""
+    locked = place.folder.parent / "locked"
+    locked.mkdir()
+    place.compose(
+        """
+        [blobservices.root]
+        type = "objectstore"
+        object_store_url = "file:../locked/a/b"
+        [blobservices.other]
+        type = "objectstore"
+        object_store_url = "file:../stores/a"
+        """
+    )
+    access = os.access
+    refused = str(locked.resolve())
+    monkeypatch.setattr(os, "access", lambda p, mode: os.path.realpath(p) != refused and access(p, mode))
+
+    result = castore("check", "--connect", "--json")
+
+    rows = {row["name"]: row["result"] for row in json.loads(result.stdout)["instances"]}
+    assert (result.exit_code, rows["other"]) == (1, "ok")
+    assert rows["root"].startswith("`root` is unavailable: The folder cannot be made: /")
+    assert rows["root"].endswith("/locked/a/b")
+    assert not (place.folder.parent / "stores").exists()
+    assert list(locked.iterdir()) == []
+
+
+def test_a_folder_that_is_there_may_be_for_reading_only(castore, place, monkeypatch):
+    """Whether it can be written to is not asked."""
+    (place.folder / "kept").mkdir()
+    place.compose('[blobservices.root]\ntype = "objectstore"\nobject_store_url = "file:kept"\n')
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    assert castore("check", "--connect").exit_code == 0
 
 
 ODD = """\

@@ -83,3 +83,89 @@ def test_text_goes_through_where_its_letters_do_not(place):
     run = place.run("graph", environment={"PYTHONIOENCODING": "ascii"})
 
     assert (run.returncode, b"? near" in run.stdout) == (0, True)
+
+
+LIVE = """
+[blobservices.root]
+type = "fallback"
+services = ["&fine", "&down", "memory:"]
+[blobservices.fine]
+type = "odd"
+[blobservices.down]
+type = "odd"
+mode = "down"
+secret = "${CANARY}"
+"""
+
+
+@pytest.fixture
+def live(stranger, monkeypatch):
+    monkeypatch.setenv("CANARY", "hunter2-and-more")
+    stranger.compose(LIVE)
+    return stranger
+
+
+def test_connect_draws_how_each_instance_is(live, castore):
+    """Whether it answers, what it tells of itself, and its error; also one that is made by a URL."""
+    result = castore("graph", "--connect")
+
+    # A service that cannot answer makes the answer of those before it unknown.
+    root, *lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert root.startswith("root  fallback  [unavailable: ")
+    assert lines == [
+        "├── services[0] → fine  odd  [healthy: full, to_send 3]",
+        "├── services[1] → down  odd  [unavailable: to_send 3, `odd` is unavailable: refused with ***]",
+        "└── services[2] → memory  [healthy]",
+    ]
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("format_", ["mermaid", "dot", "svg", "json"])
+def test_connect_draws_so_in_each_format(live, castore, format_):
+    """In SVG what is too long for a card is in its tooltip."""
+    output = castore("graph", "--connect", "--format", format_).stdout
+
+    for word in ("healthy", "unavailable", "full"):
+        assert word in output
+    assert ("refused with ***" in output) == (format_ != "mermaid")
+    assert ("refused with #42;#42;#42;" in output) == (format_ == "mermaid")
+
+
+def test_json_has_the_numbers(live, castore):
+    """All of them, also those that are 0."""
+    nodes = {
+        node["name"]: node for node in json.loads(castore("graph", "--connect", "--json").stdout)["nodes"]
+    }
+
+    assert nodes["fine"]["gauges"] == {"is_full": 1, "to_send": 3, "failed": 0}
+    assert (nodes["fine"]["state"], nodes["fine"]["note"]) == ("healthy", "full, to_send 3")
+    assert nodes[""]["gauges"] == {}
+
+
+def test_connect_waits_no_longer_than_said(stranger):
+    """For one that hangs; the process ends all the same."""
+    stranger.compose('[blobservices.root]\ntype = "odd"\nmode = "hanging"\n')
+
+    run = stranger.run("graph", "--connect", "--timeout", "100ms")
+
+    assert run.stdout.decode() == "root  odd  [unavailable: to_send 3, no answer within 0.1 s]\n"
+    assert run.returncode == 0
+
+
+def test_connect_asks_only_what_a_service_needs(castore, place):
+    """If one is named; and no store is made by it."""
+    place.compose(
+        """
+        [blobservices.root]
+        type = "objectstore"
+        object_store_url = "sftp://nowhere.invalid/x"
+        [blobservices.near]
+        type = "objectstore"
+        object_store_url = "file:../stores/near"
+        """
+    )
+    output = castore("graph", "--connect", "--service", "near").stdout
+
+    assert output == "near  objectstore  file:../stores/near  [healthy]\n"
+    assert not (place.folder.parent / "stores").exists()

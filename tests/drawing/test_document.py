@@ -25,7 +25,9 @@ def test_the_document_has_all_of_the_picture(picture: Picture) -> None:
 def test_the_keys_are_those_that_programs_rely_on(cache: Picture) -> None:
     given = json.loads(document(cache))
     assert list(given) == ["title", "nodes", "edges", "roots", "unreachable"]
-    assert list(given["nodes"][0]) == ["id", "name", "kind", "type", "detail", "state"]
+    assert list(given["nodes"][0]) == [
+        *("id", "name", "kind", "type", "detail", "state", "note", "gauges"),
+    ]
     assert list(given["edges"][0]) == ["source", "target", "label"]
 
 

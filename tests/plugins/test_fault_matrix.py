@@ -6,6 +6,8 @@ then read. `CASTORE_RENEW_GOLDEN=1` writes them anew.
 
 Outcomes: `yes`, `no`, `there`, `absent`, `data`, `list`, `none`, `corrupt` (`CorruptBlobError`), `stored:`
 and who has it then, `unavailable:` and the children that the error names.
+
+What was measured of each child and of the whole tells the same: who was asked, and what came of it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ import pytest
 
 from castore import B3Digest, BlobService, CorruptBlobError, UnavailableError
 from castore.children import Child
+from castore.measuring import measured
+from castore.meters import Meters
+from castore.metrics import OperationMetrics
 from castore.testing.blobs import noise
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
@@ -203,6 +208,7 @@ class Bench:
     released: threading.Event = attrs.field(factory=threading.Event)
     stores: dict[str, Any] = attrs.field(factory=dict)
     kept: dict[bytes, dict[str, bytes]] = attrs.field(factory=dict)
+    meters: dict[str, Meters] = attrs.field(factory=dict)
 
     def child(self, name: str, kind: str, data: bytes) -> BlobService:
         store = self.stores[name] = self.store(name)
@@ -218,7 +224,15 @@ class Bench:
         if kind in SILENT:
             # From the first step on, so that who fails does not depend on who has had the time to.
             service.open_write = lambda: store.get("the first step")  # type: ignore[method-assign]
-        return service
+        return self.measured(name, service)
+
+    def measured(self, name: str, service: BlobService) -> BlobService:
+        self.meters[name] = Meters()
+        return measured(service, self.meters[name])
+
+    def told(self, name: str) -> OperationMetrics:
+        """Return what was measured of a child, or of `root`."""
+        return sum(self.meters[name].snapshot().values(), OperationMetrics())
 
     def objects(self, data: bytes) -> dict[str, bytes]:
         if data not in self.kept:
@@ -236,6 +250,9 @@ class Bench:
         return ",".join(whole)
 
     def composite(self, subject: str, kinds: Sequence[str], data: bytes) -> BlobService:
+        return self.measured("root", self._composite(subject, kinds, data))
+
+    def _composite(self, subject: str, kinds: Sequence[str], data: bytes) -> BlobService:
         # What hangs may be given up soon, for it never answers. The others may take as long as they like.
         children = [
             Child(name, self.child(name, kind, data), timeout=0.001 if kind == "hang" else None)
@@ -286,6 +303,45 @@ def outcome_of(bench: Bench, service: BlobService, operation: str, data: bytes) 
         return f"unavailable:{','.join(names)}" if named_all else error.message
 
 
+class Told:
+    """What metrics have to tell, by the kinds of the children and the outcome alone."""
+
+    @staticmethod
+    def asked(subject: str, kinds: Sequence[str], operation: str) -> list[bool]:
+        """Who is asked: those up to the first that has an answer; to write, the first, or in a mirror all."""
+        if operation == "put":
+            return [subject == "mirror" or place == 0 for place in range(len(kinds))]
+        hits = ("ok", "corrupt") if operation in ("has", "missing") else ("ok",)
+        return [not any(kind in hits for kind in kinds[:place]) for place in range(len(kinds))]
+
+    @staticmethod
+    def of_child(kind: str, operation: str) -> set[str]:
+        """What a child that is asked has: hits, misses, kinds of errors. One that hangs has not answered."""
+        if kind == "hang":
+            return set()
+        if kind == "error":
+            return {"unavailable"}
+        if operation == "put":
+            return set()
+        if kind == "corrupt":
+            return {"hits"} if operation in ("has", "missing") else {"corrupt"}
+        return {"hits"} if kind == "ok" else {"misses"}
+
+    @staticmethod
+    def of_all(outcome: str) -> set[str]:
+        """What the composite has."""
+        word = outcome.partition(":")[0]
+        answers = {"hits": ("yes", "there", "data", "list"), "misses": ("no", "absent", "none")}
+        known = {answer: name for name, words in answers.items() for answer in words}
+        return set() if word == "stored" else {known.get(word, word)}
+
+    @staticmethod
+    def by(counted: OperationMetrics) -> set[str]:
+        """What was measured, in the same words."""
+        answers = {"hits": counted.hits, "misses": counted.misses, **counted.errors}
+        return {word for word, count in answers.items() if count}
+
+
 CASES: Final = [
     pytest.param(subject, kinds, expected, id=f"{subject}-{'-'.join(kinds)}")
     for subject in SUBJECTS
@@ -302,4 +358,27 @@ def test_outcomes(bench: Bench, subject: str, kinds: Sequence[str], expected: di
             service = bench.composite(subject, kinds, data)
             found = outcome_of(bench, service, operation, data)
             assert (operation, found) == (operation, expected[operation])
+            check_metrics(bench, subject, kinds, operation, found, data)
             service.close()
+
+
+def check_metrics(
+    bench: Bench, subject: str, kinds: Sequence[str], operation: str, outcome: str, data: bytes
+) -> None:
+    """Who has failed, who has it and who lacks it can be told from the metrics of each."""
+    asked = Told.asked(subject, kinds, operation)
+    for name, kind, was_asked in zip("abc", kinds, asked, strict=False):
+        told = bench.told(name)
+        wanted = Told.of_child(kind, operation) if was_asked else set()
+        if (subject, operation, name, *kinds) == ("cache", "read", "a", "corrupt", "ok") and data == CUT:
+            # Its index is spoilt, but its chunks serve the blob that far lists.
+            wanted.add("hits")
+        assert (operation, name, Told.by(told)) == (operation, name, wanted)
+        if kind == "hang" or not was_asked:
+            # What hangs may not have been begun before it was given up.
+            assert told.calls == 0
+        else:
+            assert (told.calls > 0, told.under_way) == (True, 0)
+        if was_asked and outcome.startswith("stored:") and name in outcome.removeprefix("stored:").split(","):
+            assert told.bytes_in == len(data)
+    assert (operation, Told.by(bench.told("root"))) == (operation, Told.of_all(outcome))

@@ -1,0 +1,93 @@
+"""What `--stats` shows after a command: what each instance was asked, on stderr."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Final
+
+from castore.cli.output import complain, table
+from castore.cli.settings import Settings
+from castore.metrics import InstanceMetrics, Metrics, OperationMetrics, gauge_words
+
+_HEADS: Final = ("instance", "calls", "hits", "misses", "errors", "in", "out", "mean", "time")
+_WIDTH: Final = 80
+_WIDEST_NAME: Final = 16
+
+
+def show_stats(settings: Settings) -> None:
+    """Show what the composition of this run, if there was one, has done; with `--json` as a line of JSON."""
+    if settings.opened_composition is None:
+        return
+    metrics = settings.opened_composition.metrics()
+    complain(json.dumps({"stats": metrics.to_dict()}) if settings.json else stats_text(metrics).rstrip("\n"))
+
+
+def stats_text(metrics: Metrics) -> str:
+    """Return a table with a row for each instance that was asked anything, and below it what is special."""
+    shown = [entry for entry in metrics if entry.calls or entry.under_way or entry.gauges]
+    if not shown:
+        return "no instance was asked anything\n"
+    rows = [_row(entry) for entry in shown]
+    lines = table(_HEADS, rows, right=range(1, len(_HEADS)), bold=False).splitlines()
+    for number in range(len(shown) - 1, -1, -1):
+        lines[number + 2 : number + 2] = _details(shown[number])
+    return "\n".join(lines) + "\n"
+
+
+def _row(entry: InstanceMetrics) -> tuple[str, ...]:
+    total = entry.total
+    return (
+        _shortened(entry.name),
+        str(total.calls),
+        str(total.hits),
+        str(total.misses),
+        str(sum(total.errors.values())),
+        _size(total.bytes_in),
+        _size(total.bytes_out),
+        _mean(total),
+        _time(total.seconds),
+    )
+
+
+def _details(entry: InstanceMetrics) -> Iterator[str]:
+    errors = [f"{kind} {count}" for kind, count in entry.errors.items()]
+    notes = gauge_words(entry.gauges)
+    if entry.under_way:
+        notes.append(f"{entry.under_way} calls have not ended")
+    for label, words in (("errors", errors), ("now", notes)):
+        if words:
+            yield from textwrap.wrap(
+                f"{label}: {', '.join(words)}", _WIDTH, initial_indent="  ", subsequent_indent="    "
+            )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _WIDEST_NAME else f"{name[:6]}…{name[-9:]}"
+
+
+def _size(size: int) -> str:
+    if size < 1000:
+        return str(size)
+    amount = float(size)
+    for unit in ("K", "M", "G", "T"):
+        amount /= 1024
+        if amount < 1000 or unit == "T":
+            break
+    return f"{_digits(amount)}{unit}"
+
+
+def _mean(total: OperationMetrics) -> str:
+    return _time(total.seconds / total.calls) if total.calls else "-"
+
+
+def _time(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if seconds * factor >= 1:
+            return f"{_digits(seconds * factor)} {unit}"
+    return f"{_digits(seconds * 1e6)} us"
+
+
+def _digits(amount: float) -> str:
+    return f"{amount:.0f}" if amount >= 100 else f"{amount:.3g}"
