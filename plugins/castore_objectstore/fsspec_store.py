@@ -151,7 +151,7 @@ class FsspecObjectStore(ObjectStore):
         found = self.describe(key)
         if found is None:
             return False
-        # Objects appear whole here. But a driver may have left one that is empty, which for an index is right.
+        # Objects appear whole here, but a driver may have left one that is empty; for an index that is right.
         if found.size == 0 and not is_whole(lambda _, __: b"", 0):
             return False
         if found.modified is not None and time.time() - found.modified > self.renewal_seconds:
