@@ -140,6 +140,11 @@ class LimitRules(Rules):
     def answered(self, scene: Scene, node: Node, state: Any, call: Call, sub: Call) -> None:
         state.under_way -= 1
 
+    def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
+        # What must wait for its turn comes too late for a timeout above, also while nothing fails.
+        slow = {"operations_per_second", "bytes_per_second"} & set(node.settings) and scene.hurried(node.name)
+        return super().outlook(scene, node, digest) | ({"unavailable"} if slow else set())
+
 
 class VerifyRules(Rules):
     """Nothing unchecked comes out."""
@@ -197,6 +202,8 @@ class Readers:
     """The calls that are under way: one may have its answer from what another has asked."""
 
     calls: list[Call] = attrs.field(factory=list)
+    sizes: dict[B3Digest | None, set[int]] = attrs.field(factory=dict)
+    """What near or far has ever said how long a blob is."""
 
 
 class CacheRules(Rules):
@@ -211,6 +218,20 @@ class CacheRules(Rules):
         if len(state.calls) > 1:
             for other in state.calls:
                 other.note = "beside others"
+
+    def answered(self, scene: Scene, node: Node, state: Any, call: Call, sub: Call) -> None:
+        if sub.operation == "open_read" and sub.value is not None:
+            state.sizes.setdefault(sub.digest, set()).add(sub.value.size)
+
+    def judge(self, scene: Scene, node: Node, state: Any, call: Call) -> Problem:
+        # Who reads has been told near's size: when far has another, reading on there would give other bytes.
+        if (
+            call.operation == "reader.read"
+            and call.said == "corrupt"
+            and len(state.sizes.get(call.digest, ())) > 1
+        ):
+            return None
+        return super().judge(scene, node, state, call)
 
     def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         if call.operation in ("writer.close", "open_write", "put_chunk", "put_index"):

@@ -54,6 +54,9 @@ class Scene(Protocol):
     def damaged(self, digest: B3Digest) -> bool:
         """Tell whether any store has a blob, but not right."""
 
+    def hurried(self, node: str) -> bool:
+        """Tell whether anything above *node* waits for it only so long."""
+
 
 class Rules:
     """The rules of what passes everything on to its one child; other composites have others."""

@@ -234,6 +234,14 @@ class World(Watcher):
         """Tell whether any store has a blob, but not right."""
         return any(store.look(digest) == "corrupt" for store in self.stores.values())
 
+    def hurried(self, node: str) -> bool:
+        """Tell whether anything above *node* waits for it only so long."""
+        return any(
+            child == node and ("timeout" in entry or self.hurried(above.name))
+            for above in self.graph.nodes.values()
+            for child, entry in zip(above.children, above.entries, strict=True)
+        )
+
     def judge_rest(self) -> None:
         """Judge all composites, when nothing fails and nothing is under way."""
         for node in self.composites:
