@@ -23,6 +23,8 @@ html_title = "castore"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 default_role = "code"
+# `type` in an annotation is the builtin; Sphinx looks for an attribute of that name, and finds several.
+suppress_warnings = ["ref.python"]
 
 
 def setup(app: Sphinx) -> None:
