@@ -12,8 +12,8 @@ def test_shows_types_with_their_fields(place):
     output = run.stdout.decode()
     assert run.returncode == 0
     assert "cache  blob service, from castore " in output
-    assert '  write  "near" or "far" or "both"; default "near"\n' in output
-    assert "  near   reference to a blob service; required\n" in output
+    assert '  write          "near" or "far" or "both" or "behind"; default "near"\n' in output
+    assert "  near           reference to a blob service; required\n" in output
     assert 'size from 512 to 2097153 bytes; default "256 KiB"' in output
     assert "The average size of new chunks" in output
     assert "fastcdc-2016" in output

@@ -25,7 +25,8 @@ from castore.wrapping import WrapperService
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
-FOLDER: Final = Path(__file__).parents[2] / "examples" / "web"
+EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+FOLDER: Final = EXAMPLES / "web"
 DATA: Final = bytes(range(256)) * 4000
 DIGEST: Final = B3Digest.of(DATA)
 PIECE: Final = 100_000

@@ -304,7 +304,12 @@ def outcome_of(bench: Bench, service: BlobService, operation: str, data: bytes) 
 
 
 class Told:
-    """What metrics have to tell, by the kinds of the children and the outcome alone."""
+    """What metrics have to tell, by the kinds of the children and the outcome alone.
+
+    Of a cache with other policies more would have to be known: they decide who is asked.
+    """
+
+    SUBJECTS: Final = ("fallback", "mirror", "cache")
 
     @staticmethod
     def asked(subject: str, kinds: Sequence[str], operation: str) -> list[bool]:
@@ -358,7 +363,8 @@ def test_outcomes(bench: Bench, subject: str, kinds: Sequence[str], expected: di
             service = bench.composite(subject, kinds, data)
             found = outcome_of(bench, service, operation, data)
             assert (operation, found) == (operation, expected[operation])
-            check_metrics(bench, subject, kinds, operation, found, data)
+            if subject in Told.SUBJECTS:
+                check_metrics(bench, subject, kinds, operation, found, data)
             service.close()
 
 

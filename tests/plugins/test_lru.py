@@ -512,8 +512,10 @@ class TestRestart:
         with bounded(child, max_bytes=20_000) as service:
             service.evict()
             assert bytes_of(child) <= 20_000
+            # Not more than needs to; which blobs that spares is open where many have the same time.
+            assert bytes_of(child) > 10_000
             found = [right_or_absent(service, digest, data) for digest, data in blobs.items()]
-            assert 3 <= sum(found) <= 6
+            assert sum(found) <= 6
 
     def test_a_lost_journal_is_made_anew(self, tmp_path: Path) -> None:
         for damage in ("remove", "noise", "of another version"):
