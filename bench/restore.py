@@ -20,7 +20,11 @@ def main() -> None:
             if path.parent not in folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 folders.add(path.parent)
-            path.write_bytes(blobs.read(castore.B3Digest.parse(digest)))
+            reader = blobs.open_read(castore.B3Digest.parse(digest))
+            assert reader is not None
+            with reader, path.open("wb", buffering=0) as file:
+                while view := reader.read_view():
+                    file.write(view)
 
 
 if __name__ == "__main__":
