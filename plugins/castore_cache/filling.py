@@ -92,8 +92,9 @@ class Filler:
     def _open_unchunked(self, digest: B3Digest, landed: int) -> BlobReader | None:
         """Open a blob that far keeps in one piece: a small one is read now, by one of those who want it."""
         opened: list[BlobReader] = []
+        # Not the key of a chunk of this digest: who wants that gets another kind of answer.
         found = self._flights.join(
-            digest,
+            ("blob", digest),
             lambda flight: self._bring(flight, digest, landed, opened),
             lambda: self._read(digest, opened),
         )

@@ -145,9 +145,13 @@ class _Optional(_Within):
         whole = [
             (digest, chunks)
             for digest, chunks in blobs
-            if not self._missed or self._near.has_chunks({meta.digest for meta in chunks} or {digest})
+            if not self._missed or self._claims({meta.digest for meta in chunks} or {digest})
         ]
         self._ask(lambda: self._store.put_indexes(whole), None)
+
+    def _claims(self, wanted: Iterable[B3Digest]) -> bool:
+        # Not `has_chunk`: what can be read in near need not be where it writes, as with another cache.
+        return bool(self._near.attempt(lambda: all(map(self._store.claim_chunk, wanted))))
 
 
 class _Acknowledging(_Within):

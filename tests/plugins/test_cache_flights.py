@@ -357,6 +357,30 @@ class TestManyReaders:
         hanging.set()
         assert B3Digest.of(leader.result(30)) == meta.digest
 
+    @pytest.mark.parametrize("size", [None, len(HELLO.data)])
+    def test_a_blob_in_one_piece_and_a_chunk_of_the_same_digest(
+        self, pool: ThreadPoolExecutor, watched: Watched, size: int | None
+    ) -> None:
+        """Who wants a chunk is not given what a reader of the blob waits for."""
+        opening = Gate(lambda _: None)
+
+        class Slow(MemoryBlobService):
+            def open_read(self, digest: B3Digest) -> BlobReader | None:
+                opening()
+                return super().open_read(digest)
+
+        far = Slow()
+        far.write(HELLO.data)
+        cache = CacheBlobService(MemoryBlobService(), far, clock=watched)
+        reading = pool.submit(cache.read, HELLO.digest)
+        assert opening.begun.wait(30)
+        chunk = pool.submit(cache._chunks.get_chunk, HELLO.digest, size)
+        while not chunk.done() and not watched.waiting:
+            threading.Event().wait(0.001)
+        opening.open.set()
+        assert chunk.result(30) == HELLO.data
+        assert reading.result(30) == HELLO.data
+
     def test_what_has_come_meanwhile_is_not_asked_for(self, counting: Counting) -> None:
         """Between a look into near and the request to far another reader may have brought it."""
         near = MemoryBlobService()

@@ -230,6 +230,21 @@ class TestErrors:
         assert far.read(B3Digest.of(whole)) == whole
         assert not inner.has(B3Digest.of(whole)) or inner.read(B3Digest.of(whole)) == whole
 
+    def test_a_near_that_reads_from_far_gets_no_index_of_chunks_that_it_missed(
+        self, make: Any, far: Any
+    ) -> None:
+        """That it can read them does not mean that they are where it writes."""
+        memory = MemoryBlobService()
+        inner = FaultyService(memory, {"put_chunk"})
+        store = make(make(inner, far, write="near"), far, write="both").capability(ChunkStore)
+        for chunk in CHUNKS:
+            store.put_chunk(chunk.digest, chunk.data)
+        inner.failing = set()
+        whole = B3Digest.of(b"".join(chunk.data for chunk in CHUNKS))
+        store.put_index(whole, [chunk.meta for chunk in CHUNKS])
+        assert far.has(whole)
+        assert not memory.has(whole)
+
     def test_chunks_and_a_near_that_cannot_even_hold(self, make: Any, far: Any) -> None:
         """Whatever near fails at is for far to do."""
         near = FaultyService(MemoryBlobService(), READS | WRITES | {"hold", "claim_chunk", "claim_blob"})
