@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 import pty
+import random
 import re
 import select
 import signal
