@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -167,15 +168,15 @@ def rounds(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, st
         place = scratch / f"round-{number}"
         place.mkdir()
         sections = {
-            "text": lambda: large(sources / "text", place),  # noqa: B023 - used within the round
-            "random": lambda: large(sources / "random", place),  # noqa: B023
-            "small files": lambda: small(sources / "small", place / "small"),  # noqa: B023
-            DELAYED: lambda: waiting(sources / "text", size, place),  # noqa: B023
-            "start-up": lambda: start_up(place),  # noqa: B023
-            "peers, text": lambda: peers(sources / "text", place),  # noqa: B023
-            "peers, random": lambda: peers(sources / "random", place),  # noqa: B023
-            "peers, edited versions": lambda: peers(sources / "versions", place),  # noqa: B023
-            "peers, small files": lambda: peers(sources / "small", place),  # noqa: B023
+            "text": partial(large, sources / "text", place),
+            "random": partial(large, sources / "random", place),
+            "small files": partial(small, sources / "small", place / "small"),
+            DELAYED: partial(waiting, sources / "text", size, place),
+            "start-up": partial(start_up, place),
+            "peers, text": partial(peers, sources / "text", place),
+            "peers, random": partial(peers, sources / "random", place),
+            "peers, edited versions": partial(peers, sources / "versions", place),
+            "peers, small files": partial(peers, sources / "small", place),
         }
         for section, measure in sections.items():
             if not options.only or any(section.startswith(word) for word in options.only):
