@@ -19,7 +19,7 @@ from castore.workers import Task, Workers
 
 _NO_WORKERS: Final = Workers(0)
 
-_HASHED_TOGETHER: Final = 1 << 20
+_HASHED_TOGETHER: Final = 2 << 20
 """When so many bytes have been read a worker hashes them."""
 
 _MOST_UNHASHED: Final = 8 << 20

@@ -1,10 +1,10 @@
 """One stream cut into chunks, which go to a store while the stream goes on.
 
-The bytes of the stream gather in a *segment*. A full segment is cut, and its chunks are given to the
-workers, some to a job, which hash them and store those that are new, and hash the blob beside them. The end
-of the segment that is not settled yet moves on to the next one. There are a few segments, used in turn:
-before one is used again its chunks must be stored. That bounds the memory, and slows the producer down to
-what the store can take.
+The bytes of the stream gather in a *segment*. The workers cut a full segment while the next one fills; they
+get its chunks, some to a job, hash them and store those that are new, and hash the blob beside them. The end
+of the segment that is not settled yet moves on to the next one, in front of what has gathered there. There
+are a few segments, used in turn: before one is used again its chunks must be stored. That bounds the memory,
+and slows the producer down to what the store can take.
 
 A blob of more than one segment may take any time to write, and until its index is there its chunks are
 nobody's. So from the first full segment to the end the writer holds what it puts and finds
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from castore.blob_hashing import BlobHasher
@@ -39,35 +40,58 @@ _JOB_SIZE: Final = 1 << 20
 
 
 class _Segment:
-    """A stretch of the stream and the tasks that store its chunks."""
+    """A stretch of the stream and the tasks that store its chunks.
 
-    __slots__ = ("buffer", "filled", "tasks")
+    The first *reserve* bytes of its buffer are for what the segment before could not settle.
+    """
 
-    def __init__(self, size: int) -> None:
-        self.buffer = bytearray(size)
-        self.filled = 0
+    __slots__ = ("_buffer", "_end", "_reserve", "_start", "tasks")
+
+    def __init__(self, size: int, reserve: int = 0) -> None:
         self.tasks: list[Task[list[ChunkMeta]]] = []
+        self._allocate(size, reserve)
+
+    def _allocate(self, size: int, reserve: int) -> None:
+        self._buffer = memoryview(bytearray(reserve + size))
+        self._start = self._end = self._reserve = reserve
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the stream it has space for."""
+        return len(self._buffer) - self._reserve
+
+    @property
+    def full(self) -> bool:
+        return self._end == len(self._buffer)
+
+    @property
+    def content(self) -> memoryview:
+        return self._buffer[self._start : self._end]
 
     def fill(self, readinto: Callable[[memoryview], int]) -> int:
         """Let *readinto* put bytes into what is free; return how many it did."""
-        with memoryview(self.buffer) as view, view[self.filled :] as free:
-            count = readinto(free)
-        self.filled += count
+        count = readinto(self._buffer[self._end :])
+        self._end += count
         return count
-
-    def grow(self, size: int) -> None:
-        small, self.buffer = self.buffer, bytearray(size)
-        filled, self.filled = self.filled, 0
-        with memoryview(small) as view:
-            self.take(view[:filled])
 
     def take(self, view: memoryview) -> int:
-        count = min(len(view), len(self.buffer) - self.filled)
-        # Through a view: a slice of the bytearray itself would copy the bytes twice.
-        with memoryview(self.buffer) as target:
-            target[self.filled : self.filled + count] = view[:count]
-        self.filled += count
+        count = min(len(view), len(self._buffer) - self._end)
+        self._buffer[self._end : self._end + count] = view[:count]
+        self._end += count
         return count
+
+    def begin_with(self, rest: memoryview) -> None:
+        """Put what the segment before could not settle in front."""
+        self._start = self._reserve - len(rest)
+        self._buffer[self._start : self._reserve] = rest
+
+    def grow(self, size: int, reserve: int) -> None:
+        content = self.content
+        self._allocate(size, reserve)
+        self.take(content)
+
+    def empty(self) -> None:
+        self._start = self._end = self._reserve
 
 
 class ChunkedWriter(GuardedWriter):
@@ -97,6 +121,7 @@ class ChunkedWriter(GuardedWriter):
         # Most blobs are small: the first segment starts small, the others come when they are needed.
         self._current = _Segment(_FIRST_SIZE)
         self._others: list[_Segment] = []
+        self._cutting: Task[memoryview] | None = None
         self._chunks: list[ChunkMeta] = []
         self._hasher = BlobHasher()
         self._holding = contextlib.ExitStack()
@@ -120,28 +145,32 @@ class ChunkedWriter(GuardedWriter):
         return count
 
     def _make_room(self) -> None:
-        if self._current.filled < len(self._current.buffer):
+        if not self._current.full:
             return
-        if len(self._current.buffer) < self._segment_size:
-            self._current.grow(self._segment_size)
+        if self._current.size < self._segment_size:
+            self._current.grow(self._segment_size, self._chunker.max_size)
         else:
             self._turn()
 
     def _turn(self) -> None:
-        """Give the settled chunks of the current segment to the workers; go on in the next one."""
+        """Let the current segment be cut; go on in the next one."""
         if not self._others:
             self._holding.enter_context(self._store.hold())
         current = self._current
-        settled = self._submit(current, final=False)
+        self._continue_in(current)
+        self._cutting = self._workers.submit(partial(self._cut, current, final=False))
         self._others.append(current)
-        upcoming = self._free_segment()
-        with memoryview(current.buffer) as view:
-            upcoming.take(view[settled : current.filled])
-        self._current = upcoming
+        self._current = self._free_segment()
 
-    def _submit(self, segment: _Segment, *, final: bool) -> int:
-        """Cut the segment and submit its chunks; return where the bytes that are not settled begin."""
-        view = memoryview(segment.buffer)[: segment.filled]
+    def _continue_in(self, segment: _Segment) -> None:
+        """Move to *segment* what the one before could not settle; that one has been cut then."""
+        if self._cutting is not None:
+            segment.begin_with(self._cutting.result())
+            self._cutting = None
+
+    def _cut(self, segment: _Segment, *, final: bool) -> memoryview:
+        """Cut the segment and submit its chunks; return the bytes that are not settled."""
+        view = segment.content
         job: list[memoryview] = []
         begin = start = 0
         for length in settled_cuts(self._chunker, view, final=final):
@@ -154,11 +183,11 @@ class ChunkedWriter(GuardedWriter):
             segment.tasks.append(self._workers.submit(_storing(self._store, job)))
         self._hasher.add(view[:start])
         segment.tasks.append(self._workers.submit(_catching_up(self._hasher)))
-        return start
+        return view[start:]
 
     def _free_segment(self) -> _Segment:
         if len(self._others) < self._most_segments:
-            return _Segment(self._segment_size)
+            return _Segment(self._segment_size, self._chunker.max_size)
         # It stays listed while it is waited for: if a chunk fails, its other tasks must be dropped.
         self._collect(self._others[0])
         return self._others.pop(0)
@@ -168,12 +197,13 @@ class ChunkedWriter(GuardedWriter):
         while segment.tasks:
             # Taken off first, so that after a failure the others can still be dropped.
             self._chunks += segment.tasks.pop(0).result()
-        segment.filled = 0
+        segment.empty()
 
     def _finish(self) -> B3Digest:
-        if not self._others and self._current.filled <= self._chunker.min_size:
+        if not self._others and len(self._current.content) <= self._chunker.min_size:
             return self._finish_small()
-        self._submit(self._current, final=True)
+        self._continue_in(self._current)
+        self._cut(self._current, final=True)
         for segment in (*self._others, self._current):
             self._collect(segment)
         self._let_go()
@@ -184,15 +214,17 @@ class ChunkedWriter(GuardedWriter):
 
     def _finish_small(self) -> B3Digest:
         """Store a blob that cannot be cut as the one chunk that it is: hashed once, and here."""
-        with memoryview(self._current.buffer) as view, view[: self._current.filled] as data:
-            digest = B3Digest.of(data)
-            if data:
-                store_if_new(self._store, digest, data)
+        data = self._current.content
+        digest = B3Digest.of(data)
+        if data:
+            store_if_new(self._store, digest, data)
         self._let_go()
         self._store.put_index(digest, ())
         return digest
 
     def _discard(self) -> None:
+        if self._cutting is not None:
+            self._cutting.drop()
         for segment in (*self._others, self._current):
             for task in segment.tasks:
                 task.drop()
@@ -203,6 +235,7 @@ class ChunkedWriter(GuardedWriter):
     def _let_go(self) -> None:
         """Free the buffers: a writer may be kept long after it has ended."""
         self._hasher.forget()
+        self._cutting = None
         self._others.clear()
         self._current = _Segment(0)
 

@@ -27,8 +27,8 @@ _FIRST_WINDOW: Final = 2
 _MOST_AHEAD: Final = 24 << 20
 """How many bytes may be under way."""
 
-_MOST_AT_HAND: Final = 4 << 20
-"""How many bytes stay when they are done with."""
+_MOST_AT_HAND: Final = 2 << 20
+"""How many bytes stay when they are done with: the fewer, the more of what is read stays in the caches."""
 
 _RUN_SIZE: Final = 1 << 20
 """Chunks are fetched together until they are as many bytes."""
