@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import small_blobs
+from even import even_start
 from limits import STEPS, cost_of
 from peers import PEERS, Ran
 from table import Table
@@ -36,8 +37,9 @@ Figures: TypeAlias = "dict[str, float]"
 """What one round found: the names of figures, and their values."""
 
 
-def work(*arguments: object) -> dict[str, Any]:
-    """Do a piece of work in a process of its own."""
+def work_with(*arguments: object, size: int = 0) -> dict[str, Any]:
+    """Do a piece of work in a process of its own, with *size* bytes or so."""
+    even_start(size)
     command = [sys.executable, str(HERE / "work.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -49,6 +51,7 @@ def work(*arguments: object) -> dict[str, Any]:
 def large(path: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
     """Measure one large file, as shares of the limit."""
     size = path.stat().st_size
+    work = partial(work_with, size=size)
     costs = work("costs", scratch, path)
     limits = {name: cost_of(costs, steps) * size for name, steps in STEPS.items()}
     process, full, out = scratch / "process", scratch / "full", scratch / "out"
@@ -100,8 +103,8 @@ def small(folder: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
 def waiting(path: Path, size: int, scratch: Path) -> Iterator[tuple[str, Figures]]:
     """Measure a store that takes 30 ms for each request, beside one request at a time."""
     some = min(size, 24 * MIB)
-    alone = work("one-at-a-time", scratch / "alone", path, "--size", some)
-    found = work("waiting", scratch / "waiting", path, "--size", size)
+    alone = work_with("one-at-a-time", scratch / "alone", path, "--size", some)
+    found = work_with("waiting", scratch / "waiting", path, "--size", size, size=size)
     shutil.rmtree(scratch / "waiting")
     for name in ("get", "put"):
         one = alone[name] / alone["chunks"]
@@ -113,14 +116,19 @@ def peers(source: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
     """Measure whole processes of castore and of its peers."""
     files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
+
+    def ran_evenly(work: Callable[[], Ran]) -> Ran:
+        even_start(size)
+        return work()
+
     ran: dict[str, dict[str, Ran]] = {}
     stored: dict[str, float] = {}
     for peer_type in PEERS:
         if peer_type.available():
             peer = peer_type(scratch / peer_type.name.replace(", ", "-"), source)
-            works = {"put": peer.put()}
+            works = {"put": ran_evenly(peer.put)}
             stored[peer.name] = peer.stored_bytes() / size
-            ran[peer.name] = works | {"put again": peer.put(), "get": peer.get()}
+            ran[peer.name] = works | {"put again": ran_evenly(peer.put), "get": ran_evenly(peer.get)}
             shutil.rmtree(peer.folder)
     for name in next(iter(ran.values())):
         others = {who: works[name].seconds for who, works in ran.items() if not who.startswith("castore")}
@@ -211,6 +219,8 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(), help="where to work (default: here)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where the JSON goes")
     options = parser.parse_args()
+    # With that set Python would compile castore anew in each process.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.quick:
         options.size, options.files, options.runs = 64, 1000, 1
     table = Table()

@@ -21,6 +21,7 @@ from limits import Costs
 from small_blobs import service_on
 
 from castore import B3Digest, BlobService
+from castore.cli.files import replacing
 from castore.workers import Workers
 from castore_objectstore.service import ObjectStoreBlobService
 
@@ -72,15 +73,14 @@ def stream(service: BlobService, path: Path) -> tuple[Stopwatch, B3Digest]:
 
 def get(service: BlobService, digest: B3Digest, output: Path | None = None) -> Stopwatch:
     """Read a blob from start to end, as `castore get` does; write it to a file, or throw it away."""
-    with contextlib.ExitStack() as stack:
-        file = None if output is None else stack.enter_context(output.open("wb", buffering=0))
-        with Stopwatch() as watch:
-            reader = service.open_read(digest)
-            assert reader is not None
-            with reader:
-                while view := reader.read_view(PIECE):
-                    if file is not None:
-                        file.write(view)
+    with contextlib.ExitStack() as stack, Stopwatch() as watch:
+        reader = service.open_read(digest)
+        assert reader is not None
+        stack.enter_context(reader)
+        file = None if output is None else stack.enter_context(replacing(str(output), reader.size))
+        while view := reader.read_view(PIECE):
+            if file is not None:
+                file.write(view)
     return watch
 
 

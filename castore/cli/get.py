@@ -60,7 +60,7 @@ def command(settings: Settings, digest: B3Digest, output: str, offset: int, leng
         with reader:
             size = _go_to(reader, offset, digest)
             count = size - offset if length is None else min(length, size - offset)
-            with _destination(output) as write, _meter(output, count) as meter:
+            with _destination(output, count) as write, _meter(output, count) as meter:
                 _copy(reader, count, write, meter)
     if settings.json and output != _STDOUT:
         emit_json({"digest": str(digest), "path": output, "offset": offset, "size": count})
@@ -89,11 +89,11 @@ def _go_to(reader: BlobReader, offset: int, digest: B3Digest) -> int:
 
 
 @contextlib.contextmanager
-def _destination(output: str) -> Iterator[Callable[[memoryview], Any]]:
+def _destination(output: str, count: int) -> Iterator[Callable[[memoryview], Any]]:
     if output == _STDOUT:
         yield emit
         return
-    with replacing(output) as file:
+    with replacing(output, count) as file:
 
         def write(view: memoryview) -> None:
             while view:
