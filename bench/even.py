@@ -1,8 +1,8 @@
 """The same start for each measurement: nothing waits to be written, and memory is at hand.
 
-What one measurement has written the system would else write to the disk during the next. And a virtual machine
-may get memory from its host page by page, when it is first touched, and give it back when it is free for some
-seconds: that takes ten times as long as to copy what is written there, and hits whoever comes first.
+What one measurement has written the system would else write to the disk during the next. And a virtual
+machine may get memory from its host page by page, when it is first touched, and give it back when it is free
+for some seconds: that takes ten times as long as to copy what is written there, and hits who comes first.
 """
 
 from __future__ import annotations
