@@ -24,22 +24,24 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import small_blobs
-from even import even_start
+from even import fill_memory, settle
 from limits import STEPS, cost_of
 from peers import PEERS, Ran
 from table import Table
 
 HERE = Path(__file__).parent
 MIB = 1 << 20
+_FILLED = 24
+"""So many times the size of a corpus a round may write."""
 DELAYED = "30 ms a request"
 
 Figures: TypeAlias = "dict[str, float]"
 """What one round found: the names of figures, and their values."""
 
 
-def work_with(*arguments: object, size: int = 0) -> dict[str, Any]:
-    """Do a piece of work in a process of its own, with *size* bytes or so."""
-    even_start(size)
+def work(*arguments: object) -> dict[str, Any]:
+    """Do a piece of work in a process of its own."""
+    settle()
     command = [sys.executable, str(HERE / "work.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -51,7 +53,6 @@ def work_with(*arguments: object, size: int = 0) -> dict[str, Any]:
 def large(path: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
     """Measure one large file, as shares of the limit."""
     size = path.stat().st_size
-    work = partial(work_with, size=size)
     costs = work("costs", scratch, path)
     limits = {name: cost_of(costs, steps) * size for name, steps in STEPS.items()}
     process, full, out = scratch / "process", scratch / "full", scratch / "out"
@@ -64,7 +65,6 @@ def large(path: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
     digest = found["digest"]
     yield "put, process", figures(found, limits["put"])
     yield "put, full", figures(work("put", full, path, "--durability", "full"), limits["put"])
-    shutil.rmtree(full)
     again = limits["put again"]
     yield "put again, streamed", figures(work("stream", process, path, "--durability", "process"), again)
     yield "put again, put_file", figures(work("put", process, path, "--durability", "process"), again)
@@ -78,8 +78,6 @@ def large(path: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
     # One reader is one thread's worth of work: it reads where nothing could be fetched ahead.
     touched *= os.cpu_count() or 1
     yield "random reads of 64 KiB", figures(found, touched, amount=found["read"])
-    shutil.rmtree(process)
-    out.unlink()
 
 
 def _of_cpu(limit: float, cpu: float) -> float:
@@ -103,33 +101,32 @@ def small(folder: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
 def waiting(path: Path, size: int, scratch: Path) -> Iterator[tuple[str, Figures]]:
     """Measure a store that takes 30 ms for each request, beside one request at a time."""
     some = min(size, 24 * MIB)
-    alone = work_with("one-at-a-time", scratch / "alone", path, "--size", some)
-    found = work_with("waiting", scratch / "waiting", path, "--size", size, size=size)
-    shutil.rmtree(scratch / "waiting")
+    alone = work("one-at-a-time", scratch / "alone", path, "--size", some)
+    found = work("waiting", scratch / "waiting", path, "--size", size)
     for name in ("get", "put"):
         one = alone[name] / alone["chunks"]
         each = found[name] / found["chunks"]
         yield name, {"MB/s": size / found[name] / 1e6, "ratio": one / each, "peak MiB": found["peak MiB"]}
 
 
+def settled(run: Callable[[], Ran]) -> Ran:
+    """Run a peer when nothing waits to be written."""
+    settle()
+    return run()
+
+
 def peers(source: Path, scratch: Path) -> Iterator[tuple[str, Figures]]:
     """Measure whole processes of castore and of its peers."""
     files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-
-    def ran_evenly(work: Callable[[], Ran]) -> Ran:
-        even_start(size)
-        return work()
-
     ran: dict[str, dict[str, Ran]] = {}
     stored: dict[str, float] = {}
     for peer_type in PEERS:
         if peer_type.available():
             peer = peer_type(scratch / peer_type.name.replace(", ", "-"), source)
-            works = {"put": ran_evenly(peer.put)}
+            works = {"put": settled(peer.put)}
             stored[peer.name] = peer.stored_bytes() / size
-            ran[peer.name] = works | {"put again": ran_evenly(peer.put), "get": ran_evenly(peer.get)}
-            shutil.rmtree(peer.folder)
+            ran[peer.name] = works | {"put again": settled(peer.put), "get": settled(peer.get)}
     for name in next(iter(ran.values())):
         others = {who: works[name].seconds for who, works in ran.items() if not who.startswith("castore")}
         for who, works in ran.items():
@@ -160,7 +157,6 @@ def start_up(scratch: Path) -> Iterator[tuple[str, Figures]]:
         for _ in range(5):
             subprocess.run(command, cwd=folder, check=True, capture_output=True)
         times[name] = (time.perf_counter() - begun) / 5
-    shutil.rmtree(folder)
     yield "castore has", {"ms": times["has"] * 1000, "ratio": times["has"] / times["imports"]}
 
 
@@ -175,21 +171,26 @@ def rounds(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, st
         print(f"round {number + 1} of {options.runs} ...", file=sys.stderr)
         place = scratch / f"round-{number}"
         place.mkdir()
+        corpora = [path for path in sources.rglob("*") if path.is_file()]
+        fill_memory(scratch, corpora, _FILLED * size)
         sections = {
-            "text": partial(large, sources / "text", place),
-            "random": partial(large, sources / "random", place),
-            "small files": partial(small, sources / "small", place / "small"),
-            DELAYED: partial(waiting, sources / "text", size, place),
-            "start-up": partial(start_up, place),
-            "peers, text": partial(peers, sources / "text", place),
-            "peers, random": partial(peers, sources / "random", place),
-            "peers, edited versions": partial(peers, sources / "versions", place),
-            "peers, small files": partial(peers, sources / "small", place),
+            "text": partial(large, sources / "text"),
+            "random": partial(large, sources / "random"),
+            "small files": partial(small, sources / "small"),
+            DELAYED: partial(waiting, sources / "text", size),
+            "start-up": start_up,
+            "peers, text": partial(peers, sources / "text"),
+            "peers, random": partial(peers, sources / "random"),
+            "peers, edited versions": partial(peers, sources / "versions"),
+            "peers, small files": partial(peers, sources / "small"),
         }
         for section, measure in sections.items():
             if not options.only or any(section.startswith(word) for word in options.only):
-                for name, figures in measure():
+                folder = place / section.replace(", ", "-").replace(" ", "-")
+                folder.mkdir()
+                for name, figures in measure(folder):
                     yield section, name, figures
+        shutil.rmtree(place)
 
 
 def machine() -> dict[str, Any]:

@@ -1,35 +1,40 @@
-"""The same start for each measurement: nothing waits to be written, and memory is at hand.
+"""The same conditions for each measurement.
 
-What one measurement has written the system would else write to the disk during the next. And a virtual
-machine may get memory from its host page by page, when it is first touched, and give it back when it is free
-for some seconds: that takes ten times as long as to copy what is written there, and hits who comes first.
+What one has written would else be written to the disk during the next. And a virtual machine may get memory
+from its host page by page, when it is first touched, and give back what is free for some seconds: to touch
+such a page takes ten times as long as to copy what is written there, and hits whoever comes first. So a round
+begins with a cache of files that fills the memory, as on a machine that has been in use for a while, and nothing
+is removed before it ends.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import subprocess
-import sys
+from collections.abc import Iterable
+from pathlib import Path
 
-_BLOCK = bytes(16 << 20)
-
-
-def even_start(size: int) -> None:
-    """Write out what waits; touch as much memory as storing and reading *size* bytes may need."""
-    # In a process of its own: what a process needs, those that it starts are said to have needed, too.
-    subprocess.run([sys.executable, __file__, str(size)], check=True)
+_BUFFER = bytearray(16 << 20)
 
 
-def main() -> None:
-    """Do it: `even.py BYTES`."""
+def settle() -> None:
+    """Write out what waits."""
     os.sync()
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    size = min(3 * int(sys.argv[1]), available // 2)
-    with mmap.mmap(-1, max(size, 1)) as memory:
-        while memory.tell() < size:
-            memory.write(_BLOCK[: size - memory.tell()])
 
 
-if __name__ == "__main__":
-    main()
+def fill_memory(scratch: Path, sources: Iterable[Path], most: int) -> None:
+    """Fill the system's cache of files, up to *most* bytes, with zeros, and then with *sources*."""
+    settle()
+    hole = scratch / "hole"
+    with hole.open("wb") as file:
+        file.truncate(min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), most))
+    _read(hole)
+    for path in sources:
+        # What is read twice stays longest.
+        _read(path)
+        _read(path)
+
+
+def _read(path: Path) -> None:
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(_BUFFER):
+            pass
