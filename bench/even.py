@@ -3,8 +3,8 @@
 What one has written would else be written to the disk during the next. And a virtual machine may get memory
 from its host page by page, when it is first touched, and give back what is free for some seconds: to touch
 such a page takes ten times as long as to copy what is written there, and hits whoever comes first. So a round
-begins with a cache of files that fills the memory, as on a machine that has been in use for a while, and nothing
-is removed before it ends.
+begins with a cache of files that fills the memory, as on a machine that has been in use for a while, and
+nothing is removed before it ends.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _FIRST_WINDOW: Final = 2
 _MOST_AHEAD: Final = 24 << 20
 """How many bytes may be under way."""
 
-_MOST_AT_HAND: Final = 2 << 20
+_MOST_AT_HAND: Final = 1 << 20
 """How many bytes stay when they are done with: the fewer, the more of what is read stays in the caches."""
 
 _RUN_SIZE: Final = 1 << 20
