@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -94,6 +94,10 @@ class ChunkStore(ChunkSource):
         """
         return self.has_chunk(digest)
 
+    def claim_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those of *digests* that `claim_chunk` would be true of; a store may find many at once."""
+        return {digest for digest in digests if self.claim_chunk(digest)}
+
     def claim_blob(self, digest: B3Digest) -> bool:  # noqa: ARG002 - for overriding
         """Tell whether a whole blob is there, as `claim_chunk` does, and as lasting as if just written.
 
@@ -114,6 +118,11 @@ class ChunkStore(ChunkSource):
 
         *data* may be a view of a buffer that is used again when this has returned.
         """
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Keep several chunks; a store may do that for less than one by one."""
+        for digest, data in chunks.items():
+            self.put_chunk(digest, data)
 
     @abstractmethod
     def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:

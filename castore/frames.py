@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import zstandard
@@ -49,11 +49,28 @@ _per_thread = _PerThread()
 
 def compress(data: Buffer, level: int = DEFAULT_LEVEL) -> bytes:
     """Return *data* as one zstd frame."""
+    return _compressor(level).compress(memoryview(data))
+
+
+def compress_each(chunks: Sequence[Buffer], level: int = DEFAULT_LEVEL) -> Iterator[bytes]:
+    """Yield what `compress` returns for each of *chunks*; of many small ones in one step for all of them."""
+    if not chunks or _multi is None:
+        yield from (compress(data, level) for data in chunks)
+        return
+    for segment in _multi(_compressor(level), [memoryview(data) for data in chunks]):
+        yield segment.tobytes()
+
+
+_multi: Final = getattr(ZstdCompressor, "multi_compress_to_buffer", None)
+"""Only the C backend of zstandard has it; the other one, for PyPy, has not."""
+
+
+def _compressor(level: int) -> ZstdCompressor:
     compressor = _per_thread.compressors.get(level)
     if compressor is None:
         compressor = ZstdCompressor(level=level, write_content_size=False, write_checksum=False)
         _per_thread.compressors[level] = compressor
-    return compressor.compress(memoryview(data))
+    return compressor
 
 
 def bound(size: int) -> int:

@@ -1,13 +1,19 @@
-"""Many small files stored together: several to a job of the pool, and one flush for all of a round."""
+"""Many small files stored together, with few flushes.
+
+The thread that asks reads the files, hashes them and looks which of them the store has; the workers compress
+and write those that are new. Of a small file there is more Python than there are bytes, and threads that each
+did all of it would mostly wait for each other.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
@@ -16,8 +22,11 @@ from castore.capabilities import ChunkStore
 from castore.chunked_writer import store_if_new
 from castore.digest import B3Digest
 from castore.errors import SourceError
-from castore.sources import open_source
+from castore.sources import read_beginning
 from castore.workers import Task, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Path: TypeAlias = "str | os.PathLike[str]"
 Progress: TypeAlias = "Callable[[int], object] | None"
@@ -26,7 +35,10 @@ _FILES_PER_JOB: Final = 32
 """A job for each file would cost more than the file."""
 
 _FILES_PER_ROUND: Final = 1024
-"""After so many files their indexes are put and their digests reported, while the next ones are stored."""
+"""After so many files their indexes are put and their digests reported, while the next ones are read."""
+
+_MOST_WAITING: Final = 16 << 20
+"""How many bytes of a round may wait to be stored."""
 
 
 @attrs.frozen
@@ -44,24 +56,43 @@ _Outcome: TypeAlias = "_Small | SourceError | _Large"
 class _Round:
     """Files that are stored together, and what keeps their chunks from collectors of garbage meanwhile."""
 
-    def __init__(self, paths: Sequence[Path], hold: AbstractContextManager[None]) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self.tasks: list[Task[list[_Outcome]]] = []
-        self._holding = ExitStack()
-        self._holding.enter_context(hold)
+        self.outcomes: list[_Outcome] = []
+        self.holding = ExitStack()
+        self._storing: deque[tuple[Task[None], int]] = deque()
+        self._bytes_waiting = 0
+        self.indexing: Task[None] | None = None
 
-    def outcomes(self) -> list[_Outcome]:
-        """Wait for all of them."""
-        found: list[_Outcome] = []
-        while self.tasks:
-            found += self.tasks.pop(0).result()
-        return found
+    def add(self, task: Task[None], size: int) -> None:
+        """Take note of a task that stores *size* bytes; wait for others if they are too many."""
+        self._storing.append((task, size))
+        self._bytes_waiting += size
+        while self._bytes_waiting > _MOST_WAITING:
+            self._wait_for_one()
+
+    def _wait_for_one(self) -> None:
+        task, size = self._storing.popleft()
+        self._bytes_waiting -= size
+        task.result()
+
+    def wait(self) -> None:
+        """Wait until all is stored."""
+        while self._storing:
+            self._wait_for_one()
+
+    @property
+    def small(self) -> set[B3Digest]:
+        """The digests of those that are small."""
+        return {outcome.digest for outcome in self.outcomes if isinstance(outcome, _Small)}
 
     def end(self) -> None:
         """Drop what is not done."""
-        while self.tasks:
-            self.tasks.pop().drop()
-        self._holding.close()
+        if self.indexing is not None:
+            self.indexing.drop()
+        while self._storing:
+            self._storing.pop()[0].drop()
+        self.holding.close()
 
 
 class SmallFiles:
@@ -70,9 +101,9 @@ class SmallFiles:
     Arguments:
         service: Stores the larger ones, one by one.
         store: Where chunks and indexes go.
-        workers: Read, hash and store.
+        workers: Store what is new.
         limit: Up to how many bytes a file is one chunk.
-        files_per_job: How many files a worker is given at a time.
+        waits: Whether the store takes its time to answer, so that many should be asked for at once.
     """
 
     def __init__(
@@ -82,58 +113,78 @@ class SmallFiles:
         workers: Workers,
         *,
         limit: int,
-        files_per_job: int = _FILES_PER_JOB,
+        waits: bool = False,
     ) -> None:
         self._service = service
         self._store = store
         self._workers = workers
         self._limit = limit
-        self._files_per_job = files_per_job
+        self._waits = waits
 
     def put(self, paths: Iterable[Path], progress: Progress) -> Iterator[B3Digest | SourceError]:
         """Yield the digest of each file in order, or the error of one that cannot be read."""
         remaining = iter(paths)
-        under_way = deque([self._begin(remaining)])
+        under_way: deque[_Round] = deque()
         try:
-            while under_way[0].paths:
-                round_ = under_way[0]
-                outcomes = round_.outcomes()
-                # While the indexes are put, and flushed, the chunks of the next round go to the store.
-                under_way.append(self._begin(remaining))
-                small = {outcome.digest for outcome in outcomes if isinstance(outcome, _Small)}
-                self._store.put_indexes([(digest, ()) for digest in small])
-                under_way.popleft().end()
-                for path, outcome in zip(round_.paths, outcomes, strict=True):
-                    yield self._finish(path, outcome, progress)
+            while True:
+                upcoming = _Round(list(islice(remaining, _FILES_PER_ROUND)))
+                under_way.append(upcoming)
+                # While the indexes of the round before are put, and flushed.
+                self._store_files(upcoming)
+                if len(under_way) > 1:
+                    done = under_way[0]
+                    assert done.indexing is not None
+                    done.indexing.result()
+                    under_way.popleft().end()
+                    for path, outcome in zip(done.paths, done.outcomes, strict=True):
+                        yield self._finish(path, outcome, progress)
+                if not upcoming.paths:
+                    return
+                upcoming.indexing = self._workers.submit(partial(self._put_indexes, upcoming))
         finally:
             for round_ in under_way:
                 round_.end()
 
-    def _begin(self, remaining: Iterator[Path]) -> _Round:
-        """Submit the next files."""
-        paths = list(islice(remaining, _FILES_PER_ROUND))
-        # A few files have their indexes before anything could be taken for garbage.
-        round_ = _Round(paths, self._store.hold() if len(paths) > _FILES_PER_JOB else nullcontext())
-        step = self._files_per_job
-        for start in range(0, len(paths), step):
-            round_.tasks.append(self._submit(paths[start : start + step]))
-        return round_
+    def _store_files(self, round_: _Round) -> None:
+        """Read the files, and let those that are new be stored."""
+        if len(round_.paths) > _FILES_PER_JOB:
+            # A few files have their indexes before anything could be taken for garbage.
+            round_.holding.enter_context(self._store.hold())
+        step = 1 if self._waits else _FILES_PER_JOB
+        for start in range(0, len(round_.paths), step):
+            found: dict[B3Digest, bytes] = {}
+            for path in round_.paths[start : start + step]:
+                round_.outcomes.append(self._read(path, found))
+            if not self._waits:
+                for digest in self._store.claim_chunks(found):
+                    del found[digest]
+            if found:
+                task = self._workers.submit(partial(self._store_chunks, found))
+                round_.add(task, sum(map(len, found.values())))
 
-    def _submit(self, paths: Sequence[Path]) -> Task[list[_Outcome]]:
-        return self._workers.submit(lambda: [self._store_one(path) for path in paths])
-
-    def _store_one(self, path: Path) -> _Outcome:
+    def _read(self, path: Path, found: dict[B3Digest, bytes]) -> _Outcome:
+        """Read a file, and add it to what was *found* if it is small and not empty."""
         try:
-            with open_source(path) as source:
-                data = source.read_up_to(self._limit + 1)
+            data = read_beginning(path, self._limit + 1)
         except SourceError as error:
             return error
         if len(data) > self._limit:
             return None
         digest = B3Digest.of(data)
         if data:
-            store_if_new(self._store, digest, memoryview(data))
+            found[digest] = data
         return _Small(digest, len(data))
+
+    def _store_chunks(self, chunks: dict[B3Digest, bytes]) -> None:
+        if not self._waits:
+            self._store.put_chunks(chunks)
+            return
+        for digest, data in chunks.items():
+            store_if_new(self._store, digest, memoryview(data))
+
+    def _put_indexes(self, round_: _Round) -> None:
+        round_.wait()
+        self._store.put_indexes([(digest, ()) for digest in round_.small])
 
     def _finish(self, path: Path, outcome: _Outcome, progress: Progress) -> B3Digest | SourceError:
         if outcome is None:

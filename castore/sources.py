@@ -6,9 +6,11 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from castore.errors import CastoreError, SourceError
+
+_PIECE: Final = 64 << 10
 
 Sourceable: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 """A path, or a file that is open in binary mode."""
@@ -91,6 +93,22 @@ def open_source(source: Sourceable) -> Iterator[Source]:
     with file:
         status = os.fstat(file.fileno())
         yield Source(file, name, size=status.st_size if stat.S_ISREG(status.st_mode) else None)
+
+
+def read_beginning(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return the first *most* bytes of a file, all if it has fewer; raises `SourceError` if that fails."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(descriptor, min(most, _PIECE))
+            # Most are smaller, and joining parts costs a copy.
+            while len(data) < most and (more := os.read(descriptor, min(most - len(data), _PIECE))):
+                data += more
+            return data
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot read {os.fspath(path)!r}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import subprocess
 import sys
 import threading
@@ -474,3 +475,13 @@ def test_many_threads_pack_and_unpack_at_once() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(work, range(600)))
+
+
+@pytest.mark.parametrize("multi", [True, False])
+def test_many_are_packed_as_each_alone(monkeypatch: pytest.MonkeyPatch, multi: bool) -> None:
+    """To the byte, in order, whatever their sizes; the other backend of zstandard cannot do it in one."""
+    if not multi:
+        monkeypatch.setattr(frames, "_multi", None)
+    chunks = [b"", b"x", bytes(100_000), random.Random(1).randbytes(5000), memoryview(b"abc" * 999)]
+    assert list(frames.compress_each(chunks, 5)) == [frames.compress(chunk, 5) for chunk in chunks]
+    assert list(frames.compress_each([])) == []

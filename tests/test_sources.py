@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from castore import SourceError
-from castore.sources import Source, open_source
+from castore.sources import Source, open_source, read_beginning
 
 
 def test_a_regular_file_has_a_size_and_can_be_read_again(tmp_path: Path) -> None:
@@ -81,3 +81,24 @@ def test_a_rewind_that_fails() -> None:
     os.close(writing)
     with os.fdopen(reading, "rb", buffering=0) as file, pytest.raises(SourceError, match="'the pipe'"):
         Source(file, "the pipe").rewind()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])
+def test_the_beginning_of_a_file_is_read(tmp_path: Path, size: int) -> None:
+    """As much as is asked for, or all there is."""
+    data = os.urandom(size)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    for most in (1, 65_536, 65_537, 131_073, 1 << 20):
+        assert read_beginning(path, most) == data[:most]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none", "No such file"), ("", "Is a directory"), ("a\0b", "embedded null byte")]
+)
+def test_a_file_that_cannot_be_begun_is_named(tmp_path: Path, name: str, reason: str) -> None:
+    """Also what is no file at all."""
+    path = f"{tmp_path}/{name}"
+    with pytest.raises(SourceError, match=reason) as caught:
+        read_beginning(path, 10)
+    assert repr(path) in str(caught.value)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
@@ -132,8 +132,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
     ) -> Iterator[B3Digest | SourceError]:
         """Store many files, small ones together."""
         limit = self._chunker(self._avg_chunk_size).min_size
-        files_per_job = {"files_per_job": 1} if self.waits else {}
-        return SmallFiles(self, self, self._workers, limit=limit, **files_per_job).put(paths, progress)
+        return SmallFiles(self, self, self._workers, limit=limit, waits=self.waits).put(paths, progress)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
@@ -169,6 +168,12 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
         """Compress and store a chunk."""
         self._store.put(_key(_CHUNKS, digest), frames.compress(data, self._level))
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Compress chunks together, and store each."""
+        packed = frames.compress_each(list(chunks.values()), self._level)
+        for digest, frame in zip(chunks, packed, strict=True):
+            self._store.put(_key(_CHUNKS, digest), frame)
 
     def claim_chunk(self, digest: B3Digest) -> bool:
         """Tell whether there is a whole frame for this chunk."""

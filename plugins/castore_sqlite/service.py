@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -177,6 +177,12 @@ class SqliteBlobService(
         """Compress a chunk and let it wait to be committed with others."""
         self._group.add(digest, frames.compress(data, self._level))
 
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Compress chunks together, and let them wait."""
+        packed = frames.compress_each(list(chunks.values()), self._level)
+        for digest, frame in zip(chunks, packed, strict=True):
+            self._group.add(digest, frame)
+
     def claim_chunk(self, digest: B3Digest) -> bool:
         """Tell whether a chunk is there, and renew its time if that is not recent."""
         if self._group.find(digest) is not None:
@@ -186,6 +192,25 @@ class SqliteBlobService(
             return bool(found)
         with self._database.writing(lasting=False) as connection:
             return rows.renew(connection, "chunks", (digest,))
+
+    def claim_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Claim several with one query, and one transaction for those whose times are not recent."""
+        claimed = {digest for digest in digests if self._group.find(digest) is not None}
+        times = self._times_of(set(digests) - claimed)
+        stale = [digest for digest, time in times.items() if not rows.is_fresh(time)]
+        claimed.update(times.keys() - stale)
+        if stale:
+            with self._database.writing(lasting=False) as connection:
+                claimed.update(digest for digest in stale if rows.renew(connection, "chunks", (digest,)))
+        return claimed
+
+    def _times_of(self, digests: Iterable[B3Digest]) -> dict[B3Digest, object]:
+        """Return the times of those chunks that have rows."""
+        return {
+            B3Digest(digest): time
+            for group in rows.groups(digests)
+            for digest, time in self._database.fetch(rows.FIND_TIMES, group)
+        }
 
     def claim_blob(self, digest: B3Digest) -> bool:
         """Tell whether an index and all of its chunks are there; renew their times and flush if they are."""
@@ -197,9 +222,7 @@ class SqliteBlobService(
         except BadIndexError:
             return False
         needed = {meta.digest for meta in chunks} or {digest} - {_EMPTY}
-        times = dict(
-            row for group in rows.groups(needed) for row in self._database.fetch(rows.FIND_TIMES, group)
-        )
+        times = self._times_of(needed)
         stale = [chunk for chunk in needed if not rows.is_fresh(times.get(chunk))]
         with self._database.writing(lasting=True) as connection:
             return rows.renew(connection, "indexes", (digest,)) and rows.renew(connection, "chunks", stale)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import fsspec.registry
 import pytest
 
 import castore.cli
@@ -185,6 +186,8 @@ def test_each_failure_has_its_exit_code_and_no_traceback(odd, mode, code, words)
 def test_a_driver_that_is_not_installed_is_a_matter_of_config(castore, place, monkeypatch):
     """The message says what to install, and the exit code is 2."""
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    # Another test may have had it loaded.
+    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)
     place.compose('[blobservices.root]\ntype = "objectstore"\nobject_store_url = "s3://bucket"')
 
     result = castore("has", ABSENT)

@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -814,6 +814,18 @@ class TakesTheLastIndex(Sound):
 class TakesTheFirstOfMany(Sound):
     def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
         super().put_indexes(blobs[:1])
+
+
+@caught_by("chunk-store-takes-many-chunks")
+class KeepsTheFirstOfMany(Sound):
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        super().put_chunks(dict([*chunks.items()][:1]))
+
+
+@caught_by("chunk-store-takes-many-chunks")
+class ClaimsAllOfMany(Sound):
+    def claim_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        return set(digests)
 
 
 @caught_by("chunk-store-takes-small-blobs")

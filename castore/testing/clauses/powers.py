@@ -194,6 +194,22 @@ def chunk_store_takes_many_indexes(service: BlobService) -> None:
 
 
 @clause(needs=(ChunkStore,))
+def chunk_store_takes_many_chunks(service: BlobService) -> None:
+    """`put_chunks` keeps all of its chunks, `claim_chunks` returns which are there; none are no harm."""
+    store = power_of(service, ChunkStore)
+    parts = {B3Digest.of(part): part for part in (fresh(size) for size in (50, 700, 40_000))}
+    absent = B3Digest.of(fresh())
+    store.put_chunks({})
+    expect("claim_chunks() of none", store.claim_chunks([]), set())
+    expect("claim_chunks() of absent chunks", store.claim_chunks(parts), set())
+    store.put_chunks({digest: memoryview(part) for digest, part in parts.items()})
+    expect("claim_chunks()", store.claim_chunks([absent, *parts, *parts]), set(parts))
+    for digest, part in parts.items():
+        store.put_index(digest, ())
+        expect_stored(service, digest, part)
+
+
+@clause(needs=(ChunkStore,))
 def chunk_store_takes_small_blobs(service: BlobService) -> None:
     """`put_index` with no chunks makes a blob of one chunk, or the empty blob, visible as a blob."""
     store = power_of(service, ChunkStore)
