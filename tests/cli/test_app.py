@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-import fsspec.registry
 import pytest
+from fsspec.registry import _registry
 
 import castore.cli
 from castore.cli.app import COMMANDS, app
@@ -187,7 +187,7 @@ def test_a_driver_that_is_not_installed_is_a_matter_of_config(castore, place, mo
     """The message says what to install, and the exit code is 2."""
     monkeypatch.setitem(sys.modules, "s3fs", None)
     # Another test may have had it loaded.
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)
+    monkeypatch.delitem(_registry, "s3", raising=False)
     place.compose('[blobservices.root]\ntype = "objectstore"\nobject_store_url = "s3://bucket"')
 
     result = castore("has", ABSENT)
