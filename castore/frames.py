@@ -216,17 +216,22 @@ def is_whole(read_at: Callable[[int, int], bytes], size: int) -> bool:
                 end += 8 + int.from_bytes(header[4:8], "little")
                 continue
             has_checksum = zstandard.get_frame_parameters(header).has_checksum
-            end += zstandard.frame_header_size(header)
+            length = zstandard.frame_header_size(header)
         except ZstdError:
             return False
+        end += length
+        # Mostly that of the first block has been read already.
+        block = header[length : length + 3]
         last = False
         while not last:
-            block = read_at(end, 3)
+            if len(block) < 3:
+                block = read_at(end, 3)
             if len(block) < 3 or block == b"\0\0\0":
                 # An empty block that is not the last: no compressor writes it, but a torn file reads like it.
                 return False
             length, last = _block_length(block)
             end += length
+            block = b""
         end += 4 * has_checksum
     return end == size > 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
@@ -102,6 +101,8 @@ class App(click.Group):
         """Find a subcommand; suggest the nearest if there is none of that name."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            import difflib  # noqa: PLC0415 - only for a mistake
+
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             ctx.fail(f"There is no command {name!r}." + (f" Did you mean `{near[0]}`?" if near else ""))
         return super().resolve_command(ctx, args)
