@@ -220,19 +220,29 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="SECTION", help="measure only what begins so")
     parser.add_argument("--scratch", type=Path, default=Path(), help="where to work (default: here)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where the JSON goes")
+    parser.add_argument("--merge", nargs="+", type=Path, metavar="JSON", help="show several results as one")
     options = parser.parse_args()
     # With that set Python would compile castore anew in each process.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.quick:
         options.size, options.files, options.runs = 64, 1000, 1
     table = Table()
+    if options.merge:
+        abouts = [table.take(json.loads(path.read_text())) for path in options.merge]
+        finish(table, abouts[0] | {"runs": sum(about["runs"] for about in abouts)}, options.results)
+        return
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix=".bench-") as name:
         for section, work_name, figures in rounds(options, Path(name).absolute()):
             table.add(section, work_name, figures)
     about = machine() | {"MiB": options.size, "files": options.files, "runs": options.runs}
+    finish(table, about, options.results)
+
+
+def finish(table: Table, about: dict[str, Any], results: Path) -> None:
+    """Show and store the table."""
     print(table.text(about))
-    options.results.mkdir(exist_ok=True)
-    place = options.results / f"{about['date']}-{options.size}.json"
+    results.mkdir(exist_ok=True)
+    place = results / f"{about['date']}-{about['MiB']}.json"
     place.write_text(json.dumps({"about": about, "figures": table.rows()}, indent=1) + "\n")
     print(f"\nstored in {place}")
 

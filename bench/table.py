@@ -54,6 +54,14 @@ class Table:
         """Take what a round has found."""
         self._found.setdefault((section, work), []).append(figures)
 
+    def take(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Take the rounds of a run that was stored; return what is said about it."""
+        for row in stored["figures"]:
+            for figures in row["rounds"]:
+                self.add(row["section"], row["work"], figures)
+        about: dict[str, Any] = stored["about"]
+        return about
+
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each work, with the figures of all rounds."""
         return [
