@@ -26,7 +26,7 @@ _WIDE: Final = 64
 """Threads of a pool whose tasks mostly wait: what they wait for is busy with as many at least."""
 
 
-_KEPT: Final = 8 << 20
+_KEPT: Final = 4 << 20
 """Up to about twice as many bytes of freed memory stay with the process."""
 
 
