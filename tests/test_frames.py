@@ -160,6 +160,19 @@ def test_a_frame_cut_short_anywhere_is_refused(make: Callable[[bytes], bytes]) -
             assert caught.value.key == "chunks/b3/x"
 
 
+def test_outlines_tell_whole_frames_from_torn_ones(make: Callable[[bytes], bytes]) -> None:
+    """As unpacking does; also of several blocks."""
+    for frame in (make(DATA), make(random.Random(2).randbytes(300_000))):
+        assert _outlines_are_whole(frame)
+        assert not _outlines_are_whole(frame + b"\0")
+        for end in {*range(min(len(frame), 40)), *range(0, len(frame), 29_989), len(frame) - 1}:
+            assert _outlines_are_whole(frame[:end]) is _is_whole(frame[:end])
+
+
+def _outlines_are_whole(data: bytes) -> bool:
+    return frames.is_whole(lambda offset, count: data[offset : offset + count], len(data))
+
+
 def _is_whole(data: bytes) -> bool:
     """Tell whether *data* is frames without a rest, by asking the library to unpack one after another."""
     if not data:

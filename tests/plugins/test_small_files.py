@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from castore import B3Digest, BlobService, SourceError, UnavailableError
+from castore import B3Digest, BlobService, SourceError, UnavailableError, small_files
 from castore.workers import Workers
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def files_in(folder: Path, count: int) -> list[Path]:
@@ -80,3 +83,37 @@ def test_nothing_is_reported_before_it_has_an_index(tmp_path: Path, store: Any, 
     paths: Sequence[Path] = files_in(tmp_path / "files", 40)
     for digest in blobs_of(store, avg_chunk_size=1024).put_files(paths):
         assert f"blobs/b3/{digest.hex()[:4]}/{digest.hex()}" in store.objects
+
+
+class Bounded(MemoryBlobService):
+    """Counts how many bytes wait to be stored."""
+
+    read = stored = most = 0
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        self.most = max(self.most, self.read - self.stored)
+        super().put_chunks(chunks)
+        self.stored += sum(len(memoryview(data)) for data in chunks.values())
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_only_so_much_waits_to_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A thousand small files may be 128 MiB."""
+    store = Bounded()
+
+    def counting(path: Any, most: int) -> bytes:
+        data = Path(path).read_bytes()
+        store.read += len(data)
+        return data
+
+    monkeypatch.setattr(small_files, "_MOST_WAITING", 100_000)
+    monkeypatch.setattr(small_files, "read_beginning", counting)
+    paths = [tmp_path / str(number) for number in range(640)]
+    for number, path in enumerate(paths):
+        path.write_bytes(random.Random(number).randbytes(1000))
+    workers = Workers(size)
+    found = list(small_files.SmallFiles(store, store, workers, limit=2000).put(paths, None))
+    workers.close()
+    assert found == [B3Digest.of(path.read_bytes()) for path in paths]
+    # What waits, the job that was added last, and those that are being stored.
+    assert 32_000 < store.most <= 100_000 + 4 * 32_000

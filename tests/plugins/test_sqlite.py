@@ -286,6 +286,20 @@ class TestClaims:
                      "SELECT modified FROM indexes)")  # fmt: skip
         assert oldest[0][0] >= before[0][1]
 
+    def test_several_claims_renew_what_is_old(self, blobs: SqliteBlobService, path: Path) -> None:
+        """All that are there, and no others; absent ones are not claimed."""
+        parts = {B3Digest.of(part): part for part in (b"a", b"b", b"c")}
+        blobs.put_chunks(parts)
+        blobs.put_index(B3Digest.of(b"a"), ())
+        grow_old(path, 1000)
+        start = int((time.time() - 1) * 1000)
+        waiting = B3Digest.of(b"waits")
+        blobs.put_chunk(waiting, b"waits")
+        some = {*list(parts)[:2], waiting}
+        assert blobs.claim_chunks([*some, B3Digest.of(b"absent")]) == some
+        times = dict(ask(path, "SELECT digest, modified FROM chunks"))
+        assert {digest for digest, time_ in times.items() if time_ > start} == some - {waiting}
+
     def test_a_blob_is_claimed_whole_or_not(self, blobs: SqliteBlobService, path: Path) -> None:
         """Without its index, with a damaged one, or without a chunk it has to be written again."""
         assert blobs.claim_blob(P3M.digest) is False
