@@ -41,8 +41,13 @@ def discover(found: Iterable[EntryPoint] | None = None) -> list[Plugin]:
     for the order of `sys.path` to say.
     """
     by_name: defaultdict[str, dict[tuple[str, str], Plugin]] = defaultdict(dict)
+    # Each look at the metadata of a distribution parses all of it; many plugins may come in one.
+    labels: dict[int, str] = {}
     for entry_point in entry_points(group=hookspecs.PROJECT) if found is None else found:
-        plugin = Plugin(entry_point.name, _distribution(entry_point), entry_point)
+        origin = id(entry_point.dist)
+        if origin not in labels:
+            labels[origin] = _distribution(entry_point)
+        plugin = Plugin(entry_point.name, labels[origin], entry_point)
         # An editable checkout on sys.path shows the same distribution twice.
         by_name[plugin.name].setdefault((plugin.distribution, entry_point.value), plugin)
     for name, plugins in by_name.items():
@@ -124,7 +129,8 @@ def why(error: BaseException) -> str:
 def _distribution(entry_point: EntryPoint) -> str:
     try:
         if entry_point.dist is not None:
-            return f"{entry_point.dist.name} {entry_point.dist.version}"
+            metadata = entry_point.dist.metadata
+            return f"{metadata['Name']} {metadata['Version']}"
     except Exception:  # noqa: BLE001 - whatever is wrong with its metadata, the plugin may do
         pass
     return "an unknown distribution"
