@@ -20,11 +20,11 @@ def main() -> None:
             path = f"{target}/{name.lstrip('/')}"
             folder = os.path.dirname(path)  # noqa: PTH120 - as fast as it goes, in this function
             if folder not in folders:
-                os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+                os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as above
                 folders.add(folder)
             reader = blobs.open_read(castore.B3Digest.parse(digest))
             assert reader is not None
-            with reader, open(path, "wb", buffering=0) as file:  # noqa: PTH123
+            with reader, open(path, "wb", buffering=0) as file:  # noqa: PTH123 - as above
                 while view := reader.read_view():
                     file.write(view)
 

@@ -41,19 +41,6 @@ class Source:
             raise SourceError(f"cannot read {self.name!r}: it is in non-blocking mode and has no data yet")
         return count
 
-    def read_up_to(self, most: int) -> bytes:
-        """Return *most* bytes, fewer only at the end."""
-        buffer = bytearray(most if self.size is None else min(self.size + 1, most))
-        filled = 0
-        while True:
-            with memoryview(buffer) as view:
-                while filled < len(view) and (count := self.readinto(view[filled:])):
-                    filled += count
-                if filled < len(view) or filled == most:
-                    return bytes(view[:filled])
-            # It has grown since its size was asked for.
-            buffer += bytes(min(len(buffer), most - filled))
-
     def _read(self, buffer: memoryview) -> int | None:
         if hasattr(self._file, "readinto"):
             count: int | None = self._file.readinto(buffer)

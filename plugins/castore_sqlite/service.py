@@ -195,8 +195,9 @@ class SqliteBlobService(
 
     def claim_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Claim several with one query, and one transaction for those whose times are not recent."""
-        claimed = {digest for digest in digests if self._group.find(digest) is not None}
-        times = self._times_of(set(digests) - claimed)
+        wanted = set(digests)
+        claimed = {digest for digest in wanted if self._group.find(digest) is not None}
+        times = self._times_of(wanted - claimed)
         stale = [digest for digest, time in times.items() if not rows.is_fresh(time)]
         claimed.update(times.keys() - stale)
         if stale:

@@ -648,7 +648,8 @@ class KnowsItWithoutProgress(Sound):
     def put_source(self, source: Any, progress: Any = None) -> B3Digest:
         if source.size is None:
             return super().put_source(source, progress)
-        digest = B3Digest.of(source.read_up_to(1 << 30))
+        data = memoryview(bytearray(source.size + 1))
+        digest = B3Digest.of(data[: source.readinto(data)])
         source.rewind()
         return digest if self.has(digest) else super().put_source(source, progress)
 

@@ -203,7 +203,7 @@ def chunk_store_takes_many_chunks(service: BlobService) -> None:
     expect("claim_chunks() of none", store.claim_chunks([]), set())
     expect("claim_chunks() of absent chunks", store.claim_chunks(parts), set())
     store.put_chunks({digest: memoryview(part) for digest, part in parts.items()})
-    expect("claim_chunks()", store.claim_chunks([absent, *parts, *parts]), set(parts))
+    expect("claim_chunks()", store.claim_chunks(iter([absent, *parts, *parts])), set(parts))
     for digest, part in parts.items():
         store.put_index(digest, ())
         expect_stored(service, digest, part)
