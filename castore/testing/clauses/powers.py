@@ -207,6 +207,7 @@ def chunk_store_takes_many_chunks(service: BlobService) -> None:
     for digest, part in parts.items():
         store.put_index(digest, ())
         expect_stored(service, digest, part)
+    expect("claim_chunks() of what blobs are made of", store.claim_chunks(iter(parts)), set(parts))
 
 
 @clause(needs=(ChunkStore,))
