@@ -116,4 +116,4 @@ def test_only_so_much_waits_to_be_stored(tmp_path: Path, monkeypatch: pytest.Mon
     workers.close()
     assert found == [B3Digest.of(path.read_bytes()) for path in paths]
     # What waits, the job that was added last, and those that are being stored.
-    assert 32_000 < store.most <= 100_000 + 4 * 32_000
+    assert store.most <= 100_000 + 4 * 32_000
