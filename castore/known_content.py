@@ -6,7 +6,8 @@ one look-up; a new file is then stored without having been read for nothing.
 
 from __future__ import annotations
 
-from functools import partial
+import contextlib
+import threading
 from typing import Final
 
 from blake3 import blake3
@@ -27,7 +28,7 @@ def find_known(
     """Return the digest and size of a file whose blob is in *store*; `None` if it has to be stored.
 
     The source stands at its start again if it has to be stored. Files smaller than a chunk can be are not
-    worth the question. The *workers* read while the thread that asks hashes, with the help of all cores.
+    worth the question. One of the *workers* helps the thread that asks to read and hash the file.
     """
     if source.size is None or source.size < chunker.max_size:
         return None
@@ -50,20 +51,58 @@ def _has_first_chunk(store: ChunkStore, chunker: Chunker, head: memoryview) -> b
 
 def _hash(source: Source, buffer: memoryview, count: int, workers: Workers) -> tuple[B3Digest, int]:
     """Hash what is in the buffer, and all that follows."""
-    hasher = blake3(max_threads=blake3.AUTO)
-    size = 0
-    upcoming = memoryview(bytearray(len(buffer)))
-    while count:
-        reading = workers.submit(partial(_fill, source, upcoming))
+    hashing = _Hashing(source, buffer[:count])
+    if count == len(buffer):
+        helper = workers.submit(lambda: hashing.take_part(memoryview(bytearray(len(buffer)))))
         try:
-            hasher.update(buffer[:count])
-        except BaseException:
-            reading.drop()  # The source is the caller's to close.
-            raise
-        size += count
-        count = reading.result()
-        buffer, upcoming = upcoming, buffer
-    return B3Digest(hasher.digest()), size
+            hashing.take_part(buffer)
+        finally:
+            hashing.stop()
+        helper.result()
+    return hashing.digest(), hashing.size
+
+
+class _Hashing:
+    """The digest of a file, made by two threads that each read a piece and then hash it, in turn.
+
+    So one reads while the other hashes, and what is hashed is in the caches of the core that has read it. It
+    makes no difference to the result if one of them comes late, or not at all.
+    """
+
+    def __init__(self, source: Source, head: memoryview) -> None:
+        self._source = source
+        self._reading = threading.Lock()
+        self._hashing = threading.Lock()
+        self._hasher = blake3(head, max_threads=blake3.AUTO)
+        self._ended = False
+        self.size = len(head)
+
+    def take_part(self, buffer: memoryview) -> None:
+        """Read and hash pieces as large as *buffer* until none is left; raises `SourceError`."""
+        while self._take_piece(buffer):
+            pass
+
+    def _take_piece(self, buffer: memoryview) -> bool:
+        with contextlib.ExitStack() as turn:
+            with self._reading:
+                if self._ended:
+                    return False
+                self._ended = True  # if this fails
+                count = _fill(self._source, buffer)
+                self._ended = count < len(buffer)
+                # The next one reads when this one hashes: that keeps the order.
+                turn.enter_context(self._hashing)
+            self._hasher.update(buffer[:count])
+            self.size += count
+        return True
+
+    def stop(self) -> None:
+        """Let nobody begin another piece; when it returns nobody uses the source."""
+        with self._reading:
+            self._ended = True
+
+    def digest(self) -> B3Digest:
+        return B3Digest(self._hasher.digest())
 
 
 def _fill(source: Source, buffer: memoryview) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from types import FrameType
 from typing import NoReturn
@@ -9,6 +10,9 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command line on the arguments of the process, and end the process."""
+    # What is imported stays: to look through it for garbage again and again takes a tenth of a short run.
+    # `Settings.opened` switches it on again.
+    gc.disable()
     from castore.cli.app import app  # noqa: PLC0415 - an entry point that is only imported costs nothing
 
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -44,6 +45,10 @@ class Settings:
         logging.getLogger("castore.composition").setLevel(logging.ERROR)
         with open_composition(self.composition, metrics=self.stats) as stores:
             self.opened_composition = stores
+            if not gc.isenabled():
+                # All that is there now will be there to the end.
+                gc.freeze()
+                gc.enable()
             for instance in stores.graph.instances.values():
                 self.secrets += secrets_in(instance.config)
             yield stores

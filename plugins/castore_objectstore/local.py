@@ -15,6 +15,7 @@ from typing import Final, Literal
 from castore import B3Digest
 from castore.errors import UnavailableError
 from castore.file_locks import FolderOfLocks
+from castore_objectstore.files import READ, Reporting, create_beside, read_all, remove_quietly, write_all
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.holding import Holds
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, Wholeness
@@ -28,14 +29,8 @@ _BEING_FILLED: Final = "being-filled"
 _MOST_UNSETTLED: Final = 8
 """How many temporary files of one object are looked at."""
 
-_LARGEST: Final = 1 << 30
-"""Bytes that an object can have at most: an index of that size is one of 25 million chunks."""
-
 _DEEPEST: Final = 8
 """How many folders deep a listing looks: links may lead in circles."""
-
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-"""Opening a pipe that stands where a file should must not wait for its other end."""
 
 FRESH_SECONDS: Final = 60.0
 """How old the time of a file may be before a claim renews it."""
@@ -80,20 +75,20 @@ class LocalObjectStore(ObjectStore):
                 self._require_root()
                 return None
             try:
-                return _read_all(descriptor)
+                return read_all(descriptor)
             finally:
                 os.close(descriptor)
 
     def _open(self, path: str) -> int | None:
         """Open an object where it is, or where it waits to be flushed; `None` if it is in neither place."""
         with contextlib.suppress(FileNotFoundError):
-            return os.open(path, _READ)
+            return os.open(path, READ)
         waiting = None if self._staging is None else self._staging.find(path)
         if waiting is not None:
             with contextlib.suppress(FileNotFoundError):
-                return os.open(waiting, _READ)
+                return os.open(waiting, READ)
             with contextlib.suppress(FileNotFoundError):
-                return os.open(path, _READ)  # It has got its name meanwhile.
+                return os.open(path, READ)  # It has got its name meanwhile.
         return None
 
     def exists(self, key: str) -> bool:
@@ -127,7 +122,7 @@ class LocalObjectStore(ObjectStore):
             try:
                 self._rename(temporary, path)
             except BaseException:
-                _remove(temporary)
+                remove_quietly(temporary)
                 raise
 
     def _rename(self, temporary: str, path: str) -> None:
@@ -136,15 +131,15 @@ class LocalObjectStore(ObjectStore):
             os.replace(temporary, path)
 
     def _write_beside(self, path: str, data: bytes) -> str:
-        descriptor, temporary = _create_beside(path)
+        descriptor, temporary = create_beside(path)
         try:
             try:
                 self._note_device(descriptor, path)
-                _write_all(descriptor, data)
+                write_all(descriptor, data)
             finally:
                 os.close(descriptor)
         except BaseException:
-            _remove(temporary)
+            remove_quietly(temporary)
             raise
         return temporary
 
@@ -168,7 +163,7 @@ class LocalObjectStore(ObjectStore):
                     del written[path]
             finally:
                 for temporary in written.values():
-                    _remove(temporary)
+                    remove_quietly(temporary)
             if last:
                 self._flush()
 
@@ -233,11 +228,11 @@ class LocalObjectStore(ObjectStore):
             path = f"{self._path(key)}#{number}"
             with self._reporting(path):
                 try:
-                    descriptor = os.open(path, _READ)
+                    descriptor = os.open(path, READ)
                 except FileNotFoundError:
                     return
                 try:
-                    data = _read_all(descriptor)
+                    data = read_all(descriptor)
                 finally:
                     os.close(descriptor)
             yield data
@@ -258,7 +253,7 @@ class LocalObjectStore(ObjectStore):
 
     def _claim_file(self, path: str, is_whole: Wholeness) -> bool:
         try:
-            descriptor = os.open(path, _READ)
+            descriptor = os.open(path, READ)
         except FileNotFoundError:
             return False
         try:
@@ -400,68 +395,6 @@ class LocalObjectStore(ObjectStore):
             if not self._flusher.knows(device):
                 self._flusher.show(device, os.path.dirname(path))
 
-    @contextlib.contextmanager
-    def _reporting(self, path: str) -> Iterator[None]:
+    def _reporting(self, path: str) -> Reporting:
         """Turn an error of the operating system into castore's, with the name of a file."""
-        try:
-            yield
-        except OSError as error:
-            if error.filename is None:
-                error.filename = path
-            raise UnavailableError(self._instance, error) from error
-
-
-def _remove(temporary: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(temporary)
-
-
-def _read_all(descriptor: int) -> bytes:
-    """Read a regular file of no more bytes than an object can have."""
-    status = os.fstat(descriptor)
-    size = status.st_size
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file")
-    if size > _LARGEST:
-        raise OSError(errno.EFBIG, f"Larger than any object, with {size} bytes")
-    data = os.read(descriptor, size + 1)
-    if len(data) == size:
-        return data
-    parts = [data]
-    while part := os.read(descriptor, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _create_beside(path: str) -> tuple[int, str]:
-    """Create a new file `<path>#<n>`, and the folders above it if need be; return it open for writing."""
-    number = 1
-    while True:
-        temporary = f"{path}#{number}"
-        try:
-            return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
-        except FileExistsError:
-            # Somebody else is writing the same object, or died while doing so.
-            number += 1
-        except FileNotFoundError:
-            _make_folder(os.path.dirname(path))
-
-
-def _make_folder(path: str) -> None:
-    """Make a folder unless it is there. Nearly always the one above is, which spares looking for it."""
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        # A link to nowhere is there, too, and would be tried for ever.
-        if not os.path.isdir(path):
-            raise
-    except FileNotFoundError:
-        os.makedirs(path, exist_ok=True)
+        return Reporting(self._instance, path)

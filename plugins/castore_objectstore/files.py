@@ -1,0 +1,102 @@
+"""The files of a store in a folder: what is done with a single one, and what is said when that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from castore.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Opening a pipe that stands where a file should must not wait for its other end."""
+
+_LARGEST: Final = 1 << 30
+"""Bytes that an object can have at most: an index of that size is one of 25 million chunks."""
+
+
+class Reporting:
+    """A context that turns an error of the operating system into castore's, with the name of a file.
+
+    No `contextlib.contextmanager`, which takes three times as long: there is one for each look at a chunk.
+    """
+
+    __slots__ = ("_instance", "_path")
+
+    def __init__(self, instance: str, path: str) -> None:
+        self._instance = instance
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            if error.filename is None:
+                error.filename = self._path
+            raise UnavailableError(self._instance, error) from error
+
+
+def remove_quietly(temporary: str) -> None:
+    """Remove a file, if that can be done."""
+    with contextlib.suppress(OSError):
+        os.unlink(temporary)
+
+
+def read_all(descriptor: int) -> bytes:
+    """Read a regular file of no more bytes than an object can have."""
+    status = os.fstat(descriptor)
+    size = status.st_size
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    if size > _LARGEST:
+        raise OSError(errno.EFBIG, f"Larger than any object, with {size} bytes")
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:
+        return data
+    parts = [data]
+    while part := os.read(descriptor, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write *data*, however much goes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def create_beside(path: str) -> tuple[int, str]:
+    """Create a new file `<path>#<n>`, and the folders above it if need be; return it open for writing."""
+    number = 1
+    while True:
+        temporary = f"{path}#{number}"
+        try:
+            return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
+        except FileExistsError:
+            # Somebody else is writing the same object, or died while doing so.
+            number += 1
+        except FileNotFoundError:
+            _make_folder(os.path.dirname(path))
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder unless it is there. Nearly always the one above is, which spares looking for it."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        # A link to nowhere is there, too, and would be tried for ever.
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)
