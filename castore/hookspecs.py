@@ -6,7 +6,7 @@ A plugin is a module named by an entry point in the group `castore`::
     tape = "castore_tape"
 
 castore calls the module's hooks when it needs to know which types there are. Importing the module must be
-cheap: leave what is heavy to the `build` method of a config class.
+cheap: name a config class by its place, and leave what is heavy to its `build` method.
 """
 
 from __future__ import annotations

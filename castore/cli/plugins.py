@@ -13,7 +13,8 @@ from castore.cli.options import shared_options_without_composition
 from castore.cli.output import emit_json, emit_text, emphasised, is_terminal, printable
 from castore.cli.settings import Settings
 from castore.composition.fields import Field, describe_fields, summary_of, toml, words_for
-from castore.composition.registry import RegisteredType, Registry
+from castore.composition.registry import Registry
+from castore.composition.types import RegisteredType
 
 _WIDEST: Final = 110
 _NARROWEST: Final = 40

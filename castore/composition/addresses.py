@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 
 from castore.composition.problems import Problem, escaped, nearest
-from castore.composition.registry import Kind, RegisteredType, Registry
+from castore.composition.registry import Registry
 from castore.composition.secret import Secret
 from castore.composition.tables import problems_of
+from castore.composition.types import Kind, RegisteredType
 from castore.composition.urls import ServiceUrl, masked, quoted
 
 

@@ -9,7 +9,7 @@ import attrs
 
 from castore.composition.problems import dotted
 from castore.composition.refs import Ref
-from castore.composition.registry import Kind, RegisteredType
+from castore.composition.types import Kind, RegisteredType
 
 if TYPE_CHECKING:
     from castore.composition.spans import Path

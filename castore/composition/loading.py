@@ -16,10 +16,11 @@ from castore.composition.graph import Edge, Graph, Instance, instance_id
 from castore.composition.problems import Problem, did_you_mean, dotted, escaped, listing, nearest
 from castore.composition.references import check_cycles, check_references
 from castore.composition.refs import Ref
-from castore.composition.registry import Kind, RegisteredType, Registry
+from castore.composition.registry import Registry
 from castore.composition.secret import Secret, fields_of, scrub
 from castore.composition.settings import read_settings
 from castore.composition.structure import ConfigStructurer
+from castore.composition.types import Kind, RegisteredType
 from castore.composition.values import kind_of
 from castore.errors import PluginError
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from castore.composition.document import Document
 from castore.composition.graph import Edge, Graph, Instance, instance_id
 from castore.composition.problems import Problem, did_you_mean, dotted, escaped, listing, shortened
-from castore.composition.registry import Kind, Registry
+from castore.composition.registry import Registry
 from castore.composition.secret import Secret
+from castore.composition.types import Kind
 
 if TYPE_CHECKING:
     from castore.composition.spans import Path

@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
 
 import attrs
 
 from castore.blobservice import BlobService
 from castore.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.composition.problems import did_you_mean, listing
-from castore.composition.settings import SETTINGS
+from castore.composition.types import Kind, RegisteredType, owner
 from castore.directoryservice import DirectoryService
-from castore.errors import DuplicatePluginError, PluginError, describe
+from castore.errors import DuplicatePluginError, PluginError
 from castore.plugins import Plugin, call_register, discover, why
-
-S_co = TypeVar("S_co", covariant=True)
-
-
-class ServiceConfig(Protocol[S_co]):
-    """What a config class offers: an `attrs` class whose objects build their service.
-
-    It may also have a class method `from_url(cls, url: str)`, if the type has a URL form.
-    """
-
-    def build(self, name: str, context: Any) -> S_co:
-        """Return the service. *name* is the instance's; *context* is a `BuildContext`."""
-
-
-@attrs.frozen
-class Kind:
-    """A kind of service."""
-
-    contract: type
-    table: str
-    """The name of its table in a composition."""
-    label: str
-    """The kind in words, as in `blob service`."""
-
-
-@attrs.frozen
-class RegisteredType:
-    """A type of service: its tag, its config class, and who registered it."""
-
-    kind: Kind
-    tag: str
-    config: type
-    plugin: Plugin | None = None
-    formerly: tuple[str, ...] = ()
-    """Tags it had before, for which an error says what to write now."""
-    only_if: str | None = None
-    """The setting without which a composition must not use it; `None` if it may be used anywhere."""
-
-    @property
-    def owner(self) -> str:
-        """Who registered it, in words."""
-        return _owner(self.plugin)
-
-
-def _owner(plugin: Plugin | None) -> str:
-    return plugin.label if plugin else "the program itself"
 
 
 @attrs.frozen
@@ -72,18 +26,6 @@ class BrokenPlugin:
 
     def __str__(self) -> str:
         return f"{self.plugin.label} does not load: {self.cause}"
-
-
-def _unresolved(registered: RegisteredType) -> str | None:
-    """Return what is wrong with the annotations of a config class, `None` if nothing is."""
-    try:
-        attrs.resolve_types(registered.config)
-    except Exception as error:  # noqa: BLE001 - an annotation is code
-        return (
-            f"the config class of `{registered.tag}`, {registered.config!r}, has an annotation that means"
-            f" nothing at run time: {describe(error)}; import its names outside of `if TYPE_CHECKING`"
-        )
-    return None
 
 
 class Registry:
@@ -99,8 +41,10 @@ class Registry:
         self._chunkers: dict[str, type[Chunker]] = dict(BUNDLED_CHUNKERS)
         self._owners: dict[str, Plugin | None] = {}
         self._plugin: Plugin | None = None
-        self.broken: list[BrokenPlugin] = []
-        """Plugins that could not be used; they stop nothing but the configs that need them."""
+        self._unchecked: set[tuple[type, str]] = set()
+        """The types whose config class was not imported yet."""
+        self._checking = threading.RLock()
+        self._broken: list[BrokenPlugin] = []
         self.plugins: list[Plugin] = []
         """The plugins that were loaded."""
         self.add_kind(BlobService, "blobservices", "blob service")
@@ -126,19 +70,21 @@ class Registry:
         except DuplicatePluginError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - what a plugin does wrong concerns it alone
-            self.broken.append(BrokenPlugin(plugin, why(error)))
+            self._broken.append(BrokenPlugin(plugin, why(error)))
         else:
             self.plugins.append(plugin)
 
     @contextlib.contextmanager
     def _registering(self, plugin: Plugin) -> Iterator[None]:
         kinds, types, chunkers = dict(self._kinds), dict(self._types), dict(self._chunkers)
+        unchecked = set(self._unchecked)
         self._plugin = plugin
         try:
             yield
         except BaseException:
             # Half a plugin would be found later, far from the reason why it is only half.
             self._kinds, self._types, self._chunkers = kinds, types, chunkers
+            self._unchecked = unchecked
             raise
         finally:
             self._plugin = None
@@ -155,7 +101,7 @@ class Registry:
         self,
         kind: type,
         tag: str,
-        config: type,
+        config: type | str,
         *,
         formerly: tuple[str, ...] = (),
         only_if: str | None = None,
@@ -165,7 +111,8 @@ class Registry:
         Arguments:
             kind: The contract of its services, such as `BlobService`.
             tag: What `type = "..."` in a composition says.
-            config: An `attrs` class with a method `build(name, context)`.
+            config: An `attrs` class with a method `build(name, context)`; or where it is, as `module:Class`,
+                which is imported when a composition first uses the type.
             formerly: Tags of the past; an error tells who uses one what to write instead.
             only_if: The setting without which a composition must not use it, such as `allow_faults`.
 
@@ -174,7 +121,9 @@ class Registry:
             PluginError: The kind or the setting is unknown, the tag empty, or the class is no config class.
         """
         registered = RegisteredType(self.kind(kind), tag, config, self._plugin, formerly, only_if)
-        self._check(registered)
+        wrong = registered.mistake() or (registered.mistake_in_config() if registered.imported else None)
+        if wrong:
+            raise PluginError(wrong, **self._blame())
         other = self._types.get((kind, tag))
         if other is not None:
             raise DuplicatePluginError(
@@ -182,31 +131,14 @@ class Registry:
                 **self._blame(),
             )
         self._types[kind, tag] = registered
-
-    def _check(self, registered: RegisteredType) -> None:
-        wrong = None
-        if not registered.tag or "+" in registered.tag or ":" in registered.tag:
-            wrong = f"{registered.tag!r} cannot be the tag of a type: it must not be empty or have `+` or `:`"
-        elif not attrs.has(registered.config):
-            wrong = f"the config class of `{registered.tag}`, {registered.config!r}, is not an attrs class"
-        elif not callable(getattr(registered.config, "build", None)):
-            wrong = f"the config class of `{registered.tag}`, {registered.config!r}, has no method `build`"
-        elif any(field.name == "type" for field in attrs.fields(registered.config)):
-            wrong = f"the config class of `{registered.tag}` has a field `type`, but that key names the type"
-        elif registered.only_if is not None and registered.only_if not in SETTINGS:
-            wrong = (
-                f"`{registered.tag}` asks for a setting `{registered.only_if}`; there is {listing(SETTINGS)}"
-            )
-        else:
-            wrong = _unresolved(registered)
-        if wrong:
-            raise PluginError(wrong, **self._blame())
+        if not registered.imported:
+            self._unchecked.add((kind, tag))
 
     def _both(self, other: Plugin | None) -> str:
         """Return who registered the two things of one name, *other* the first, and what to do."""
         if other == self._plugin:
-            return f"both from {_owner(other)}"
-        return f"one from {_owner(other)}, one from {_owner(self._plugin)}; uninstall one of the two"
+            return f"both from {owner(other)}"
+        return f"one from {owner(other)}, one from {owner(self._plugin)}; uninstall one of the two"
 
     def _blame(self) -> dict[str, str | None]:
         plugin = self._plugin
@@ -241,17 +173,47 @@ class Registry:
                 return kind
         raise PluginError(f"{contract!r} is no kind of service; the kinds are {listing(self.kinds)}")
 
+    @property
+    def broken(self) -> list[BrokenPlugin]:
+        """Plugins that could not be used, or not wholly; they stop nothing but the configs that need them."""
+        self._check_all()
+        return self._broken
+
     def types(self, kind: Kind) -> Mapping[str, RegisteredType]:
         """Return the types of a kind by tag."""
+        self._check_all()
         return {entry.tag: entry for entry in self._types.values() if entry.kind == kind}
 
     def all_types(self) -> list[RegisteredType]:
         """Return all types, by kind and tag."""
+        self._check_all()
         return sorted(self._types.values(), key=lambda entry: (entry.kind.table, entry.tag))
 
     def find(self, kind: Kind, tag: str) -> RegisteredType | None:
         """Return the type of a kind by its tag, `None` if there is none."""
+        self._check(kind.contract, tag)
         return self._types.get((kind.contract, tag))
+
+    def _check_all(self) -> None:
+        for contract, tag in sorted(self._unchecked, key=lambda key: key[1]):
+            self._check(contract, tag)
+
+    def _check(self, contract: type, tag: str) -> None:
+        """Import the config class of a type that only says where it is; a failure is kept in `broken`."""
+        with self._checking:
+            if (contract, tag) not in self._unchecked:
+                return
+            self._unchecked.discard((contract, tag))
+            registered = self._types[contract, tag]
+            try:
+                wrong = registered.mistake_in_config()
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `load`
+                wrong = why(error)
+            if wrong:
+                del self._types[contract, tag]
+                if registered.plugin is None:
+                    raise PluginError(f"the type `{tag}` does not load: {wrong}")
+                self._broken.append(BrokenPlugin(registered.plugin, wrong))
 
     def renamed(self, kind: Kind, tag: str) -> RegisteredType | None:
         """Return the type that once had the tag *tag*, if any."""

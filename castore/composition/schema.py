@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from castore.composition.fields import describe_fields, summary_of
 from castore.composition.loading import TABLES_OF_OTHERS
-from castore.composition.registry import Kind, RegisteredType, Registry
+from castore.composition.registry import Registry
 from castore.composition.settings import DocumentSettings
 from castore.composition.shapes import ANY, Shape
+from castore.composition.types import Kind, RegisteredType
 from castore.composition.values import _DURATION_UNITS, _SIZE_UNITS, Between
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

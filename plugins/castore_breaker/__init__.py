@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_breaker.config import BreakerConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "breaker", BreakerConfig)
+    registry.register(BlobService, "breaker", "castore_breaker.config:BreakerConfig")

@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_cache.config import CacheConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "cache", CacheConfig, formerly=("combined",))
+    registry.register(BlobService, "cache", "castore_cache.config:CacheConfig", formerly=("combined",))

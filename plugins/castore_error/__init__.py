@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_error.config import ErrorConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "error", ErrorConfig)
+    registry.register(BlobService, "error", "castore_error.config:ErrorConfig")

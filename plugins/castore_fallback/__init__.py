@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_fallback.config import FallbackConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "fallback", FallbackConfig)
+    registry.register(BlobService, "fallback", "castore_fallback.config:FallbackConfig")

@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_lru.config import LruConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "lru", LruConfig)
+    registry.register(BlobService, "lru", "castore_lru.config:LruConfig")

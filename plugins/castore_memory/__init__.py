@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_memory.config import MemoryConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "memory", MemoryConfig)
+    registry.register(BlobService, "memory", "castore_memory.config:MemoryConfig")

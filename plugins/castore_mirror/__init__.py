@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_mirror.config import MirrorConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "mirror", MirrorConfig)
+    registry.register(BlobService, "mirror", "castore_mirror.config:MirrorConfig")

@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_objectstore.config import ObjectStoreConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "objectstore", ObjectStoreConfig)
+    registry.register(BlobService, "objectstore", "castore_objectstore.config:ObjectStoreConfig")

@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_readonly.config import ReadOnlyConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "read_only", ReadOnlyConfig)
+    registry.register(BlobService, "read_only", "castore_readonly.config:ReadOnlyConfig")

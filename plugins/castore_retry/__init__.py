@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_retry.config import RetryConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "retry", RetryConfig)
+    registry.register(BlobService, "retry", "castore_retry.config:RetryConfig")

@@ -8,6 +8,4 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    from castore_sqlite.config import SqliteConfig  # noqa: PLC0415 - only when the registry is filled
-
-    registry.register(BlobService, "sqlite", SqliteConfig)
+    registry.register(BlobService, "sqlite", "castore_sqlite.config:SqliteConfig")

@@ -246,6 +246,10 @@ def test_secrets_are_never_shown(castore, odd, mode, arguments):
         (["--help"], {"rich", "cattrs", "tomli", "castore.composition", "castore.drawing"}),
         (["put", "--help"], {"rich", "cattrs", "tomli", "castore.composition", "castore.cli.get"}),
         (["has", ABSENT], {"rich", "castore.drawing", "castore.cli.get", "fsspec", "pyfastcdc"}),
+        (
+            ["has", ABSENT],
+            {f"castore_{name}.config" for name in ("lru", "memory", "mirror", "sqlite")},
+        ),
         (["put", "file"], {"rich", "castore.drawing"}),
         (["stat", ABSENT], {"rich"}),
         (["check", "--connect"], {"rich"}),

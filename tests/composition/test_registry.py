@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,88 @@ class NoAttrs:
 def test_a_config_class_that_cannot_work_is_refused_at_once(tag: str, config: type, words: str) -> None:
     with pytest.raises(PluginError, match=words):
         Registry().register(BlobService, tag, config)
+
+
+LATER = """
+import castore
+
+@castore.hookimpl
+def castore_register(registry):
+    registry.register(castore.BlobService, "tape", "castore_tape_config:Config")
+    registry.register(castore.BlobService, "reel", "castore_reel_config:Config")
+"""
+CONFIG = TYPE[: TYPE.index("@castore.hookimpl")]
+
+
+def install_later(install: Install, registry: Registry, tape: str, reel: str = CONFIG) -> None:
+    code = {"castore_tape": LATER, "castore_tape_config": tape, "castore_reel_config": reel}
+    install("castore-tape", "1.0", {"tape": "castore_tape"}, code)
+    load_all(registry, "tape")
+
+
+def test_a_config_class_is_imported_when_its_type_is_used(install: Install, registry: Registry) -> None:
+    """If only its place is registered; then it is like any other."""
+    install_later(install, registry, CONFIG, reel="raise SystemExit('this is not needed')")
+    kind = registry.kind(BlobService)
+    assert "castore_tape_config" not in sys.modules
+    tape = registry.find(kind, "tape")
+    assert tape is not None
+    assert tape.config.__module__ == "castore_tape_config"
+    assert attrs.has(tape.config)
+    assert "castore_reel_config" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import tapelib", "the module `tapelib` is not installed"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "it ends the program while it is imported"),
+        ("", "has no attribute 'Config'"),
+        ("class Config: ...", "is not an attrs class"),
+        (CONFIG.replace("build", "make"), "has no method `build`"),
+    ],
+)
+def test_a_config_class_that_fails_stops_no_other(
+    install: Install, registry: Registry, code: str, cause: str
+) -> None:
+    """Not even one of the same plugin; whoever uses it is told why."""
+    install_later(install, registry, code)
+    kind = registry.kind(BlobService)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: registry.find(kind, "tape"), range(50))) == {None}
+    assert registry.find(kind, "reel") is not None
+    (broken,) = registry.broken
+    assert cause in broken.cause
+    assert registry.why_unknown(kind, "tape") == str(broken)
+    assert str(broken).startswith("plugin `tape` of castore-tape 1.0 does not load: ")
+    assert set(registry.types(kind)) == {"cache", "memory", "objectstore", "reel"}
+
+
+def test_all_types_are_tried_by_who_asks_for_all(install: Install, registry: Registry) -> None:
+    install_later(install, registry, "1 / 0")
+    assert [entry.tag for entry in registry.all_types()] == ["cache", "memory", "objectstore", "reel"]
+    assert len(registry.broken) == 1
+
+
+def test_the_tag_of_a_type_that_is_not_imported_is_taken(install: Install, registry: Registry) -> None:
+    install_later(install, registry, CONFIG)
+    with pytest.raises(DuplicatePluginError, match="two types of blob service have the tag `tape`"):
+        registry.register(BlobService, "tape", Plain)
+    assert "castore_tape_config" not in sys.modules
+
+
+def test_where_a_config_class_is_must_be_a_place() -> None:
+    with pytest.raises(PluginError, match=r"named 'a b', which is not `module:Class`"):
+        Registry().register(BlobService, "tape", "a b")
+
+
+def test_a_program_that_names_a_class_which_is_not_there_is_told_so() -> None:
+    """There is no plugin that could be left out."""
+    registry = Registry()
+    registry.register(BlobService, "tape", "castore:NoSuchClass")
+    with pytest.raises(PluginError, match=r"the type `tape` does not load: .* no attribute `NoSuchClass`"):
+        registry.find(registry.kind(BlobService), "tape")
 
 
 def test_a_kind_is_named_by_its_contract(registry: Registry) -> None:

@@ -8,6 +8,4 @@ import castore
 @castore.hookimpl
 def castore_register(registry: castore.Registry) -> None:
     """Add the type `onefile`."""
-    from castore_onefile.config import OneFileConfig
-
-    registry.register(castore.BlobService, "onefile", OneFileConfig)
+    registry.register(castore.BlobService, "onefile", "castore_onefile.config:OneFileConfig")
