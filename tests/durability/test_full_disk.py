@@ -14,7 +14,7 @@ import pytest
 from facts import faults_in, files_of, service_on
 
 from castore import B3Digest, BlobService, UnavailableError
-from castore_objectstore import flushing, local, staging
+from castore_objectstore import files, flushing, local, staging
 
 DATA = random.Random(3).randbytes(20_000)
 DIGEST = B3Digest.of(DATA)
@@ -106,7 +106,7 @@ def test_a_failure_at_each_single_call(
 ) -> None:
     """Whichever call of a put fails: a clear error, nothing visible, and the next put works."""
     failing = FailingCalls(number)
-    for module in (local, staging):
+    for module in (files, local, staging):
         monkeypatch.setattr(module, "os", failing)
     monkeypatch.setattr(flushing, "_load_syncfs", lambda: failing.syncfs)
     failures = 0
