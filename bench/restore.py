@@ -24,9 +24,11 @@ def main() -> None:
                 folders.add(folder)
             reader = blobs.open_read(castore.B3Digest.parse(digest))
             assert reader is not None
-            with reader, open(path, "wb", buffering=0) as file:  # noqa: PTH123 - as above
-                while view := reader.read_view():
-                    file.write(view)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            while view := reader.read_view():
+                os.write(descriptor, view)
+            os.close(descriptor)
+            reader.close()
 
 
 if __name__ == "__main__":

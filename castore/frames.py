@@ -31,6 +31,9 @@ _LONGEST_HEADER: Final = 18
 _SMALL: Final = 128 << 10
 """Below this size a header weighs more than what `ZSTD_COMPRESSBOUND` adds in proportion."""
 
+_ROOM: Final = 16
+"""How many times the size of a small frame is set aside for what it unpacks to."""
+
 MIN_LEVEL: Final = -7
 MAX_LEVEL: Final = 22
 
@@ -148,10 +151,12 @@ def _unpack(frame: memoryview, limit: int, *, expected: int | None) -> bytes:
         raise _TooMuchError
     # The decompressor takes a last frame that is cut short for one whose rest is still to come.
     end = _frame_end(frame, 0)
-    if end == len(frame) and expected:
+    # A small chunk is rarely much larger than its frame.
+    room = expected or (min(_ROOM * end, limit) if end < _SMALL // _ROOM else 0)
+    if end == len(frame) and room:
         # Straight to where the bytes stay. If that fails, the way below finds out why.
         with contextlib.suppress(ZstdError):
-            data: bytes = _per_thread.decompressor.decompress(frame, max_output_size=expected)
+            data: bytes = _per_thread.decompressor.decompress(frame, max_output_size=room)
             return data
     while end < len(frame):
         end = _frame_end(frame, end)

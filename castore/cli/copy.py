@@ -68,8 +68,8 @@ def command(
                 if copied.error is not None:
                     failed.append(copied)
                     if not settings.json:
-                        with meter.aside():
-                            complain(f"castore: {_words(copied, settings)}")
+                        meter.step_aside()
+                        complain(f"castore: {_words(copied, settings)}")
     _show(copier.tally, failed, settings)
     return FAILED if failed else 0
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
 import click
@@ -29,24 +29,18 @@ class OutputError(CastoreError):
     code = "output"
 
 
-@contextlib.contextmanager
-def _writing_stdout() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise OutputGoneError from None
-        raise OutputError(f"cannot write the output: {error.strerror}") from None
-
-
 def emit(data: bytes | memoryview, *, flush: bool = True) -> None:
     """Write bytes to stdout, and see them off unless more follow."""
     if sys.stdout is None:
         raise OutputError("cannot write the output: stdout is closed")
-    with _writing_stdout():
+    try:
         sys.stdout.buffer.write(data)
         if flush:
             sys.stdout.buffer.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise OutputGoneError from None
+        raise OutputError(f"cannot write the output: {error.strerror}") from None
 
 
 def emit_text(text: str, *, flush: bool = True) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -65,13 +63,11 @@ class Meter:
             self._files_done += 1
             self._redraw()
 
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Take the bar away while the block writes a line to the terminal; the next redraw brings it back."""
+    def step_aside(self) -> None:
+        """Take the bar away for a line that is written to the terminal; the next redraw brings it back."""
         if self._bar is not None:
             sys.stderr.write(_ERASE_LINE)
             sys.stderr.flush()
-        yield
 
     def _redraw(self) -> None:
         now = time.monotonic()
@@ -110,7 +106,7 @@ def _new_bar(total: int | None) -> tuple[Progress, TaskID]:
     columns = (
         rich_progress.BarColumn(),
         rich_progress.TaskProgressColumn(),
-        # One line, whatever the width: that is what `aside` erases.
+        # One line, whatever the width: that is what `step_aside` erases.
         rich_progress.TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True)),
         rich_progress.TimeRemainingColumn(compact=True),
     )

@@ -51,6 +51,6 @@ def _meter(paths: Sequence[str]) -> Meter:
     """Return a meter for what is to be stored; it is only counted beforehand if there is one to see it."""
     if not is_terminal(sys.stderr):
         return Meter(None)
-    sizes = [found.size for found in find_files(paths) if not found.skipped]
+    sizes = [found.size() for found in find_files(paths) if not found.skipped]
     known = [size for size in sizes if size is not None]
     return Meter(sum(known) if len(known) == len(sizes) else None, len(sizes))

@@ -73,7 +73,7 @@ class Job:
         def files() -> Iterator[str]:
             nonlocal by_itself
             for found in all_found:
-                if not found.is_file or found.size is None:
+                if not (found.is_file and found.regular):
                     by_itself = found
                     return
                 handed_on.append(found.path)
@@ -105,7 +105,7 @@ class Job:
     def _take_one_by_one(self, all_found: Iterable[Found]) -> None:
         try:
             for found in all_found:
-                if self._slow and found.is_file and found.size is not None and found.size <= _SMALL:
+                if self._slow and found.is_file and found.regular and (found.size() or 0) <= _SMALL:
                     self._ahead.append((found.path, self._submit(found.path)))
                     self._settle(_AHEAD * self.workers.size)
                 else:
@@ -170,23 +170,23 @@ class Job:
         if self.settings.json:
             self.files.append({"digest": str(digest), "path": path, "size": size})
             return
-        with self.meter.aside():
-            emit(b3sum_line(digest, path))
+        self.meter.step_aside()
+        emit(b3sum_line(digest, path))
 
     def _skip(self, path: str, reason: str) -> None:
         if self.settings.json:
             self.skipped.append({"path": path, "reason": reason})
             return
-        with self.meter.aside():
-            complain(f"castore: skipped {path!r}: it is {reason}")
+        self.meter.step_aside()
+        complain(f"castore: skipped {path!r}: it is {reason}")
 
     def _fail(self, path: str, error: CastoreError) -> None:
         self.exit_code = max(self.exit_code, exit_code(error), FAILED)
         if self.settings.json:
             self.errors.append({"path": path, **document_of(error, self.settings)})
             return
-        with self.meter.aside():
-            complain(f"castore: {self.settings.scrubbed(error.message)}")
+        self.meter.step_aside()
+        complain(f"castore: {self.settings.scrubbed(error.message)}")
 
 
 def _source(path: str) -> Any:

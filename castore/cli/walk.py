@@ -25,8 +25,8 @@ class Found:
     """Something on the way: a file to store, or what is none and why."""
 
     path: str
-    size: int | None = None
-    """In bytes; `None` if it is not known beforehand."""
+    regular: bool = True
+    """Whether it is a regular file, or may be one, so that it has a size before it is read."""
     skipped: str | None = None
     """What it is instead of a file."""
     error: OSError | None = None
@@ -37,6 +37,15 @@ class Found:
         """Whether it is something to store."""
         return self.skipped is None and self.error is None
 
+    def size(self) -> int | None:
+        """Look how many bytes it has; `None` if that is not known beforehand."""
+        if not self.regular:
+            return None
+        try:
+            return os.stat(self.path).st_size  # noqa: PTH116 - a Path would change how the user wrote it
+        except (OSError, ValueError):
+            return 0  # Whoever opens it will say what is wrong.
+
 
 def find_files(paths: Iterable[str]) -> Iterator[Found]:
     """Yield what *paths* mean: folders with all that is in them, sorted; others as they are.
@@ -45,17 +54,17 @@ def find_files(paths: Iterable[str]) -> Iterator[Found]:
     """
     for path in paths:
         if path == STDIN:
-            yield Found(path)
+            yield Found(path, regular=False)
             continue
         try:
-            status = os.stat(path)  # noqa: PTH116 - a Path would change how the user wrote it
+            mode = os.stat(path).st_mode  # noqa: PTH116 - as above
         except (OSError, ValueError):
-            yield Found(path, 0)  # Whoever opens it will say what is wrong.
+            yield Found(path)
             continue
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(mode):
             yield from _walk(path)
         else:
-            yield Found(path, status.st_size if stat.S_ISREG(status.st_mode) else None)
+            yield Found(path, regular=stat.S_ISREG(mode))
 
 
 def _walk(folder: str) -> Iterator[Found]:
@@ -89,8 +98,9 @@ def _sort_key(entry: os.DirEntry[str]) -> bytes:
 
 def _found(entry: os.DirEntry[str]) -> Found:
     try:
-        status = entry.stat(follow_symlinks=False)
+        if entry.is_file(follow_symlinks=False):
+            return Found(entry.path)  # The folder has said so: nothing else needs to be looked at.
+        kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
-        return Found(entry.path, 0)
-    kind = stat.S_IFMT(status.st_mode)
-    return Found(entry.path, status.st_size, skipped=_SPECIAL.get(kind))
+        return Found(entry.path)
+    return Found(entry.path, skipped=_SPECIAL.get(kind))

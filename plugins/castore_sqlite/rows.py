@@ -14,8 +14,8 @@ from castore.errors import BadIndexError
 
 Table: TypeAlias = Literal["chunks", "indexes"]
 
-GROUP: Final = 400
-"""How many digests one query asks for: each version of SQLite takes 999 parameters."""
+_SIZES: Final = (32, 400)
+"""How many digests a query asks for: each version of SQLite takes 999 parameters, but binding them costs."""
 
 FRESH_SECONDS: Final = 60.0
 """How old the time of a row may be before a claim renews it."""
@@ -34,13 +34,13 @@ _PUT_INDEX: Final = (
     "INSERT INTO indexes (digest, modified, chunks) VALUES (?, ?, ?)"
     " ON CONFLICT (digest) DO UPDATE SET modified = excluded.modified, chunks = excluded.chunks"
 )
-_MARKS: Final = ", ".join(f"?{number}" for number in range(1, GROUP + 1))
 FIND: Final = (
-    f"SELECT digest FROM chunks WHERE digest IN ({_MARKS})"
-    f" UNION ALL SELECT digest FROM indexes WHERE digest IN ({_MARKS})"
+    "SELECT digest FROM chunks WHERE digest IN ({0})"
+    " UNION ALL SELECT digest FROM indexes WHERE digest IN ({0})"
 )
-FIND_TIMES: Final = f"SELECT digest, modified FROM chunks WHERE digest IN ({_MARKS})"
-_FIND_INDEXES: Final = f"SELECT digest, modified, chunks FROM indexes WHERE digest IN ({_MARKS})"
+FIND_TIMES: Final = "SELECT digest, modified FROM chunks WHERE digest IN ({0})"
+_FIND_INDEXES: Final = "SELECT digest, modified, chunks FROM indexes WHERE digest IN ({0})"
+_MARKS: Final = {size: ", ".join(f"?{number}" for number in range(1, size + 1)) for size in _SIZES}
 _RENEW: Final[dict[Table, str]] = {
     "chunks": "UPDATE chunks SET modified = ? WHERE digest = ?",
     "indexes": "UPDATE indexes SET modified = ? WHERE digest = ?",
@@ -64,11 +64,16 @@ def one(digest: B3Digest) -> tuple[bytes]:
     return (bytes(digest),)
 
 
-def groups(digests: Iterable[B3Digest]) -> Iterator[list[bytes]]:
-    """Yield the parameters of queries for some digests each; the last is repeated where there are too few."""
+def queries(statement: str, digests: Iterable[B3Digest]) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield *statement* for some digests each time, with its parameters.
+
+    There are only a few sizes, so that a statement need not be prepared anew; the last digest is repeated
+    where there are too few.
+    """
     remaining = iter(digests)
-    while group := [one(digest)[0] for digest in islice(remaining, GROUP)]:
-        yield group + group[-1:] * (GROUP - len(group))
+    while group := [one(digest)[0] for digest in islice(remaining, _SIZES[-1])]:
+        size = next(size for size in _SIZES if size >= len(group))
+        yield statement.format(_MARKS[size]), group + group[-1:] * (size - len(group))
 
 
 def as_bytes(value: Any) -> bytes:
@@ -86,8 +91,8 @@ def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequenc
     """Put indexes; one that is there stays and counts as just put, unless it cannot be right."""
     there = {
         digest: (modified, as_bytes(index))
-        for group in groups(blobs)
-        for digest, modified, index in connection.execute(_FIND_INDEXES, group)
+        for query, group in queries(_FIND_INDEXES, blobs)
+        for digest, modified, index in connection.execute(query, group)
     }
     new, stale = [], []
     for digest, chunks in blobs.items():

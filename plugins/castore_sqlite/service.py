@@ -102,8 +102,8 @@ class SqliteBlobService(
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are neither index nor chunk, with a query for some hundreds of them."""
         absent = {digest for digest in set(digests) if self._group.find(digest) is None}
-        for group in rows.groups(tuple(absent)):
-            absent.difference_update(B3Digest(found) for (found,) in self._database.fetch(rows.FIND, group))
+        for query, group in rows.queries(rows.FIND, tuple(absent)):
+            absent.difference_update(B3Digest(found) for (found,) in self._database.fetch(query, group))
         return absent
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
@@ -209,8 +209,8 @@ class SqliteBlobService(
         """Return the times of those chunks that have rows."""
         return {
             B3Digest(digest): time
-            for group in rows.groups(digests)
-            for digest, time in self._database.fetch(rows.FIND_TIMES, group)
+            for query, group in rows.queries(rows.FIND_TIMES, digests)
+            for digest, time in self._database.fetch(query, group)
         }
 
     def claim_blob(self, digest: B3Digest) -> bool:

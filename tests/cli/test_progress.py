@@ -87,8 +87,8 @@ def test_it_steps_aside_for_a_line(terminal, clock):
     with Meter(5 << 20) as meter:
         meter.advance(1)
         seen(terminal)
-        with meter.aside():
-            assert seen(terminal) == "\r\x1b[2K"
+        meter.step_aside()
+        assert seen(terminal) == "\r\x1b[2K"
         assert seen(terminal) == ""
         clock[0] += 1
         meter.advance(1)
@@ -100,8 +100,7 @@ def test_a_hidden_one_shows_nothing(terminal, clock):
     with Meter(5 << 20, hidden=True) as meter:
         clock[0] += 1
         meter.advance(1)
-        with meter.aside():
-            pass
+        meter.step_aside()
 
     assert seen(terminal) == ""
 
@@ -115,7 +114,6 @@ def test_without_a_terminal_it_shows_nothing(clock, monkeypatch, tmp_path, strea
         with Meter(5 << 20) as meter:
             clock[0] += 1
             meter.advance(1)
-            with meter.aside():
-                pass
+            meter.step_aside()
 
     assert (tmp_path / "errors").read_text() == ""
