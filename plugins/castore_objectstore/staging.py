@@ -15,6 +15,10 @@ from typing import Final
 
 from castore_objectstore.flushing import Flusher
 
+_MANY_FILES: Final = 512
+_MANY_BYTES: Final = 64 << 20
+"""How much waits before a flush begins beside those who write."""
+
 _MOST_FILES: Final = 2048
 _MOST_BYTES: Final = 256 << 20
 """How much may wait: a blob of any size must not fill the memory with names, nor the cache of the disk."""
@@ -30,15 +34,20 @@ class Staging:
         self._lock = threading.Lock()
         self._staged: dict[str, str] = {}
         self._bytes = 0
+        self._beside = False
+        """Whether a thread has been started to publish."""
         self._lost: set[str] = set()
 
     def add(self, path: str, temporary: str, size: int) -> None:
-        """Let *temporary* wait to become *path*; if too much waits, publish it now."""
+        """Let *temporary* wait to become *path*. Much is published meanwhile, too much is published now."""
         with self._lock:
             self._lost.discard(path)
             known = self._staged.setdefault(path, temporary)
             self._bytes += size
             full = len(self._staged) >= _MOST_FILES or self._bytes >= _MOST_BYTES
+            much = len(self._staged) >= _MANY_FILES or self._bytes >= _MANY_BYTES
+            begins = much and not full and not self._beside
+            self._beside |= begins
         if known != temporary:
             # Another thread was faster with the same object, or left it here long ago.
             with contextlib.suppress(FileNotFoundError):
@@ -46,6 +55,21 @@ class Staging:
             os.unlink(temporary)
         if full:
             self.publish()
+        elif begins:
+            # Not by one of those who compress: it would only wait for the disk.
+            thread = threading.Thread(target=self._publish_beside, name="castore-flush")
+            try:
+                thread.start()
+            except RuntimeError:
+                # As many run as may, or the interpreter is about to end.
+                self._publish_beside()
+
+    def _publish_beside(self) -> None:
+        # Whoever needs what a failure has lost is told so, see `first_lost`.
+        with contextlib.suppress(OSError):
+            self.publish()
+        with self._lock:
+            self._beside = False
 
     def find(self, path: str) -> str | None:
         """Return where the object that is to be at *path* waits, `None` if none does."""

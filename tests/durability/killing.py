@@ -24,6 +24,7 @@ from facts import faults_in, files_of, service_on
 from castore import B3Digest
 from castore.maintenance import verify
 from castore.workers import Workers
+from castore_objectstore import staging
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 
@@ -38,6 +39,7 @@ def content(seed: int) -> bytes:
 
 def write_forever(folder: Path, first: int, report: int) -> None:
     """Store blob after blob; report the number of each that is stored."""
+    staging._MANY_FILES = 20  # type: ignore[misc]
     store = LocalObjectStore(folder, instance="files")
     service = ObjectStoreBlobService(store, avg_chunk_size=1024, workers=Workers(2))
     for seed in range(first, first + 100_000):

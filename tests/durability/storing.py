@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,6 +17,7 @@ import mutants
 from facts import service_on
 
 from castore import B3Digest
+from castore_objectstore import staging
 
 
 def report(digest: B3Digest) -> None:
@@ -42,6 +44,25 @@ def blobs(folder: Path) -> None:
     report(service.write(shared + half))
     service.close()
     other.close()
+
+
+def more_than_may_wait(folder: Path) -> None:
+    """Store blobs whose chunks are flushed and get their names before the blob ends; one is aborted then.
+
+    What is done for that beside the writer is done by itself here, so that the record has its order.
+    """
+    staging._MANY_FILES = 4  # type: ignore[misc]
+    threading.Thread.start = threading.Thread.run  # type: ignore[method-assign]
+    service = service_on(folder)
+    source = random.Random(8)
+    shared = source.randbytes(8000)
+    for data in (shared, shared + source.randbytes(6000)):
+        report(service.write(data))
+    with service.open_write() as writer:
+        writer.write(source.randbytes(9000))
+        writer.abort()
+    report(service.write(source.randbytes(3000) + shared))
+    service.close()
 
 
 def what_others_have_not_flushed(folder: Path) -> None:

@@ -62,16 +62,25 @@ def faults_of_reported(digest: str, files: dict[str, bytes]) -> Iterable[str]:
         return [str(error)]
 
 
-def test_nothing_reported_is_lost_and_nothing_is_wrong(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["blobs", "more_than_may_wait"])
+def test_nothing_reported_is_lost_and_nothing_is_wrong(tmp_path: Path, what: str) -> None:
     """In every state all that was reported is there, and nothing but temporary files is half there."""
     folder = tmp_path / "store"
     folder.mkdir()
-    record = record_of(folder, tmp_path / "record", "blobs")
+    record = record_of(folder, tmp_path / "record", what)
     states, faults = faults_after_power_cuts(record, folder, all_files=True)
     print(f"{states} states")
     assert faults == []
     assert states > 1000
     assert sum("syncfs" in line for line in record) > 5
+
+
+def test_a_mistake_before_a_blob_ends_is_noticed(tmp_path: Path) -> None:
+    """Chunks that get their names early, and without a flush."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    record = record_of(folder, tmp_path / "record", "more_than_may_wait", "no-flush-at-all")
+    assert faults_after_power_cuts(record, folder, all_files=True)[1]
 
 
 def test_what_others_have_not_flushed_is_flushed_before_it_is_reported(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,26 @@ class SlowDisk:
         assert self.released.acquire(timeout=10)
         if self.error is not None:
             raise self.error
+
+
+def add(staging: Staging, folder: Path, names: str) -> None:
+    """Let a file of each of the names wait."""
+    for name in names:
+        (folder / f"{name}#1").write_bytes(b"x")
+        staging.add(str(folder / name), str(folder / f"{name}#1"), 1)
+
+
+def flushing_threads() -> list[threading.Thread]:
+    """Return those that publish beside the others."""
+    return [thread for thread in threading.enumerate() if thread.name == "castore-flush"]
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return when it holds; fail after some seconds."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -137,6 +158,68 @@ class TestStaging:
         assert not (tmp_path / "a/1").exists()
         store.put("a/2", bytes(1))
         assert (tmp_path / "a/1").exists()
+
+    def test_much_is_published_beside_those_who_write(
+        self, flusher: Flusher, disk: SlowDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody waits for that; what comes meanwhile has to wait for the next time."""
+        monkeypatch.setattr("castore_objectstore.staging._MANY_FILES", 3)
+        staging = Staging(flusher)
+        add(staging, tmp_path, "123")
+        assert disk.entered.acquire(timeout=10)
+        add(staging, tmp_path, "4567")
+        assert disk.flushes == 1
+        assert staging.find(str(tmp_path / "1"))
+        disk.released.release()
+        wait_until(lambda: (tmp_path / "3").exists() and not staging.find(str(tmp_path / "3")))
+        assert not (tmp_path / "4").exists()
+        wait_until(lambda: not flushing_threads())
+        add(staging, tmp_path, "8")
+        assert disk.entered.acquire(timeout=10)
+        disk.released.release()
+        wait_until((tmp_path / "8").exists)
+        wait_until(lambda: not flushing_threads())
+
+    def test_much_is_also_many_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("castore_objectstore.staging._MANY_BYTES", 100)
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", bytes(99))
+        assert not flushing_threads()
+        store.put("a/2", bytes(1))
+        wait_until((tmp_path / "a/2").exists)
+
+    def test_who_needs_what_was_lost_meanwhile_is_told(
+        self, disk: SlowDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those who only wrote are not: it may not have been theirs."""
+        monkeypatch.setattr("castore_objectstore.staging._MANY_FILES", 2)
+        disk.error = OSError(errno.EIO, "Input/output error")
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        store.put("a/2", FRAME)
+        assert disk.entered.acquire(timeout=10)
+        disk.released.release()
+        wait_until(lambda: not flushing_threads())
+        disk.error = None
+        disk.released.release(5)
+        with pytest.raises(UnavailableError, match="a/1 was lost when the disk could not be flushed"):
+            store.settle([LastObject("i/1", b"1", ["a/1"])])
+        store.put("a/1", FRAME)
+        store.settle([LastObject("i/1", b"1", ["a/1"])])
+        assert store.get("a/1") == FRAME
+
+    def test_where_no_thread_can_be_started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is published on the spot, each time."""
+
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr("castore_objectstore.staging._MANY_FILES", 2)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        store = LocalObjectStore(tmp_path, instance="files")
+        for number in range(5):
+            store.put(f"a/{number}", b"x")
+        assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["0", "1", "2", "3", "4#1"]
 
     def test_what_waits_is_there_for_this_store(self, tmp_path: Path) -> None:
         """It can be read, asked for and claimed before it has its name."""
