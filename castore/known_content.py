@@ -33,7 +33,7 @@ def find_known(
     if source.size is None or source.size < chunker.max_size:
         return None
     buffer = memoryview(bytearray(max(_PIECE, chunker.max_size)))
-    count = _fill(source, buffer)
+    count = source.fill(buffer)
     known = None
     if count >= chunker.max_size and _has_first_chunk(store, chunker, buffer[: chunker.max_size]):
         known = _hash(source, buffer, count, workers)
@@ -88,7 +88,7 @@ class _Hashing:
                 if self._ended:
                     return False
                 self._ended = True  # if this fails
-                count = _fill(self._source, buffer)
+                count = self._source.fill(buffer)
                 self._ended = count < len(buffer)
                 # The next one reads when this one hashes: that keeps the order.
                 turn.enter_context(self._hashing)
@@ -103,11 +103,3 @@ class _Hashing:
 
     def digest(self) -> B3Digest:
         return B3Digest(self._hasher.digest())
-
-
-def _fill(source: Source, buffer: memoryview) -> int:
-    """Fill all of *buffer*, or less at the end of the source."""
-    filled = 0
-    while filled < len(buffer) and (count := source.readinto(buffer[filled:])):
-        filled += count
-    return filled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
 
 import attrs
@@ -42,12 +42,11 @@ def discover(found: Iterable[EntryPoint] | None = None) -> list[Plugin]:
     """
     by_name: defaultdict[str, dict[tuple[str, str], Plugin]] = defaultdict(dict)
     # Each look at the metadata of a distribution parses all of it; many plugins may come in one.
-    labels: dict[int, str] = {}
+    labels: dict[Distribution | None, str] = {}
     for entry_point in entry_points(group=hookspecs.PROJECT) if found is None else found:
-        origin = id(entry_point.dist)
-        if origin not in labels:
-            labels[origin] = _distribution(entry_point)
-        plugin = Plugin(entry_point.name, labels[origin], entry_point)
+        if entry_point.dist not in labels:
+            labels[entry_point.dist] = _distribution(entry_point)
+        plugin = Plugin(entry_point.name, labels[entry_point.dist], entry_point)
         # An editable checkout on sys.path shows the same distribution twice.
         by_name[plugin.name].setdefault((plugin.distribution, entry_point.value), plugin)
     for name, plugins in by_name.items():

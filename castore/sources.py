@@ -41,6 +41,13 @@ class Source:
             raise SourceError(f"cannot read {self.name!r}: it is in non-blocking mode and has no data yet")
         return count
 
+    def fill(self, buffer: memoryview) -> int:
+        """Fill all of *buffer*, or less at the end of the source; return the number of bytes."""
+        filled = 0
+        while filled < len(buffer) and (count := self.readinto(buffer[filled:])):
+            filled += count
+        return filled
+
     def _read(self, buffer: memoryview) -> int | None:
         if hasattr(self._file, "readinto"):
             count: int | None = self._file.readinto(buffer)

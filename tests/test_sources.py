@@ -16,10 +16,7 @@ from castore.sources import Source, open_source, read_beginning
 def up_to(most: int, source: Source) -> bytes:
     """Read *most* bytes, fewer only at the end."""
     buffer = memoryview(bytearray(most))
-    filled = 0
-    while filled < most and (count := source.readinto(buffer[filled:])):
-        filled += count
-    return bytes(buffer[:filled])
+    return bytes(buffer[: source.fill(buffer)])
 
 
 def test_a_regular_file_has_a_size_and_can_be_read_again(tmp_path: Path) -> None:

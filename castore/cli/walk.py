@@ -57,7 +57,7 @@ def find_files(paths: Iterable[str]) -> Iterator[Found]:
             yield Found(path, regular=False)
             continue
         try:
-            mode = os.stat(path).st_mode  # noqa: PTH116 - as above
+            mode = os.stat(path).st_mode  # noqa: PTH116 - a Path would change it
         except (OSError, ValueError):
             yield Found(path)
             continue

@@ -41,8 +41,6 @@ class Registry:
         self._chunkers: dict[str, type[Chunker]] = dict(BUNDLED_CHUNKERS)
         self._owners: dict[str, Plugin | None] = {}
         self._plugin: Plugin | None = None
-        self._unchecked: set[tuple[type, str]] = set()
-        """The types whose config class was not imported yet."""
         self._checking = threading.RLock()
         self._broken: list[BrokenPlugin] = []
         self.plugins: list[Plugin] = []
@@ -77,14 +75,12 @@ class Registry:
     @contextlib.contextmanager
     def _registering(self, plugin: Plugin) -> Iterator[None]:
         kinds, types, chunkers = dict(self._kinds), dict(self._types), dict(self._chunkers)
-        unchecked = set(self._unchecked)
         self._plugin = plugin
         try:
             yield
         except BaseException:
             # Half a plugin would be found later, far from the reason why it is only half.
             self._kinds, self._types, self._chunkers = kinds, types, chunkers
-            self._unchecked = unchecked
             raise
         finally:
             self._plugin = None
@@ -131,8 +127,6 @@ class Registry:
                 **self._blame(),
             )
         self._types[kind, tag] = registered
-        if not registered.imported:
-            self._unchecked.add((kind, tag))
 
     def _both(self, other: Plugin | None) -> str:
         """Return who registered the two things of one name, *other* the first, and what to do."""
@@ -195,25 +189,26 @@ class Registry:
         return self._types.get((kind.contract, tag))
 
     def _check_all(self) -> None:
-        for contract, tag in sorted(self._unchecked, key=lambda key: key[1]):
+        for contract, tag in sorted(self._types, key=lambda key: key[1]):
             self._check(contract, tag)
 
     def _check(self, contract: type, tag: str) -> None:
         """Import the config class of a type that only says where it is; a failure is kept in `broken`."""
         with self._checking:
-            if (contract, tag) not in self._unchecked:
+            registered = self._types.get((contract, tag))
+            if registered is None or registered.imported:
                 return
-            self._unchecked.discard((contract, tag))
-            registered = self._types[contract, tag]
             try:
                 wrong = registered.mistake_in_config()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `load`
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's mistakes concern it alone
                 wrong = why(error)
-            if wrong:
-                del self._types[contract, tag]
-                if registered.plugin is None:
-                    raise PluginError(f"the type `{tag}` does not load: {wrong}")
-                self._broken.append(BrokenPlugin(registered.plugin, wrong))
+            if wrong is None:
+                self._types[contract, tag] = attrs.evolve(registered, config=registered.config)
+                return
+            del self._types[contract, tag]
+            if registered.plugin is None:
+                raise PluginError(f"the type `{tag}` does not load: {wrong}")
+            self._broken.append(BrokenPlugin(registered.plugin, wrong))
 
     def renamed(self, kind: Kind, tag: str) -> RegisteredType | None:
         """Return the type that once had the tag *tag*, if any."""

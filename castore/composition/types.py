@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from typing import Any, Protocol, TypeVar
 
 import attrs
 
@@ -11,18 +10,6 @@ from castore.composition.problems import listing
 from castore.composition.settings import SETTINGS
 from castore.errors import describe
 from castore.plugins import Plugin
-
-S_co = TypeVar("S_co", covariant=True)
-
-
-class ServiceConfig(Protocol[S_co]):
-    """What a config class offers: an `attrs` class whose objects build their service.
-
-    It may also have a class method `from_url(cls, url: str)`, if the type has a URL form.
-    """
-
-    def build(self, name: str, context: Any) -> S_co:
-        """Return the service. *name* is the instance's; *context* is a `BuildContext`."""
 
 
 @attrs.frozen
@@ -59,7 +46,7 @@ class RegisteredType:
 
     @property
     def imported(self) -> bool:
-        """Whether the class was at hand from the beginning."""
+        """Whether the class is at hand, and not only its place."""
         return isinstance(self._config, type)
 
     @property

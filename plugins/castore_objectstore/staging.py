@@ -65,11 +65,13 @@ class Staging:
                 self._publish_beside()
 
     def _publish_beside(self) -> None:
-        # Whoever needs what a failure has lost is told so, see `first_lost`.
-        with contextlib.suppress(OSError):
-            self.publish()
-        with self._lock:
-            self._beside = False
+        try:
+            # Whoever needs what a failure has lost is told so, see `first_lost`.
+            with contextlib.suppress(OSError):
+                self.publish()
+        finally:
+            with self._lock:
+                self._beside = False
 
     def find(self, path: str) -> str | None:
         """Return where the object that is to be at *path* waits, `None` if none does."""

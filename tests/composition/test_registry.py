@@ -180,6 +180,7 @@ def test_a_config_class_is_imported_when_its_type_is_used(install: Install, regi
     assert "castore_tape_config" not in sys.modules
     tape = registry.find(kind, "tape")
     assert tape is not None
+    assert tape.imported
     assert tape.config.__module__ == "castore_tape_config"
     assert attrs.has(tape.config)
     assert "castore_reel_config" not in sys.modules

@@ -39,7 +39,7 @@ def content(seed: int) -> bytes:
 
 def write_forever(folder: Path, first: int, report: int) -> None:
     """Store blob after blob; report the number of each that is stored."""
-    staging._MANY_FILES = 20  # type: ignore[misc]
+    staging._MANY_FILES = 20  # type: ignore[misc] - these few are to be much
     store = LocalObjectStore(folder, instance="files")
     service = ObjectStoreBlobService(store, avg_chunk_size=1024, workers=Workers(2))
     for seed in range(first, first + 100_000):

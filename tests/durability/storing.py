@@ -51,7 +51,7 @@ def more_than_may_wait(folder: Path) -> None:
 
     What is done for that beside the writer is done by itself here, so that the record has its order.
     """
-    staging._MANY_FILES = 4  # type: ignore[misc]
+    staging._MANY_FILES = 4  # type: ignore[misc] - these few are to be much
     threading.Thread.start = threading.Thread.run  # type: ignore[method-assign]
     service = service_on(folder)
     source = random.Random(8)

@@ -649,7 +649,7 @@ class KnowsItWithoutProgress(Sound):
         if source.size is None:
             return super().put_source(source, progress)
         data = memoryview(bytearray(source.size + 1))
-        digest = B3Digest.of(data[: source.readinto(data)])
+        digest = B3Digest.of(data[: source.fill(data)])
         source.rewind()
         return digest if self.has(digest) else super().put_source(source, progress)
 
