@@ -18,6 +18,7 @@ from blake3 import blake3
 from zstandard import ZstdDecompressor
 
 from castore import frames
+from castore.buffers import new_buffer
 from castore.chunking import FastCdc2020
 
 PIECE = 1 << 20
@@ -38,7 +39,7 @@ STEPS = {
 
 def pieces(path: Path) -> Iterator[memoryview]:
     """Read the sample piece by piece into one buffer."""
-    buffer = memoryview(bytearray(PIECE))
+    buffer = new_buffer(PIECE)
     with path.open("rb", buffering=0) as file:
         size = path.stat().st_size
         for part in range(PARTS):

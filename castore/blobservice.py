@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 
 import attrs
 
+from castore.buffers import new_buffer
 from castore.digest import B3Digest, no_digest
 from castore.errors import BlobNotFoundError, SourceError
 from castore.sources import Source, Sourceable, open_source
@@ -90,7 +91,7 @@ class BlobWriter(ABC):
         As reading into a buffer and writing that, but a writer may spare a copy of the bytes.
         """
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(_COPY_SIZE))
+            self._buffer = new_buffer(_COPY_SIZE)
         count = readinto(self._buffer)
         self.write(self._buffer[:count])
         return count

@@ -21,6 +21,7 @@ from typing import Final
 
 from castore.blob_hashing import BlobHasher
 from castore.blobservice import ChunkMeta
+from castore.buffers import new_buffer
 from castore.capabilities import ChunkStore
 from castore.chunking import Chunker, settled_cuts
 from castore.digest import B3Digest
@@ -52,7 +53,7 @@ class _Segment:
         self._allocate(size, reserve)
 
     def _allocate(self, size: int, reserve: int) -> None:
-        self._buffer = memoryview(bytearray(reserve + size))
+        self._buffer = new_buffer(reserve + size)
         self._start = self._end = self._reserve = reserve
 
     @property

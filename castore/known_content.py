@@ -12,6 +12,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from castore.buffers import new_buffer
 from castore.capabilities import ChunkStore
 from castore.chunking import Chunker
 from castore.digest import B3Digest
@@ -32,7 +33,7 @@ def find_known(
     """
     if source.size is None or source.size < chunker.max_size:
         return None
-    buffer = memoryview(bytearray(max(_PIECE, chunker.max_size)))
+    buffer = new_buffer(max(_PIECE, chunker.max_size))
     count = source.fill(buffer)
     known = None
     if count >= chunker.max_size and _has_first_chunk(store, chunker, buffer[: chunker.max_size]):
@@ -53,7 +54,7 @@ def _hash(source: Source, buffer: memoryview, count: int, workers: Workers) -> t
     """Hash what is in the buffer, and all that follows."""
     hashing = _Hashing(source, buffer[:count])
     if count == len(buffer):
-        helper = workers.submit(lambda: hashing.take_part(memoryview(bytearray(len(buffer)))))
+        helper = workers.submit(lambda: hashing.take_part(new_buffer(len(buffer))))
         try:
             hashing.take_part(buffer)
         finally:
