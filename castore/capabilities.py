@@ -105,6 +105,17 @@ class ChunkStore(ChunkSource):
         """
         return False
 
+    def claim_indexes(
+        self,
+        blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]],  # noqa: ARG002 - for overriding
+    ) -> set[B3Digest]:
+        """Return those of *blobs* that `put_indexes` would leave as they are, claimed as chunks are.
+
+        They last when a later `put_indexes` has returned, be it one of none. A store that does not tell
+        returns none of them, and is given all to put.
+        """
+        return set()
+
     def hold(self) -> contextlib.AbstractContextManager[None]:
         """Keep what is put or claimed from now on from collectors of garbage, until the context ends.
 

@@ -59,6 +59,8 @@ class _Round:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
         self.outcomes: list[_Outcome] = []
+        self.known: set[B3Digest] = set()
+        """The digests of blobs that need no index any more."""
         self.holding = ExitStack()
         self._storing: deque[tuple[Task[None], int]] = deque()
         self._bytes_waiting = 0
@@ -82,9 +84,10 @@ class _Round:
             self._wait_for_one()
 
     @property
-    def small(self) -> set[B3Digest]:
-        """The digests of those that are small."""
-        return {outcome.digest for outcome in self.outcomes if isinstance(outcome, _Small)}
+    def lacking(self) -> set[B3Digest]:
+        """The digests of those small ones that need an index."""
+        small = {outcome.digest for outcome in self.outcomes if isinstance(outcome, _Small)}
+        return small - self.known
 
     def end(self) -> None:
         """Drop what is not done."""
@@ -156,8 +159,10 @@ class SmallFiles:
             for path in round_.paths[start : start + step]:
                 round_.outcomes.append(self._read(path, found))
             if not self._waits:
-                for digest in self._store.claim_chunks(found):
+                known = self._store.claim_chunks(found)
+                for digest in known:
                     del found[digest]
+                round_.known |= self._store.claim_indexes([(digest, ()) for digest in known])
             if found:
                 task = self._workers.submit(partial(self._store_chunks, found))
                 round_.add(task, sum(map(len, found.values())))
@@ -184,7 +189,7 @@ class SmallFiles:
 
     def _put_indexes(self, round_: _Round) -> None:
         round_.wait()
-        self._store.put_indexes([(digest, ()) for digest in round_.small])
+        self._store.put_indexes([(digest, ()) for digest in round_.lacking])
 
     def _finish(self, path: Path, outcome: _Outcome, progress: Progress) -> B3Digest | SourceError:
         if outcome is None:

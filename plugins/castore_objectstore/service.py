@@ -208,15 +208,31 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         """Store indexes; a few flushes serve for all of them."""
         last = []
         for digest, chunks in dict(blobs).items():
-            key = _key(_BLOBS, digest)
-            if not (self._store.claim(key, _anything) and self._index_stands(digest, chunks)):
+            if not self._claim_index(digest, chunks):
                 needs = [_key(_CHUNKS, meta.digest) for meta in chunks] or [_key(_CHUNKS, digest)]
-                last.append(LastObject(key, blob_index.encode(chunks), needs))
+                last.append(LastObject(_key(_BLOBS, digest), blob_index.encode(chunks), needs))
         self._store.settle(last)
 
-    def _index_stands(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
-        """Tell whether the index that is there may stay: this one, or another whose chunks are there."""
+    def claim_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> set[B3Digest]:
+        """Look at the indexes one by one."""
+        return {digest for digest, chunks in blobs if self._claim_index(digest, chunks)}
+
+    def _claim_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        """Tell whether an index is there that may stay: this one, or another whose chunks are there."""
         key = _key(_BLOBS, digest)
+        expected = blob_index.encode(chunks)
+        same = False
+
+        def compare(read_at: Callable[[int, int], bytes], size: int) -> bool:
+            nonlocal same
+            same = size == len(expected) and read_at(0, size) == expected
+            return True  # Another one may be right, too.
+
+        if not self._store.claim(key, compare):
+            return False
+        return same or self._may_stay(key, digest, chunks)
+
+    def _may_stay(self, key: str, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         found = self._store.get(key)
         if found is None or found == blob_index.encode(chunks):
             return found is not None

@@ -56,6 +56,36 @@ def test_each_is_stored_and_reported_in_order(tmp_path: Path, workers: int) -> N
     assert not [path for path in (tmp_path / "store").rglob("*") if "#" in path.name]
 
 
+def test_what_is_known_needs_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads the files finds that out, and no thread is given indexes that would stay as they are."""
+    paths = files_in(tmp_path / "files", 100)
+    store = CountingStore(tmp_path / "store", instance="files")
+    service = ObjectStoreBlobService(store, avg_chunk_size=1024)
+    known = {path.read_bytes() for path in paths if path.name != "7" and path.stat().st_size < 513}
+    list(service.put_files(path for path in paths if path.read_bytes() in known))
+    put: list[B3Digest] = []
+    put_indexes = service.put_indexes
+
+    def noted(blobs: Sequence[tuple[B3Digest, Any]]) -> None:
+        put.extend(digest for digest, _ in blobs)
+        put_indexes(blobs)
+
+    monkeypatch.setattr(service, "put_indexes", noted)
+    small = [path for path in paths if path.stat().st_size < 513]
+    new = {B3Digest.of(path.read_bytes()) for path in small if path.read_bytes() not in known}
+    before = store.flushes
+    digests = list(service.put_files(small))
+    assert digests == [B3Digest.of(path.read_bytes()) for path in small]
+    assert set(put) == new | {B3Digest.of(b"")}
+    assert store.flushes > before
+    put.clear()
+    before = store.flushes
+    assert list(service.put_files(small)) == digests
+    assert set(put) == {B3Digest.of(b"")}
+    assert store.flushes > before  # Another process may have put them, and not flushed yet.
+    service.close()
+
+
 @pytest.mark.parametrize("make", [MemoryBlobService, ObjectStoreBlobService])
 def test_a_file_that_cannot_be_read_does_not_keep_the_others(tmp_path: Path, make: Any) -> None:
     """Its error takes the place of its digest."""

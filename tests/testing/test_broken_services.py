@@ -900,6 +900,18 @@ class TakesChunksForBlobs(Sound):
         return self.has(digest)
 
 
+@caught_by("claim-of-indexes-tells-what-is-there")
+class ClaimsAllIndexes(Sound):
+    def claim_indexes(self, blobs: Any) -> set[B3Digest]:
+        return {digest for digest, _ in blobs}
+
+
+@caught_by("claimed-is-young-again")
+class ForgetsClaimedIndexes(Sound):
+    def claim_indexes(self, blobs: Any) -> set[B3Digest]:
+        return {digest for digest, _ in blobs if digest in self.indexes}
+
+
 @caught_by("hold-lets-writers-write")
 class SwallowsErrors(Sound):
     @contextlib.contextmanager

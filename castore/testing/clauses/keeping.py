@@ -126,6 +126,25 @@ def claim_tells_what_is_there(service: BlobService) -> None:
 
 
 @clause(needs=(ChunkStore,))
+def claim_of_indexes_tells_what_is_there(service: BlobService) -> None:
+    """`claim_indexes` returns no blob that is not there; what it leaves out can be put with others."""
+    store = power_of(service, ChunkStore)
+    data = {B3Digest.of(part): part for part in (fresh(60), fresh(800))}
+    blobs: list[tuple[B3Digest, tuple[()]]] = [(digest, ()) for digest in data]
+    expect("claim_indexes() of none", store.claim_indexes([]), set())
+    for digest, part in data.items():
+        store.put_chunk(digest, part)
+    expect("claim_indexes() before there are any", store.claim_indexes(blobs), set())
+    there = blobs[0][0]
+    store.put_index(there, ())
+    found = store.claim_indexes(blobs)
+    expect_that(found <= {there}, f"claim_indexes() to return nothing but {there}", found)
+    store.put_indexes([blob for blob in blobs if blob[0] not in found])
+    for digest, part in data.items():
+        expect_stored(service, digest, part)
+
+
+@clause(needs=(ChunkStore,))
 def hold_lets_writers_write(service: BlobService) -> None:
     """Within `hold`, and within two, everything goes on as ever; an exception comes out of it."""
     store = power_of(service, ChunkStore)
@@ -277,15 +296,18 @@ def _keys(items: Iterable[StoredItem]) -> list[str]:
 def claimed_is_young_again(service: BlobService) -> None:
     """What was claimed or put again is not older than that, whatever the list said of it before."""
     store, sweepable = power_of(service, ChunkStore), power_of(service, Sweepable)
-    for again in ("claimed", "put again"):
+    for again in ("claimed", "claimed as an index", "put again"):
         data = fresh()
         digest = service.write(data)
-        items = [item for item in _items_of(service, digest) if item.kind == "chunk"]
+        kind = "index" if again == "claimed as an index" else "chunk"
+        items = [item for item in _items_of(service, digest) if item.kind == kind]
         between = _now(service)
         if again == "claimed":
             expect("claim_chunk()", store.claim_chunk(digest), True)
-        else:
+        elif kind == "chunk":
             service.write(data)
+        elif not store.claim_indexes([(digest, ())]):
+            continue  # It does not tell.
         swept = list(sweepable.sweep(items, older_than=between))
         expect(f"sweep() of what was {again} since", swept, [])
         expect_stored(service, digest, data)
