@@ -76,18 +76,28 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def create(path: str) -> int:
+    """Create a new file, and the folders above it if need be; return it open for writing.
+
+    Raises `FileExistsError` if there is something of that name.
+    """
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            _make_folder(os.path.dirname(path))
+
+
 def create_beside(path: str) -> tuple[int, str]:
     """Create a new file `<path>#<n>`, and the folders above it if need be; return it open for writing."""
     number = 1
     while True:
         temporary = f"{path}#{number}"
         try:
-            return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
+            return create(temporary), temporary
         except FileExistsError:
             # Somebody else is writing the same object, or died while doing so.
             number += 1
-        except FileNotFoundError:
-            _make_folder(os.path.dirname(path))
 
 
 def _make_folder(path: str) -> None:
@@ -97,6 +107,6 @@ def _make_folder(path: str) -> None:
     except FileExistsError:
         # A link to nowhere is there, too, and would be tried for ever.
         if not os.path.isdir(path):
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
     except FileNotFoundError:
         os.makedirs(path, exist_ok=True)

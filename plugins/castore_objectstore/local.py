@@ -15,7 +15,15 @@ from typing import Final, Literal
 from castore import B3Digest
 from castore.errors import UnavailableError
 from castore.file_locks import FolderOfLocks
-from castore_objectstore.files import READ, Reporting, create_beside, read_all, remove_quietly, write_all
+from castore_objectstore.files import (
+    READ,
+    Reporting,
+    create,
+    create_beside,
+    read_all,
+    remove_quietly,
+    write_all,
+)
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.holding import Holds
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, Wholeness
@@ -40,9 +48,10 @@ class LocalObjectStore(ObjectStore):
     """Objects as files under *root*, which is made when the first is written.
 
     An object is written to `<name>#<n>` beside its place and renamed: the names that the reference uses,
-    which readers leave out. With the durability `process` it is renamed at once, and so survives the death
-    of the process. With `full` it is renamed when its data is on the disk, and survives that of the machine
-    when `settle` has returned; no crash leaves an object that is not whole.
+    which readers leave out. One of no bytes is made in its place: nobody could see half of it. With the
+    durability `process` it is renamed at once, and so survives the death of the process. With `full` it is
+    renamed when its data is on the disk, and survives that of the machine when `settle` has returned; no
+    crash leaves an object that is not whole.
 
     A claim renews the time of a file that is older than *fresh_seconds*. That, and replacing a file that is
     there, is done under a lock that sweeps take, too.
@@ -115,6 +124,8 @@ class LocalObjectStore(ObjectStore):
         """Write the object beside its place; rename it there, at once or when it is flushed."""
         path = self._path(key)
         with self._reporting(path):
+            if self._staging is None and not data and self._create_empty(path):
+                return
             temporary = self._write_beside(path, data)
             if self._staging is not None:
                 self._staging.add(path, temporary, len(data))
@@ -129,6 +140,18 @@ class LocalObjectStore(ObjectStore):
         """Give a file its name; not while a sweep decides about one that has it and is to be replaced."""
         with self._holds.against_sweeps() if os.path.lexists(path) else contextlib.nullcontext():
             os.replace(temporary, path)
+
+    def _create_empty(self, path: str) -> bool:
+        """Create an empty file in its place: nobody could see half of it. False if something is there."""
+        try:
+            descriptor = create(path)
+        except FileExistsError:
+            return False
+        try:
+            self._note_device(descriptor, path)
+        finally:
+            os.close(descriptor)
+        return True
 
     def _write_beside(self, path: str, data: bytes) -> str:
         descriptor, temporary = create_beside(path)
@@ -154,13 +177,19 @@ class LocalObjectStore(ObjectStore):
                 for entry in last:
                     path = self._path(entry.key)
                     with self._reporting(path):
-                        written[path] = self._write_beside(path, entry.data)
+                        if entry.data:
+                            written[path] = self._write_beside(path, entry.data)
                 self._staging.publish()
                 self._require_kept(last)
                 self._flush()
-                for path in list(written):
-                    self._rename(written[path], path)
-                    del written[path]
+                for entry in last:
+                    path = self._path(entry.key)
+                    with self._reporting(path):
+                        if path not in written and not self._create_empty(path):
+                            written[path] = self._write_beside(path, entry.data)
+                        if path in written:
+                            self._rename(written[path], path)
+                            del written[path]
             finally:
                 for temporary in written.values():
                     remove_quietly(temporary)

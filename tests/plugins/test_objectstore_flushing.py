@@ -282,6 +282,42 @@ class TestStaging:
         assert store.get("a/1") == FRAME
 
 
+class TestEmptyObjects:
+    """The indexes of most blobs: nobody could see half of one, so they are made in their places."""
+
+    @pytest.fixture(params=["process", "full"])
+    def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> LocalObjectStore:
+        return LocalObjectStore(tmp_path, instance="files", durability=request.param)
+
+    def test_none_is_renamed(self, store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(os, "replace")
+        store.settle([LastObject("i/1", b""), LastObject("i/2", b""), LastObject("j/1", b"")])
+        assert [store.get(key) for key in ("i/1", "i/2", "j/1")] == [b"", b"", b""]
+
+    @pytest.mark.parametrize("damaged", [b"no index", b""])
+    def test_what_stands_there_is_replaced(
+        self, store: LocalObjectStore, tmp_path: Path, damaged: bytes
+    ) -> None:
+        (tmp_path / "i").mkdir()
+        (tmp_path / "i/1").write_bytes(damaged)
+        (tmp_path / "i/2").symlink_to("nowhere")
+        before = (tmp_path / "i/1").stat().st_ino
+        store.settle([LastObject("i/1", b""), LastObject("i/2", b""), LastObject("i/3", b"")])
+        assert {path.name: path.read_bytes() for path in (tmp_path / "i").iterdir()} == dict.fromkeys(
+            "123", b""
+        )
+        assert (tmp_path / "i/1").stat().st_ino != before
+
+    def test_one_that_cannot_be_made_fails_with_its_name(
+        self, store: LocalObjectStore, tmp_path: Path
+    ) -> None:
+        """What came before it stays: all that it needs is there."""
+        (tmp_path / "j").write_bytes(b"")
+        with pytest.raises(UnavailableError, match=r"Not a directory: .*j/1"):
+            store.settle([LastObject("i/1", b""), LastObject("j/1", b""), LastObject("i/2", b"")])
+        assert [path.name for path in (tmp_path / "i").iterdir()] == ["1"]
+
+
 class TestClaims:
     @pytest.fixture
     def store(self, tmp_path: Path) -> LocalObjectStore:
