@@ -44,9 +44,10 @@ class B3Digest(bytes):
     @classmethod
     def of(cls, data: Buffer) -> Self:
         """Return the digest of *data*; large data is hashed on all cores."""
-        view = byte_view(data)
-        threads = blake3.AUTO if view.nbytes >= _PARALLEL_FROM else 1
-        return cls(blake3(view, max_threads=threads).digest())
+        view = data if type(data) is bytes else byte_view(data)
+        if len(view) < _PARALLEL_FROM:
+            return bytes.__new__(cls, blake3(view).digest())
+        return bytes.__new__(cls, blake3(view, max_threads=blake3.AUTO).digest())
 
     @classmethod
     def parse(cls, text: str) -> Self:
