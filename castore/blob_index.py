@@ -20,10 +20,10 @@ MAX_BLOB_SIZE: Final = (1 << 63) - 1
 
 def encode(chunks: Sequence[ChunkMeta]) -> bytes:
     """Return the index of a blob made of *chunks*: no bytes for fewer than two."""
-    from castore.proto.castore_pb2 import StatBlobResponse  # noqa: PLC0415 - memory stores need no protobuf
-
     if len(chunks) < 2:
         return b""
+    from castore.proto.castore_pb2 import StatBlobResponse  # noqa: PLC0415 - small blobs need no protobuf
+
     meta = StatBlobResponse.ChunkMeta
     message = StatBlobResponse(chunks=[meta(digest=chunk.digest, size=chunk.size) for chunk in chunks])
     return message.SerializeToString(deterministic=True)

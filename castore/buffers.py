@@ -19,7 +19,7 @@ def byte_view(data: Buffer) -> memoryview:
 
 
 _PAGE: Final = 4096
-_BESIDE: Final = 1024
+_BESIDE: Final = _PAGE // 4
 
 
 def new_buffer(size: int) -> memoryview:

@@ -18,6 +18,7 @@ _FILLS = {
     "chunks": "near keeps what is read from far, and the index once it has all",
     "blob": "near keeps all of it, also what is not read",
 }
+_FILLS_NOTHING = "near keeps nothing of it, as what is put there is refused"
 
 
 _STORED = {
@@ -46,9 +47,8 @@ def _find(config: CacheConfig, asking: Asking) -> Plan:
     if asking.operation == "get" and by is not None and by.chunks:
         both = near.holding.present | far.holding.present
         if by.sizes.keys() <= both:
-            return asking.plan(
-                "read", step, asking.step(config.far), *_sources(config, by.chunks, near.holding)
-            )
+            remarks = _sources(config, asking, by.chunks, near.holding)
+            return asking.plan("read", step, asking.step(config.far), *remarks)
         if by is near.holding:
             lost = count_text(len(by.sizes.keys() - both), "chunk")
             outcome: Outcome = "unavailable" if far.outcome == "unavailable" else "corrupt"
@@ -60,7 +60,7 @@ def _find(config: CacheConfig, asking: Asking) -> Plan:
 def _from_far(config: CacheConfig, asking: Asking, near: Plan, far: Plan) -> Plan:
     outcome, remarks = _of_far(config, far), []
     if far.found and asking.operation == "get":
-        remarks = _sources(config, far.holding.chunks, near.holding)
+        remarks = _sources(config, asking, far.holding.chunks, near.holding)
     elif (_lacks(far) or outcome != far.outcome) and _near_decides(config, near):
         outcome = near.outcome
         remarks = ["what far lacks is in near, or may be, as new blobs go there: its failure is the answer"]
@@ -86,9 +86,10 @@ def _lacks(far: Plan) -> bool:
     return far.outcome == "absent" or (far.outcome == "corrupt" and far.holding.state == "partly")
 
 
-def _sources(config: CacheConfig, chunks: tuple[ChunkMeta, ...], near: Holding) -> list[str]:
+def _sources(config: CacheConfig, asking: Asking, chunks: tuple[ChunkMeta, ...], near: Holding) -> list[str]:
     """Return where the bytes come from, and what becomes of them."""
-    fill = _FILLS[config.fill]
+    refused = asking.of(config.near, "put").outcome == "refused"
+    fill = _FILLS_NOTHING if refused else _FILLS[config.fill]
     if not chunks:
         return ["all of it is read from far", fill]
     sizes = {meta.digest: meta.size for meta in chunks}

@@ -76,14 +76,16 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def create(path: str) -> int:
+def create(path: str) -> int | None:
     """Create a new file, and the folders above it if need be; return it open for writing.
 
-    Raises `FileExistsError` if there is something of that name.
+    Returns `None` if there is something of that name.
     """
     while True:
         try:
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            return None
         except FileNotFoundError:
             _make_folder(os.path.dirname(path))
 
@@ -91,13 +93,10 @@ def create(path: str) -> int:
 def create_beside(path: str) -> tuple[int, str]:
     """Create a new file `<path>#<n>`, and the folders above it if need be; return it open for writing."""
     number = 1
-    while True:
-        temporary = f"{path}#{number}"
-        try:
-            return create(temporary), temporary
-        except FileExistsError:
-            # Somebody else is writing the same object, or died while doing so.
-            number += 1
+    while (descriptor := create(temporary := f"{path}#{number}")) is None:
+        # Somebody else is writing the same object, or died while doing so.
+        number += 1
+    return descriptor, temporary
 
 
 def _make_folder(path: str) -> None:
@@ -107,6 +106,6 @@ def _make_folder(path: str) -> None:
     except FileExistsError:
         # A link to nowhere is there, too, and would be tried for ever.
         if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+            raise
     except FileNotFoundError:
         os.makedirs(path, exist_ok=True)

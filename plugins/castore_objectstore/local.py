@@ -143,9 +143,8 @@ class LocalObjectStore(ObjectStore):
 
     def _create_empty(self, path: str) -> bool:
         """Create an empty file in its place: nobody could see half of it. False if something is there."""
-        try:
-            descriptor = create(path)
-        except FileExistsError:
+        descriptor = create(path)
+        if descriptor is None:
             return False
         try:
             self._note_device(descriptor, path)

@@ -220,19 +220,17 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
     def _claim_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Tell whether an index is there that may stay: this one, or another whose chunks are there."""
         key = _key(_BLOBS, digest)
-        expected = blob_index.encode(chunks)
         same = False
 
         def compare(read_at: Callable[[int, int], bytes], size: int) -> bool:
             nonlocal same
+            expected = blob_index.encode(chunks)
             same = size == len(expected) and read_at(0, size) == expected
             return True  # Another one may be right, too.
 
-        if not self._store.claim(key, compare):
-            return False
-        return same or self._may_stay(key, digest, chunks)
+        return self._store.claim(key, compare) and (same or self._index_stands(key, digest, chunks))
 
-    def _may_stay(self, key: str, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+    def _index_stands(self, key: str, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         found = self._store.get(key)
         if found is None or found == blob_index.encode(chunks):
             return found is not None

@@ -239,6 +239,13 @@ def test_the_plan_of_a_cache_counts_what_comes_from_where(compose: Compose) -> N
     assert [step.label for step in plan.steps if step.plan is not None] == ["near", "far"]
 
 
+def test_a_near_that_takes_nothing_keeps_nothing(compose: Compose) -> None:
+    near = {"type": "read_only", "inner": "&a"}
+    root = {"type": "cache", "near": "&near", "far": "&b", "write": "far"}
+    (plan,) = explain(compose(root, "absent", "whole", near=near), BLOB, operations=["get"])
+    assert plan.steps[-1].says == "near keeps nothing of it, as what is put there is refused"
+
+
 @pytest.mark.parametrize(
     ("policy", "near", "far", "outcomes", "remark"),
     [
