@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 import small_blobs
 from even import fill_memory, settle
-from limits import STEPS, cost_of
+from limits import STEPS, all_at_once, cost_of
 from peers import PEERS, Ran
 from table import Table
 
@@ -201,6 +201,7 @@ def machine() -> dict[str, Any]:
         "castore": version("castore"),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "at once": round(all_at_once(), 2),
         "processor": platform.machine(),
         "system": platform.system(),
     }

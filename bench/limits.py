@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +28,10 @@ SAMPLE = 64 << 20
 PARTS = 8
 """The sample is so many stretches of the corpus, as one part of it may be unlike the others."""
 ROUNDS = 3
+
+_SPINNING = 256 << 10
+_TIMES = 1000
+_SPINS = 9
 
 STEPS = {
     "put": ("read", "cut", "hash", "hash", "compress", "write"),
@@ -126,6 +132,24 @@ def _cpu_seconds(steps: Callable[[], Iterable[object]]) -> float:
     for _ in steps():
         pass
     return time.process_time() - start
+
+
+def all_at_once() -> float:
+    """Return how many times the work of one core all of them do at once: they may share more than memory."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+
+        def seconds(threads: int) -> float:
+            start = time.perf_counter()
+            list(pool.map(_hash_for_long, [bytes(_SPINNING)] * threads))
+            return time.perf_counter() - start
+
+        return statistics.median(cores * seconds(1) / seconds(cores) for _ in range(_SPINS))
+
+
+def _hash_for_long(data: bytes) -> None:
+    for _ in range(_TIMES):
+        blake3(data).digest()
 
 
 def cost_of(costs: dict[str, float], steps: Sequence[str]) -> float:

@@ -28,7 +28,9 @@ def test_each_section_has_its_figures(tmp_path: Path) -> None:
     )
     assert not done.returncode, done.stderr
     (place,) = (tmp_path / "results").iterdir()
-    rows = json.loads(place.read_text())["figures"]
+    stored = json.loads(place.read_text())
+    assert stored["about"]["at once"] > 0
+    rows = stored["figures"]
     assert list(dict.fromkeys(row["section"] for row in rows)) == SECTIONS
     for row in rows:
         assert f"  {row['work']}" in done.stdout
