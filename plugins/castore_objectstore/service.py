@@ -231,6 +231,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         return self._store.claim(key, compare) and (same or self._index_stands(key, digest, chunks))
 
     def _index_stands(self, key: str, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        """Read the index that is there, and tell the same of it."""
         found = self._store.get(key)
         if found is None or found == blob_index.encode(chunks):
             return found is not None

@@ -33,6 +33,8 @@ class Staging:
         self._publishing = threading.Lock()
         self._lock = threading.Lock()
         self._staged: dict[str, str] = {}
+        self._leaving: dict[str, str] = {}
+        """Those being published; what is added meanwhile waits for the next time, the same or not."""
         self._bytes = 0
         self._beside = False
         """Whether a thread has been started to publish."""
@@ -75,13 +77,15 @@ class Staging:
 
     def find(self, path: str) -> str | None:
         """Return where the object that is to be at *path* waits, `None` if none does."""
-        return self._staged.get(path)
+        return self._staged.get(path) or self._leaving.get(path)
 
     def publish(self) -> None:
         """Flush what waits and give it its names. If that fails it is lost, and `OSError` is raised."""
         with self._publishing:
             with self._lock:
-                batch = dict(self._staged)
+                # In this order, so that `find` misses none.
+                batch = self._leaving = self._staged
+                self._staged = {}
                 self._bytes = 0
             if not batch:
                 return
@@ -98,13 +102,13 @@ class Staging:
 
     def _forget(self, batch: dict[str, str], *, lost: Iterable[str]) -> None:
         with self._lock:
-            for path in batch:
-                del self._staged[path]
+            self._leaving = {}
             # Writers that share them with the one whose flush has failed must not think that they are there.
-            self._lost.update(lost)
-        for path in lost:
+            self._lost.update(path for path in lost if path not in self._staged)
+            left = [batch[path] for path in lost if self._staged.get(path) != batch[path]]
+        for temporary in left:
             with contextlib.suppress(OSError):
-                os.unlink(batch[path])
+                os.unlink(temporary)
 
     def first_lost(self, paths: Iterable[str]) -> str | None:
         """Return the first of *paths* that waited here and was lost in a failure, `None` if none was."""

@@ -249,7 +249,7 @@ def test_secrets_are_never_shown(castore, odd, mode, arguments):
             ["has", ABSENT],
             {"rich", "castore.drawing", "castore.cli.get", "fsspec", "pyfastcdc", "castore_mirror.config"},
         ),
-        (["put", "file"], {"rich", "castore.drawing"}),
+        (["put", "file"], {"rich", "castore.drawing", "google.protobuf"}),
         (["stat", ABSENT], {"rich"}),
         (["check", "--connect"], {"rich"}),
     ],

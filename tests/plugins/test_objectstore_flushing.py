@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -242,6 +243,31 @@ class TestStaging:
         store.settle()
         assert [path.name for path in (tmp_path / "a").iterdir()] == ["1"]
 
+    def test_the_same_object_again_while_it_gets_its_name(
+        self, flusher: Flusher, disk: SlowDisk, tmp_path: Path
+    ) -> None:
+        """Its temporary name is free again then; the second file waits for the next time."""
+        path, temporary = str(tmp_path / "name"), str(tmp_path / "name#1")
+
+        def rename(source: str, target: str) -> None:
+            Path(source).replace(target)
+            if not again:
+                again.append(source)
+                Path(temporary).write_bytes(b"x")
+                staging.add(path, temporary, 1)
+
+        again: list[str] = []
+        staging = Staging(flusher, rename)
+        for _ in range(2):
+            disk.released.release()
+        Path(temporary).write_bytes(b"x")
+        staging.add(path, temporary, 1)
+        staging.publish()
+        assert staging.find(path) == temporary
+        staging.publish()
+        assert staging.find(path) is None
+        assert [entry.name for entry in tmp_path.iterdir()] == ["name"]
+
     def test_lost_until_it_is_put_again(self, flusher: Flusher, disk: SlowDisk, tmp_path: Path) -> None:
         """After a failed flush what waited is gone, and remembered as lost until it comes again."""
         staging = Staging(flusher)
@@ -307,6 +333,18 @@ class TestEmptyObjects:
             "123", b""
         )
         assert (tmp_path / "i/1").stat().st_ino != before
+
+    @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no second file system")
+    def test_the_file_system_of_one_is_flushed(self, tmp_path: Path) -> None:
+        """A folder of the store may be a link to another one than the chunks are on."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+            (tmp_path / "i").symlink_to(other)
+            store.put("a/1", FRAME)
+            store.settle([LastObject("i/1", b"", ["a/1"])])
+            assert store._flusher is not None
+            assert store._flusher.knows(Path(other).stat().st_dev)
+        store.close()
 
     def test_one_that_cannot_be_made_fails_with_its_name(
         self, store: LocalObjectStore, tmp_path: Path

@@ -157,6 +157,18 @@ class TestTree:
         assert tree(folder)[key_of("blobs", BLOB_B.digest)].hex() == BLOB_B_INDEX
         assert len(blobs("small").chunks(BLOB_B.digest)) == 2
 
+    @pytest.mark.parametrize("kept", [0, -1])
+    def test_an_index_that_cannot_be_right_is_replaced(
+        self, blobs: Any, folder: Path, key_of: Any, kept: int
+    ) -> None:
+        """Whether it is as long as the right one, or cut short."""
+        blobs().write(BLOB_B.data)
+        index = folder / key_of("blobs", BLOB_B.digest)
+        data = index.read_bytes()
+        index.write_bytes(data[:kept] if kept else bytes(len(data)))
+        blobs().write(BLOB_B.data)
+        assert index.read_bytes().hex() == BLOB_B_INDEX
+
     def test_an_aborted_blob_has_no_index(self, blobs: Any, folder: Path) -> None:
         """After an abort no index and no temporary file is left; chunks may be."""
         service = blobs()
