@@ -100,7 +100,7 @@ class Staging:
             finally:
                 self._forget(batch, lost=batch.keys() - done.keys())
 
-    def _forget(self, batch: dict[str, str], *, lost: Iterable[str]) -> None:
+    def _forget(self, batch: dict[str, str], *, lost: set[str]) -> None:
         with self._lock:
             self._leaving = {}
             # Writers that share them with the one whose flush has failed must not think that they are there.
