@@ -36,10 +36,23 @@ class BlobHasher:
     def catch_up(self) -> None:
         """Hash all that was added; if another thread does that already, wait for it."""
         with self._lock:
-            while self._waiting:
-                view = self._waiting.popleft()
-                self._hasher.update(view)
-                self._hashed += len(view)
+            self._hash_waiting()
+
+    def _hash_waiting(self) -> None:
+        while self._waiting:
+            view = self._waiting.popleft()
+            self._hasher.update(view)
+            self._hashed += len(view)
+
+    def catch_up_if_free(self) -> bool:
+        """Hash all that was added, unless another thread does that; tell whether there was any to hash."""
+        if not self._waiting or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._hash_waiting()
+        finally:
+            self._lock.release()
+        return True
 
     def digest(self) -> B3Digest:
         """Return the digest of what was hashed."""

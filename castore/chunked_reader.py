@@ -15,12 +15,12 @@ from castore.errors import CorruptBlobError, CorruptChunkError, MissingChunkErro
 from castore.frames import check_size
 from castore.read_ahead import ReadAhead
 from castore.readers import PieceReader
-from castore.workers import Task, Workers
+from castore.workers import Workers
 
 _NO_WORKERS: Final = Workers(0)
 
 _HASHED_TOGETHER: Final = 2 << 20
-"""When so many bytes have been read a worker hashes them."""
+"""When so many bytes have been read a worker hashes them, if it has nothing to fetch."""
 
 _MOST_UNHASHED: Final = 8 << 20
 """When so many are waiting for one the reader does it itself."""
@@ -82,13 +82,19 @@ class ChunkedReader(PieceReader):
         self._source = service.capability(ChunkSource) if source is None else source
         self._workers = workers or _NO_WORKERS
         runs = {"run_size": 0} if self._source is not None and self._source.waits else {}
-        self._ahead = ReadAhead(chunks, self._fetch, self._workers, after=ahead_after, **runs)
+        self._hasher = BlobHasher()
+        self._ahead = ReadAhead(
+            chunks,
+            self._fetch,
+            self._workers,
+            after=ahead_after,
+            meanwhile=self._hasher.catch_up_if_free,
+            **runs,
+        )
         self._digest = digest
         self._key = key
         self._start = 0
         self._chunk = memoryview(b"")
-        self._hasher = BlobHasher()
-        self._hashing: Task[None] | None = None
         self._hashed = 0
         self._mismatch: CorruptBlobError | None = None
         self._verified = False
@@ -124,8 +130,6 @@ class ChunkedReader(PieceReader):
         """Let go of the chunks at hand, and give up those under way."""
         self._chunk = memoryview(b"")
         self._hasher.forget()
-        if self._hashing is not None:
-            self._hashing.drop()
         self._ahead.close()
         super().close()
 
@@ -144,13 +148,13 @@ class ChunkedReader(PieceReader):
         return data
 
     def _hash(self, data: bytes) -> None:
-        """Add a chunk to what the digest of the blob is made of; the caller need not wait for that."""
+        """Add a chunk to what is hashed by who waits for a chunk, or has none to fetch."""
         self._hasher.add(memoryview(data))
         waiting = self._hasher.waiting
         if not self._workers.size or waiting >= _MOST_UNHASHED:
             self._hasher.catch_up()
-        elif waiting >= _HASHED_TOGETHER and (self._hashing is None or self._hashing.done):
-            self._hashing = self._workers.submit(self._hasher.catch_up)
+        elif waiting >= _HASHED_TOGETHER:
+            self._ahead.call_for_help()
 
     def _check_blob(self, expected: B3Digest) -> None:
         self._hasher.catch_up()

@@ -32,6 +32,10 @@ class Chunker(ABC):
     cut piece by piece, with the same result as in one.
     """
 
+    looks_ahead = True
+    """Whether it may depend on bytes behind that end. If not, a chunk that ends before the data does is
+    settled, however little follows; less of a stream is then cut twice."""
+
     def __init__(self, avg_size: int = DEFAULT_AVG_SIZE) -> None:
         if not MIN_AVG_SIZE <= avg_size <= MAX_AVG_SIZE:
             raise ValueError(
@@ -48,6 +52,8 @@ class Chunker(ABC):
 
 class FastCdc2020(Chunker):
     """FastCDC v2020, level 1, seed 0: the chunk boundaries of the reference."""
+
+    looks_ahead = False
 
     def __init__(self, avg_size: int = DEFAULT_AVG_SIZE) -> None:
         super().__init__(avg_size)
@@ -66,6 +72,8 @@ class FastCdc2020(Chunker):
 class FastCdc2016(Chunker):
     """FastCDC as of 2016, with the same bounds on the size of a chunk."""
 
+    looks_ahead = False
+
     def cut(self, data: memoryview) -> Iterator[int]:
         """Yield the length of each chunk of *data* in order."""
         with contextlib.redirect_stdout(None):  # Without its C extension it says so there.
@@ -83,9 +91,12 @@ BUNDLED_CHUNKERS: Final[dict[str, type[Chunker]]] = {
 
 def settled_cuts(chunker: Chunker, data: memoryview, *, final: bool) -> Iterator[int]:
     """Yield the chunk lengths of *data* that bytes yet to come cannot change; all of them if *final*."""
+    # Bytes from the start of a chunk to those that it is settled without.
+    behind = chunker.max_size if chunker.looks_ahead else 0
     start = 0
     for length in chunker.cut(data):
-        if not final and start + chunker.max_size > len(data):
+        end = start + length
+        if not final and (start + behind > len(data) or (end == len(data) and length < chunker.max_size)):
             return
         yield length
-        start += length
+        start = end

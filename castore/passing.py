@@ -156,12 +156,23 @@ def _member(name: str, declared: object) -> Any:
         case "AbstractContextManager" | "ContextManager":
             return _entering(name)
         case _:
-            return _calling(name)
+            takes_iterable = any("Iterable" in str(kind) for kind in declared.__annotations__.values())
+            return _calling_with_lists(name) if takes_iterable else _calling(name)
 
 
 def _calling(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return self._around(name, getattr(self._found, name), *args, **kwargs)
+
+    return call
+
+
+def _calling_with_lists(name: str) -> Callable[..., Any]:
+    """Return what can call several times, too, with an iterator, which can be gone through once."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        lists = [list(each) if isinstance(each, Iterator) else each for each in args]
+        return self._around(name, getattr(self._found, name), *lists, **kwargs)
 
     return call
 

@@ -7,20 +7,22 @@ has to wait for one, up to a limit in bytes, and so finds out by itself how much
 one is never far ahead. A few chunks stay at hand when they are done with, for reads that go back and forth,
 and for blobs that have the same chunk many times.
 
-The window is handed to the workers in *runs*, several chunks to a task: handing over a task, and waking who
-waits for it, costs as much as a good part of a chunk.
+The window is fetched in *runs* of several chunks: to hand something over, and to wake who waits for it, costs
+as much as a good part of a chunk. For the same reason who waits takes part: it fetches what nobody has begun
+with, and is mostly not woken but finds the next chunk ready.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, TypeAlias
 
 from castore.blobservice import ChunkMeta
 from castore.digest import B3Digest
-from castore.workers import Task, Workers
+from castore.helpers import Helpers, helpers_beside
+from castore.workers import Workers
 
 _FIRST_WINDOW: Final = 2
 
@@ -33,38 +35,32 @@ _MOST_AT_HAND: Final = 1 << 20
 _RUN_SIZE: Final = 1 << 20
 """Chunks are fetched together until they are as many bytes."""
 
+_TURN: Final = 16
+"""So many runs a thread of the pool fetches before others may have it."""
+
 _Fetched: TypeAlias = "dict[B3Digest, bytes | Exception]"
 """Chunks, or what each was lost to: an error comes at its own chunk, not at the first of its run."""
 
 
 class _Run:
-    """Chunks that are fetched by one task: those from *start* to *end*, but for any that were at hand."""
+    """Chunks that are fetched together: those from *start* to *end*, but for any that were at hand."""
 
-    __slots__ = ("_found", "_task", "end", "size", "start")
+    __slots__ = ("end", "found", "lacking", "size", "start")
 
-    def __init__(self, start: int, end: int, size: int, task: Task[_Fetched]) -> None:
+    def __init__(self, start: int, end: int, size: int, lacking: Sequence[ChunkMeta]) -> None:
         self.start = start
         self.end = end
         self.size = size
-        self._task = task
-        self._found: _Fetched | None = None
-
-    @property
-    def done(self) -> bool:
-        return self._found is not None or self._task.done
+        self.lacking = lacking
+        self.found: _Fetched | None = None
 
     def take(self, digest: B3Digest) -> bytes | None:
         """Return a chunk of this run, `None` if it is none, or was taken; raises what fetching it raised."""
-        if self._found is None:
-            self._found = self._task.result()
-        data = self._found.pop(digest, None)
+        assert self.found is not None
+        data = self.found.pop(digest, None)
         if isinstance(data, Exception):
             raise data
         return data
-
-    def drop(self) -> None:
-        if self._found is None:
-            self._task.drop()
 
 
 class ReadAhead:
@@ -75,8 +71,10 @@ class ReadAhead:
         fetch: Returns the checked bytes of a chunk; called in threads of the pool.
         workers: The pool.
         after: How many bytes must have been read in order before more is fetched than was asked for.
-        run_size: How many bytes of chunks are fetched by one task; 0 gives each a task of its own, for a
-            source that takes its time to answer.
+        run_size: How many bytes of chunks are fetched together; with 0 each is by itself, and by a thread of
+            the pool, as many as it has: for a source that takes its time to answer.
+        meanwhile: Does something else that is to be done, for who has to wait; returns False if there is
+            nothing.
     """
 
     def __init__(
@@ -87,6 +85,7 @@ class ReadAhead:
         *,
         after: int = 0,
         run_size: int = _RUN_SIZE,
+        meanwhile: Callable[[], bool] = lambda: False,
     ) -> None:
         self._chunks = chunks
         self._fetch = fetch
@@ -102,6 +101,22 @@ class ReadAhead:
         self._window = 0
         self._asked_for = (0, 0)
         self._in_order = 0
+        self._meanwhile = meanwhile
+        self._changed = threading.Condition(threading.Lock())
+        self._not_begun: deque[_Run] = deque()
+        self._helpers = Helpers(
+            workers,
+            helpers_beside(workers) if run_size else workers.size,
+            self._work,
+            lambda: bool(self._not_begun),
+            self._changed,
+            turn=_TURN if run_size else 1,
+        )
+
+    def call_for_help(self) -> None:
+        """Let a thread of the pool do what there is to do, if none is at it."""
+        with self._changed:
+            self._helpers.call(1)
 
     def expect(self, begin: int, end: int) -> None:
         """Be told that the chunks from number *begin* up to *end* are going to be asked for, in order."""
@@ -132,7 +147,9 @@ class ReadAhead:
         if self._runs and self._runs[0].start <= index:
             run = self._runs[0]
             if data is None:
-                waited = not run.done
+                waited = run.found is None
+                if waited:
+                    self._wait_for(run)
                 data = run.take(meta.digest)
             if index + 1 == run.end:
                 self._runs.popleft()
@@ -196,17 +213,58 @@ class ReadAhead:
 
     def _submit(self, start: int, end: int, size: int) -> None:
         lacking = [meta for meta in self._chunks[start:end] if meta.digest not in self._at_hand]
-        task = self._workers.submit(partial(_fetched, self._fetch, lacking))
-        self._runs.append(_Run(start, end, size, task))
+        run = _Run(start, end, size, lacking)
+        self._runs.append(run)
+        with self._changed:
+            self._not_begun.append(run)
+            self._helpers.call(1)
         self._bytes_ahead += size
         self._submitted = end
 
+    # -- the work --
+
+    def _wait_for(self, run: _Run) -> None:
+        """Return when a run is fetched: fetch it, or take part in what else is to be done until it is."""
+        with self._changed:
+            mine = run in self._not_begun
+            if mine:
+                self._not_begun.remove(run)
+        if mine:
+            self._fetch_run(run)
+        while run.found is None:
+            # Who fetched another one from a source that waits could not hand out this one meanwhile.
+            if not self._meanwhile() and not (self._run_size and self._fetch_next()):
+                with self._changed:
+                    self._changed.wait_for(lambda: run.found is not None)
+
+    def _work(self) -> bool:
+        return self._fetch_next() or self._meanwhile()
+
+    def _fetch_next(self) -> bool:
+        with self._changed:
+            run = self._not_begun.popleft() if self._not_begun else None
+        if run is None:
+            return False
+        self._fetch_run(run)
+        return True
+
+    def _fetch_run(self, run: _Run) -> None:
+        found: _Fetched = {}
+        try:
+            found = _fetched(self._fetch, run.lacking)
+        finally:
+            # Also if it was interrupted: then each chunk is fetched when it is its turn.
+            with self._changed:
+                run.found = found
+                self._changed.notify_all()
+
     def drop(self) -> None:
         """Give up what is under way; it waits for what has begun."""
-        runs, self._runs = self._runs, deque()
+        self._runs.clear()
         self._bytes_ahead = self._window = 0
-        for run in runs:
-            run.drop()
+        with self._changed:
+            self._not_begun.clear()
+        self._helpers.leave()
 
     def close(self) -> None:
         """Give up what is under way, and let go of what is at hand."""

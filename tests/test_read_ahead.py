@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from castore import B3Digest, ChunkMeta
 from castore import read_ahead as module
 from castore.read_ahead import ReadAhead
-from castore.workers import Workers
+from castore.workers import Task, Workers
 
 
 class Source:
@@ -126,18 +127,20 @@ def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not ahead._at_hand
 
 
-def test_chunks_go_to_the_workers_in_runs() -> None:
-    """Once they are read in order, and never more of them to a task than was asked for."""
+def test_chunks_are_fetched_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they are read in order, and never more of them together than was asked for."""
     source = Source(100)
     workers = Workers(2)
     runs: list[int] = []
-    submit = workers.submit
-    workers.submit = lambda call: runs.append(len(call.args[1])) or submit(call)  # type: ignore
+    fetched = module._fetched
+    monkeypatch.setattr(
+        module, "_fetched", lambda fetch, chunks: runs.append(len(chunks)) or fetched(fetch, chunks)
+    )
     ahead = ReadAhead(source.metas, source.fetch, workers, run_size=4000)
     ahead._window = 12
     ahead._next = 0
     assert [ahead.get(index) for index in range(100)] == source.data
-    assert set(runs[:-1]) == {4}
+    assert sorted(runs)[1:] == [4] * (len(runs) - 1)
     assert sum(runs) == 99
     workers.close()
 
@@ -190,9 +193,10 @@ def test_what_is_asked_for_at_once_is_fetched_at_once(run_size: int) -> None:
     """All threads are busy with it before the first has come, and nothing beyond it is fetched."""
     source = Source(100)
     workers = Workers(4)
-    # The first chunk of each run, and the one that is waited for.
-    first = {10, 11, 12, 13, 14} if run_size == 0 else {10, 11, 13, 15, 17}
-    begun = threading.Barrier(5)
+    # The first chunk of each run, and the one that is waited for. Who waits for that is one of the four,
+    # unless the source takes its time.
+    first = {10, 11, 12, 13, 14} if run_size == 0 else {10, 11, 13, 15}
+    begun = threading.Barrier(len(first))
 
     def together(meta: ChunkMeta) -> bytes:
         if source.metas.index(meta) in first:
@@ -236,3 +240,112 @@ def test_what_was_asked_for_is_forgotten_elsewhere() -> None:
         ahead.get(index)
     assert source.fetched == [20, 3, 95]
     workers.close()
+
+
+def test_who_waits_takes_part() -> None:
+    """It fetches what nobody has begun with, while what it waits for is fetched by somebody else."""
+    source = Source(30)
+    begun, slow = threading.Event(), threading.Event()
+    here: list[int] = []
+
+    def fetch(meta: ChunkMeta) -> bytes:
+        index = source.metas.index(meta)
+        if threading.current_thread() is threading.main_thread():
+            here.append(index)
+            if index == 3:
+                slow.set()
+        else:
+            begun.set()
+            assert slow.wait(30)
+        return source.fetch(meta)
+
+    workers = Workers(2)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=1)
+    ahead._window = 8
+    assert [ahead.get(0), ahead.get(1)] == source.data[:2]
+    assert begun.wait(30)
+    assert [ahead.get(index) for index in range(2, 30)] == source.data[2:]
+    assert here[:3] == [0, 1, 3]
+    workers.close()
+
+
+def test_who_waits_for_a_source_that_takes_its_time_fetches_nothing_else() -> None:
+    """It could not hand out meanwhile what has come."""
+    source = Source(30, seconds=0.01)
+    here: list[int] = []
+
+    def fetch(meta: ChunkMeta) -> bytes:
+        if threading.current_thread() is threading.main_thread():
+            here.append(source.metas.index(meta))
+        return source.fetch(meta)
+
+    workers = Workers(2)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=0)
+    ahead._window = 8
+    for index in range(30):
+        here.clear()
+        assert ahead.get(index) == source.data[index]
+        assert here in ([], [index])
+    workers.close()
+
+
+def test_who_waits_does_something_else_first() -> None:
+    """As long as there is anything else to do."""
+    source = Source(30)
+    done: list[int] = []
+    more = threading.Event()
+
+    def fetch(meta: ChunkMeta) -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            assert more.wait(30)
+        return source.fetch(meta)
+
+    def meanwhile() -> bool:
+        if threading.current_thread() is not threading.main_thread() or len(done) == 3:
+            return False
+        done.append(1)
+        if len(done) == 3:
+            more.set()
+        return True
+
+    workers = Workers(1)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=0, meanwhile=meanwhile)
+    assert [ahead.get(index) for index in range(30)] == source.data
+    assert done == [1, 1, 1]
+    workers.close()
+
+
+def test_who_has_nothing_to_fetch_does_something_else() -> None:
+    """When it is called."""
+    done = threading.Event()
+    workers = Workers(2)
+    source = Source(3)
+    ahead = ReadAhead(
+        source.metas, source.fetch, workers, meanwhile=lambda: not done.is_set() and not done.set()
+    )
+    ahead.call_for_help()
+    assert done.wait(30)
+    ahead.close()
+    workers.close()
+
+
+def test_one_that_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose fetching was broken off is not waited for."""
+    source = Source(10)
+    interrupted: list[int] = []
+
+    def fetch(meta: ChunkMeta) -> bytes:
+        if threading.current_thread() is threading.main_thread() and source.metas.index(meta) == 4:
+            interrupted.append(4)
+            if len(interrupted) == 1:
+                raise KeyboardInterrupt
+        return source.fetch(meta)
+
+    workers = Workers(1)
+    workers.submit = lambda call: Task(call, Future())  # type: ignore[method-assign, assignment]
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=2000)
+    ahead._window = 6
+    with pytest.raises(KeyboardInterrupt):
+        [ahead.get(index) for index in range(10)]
+    start = ahead._next
+    assert [ahead.get(index) for index in range(start, 10)] == source.data[start:]

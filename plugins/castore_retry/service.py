@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 _REPEATED: Final = frozenset({
     "has", "open_read", "chunks", "missing", "list_blobs", "list_items", "held_since", "hold",
-    "has_chunk", "get_chunk", "claim_chunk", "claim_blob", "put_chunk", "put_index", "put_indexes",
-    "get_frame", "put_frame",
+    "has_chunk", "get_chunk", "claim_chunk", "claim_chunks", "claim_blob", "claim_indexes",
+    "put_chunk", "put_index", "put_indexes", "get_frame", "put_frame",
 })  # fmt: skip
 """What does no harm, and answers the same, if it has been done already without that the answer arrived.
 

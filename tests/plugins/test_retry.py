@@ -183,6 +183,16 @@ class TestOperations:
         assert store.get_chunk(HELLO.digest) == HELLO.data
         assert len(clock.slept) == 5
 
+    def test_claims_of_many_are_tried_again(self, clock: Any) -> None:
+        """Also of those that an iterator gives, which is at its end when the first attempt has failed."""
+        inner = MemoryBlobService()
+        inner.write(HELLO.data)
+        faults = dict.fromkeys(("claim_chunks", "claim_indexes"), 1)
+        store = power(retrying(Flaky(inner, **faults), clock), ChunkStore)
+        assert store.claim_chunks(iter([HELLO.digest, P3M.digest])) == {HELLO.digest}
+        store.claim_indexes([(HELLO.digest, ())])
+        assert len(clock.slept) == 2
+
     def test_a_list_is_tried_again_until_it_has_begun(self, clock: Any) -> None:
         """A list that breaks later raises: it is never taken for a whole one."""
 
