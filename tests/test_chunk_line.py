@@ -247,3 +247,26 @@ def test_one_that_is_closed_does_nothing_more() -> None:
     workers.close()
     assert len(store.put) == put < 10
     assert not line
+
+
+@pytest.mark.parametrize(("job_size", "size", "most"), [(0, 200, 2), (20, 20, 9)])
+def test_others_have_the_pool_before_all_is_done(job_size: int, size: int, most: int) -> None:
+    """After each chunk if the store takes its time, else after some segments."""
+    store = Store()
+    store.slowly = lambda: time.sleep(0.002)  # type: ignore[method-assign]
+    workers = Workers(1)
+    line = ChunkLine(store, Tens(), workers, helpers=1, job_size=job_size)
+    for segment, final in segments(DATA[:400], size):
+        line.add(segment, final=final)
+
+    seen: list[int] = []
+    # Not by the result of the task, as who waits for that runs it.
+    workers.submit(lambda: seen.append(len(store.put)))
+    while not seen:
+        time.sleep(0.001)
+    assert seen[0] <= most
+    while line:
+        line.get_back()
+    assert line.chunks == metas(DATA[:400])
+    line.close()
+    workers.close()
