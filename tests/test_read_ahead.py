@@ -349,3 +349,21 @@ def test_one_that_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
         [ahead.get(index) for index in range(10)]
     start = ahead._next
     assert [ahead.get(index) for index in range(start, 10)] == source.data[start:]
+
+
+@pytest.mark.parametrize(("run_size", "most"), [(0, 2), (1000, 17)])
+def test_others_have_the_pool_before_all_is_fetched(run_size: int, most: int) -> None:
+    """After each chunk if the source takes its time, else after some runs."""
+    source = Source(60, seconds=0.002)
+    workers = Workers(1)
+    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=run_size)
+    ahead._window = 50
+    assert [ahead.get(0), ahead.get(1)] == source.data[:2]
+    seen: list[int] = []
+    # Not by the result of the task, as who waits for that runs it.
+    workers.submit(lambda: seen.append(len(source.fetched) - 2))
+    while not seen:
+        time.sleep(0.001)
+    assert seen[0] <= most
+    ahead.close()
+    workers.close()
