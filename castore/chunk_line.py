@@ -4,7 +4,8 @@ Whoever begins with a segment does all of that with it, because its bytes are in
 is cut, which has to wait until the one before has been; its bytes are added to the digest of the blob, in the
 same way; and its chunks are hashed and stored, some to a *job*. Who finds no segment to begin with takes jobs
 of the others. So the parts of the work that must be done in order are never done far from the rest of it, and
-no more threads are at it than there are cores.
+no more threads are at it than there are cores. With a store that takes its time many more threads are, each
+with a chunk; then the one that adds a segment cuts it.
 
 The pool *helps*, and so does whoever waits for a segment: it does what nobody does yet, and waits only for
 what others are doing. So no wait can deadlock, at any size of the pool; with size 0 the one who waits does
@@ -78,14 +79,21 @@ class ChunkLine:
         with self._changed:
             self._under_way.append(segment)
             self._uncut.append((segment, final))
-            self._helpers.call(1)
+            if self._job_size:
+                self._helpers.call(1)
+        if not self._job_size:
+            # Many threads are at what comes next; this one has the bytes at hand, and nothing else to do.
+            self._cut_next(wait=True)
 
     def get_back(self) -> Segment:
         """Return the oldest segment, empty, when all its chunks are stored; raises what went wrong."""
         segment = self._under_way[0]
+        # Who stores something else in a store that takes its time can send nothing off meanwhile.
+        only = None if self._job_size else segment
         while not self._has_ended_with(segment):
-            if not self._work():
-                self._wait_for(segment)
+            if not self._work(only):
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ended or segment.done or self._is_work_left(only))
         if self._error is not None:
             error, self._error = self._error, None
             try:
@@ -112,20 +120,22 @@ class ChunkLine:
 
     # -- the work --
 
-    def _work(self) -> bool:
+    def _work(self, only: Segment | None = None) -> bool:
         """Do what nobody does yet: a segment with its jobs, or jobs of another; False if there is none.
 
-        From a store that takes its time a thread comes back after one job, as others may want it.
+        With *only*, jobs of that segment. If the store takes its time, one job: others may want the thread.
         """
         try:
             # One thread waits for its turn to cut. The others had better store something meanwhile.
-            segment = self._cut_next(wait=False) or self._one_with_jobs() or self._cut_next(wait=True)
+            segment = only or self._cut_next(wait=False) or self._one_with_jobs() or self._cut_next(wait=True)
             if segment is None:
                 return False
-            while (job := self._next_job(segment)) is not None:
+            job = self._next_job(segment)
+            if job is None and segment is only:
+                return False
+            while job is not None:
                 self._do(job, segment)
-                if not self._job_size:
-                    break
+                job = self._next_job(segment) if self._job_size else None
         except BaseException as error:  # noqa: BLE001 - it is raised where the segment is waited for
             self._end(error)
         return True
@@ -191,16 +201,14 @@ class ChunkLine:
             if segment.done:
                 self._changed.notify_all()
 
-    def _is_work_left(self) -> bool:
+    def _is_work_left(self, only: Segment | None = None) -> bool:
+        if only is not None:
+            return bool(only.jobs)
         return bool(self._uncut) or any(segment.jobs for segment in self._under_way)
 
     def _has_ended_with(self, segment: Segment) -> bool:
         with self._changed:
             return self._ended or segment.done
-
-    def _wait_for(self, segment: Segment) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or segment.done or self._is_work_left())
 
     def _end(self, error: BaseException | None) -> None:
         """Begin with nothing more; *error* is why."""

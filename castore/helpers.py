@@ -55,7 +55,8 @@ class Helpers:
                 self._queue_up()
 
     def _queue_up(self) -> None:
-        self._tasks = [task for task in self._tasks if not task.done]
+        if len(self._tasks) > 2 * self._most:
+            self._tasks = [task for task in self._tasks if not task.done]
         self._tasks.append(self._workers.submit(self._help))
 
     def _help(self) -> None:

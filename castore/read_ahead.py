@@ -232,13 +232,16 @@ class ReadAhead:
         if mine:
             self._fetch_run(run)
         while run.found is None:
-            # Who fetched another one from a source that waits could not hand out this one meanwhile.
-            if not self._meanwhile() and not (self._run_size and self._fetch_next()):
+            # Unless the source takes its time: what has come must be handed out then, and more asked for.
+            if not self._run_size or not (self._meanwhile() or self._fetch_next()):
                 with self._changed:
                     self._changed.wait_for(lambda: run.found is not None)
 
     def _work(self) -> bool:
-        return self._fetch_next() or self._meanwhile()
+        if self._run_size:
+            return self._fetch_next() or self._meanwhile()
+        self._meanwhile()
+        return self._fetch_next()
 
     def _fetch_next(self) -> bool:
         with self._changed:

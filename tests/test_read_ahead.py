@@ -270,22 +270,28 @@ def test_who_waits_takes_part() -> None:
 
 
 def test_who_waits_for_a_source_that_takes_its_time_fetches_nothing_else() -> None:
-    """It could not hand out meanwhile what has come."""
+    """It could not hand out meanwhile what has come. What else is to be done others do, before they fetch."""
     source = Source(30, seconds=0.01)
     here: list[int] = []
+    meanwhile: set[bool] = set()
 
     def fetch(meta: ChunkMeta) -> bytes:
         if threading.current_thread() is threading.main_thread():
             here.append(source.metas.index(meta))
         return source.fetch(meta)
 
+    def note() -> bool:
+        meanwhile.add(threading.current_thread() is threading.main_thread())
+        return True
+
     workers = Workers(2)
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=0)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=0, meanwhile=note)
     ahead._window, ahead._next = 8, 0
     for index in range(30):
         here.clear()
         assert ahead.get(index) == source.data[index]
         assert here in ([], [index])
+    assert meanwhile == {False}
     workers.close()
 
 
@@ -309,7 +315,7 @@ def test_who_waits_does_something_else_first() -> None:
         return True
 
     workers = Workers(1)
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=0, meanwhile=meanwhile)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=1, meanwhile=meanwhile)
     assert [ahead.get(index) for index in range(30)] == source.data
     assert done == [1, 1, 1]
     workers.close()
