@@ -270,3 +270,41 @@ def test_others_have_the_pool_before_all_is_done(job_size: int, size: int, most:
     assert line.chunks == metas(DATA[:400])
     line.close()
     workers.close()
+
+
+def test_who_waits_for_a_store_that_takes_its_time_stores_nothing_else() -> None:
+    """It has more to send off as soon as the segment is back. And it has cut what it has added itself."""
+    store = Store()
+    gate = threading.Event()
+    here: list[int] = []
+    cutters: set[threading.Thread] = set()
+
+    def slowly() -> None:
+        if threading.current_thread() is threading.main_thread():
+            here.append(1)
+        else:
+            assert gate.wait(30)
+
+    class Noting(Tens):
+        def cut(self, data: memoryview) -> Iterator[int]:
+            cutters.add(threading.current_thread())
+            return super().cut(data)
+
+    store.slowly = slowly  # type: ignore[method-assign]
+    workers = Workers(1)
+    line = ChunkLine(store, Noting(), workers, helpers=1, job_size=0)
+    (first, _), (second, final) = segments(DATA[:100], 50)
+    line.add(first)
+    line.add(second, final=final)
+    while not store.at_work:
+        time.sleep(0.001)
+    threading.Timer(0.1, gate.set).start()
+
+    line.get_back()
+
+    assert len(here) <= 4  # of the five of the first segment
+    line.get_back()
+    assert line.chunks == metas(DATA[:100])
+    assert cutters == {threading.main_thread()}
+    line.close()
+    workers.close()
