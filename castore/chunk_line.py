@@ -126,8 +126,7 @@ class ChunkLine:
         With *only*, jobs of that segment. If the store takes its time, one job: others may want the thread.
         """
         try:
-            # One thread waits for its turn to cut. The others had better store something meanwhile.
-            segment = only or self._cut_next(wait=False) or self._one_with_jobs() or self._cut_next(wait=True)
+            segment = only or self._next_segment()
             if segment is None:
                 return False
             job = self._next_job(segment)
@@ -139,6 +138,12 @@ class ChunkLine:
         except BaseException as error:  # noqa: BLE001 - it is raised where the segment is waited for
             self._end(error)
         return True
+
+    def _next_segment(self) -> Segment | None:
+        if not self._job_size:
+            return self._one_with_jobs()
+        # One thread waits for its turn to cut. The others had better store something meanwhile.
+        return self._cut_next(wait=False) or self._one_with_jobs() or self._cut_next(wait=True)
 
     def _cut_next(self, *, wait: bool) -> Segment | None:
         """Cut the next segment, and hash its bytes; `None` if there is none, or somebody else takes it."""
@@ -204,7 +209,8 @@ class ChunkLine:
     def _is_work_left(self, only: Segment | None = None) -> bool:
         if only is not None:
             return bool(only.jobs)
-        return bool(self._uncut) or any(segment.jobs for segment in self._under_way)
+        is_uncut_left = bool(self._uncut and self._job_size)
+        return is_uncut_left or any(segment.jobs for segment in self._under_way)
 
     def _has_ended_with(self, segment: Segment) -> bool:
         with self._changed:
