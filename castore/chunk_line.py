@@ -101,7 +101,8 @@ class ChunkLine:
             finally:
                 # The traceback refers to this frame: without this they would keep each other.
                 del error
-        self._under_way.popleft()
+        with self._changed:
+            self._under_way.popleft()
         self.chunks += segment.metas
         segment.empty()
         return segment
