@@ -20,6 +20,8 @@ class Work:
         self.done: list[int] = []
         self.at_once = self.most_at_once = 0
         self._seconds = seconds
+        self.gate = threading.Event()
+        self.gate.set()
         self.changed = threading.Condition(threading.Lock())
         self.helpers = Helpers(workers, most, self.do, lambda: bool(self.left), self.changed, turn=4)
 
@@ -35,6 +37,7 @@ class Work:
             number = self.left.popleft()
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
+        assert self.gate.wait(30)
         time.sleep(self._seconds)
         with self.changed:
             self.at_once -= 1
@@ -56,7 +59,7 @@ def test_all_work_is_done_by_as_many_as_may(most: int) -> None:
     work.wait(20)
 
     assert sorted(work.done) == [2 * number for number in range(20)]
-    assert work.most_at_once == most
+    assert 1 <= work.most_at_once <= most
     workers.close()
 
 
@@ -127,14 +130,18 @@ def test_the_one_that_is_helped_counts(size: int, helpers: int) -> None:
 def test_after_a_turn_others_have_the_pool() -> None:
     """Who has much to do keeps nobody from it for long."""
     workers = Workers(1)
-    work = Work(workers, 1, seconds=0.002)
+    work = Work(workers, 1)
+    work.gate.clear()
     work.add(*range(40))
+    while not work.at_once:
+        time.sleep(0.001)
 
     seen: list[int] = []
     # Not by the result of the task, as who waits for that runs it.
     workers.submit(lambda: seen.append(len(work.done)))
+    work.gate.set()
     while not seen:
         time.sleep(0.001)
-    assert seen[0] <= 5
+    assert seen[0] == 4
     work.wait(40)
     workers.close()

@@ -360,14 +360,24 @@ def test_one_that_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(("run_size", "most"), [(0, 2), (1000, 17)])
 def test_others_have_the_pool_before_all_is_fetched(run_size: int, most: int) -> None:
     """After each chunk if the source takes its time, else after some runs."""
-    source = Source(60, seconds=0.002)
+    source = Source(60)
+    begun, gate = threading.Event(), threading.Event()
+
+    def fetch(meta: ChunkMeta) -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert gate.wait(30)
+        return source.fetch(meta)
+
     workers = Workers(1)
-    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=run_size)
+    ahead = ReadAhead(source.metas, fetch, workers, run_size=run_size)
     ahead._window, ahead._next = 50, 0
     assert ahead.get(0) == source.data[0]
+    assert begun.wait(30)
     seen: list[int] = []
     # Not by the result of the task, as who waits for that runs it.
     workers.submit(lambda: seen.append(len(source.fetched) - 1))
+    gate.set()
     while not seen:
         time.sleep(0.001)
     assert seen[0] <= most
