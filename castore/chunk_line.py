@@ -174,7 +174,8 @@ class ChunkLine:
         with self._changed:
             if not self._ended:
                 segment.be_cut(jobs)
-                self._helpers.call(len(jobs) - 1)
+                # Whoever cuts takes a job; not who only adds segments, as the store takes its time.
+                self._helpers.call(len(jobs) - bool(self._job_size))
             self._changed.notify_all()
         return segment
 
@@ -232,17 +233,10 @@ class ChunkLine:
 def store_new(store: ChunkStore, chunks: list[memoryview]) -> list[ChunkMeta]:
     """Store those of *chunks* that are not there, or torn; return what all of them are."""
     metas = [ChunkMeta(B3Digest.of(data), len(data)) for data in chunks]
-    there = claimed(store, metas)
+    # All at once: each look at a file in between hashing would wait for the interpreter's lock.
+    there = set(store.claim_chunks([meta.digest for meta in metas]))
     for meta, data in zip(metas, chunks, strict=True):
         if meta.digest not in there:
             store.put_chunk(meta.digest, data)
             there.add(meta.digest)
     return metas
-
-
-def claimed(store: ChunkStore, metas: list[ChunkMeta]) -> set[B3Digest]:
-    """Return the digests of those chunks that are there."""
-    if len(metas) > 1:
-        # Many at once: each look at a file in between hashing would wait for the interpreter's lock.
-        return set(store.claim_chunks([meta.digest for meta in metas]))
-    return {meta.digest for meta in metas if store.claim_chunk(meta.digest)}

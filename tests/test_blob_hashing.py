@@ -42,6 +42,19 @@ def test_who_catches_up_waits_for_another_who_does() -> None:
     assert hasher.digest() == B3Digest.of(b"first")
 
 
+def test_who_has_something_else_to_do_does_not_wait() -> None:
+    """It is told whether it has hashed anything."""
+    hasher = BlobHasher()
+    assert not hasher.catch_up_if_free()
+    hasher.add(memoryview(b"first"))
+    with hasher._lock:
+        assert not hasher.catch_up_if_free()
+    assert hasher.catch_up_if_free()
+    assert hasher.waiting == 0
+    assert not hasher.catch_up_if_free()
+    assert hasher.digest() == B3Digest.of(b"first")
+
+
 def test_what_is_forgotten_is_let_go() -> None:
     """Its memory is free, and nothing more is hashed."""
     hasher = BlobHasher()

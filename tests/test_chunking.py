@@ -332,3 +332,21 @@ def test_a_chunk_settles_as_soon_as_the_maximum_is_there(kind: type[Chunker]) ->
 def test_nothing_settles_of_nothing(kind: type[Chunker]) -> None:
     for final in (False, True):
         assert list(settled_cuts(kind(), memoryview(b""), final=final)) == []
+
+
+def test_a_chunk_that_ends_before_the_data_is_settled(kind: type[Chunker]) -> None:
+    """However little follows, if the chunker does not look ahead; else as much as a chunk can have must."""
+    near, far = kind(512), kind(512)
+    far.looks_ahead = True
+    held_back = 0
+    for size in range(19_000, 21_000, 100):
+        data = memoryview(p3m())[:size]
+        lengths = list(near.cut(data))
+        ended = lengths if lengths[-1] == near.max_size else lengths[:-1]
+        assert list(settled_cuts(near, data, final=False)) == ended
+
+        starts = accumulate(lengths, initial=0)
+        surely = [length for start, length in zip(starts, lengths, strict=False) if start + 1024 <= size]
+        assert list(settled_cuts(far, data, final=False)) == surely
+        held_back += len(ended) - len(surely)
+    assert held_back
