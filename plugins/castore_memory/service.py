@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+_EMPTY: Final = B3Digest.of(b"")
+
 _SIZE_IN_INDEX: Final = 40
 """How many bytes a chunk counts in an index: its digest, and its size."""
 
@@ -86,8 +88,8 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
         """Make a blob of chunks visible."""
         if len(chunks) > 1:
             self._indexes.setdefault(digest, tuple(chunks))
-        elif not chunks and digest not in self._blobs:
-            self._blobs.setdefault(B3Digest.of(b""), b"")
+        elif digest == _EMPTY:
+            self._blobs.setdefault(digest, b"")
 
     # -- for who keeps it within bounds --
 

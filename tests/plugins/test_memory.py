@@ -67,6 +67,14 @@ def test_the_empty_blob_must_be_put() -> None:
     assert list(blobs.list_blobs()) == [EMPTY.digest]
 
 
+def test_an_index_of_one_chunk_that_is_not_there_makes_no_blob() -> None:
+    """Neither that one, nor the empty one."""
+    blobs = MemoryBlobService()
+    blobs.put_index(HELLO.digest, ())
+    assert list(blobs.list_blobs()) == []
+    assert not blobs.has(EMPTY.digest)
+
+
 def test_an_index_without_its_chunk_is_corrupt() -> None:
     """A blob whose chunk never came says so when it is read there, and reads elsewhere."""
     blobs = MemoryBlobService()
