@@ -77,6 +77,10 @@ class B3Digest(bytes):
         return f"B3Digest.parse({self.hex()!r})"
 
 
+EMPTY: Final = B3Digest.of(b"")
+"""The name of the blob of no bytes, which has no chunks."""
+
+
 def no_digest(value: object) -> TypeError:
     """Return the error for what was given where a digest is needed.
 

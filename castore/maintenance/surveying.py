@@ -19,7 +19,7 @@ from castore.composition.composition import Composition
 from castore.composition.graph import Instance
 from castore.composition.plans import Holding
 from castore.deadlines import CLOCK, Clock, Deadlines, Pending
-from castore.digest import B3Digest
+from castore.digest import EMPTY, B3Digest
 from castore.errors import BuildError, CastoreError, CorruptBlobError, UnavailableError, describe
 from castore.maintenance.reading import read_blob, read_chunk
 
@@ -30,8 +30,6 @@ TIMEOUT: Final = 10.0
 
 _AT_ONCE: Final = 8
 """Threads that ask one service for chunks: mostly they wait for a network."""
-
-_EMPTY: Final = B3Digest.of(b"")
 
 
 def is_asked(instance: Instance) -> bool:
@@ -129,7 +127,7 @@ class Survey:
         if chunks is None or chunks:
             return None if chunks is None else tuple(chunks)
         source = service.capability(ChunkSource)
-        if source is not None and self.digest != _EMPTY and not source.has_chunk(self.digest):
+        if source is not None and self.digest != EMPTY and not source.has_chunk(self.digest):
             # The index of a blob that is one chunk, and that is gone.
             raise CorruptBlobError("its one chunk is missing", expected=self.digest)
         return ()

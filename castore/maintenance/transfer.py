@@ -9,12 +9,10 @@ import attrs
 from castore.blobservice import BlobService, ChunkMeta
 from castore.capabilities import ChunkSource, ChunkStore, FrameStore
 from castore.chunking import DEFAULT_AVG_SIZE
-from castore.digest import B3Digest
+from castore.digest import EMPTY, B3Digest
 from castore.errors import BlobNotFoundError, CastoreError, MissingChunkError
 from castore.frames import check_size, decode_chunk
 from castore.maintenance.reading import read_blob, read_chunk
-
-_EMPTY: Final = B3Digest.of(b"")
 
 _ONE_CHUNK: Final = DEFAULT_AVG_SIZE // 2
 """Bytes up to which a blob that the source keeps whole is one chunk of the target; others it cuts itself."""
@@ -76,7 +74,7 @@ class Transfer:
         """Bring a blob without finer chunks to the target: as one chunk if it is one, else as a stream."""
         if self._store is None or not self.by_chunks:
             return self._stream(digest)
-        if digest == _EMPTY:
+        if digest == EMPTY:
             return Sent(0)
         try:
             frame, data = self._read_small(digest)

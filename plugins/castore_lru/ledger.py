@@ -10,6 +10,7 @@ import attrs
 
 from castore import B3Digest, ChunkMeta
 from castore.capabilities import StoredItem
+from castore.digest import EMPTY
 from castore_lru.bounds import Amount
 from castore_lru.schema import CHUNK, INDEX
 
@@ -148,7 +149,7 @@ def part_digests(blob: B3Digest, chunks: Sequence[ChunkMeta]) -> list[B3Digest]:
     """Return the chunks of an index; without any in it, the blob is one, or empty."""
     if chunks:
         return [meta.digest for meta in chunks]
-    return [] if blob == B3Digest.of(b"") else [blob]
+    return [] if blob == EMPTY else [blob]
 
 
 # -- writes --

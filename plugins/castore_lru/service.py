@@ -27,6 +27,7 @@ from castore.capabilities import (
     Sweepable,
 )
 from castore.deadlines import Clock
+from castore.digest import EMPTY
 from castore.readers import BytesReader
 from castore.workers import Workers
 from castore.wrapping import WrapperService
@@ -47,7 +48,6 @@ from castore_lru.streams import PinnedReader, PinnedWriter
 
 P = TypeVar("P")
 
-_EMPTY: Final = B3Digest.of(b"")
 
 _services: Final[weakref.WeakSet[LruBlobService]] = weakref.WeakSet()
 
@@ -152,7 +152,7 @@ class LruBlobService(WrapperService):
             return BytesReader(data)
         if self.inner.chunks(digest) is None:
             # For some the empty blob is always there, and in no list.
-            return self.inner.open_read(digest) if digest == _EMPTY else None
+            return self.inner.open_read(digest) if digest == EMPTY else None
         tag = self._space.pin(digest)
         try:
             # Not evicted any more from here on; it may have been just before.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
 from castore.capabilities import BlobLister, ChunkStore, Evictable, StoredItem
-from castore.digest import no_digest
+from castore.digest import EMPTY, no_digest
 from castore.frames import check_size
 from castore.readers import BytesReader
 from castore.writers import GuardedWriter
@@ -15,8 +15,6 @@ from castore.writers import GuardedWriter
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-
-_EMPTY: Final = B3Digest.of(b"")
 
 _SIZE_IN_INDEX: Final = 40
 """How many bytes a chunk counts in an index: its digest, and its size."""
@@ -88,7 +86,7 @@ class MemoryBlobService(BlobService, BlobLister, ChunkStore, Evictable):
         """Make a blob of chunks visible."""
         if len(chunks) > 1:
             self._indexes.setdefault(digest, tuple(chunks))
-        elif digest == _EMPTY:
+        elif digest == EMPTY:
             self._blobs.setdefault(digest, b"")
 
     # -- for who keeps it within bounds --

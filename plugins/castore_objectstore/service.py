@@ -36,7 +36,7 @@ from castore.capabilities import (
 )
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
-from castore.digest import no_digest
+from castore.digest import EMPTY, no_digest
 from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
 from castore.known_content import find_known
 from castore.readers import BytesReader
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 
-_EMPTY: Final = B3Digest.of(b"")
 _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
 
@@ -90,7 +89,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk. The empty blob is always there, without asking."""
-        if digest == _EMPTY:
+        if digest == EMPTY:
             return BytesReader(b"")
         data = self.get_chunk(digest)
         if data is None:
@@ -189,7 +188,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
             return False
         if chunks is None:
             return False
-        needed = {meta.digest for meta in chunks} or {digest} - {_EMPTY}
+        needed = {meta.digest for meta in chunks} or {digest} - {EMPTY}
         # A look at a file costs less than handing that to another thread.
         if not all((self._workers.map if self.waits else map)(self.claim_chunk, needed)):
             return False

@@ -33,6 +33,7 @@ from castore.capabilities import (
 )
 from castore.chunked_writer import ChunkedWriter
 from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.digest import EMPTY
 from castore.errors import BadIndexError, MissingChunkError, SourceError
 from castore.file_locks import FolderOfLocks
 from castore.known_content import find_known
@@ -47,7 +48,6 @@ from castore_sqlite.group_commit import Batch, GroupCommit
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_EMPTY: Final = B3Digest.of(b"")
 _BEING_FILLED: Final = "-being-filled"
 """What the folder of locks is called after the file."""
 
@@ -117,7 +117,7 @@ class SqliteBlobService(
                 key = self._key("indexes", digest)
                 return ChunkedReader(self, chunks, digest=digest, key=key, workers=self._workers)
             # An empty index, so one chunk of this digest; it may have come since it was asked for.
-            data = b"" if digest == _EMPTY else self.get_chunk(digest)
+            data = b"" if digest == EMPTY else self.get_chunk(digest)
             if data is None:
                 raise MissingChunkError(blob=digest, chunk=digest, key=self.chunk_key(digest))
         return BytesReader(data)
@@ -222,7 +222,7 @@ class SqliteBlobService(
             chunks = blob_index.decode(rows.as_bytes(found[0][0]), digest)
         except BadIndexError:
             return False
-        needed = {meta.digest for meta in chunks} or {digest} - {_EMPTY}
+        needed = {meta.digest for meta in chunks} or {digest} - {EMPTY}
         times = self._times_of(needed)
         stale = [chunk for chunk in needed if not rows.is_fresh(times.get(chunk))]
         with self._database.writing(lasting=True) as connection:
