@@ -71,32 +71,49 @@ def read_all(descriptor: int) -> bytes:
 
 def write_all(descriptor: int, data: bytes) -> None:
     """Write *data*, however much goes at a time."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
 
 
-def create(path: str) -> int | None:
-    """Create a new file, and the folders above it if need be; return it open for writing.
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
-    Returns `None` if there is something of that name.
+
+class NewFiles:
+    """Creates files, and the folders above them if need be.
+
+    In a young store nearly every object needs a folder of its own, in an old one none does. So a folder is
+    made first if the last file needed one, which spares a look for it.
     """
-    while True:
-        try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except FileExistsError:
-            return None
-        except FileNotFoundError:
-            _make_folder(os.path.dirname(path))
 
+    def __init__(self) -> None:
+        self._needs_folder = False
+        """What was so the last time; only a guess, so that threads need no lock for it."""
 
-def create_beside(path: str) -> tuple[int, str]:
-    """Create a new file `<path>#<n>`, and the folders above it if need be; return it open for writing."""
-    number = 1
-    while (descriptor := create(temporary := f"{path}#{number}")) is None:
-        # Somebody else is writing the same object, or died while doing so.
-        number += 1
-    return descriptor, temporary
+    def create(self, path: str) -> int | None:
+        """Create a new file; return it open for writing, `None` if there is something of that name."""
+        if self._needs_folder:
+            try:
+                os.mkdir(path.rpartition("/")[0])
+            except OSError:
+                # Mostly it is there. What else is wrong is seen again below.
+                self._needs_folder = False
+        while True:
+            try:
+                return os.open(path, _NEW, 0o666)
+            except FileExistsError:
+                return None
+            except FileNotFoundError:
+                self._needs_folder = True
+                _make_folder(os.path.dirname(path))
+
+    def create_beside(self, path: str) -> tuple[int, str]:
+        """Create a new file `<path>#<n>`; return it open for writing."""
+        number = 1
+        while (descriptor := self.create(temporary := f"{path}#{number}")) is None:
+            # Somebody else is writing the same object, or died while doing so.
+            number += 1
+        return descriptor, temporary
 
 
 def _make_folder(path: str) -> None:

@@ -17,9 +17,8 @@ from castore.errors import UnavailableError
 from castore.file_locks import FolderOfLocks
 from castore_objectstore.files import (
     READ,
+    NewFiles,
     Reporting,
-    create,
-    create_beside,
     read_all,
     remove_quietly,
     write_all,
@@ -73,6 +72,7 @@ class LocalObjectStore(ObjectStore):
         self._staging = Staging(self._flusher, self._rename) if self._flusher is not None else None
         self._holds = Holds(self._root)
         self._locks = FolderOfLocks(f"{self._root}/{_BEING_FILLED}")
+        self._new_files = NewFiles()
         self._root_seen = False
 
     def get(self, key: str) -> bytes | None:
@@ -138,12 +138,16 @@ class LocalObjectStore(ObjectStore):
 
     def _rename(self, temporary: str, path: str) -> None:
         """Give a file its name; not while a sweep decides about one that has it and is to be replaced."""
-        with self._holds.against_sweeps() if os.path.lexists(path) else contextlib.nullcontext():
+        # Mostly nothing has it, and then `access`, unlike `exists`, does without an exception.
+        if not os.access(path, os.F_OK):
+            os.replace(temporary, path)
+            return
+        with self._holds.against_sweeps():
             os.replace(temporary, path)
 
     def _create_empty(self, path: str) -> bool:
         """Create an empty file in its place: nobody could see half of it. False if something is there."""
-        descriptor = create(path)
+        descriptor = self._new_files.create(path)
         if descriptor is None:
             return False
         try:
@@ -153,7 +157,7 @@ class LocalObjectStore(ObjectStore):
         return True
 
     def _write_beside(self, path: str, data: bytes) -> str:
-        descriptor, temporary = create_beside(path)
+        descriptor, temporary = self._new_files.create_beside(path)
         try:
             try:
                 self._note_device(descriptor, path)
