@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import zstandard
 from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError
 
+from castore.buffers import byte_view
 from castore.chunking import MAX_CHUNK_SIZE
 from castore.digest import B3Digest
 from castore.errors import BadFrameError, CorruptChunkError, OversizedFrameError
@@ -37,6 +38,17 @@ _ROOM: Final = 16
 MIN_LEVEL: Final = -7
 MAX_LEVEL: Final = 22
 
+_QUICK_LEVEL: Final = -5
+"""Finds what is repeated, in two thirds of the time of level 3, or a three-hundredth of that of level 19."""
+
+_SAMPLED: Final = 16 << 10
+"""From this size on it is worth finding out first whether data can be compressed."""
+
+_SAMPLE: Final = 1 << 10
+_GLANCE: Final = 256
+_MANY_VALUES: Final = 128
+"""So many bytes of a glance at least are different if they are random: 162 on average, rarely under 140."""
+
 
 class _PerThread(threading.local):
     """Compressors must not be shared between threads, and cost too much to be made for each chunk."""
@@ -51,17 +63,38 @@ _per_thread = _PerThread()
 
 
 def compress(data: Buffer, level: int = DEFAULT_LEVEL) -> bytes:
-    """Return *data* as one zstd frame."""
-    return _compressor(level).compress(memoryview(data))
+    """Return *data* as one zstd frame.
+
+    Most of what cannot be compressed, such as films, archives or ciphertext, is found out by a quick look,
+    and spared the work of *level*. What a higher level would still gain there is next to nothing.
+    """
+    view = byte_view(data)
+    if level >= DEFAULT_LEVEL and _seems_random(view):
+        frame = _compressor(_QUICK_LEVEL).compress(view)
+        if len(frame) >= len(view):
+            return frame
+    return _compressor(level).compress(view)
+
+
+def _seems_random(view: memoryview) -> bool:
+    """Tell whether all values are as frequent as the others in some samples; repeats may be anywhere."""
+    quarter = len(view) // 4
+    if len(view) < _SAMPLED or len(set(view[2 * quarter : 2 * quarter + _GLANCE])) < _MANY_VALUES:
+        return False
+    sample = b"".join(view[i * quarter : i * quarter + _SAMPLE] for i in (1, 2, 3))
+    return len(_compressor(1).compress(sample)) >= len(sample)
 
 
 def compress_each(chunks: Sequence[Buffer], level: int = DEFAULT_LEVEL) -> Iterator[bytes]:
-    """Yield what `compress` returns for each of *chunks*; of many small ones in one step for all of them."""
-    if not chunks or _multi is None:
-        yield from (compress(data, level) for data in chunks)
-        return
-    for segment in _multi(_compressor(level), [memoryview(data) for data in chunks]):
-        yield segment.tobytes()
+    """Yield what `compress` returns for each of *chunks*; small ones are compressed in one step."""
+    views = [byte_view(data) for data in chunks]
+    small = [view for view in views if len(view) < _SAMPLED]
+    packed = iter(_multi(_compressor(level), small)) if _multi is not None and small else None
+    for view in views:
+        if packed is not None and len(view) < _SAMPLED:
+            yield next(packed).tobytes()
+        else:
+            yield compress(view, level)
 
 
 _multi: Final = getattr(ZstdCompressor, "multi_compress_to_buffer", None)

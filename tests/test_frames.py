@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import random
 import subprocess
@@ -108,6 +109,57 @@ def test_a_higher_level_packs_tighter() -> None:
     data = b"".join(b"%d squared is %d\n" % (number, number**2) for number in range(5000))
 
     assert len(compress(data, 19)) < len(compress(data)) < len(compress(data, -7))
+
+
+RANDOM = random.Random(1).randbytes(300_000)
+TEXT = b"".join(b"%d squared is %d\n" % (number, number**2) for number in range(3000))
+
+
+def compressed_at(data: bytes, level: int) -> bytes:
+    """What zstd itself makes of it."""
+    return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(data)
+
+
+@pytest.mark.parametrize("level", [3, 9, 19])
+def test_what_cannot_be_compressed_is_not_searched_at_a_high_level(
+    monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
+    expected = compressed_at(RANDOM, level)
+    used: list[int] = []
+    compressor = frames._compressor
+    monkeypatch.setattr(frames, "_compressor", lambda level: used.append(level) or compressor(level))
+
+    assert compress(RANDOM, level) == expected
+
+    assert level not in used
+
+
+@pytest.mark.parametrize("level", [3, 9, 19])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(RANDOM[:40_000] * 4, id="repeats"),
+        pytest.param(RANDOM[:4_000] * 40, id="small repeats"),
+        pytest.param(base64.b64encode(RANDOM), id="few values"),
+        pytest.param(bytes(value % 200 for value in RANDOM), id="many values but not all"),
+        pytest.param(RANDOM + TEXT, id="text at the end"),
+        pytest.param(TEXT + RANDOM, id="text at the start"),
+        pytest.param(TEXT[:30_000] + RANDOM[:30_000] + TEXT[:30_000], id="random in the middle"),
+        pytest.param(TEXT, id="text"),
+        pytest.param(bytes(300_000), id="zeros"),
+    ],
+)
+def test_what_can_be_compressed_is_at_the_level_that_is_asked_for(data: bytes, level: int) -> None:
+    assert len(data) > len(compress(data, level)) == len(compressed_at(data, level))
+
+
+@pytest.mark.parametrize("level", [-7, 1, 2, 3, 19])
+@pytest.mark.parametrize("size", [*range(16_380, 16_390), 65_536, 131_072, 131_073, 300_000])
+def test_a_frame_of_random_bytes_is_within_its_bound(size: int, level: int) -> None:
+    frame = compress(RANDOM[:size], level)
+
+    assert len(frame) <= frames.bound(size)
+    assert decode_chunk(frame, B3Digest.of(RANDOM[:size])) == RANDOM[:size]
 
 
 @pytest.mark.parametrize("level", [frames.MIN_LEVEL, frames.MAX_LEVEL])
@@ -495,6 +547,7 @@ def test_many_are_packed_as_each_alone(monkeypatch: pytest.MonkeyPatch, multi: b
     """To the byte, in order, whatever their sizes; the other backend of zstandard cannot do it in one."""
     if not multi:
         monkeypatch.setattr(frames, "_multi", None)
-    chunks = [b"", b"x", bytes(100_000), random.Random(1).randbytes(5000), memoryview(b"abc" * 999)]
+    chunks = [b"", b"x", bytes(100_000), RANDOM[:5000], RANDOM, memoryview(b"abc" * 999), RANDOM[:20_000]]
     assert list(frames.compress_each(chunks, 5)) == [frames.compress(chunk, 5) for chunk in chunks]
+    assert list(frames.compress_each([RANDOM], 5)) == [frames.compress(RANDOM, 5)]
     assert list(frames.compress_each([])) == []
