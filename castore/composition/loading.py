@@ -186,23 +186,34 @@ class _Loader:
                 hint = f"write `[{dotted(path)}]`, with one pair of brackets"
             self.report("wrong-value", path, f"expected a table, found {kind_of(table)}", hint)
             return
-        entry = self._find_type(kind, table, path)
+        type_key = self._key_of_type(kind, table, path)
+        entry = self._find_type(kind, table.get(type_key), (*path, type_key))
         if entry is not None:
-            self._check_allowed(entry, (*path, "type"))
+            self._check_allowed(entry, (*path, type_key))
         expanding = Expanding(self.base)
-        values = {key: expanding.expand(value, (key,)) for key, value in table.items() if key != "type"}
+        values = {key: expanding.expand(value, (key,)) for key, value in table.items() if key != type_key}
         self.secrets += expanding.secrets
         self.problems += (problem.under(*path) for problem in expanding.problems)
         if entry is not None:
             self._read(kind, entry, values, expanding, path)
 
-    def _find_type(self, kind: Kind, table: Mapping[str, object], path: Path) -> RegisteredType | None:
-        tag = table.get("type")
-        where = (*path, "type")
+    def _key_of_type(self, kind: Kind, table: Mapping[str, object], path: Path) -> str:
+        """Return `type`, or the key that was meant for it and says which type it is; report that one."""
+        if "type" in table:
+            return "type"
+        words = ((str(key), tag) for key, tag in table.items() if isinstance(tag, str))
+        meant = nearest("type", [key for key, tag in words if self.registry.find(kind, tag) is not None])
+        if meant is None:
+            return "type"
+        message = f"unknown key `{escaped(meant)}`"
+        self.report("unknown-key", (*path, meant), message, "did you mean `type`?", at="key")
+        return meant
+
+    def _find_type(self, kind: Kind, tag: object, where: Path) -> RegisteredType | None:
         if tag is None:
-            if not self.document.may_lack(path):
+            if not self.document.may_lack(where[:-1]):
                 hint = f'write `type = "..."`\n{self.registry.installed(kind)}'
-                self.report("missing-key", path, "the key `type` is missing", hint, at="key")
+                self.report("missing-key", where[:-1], "the key `type` is missing", hint, at="key")
             return None
         if not isinstance(tag, str):
             hint = self.registry.installed(kind)
