@@ -48,7 +48,6 @@ from castore_lru.streams import PinnedReader, PinnedWriter
 
 P = TypeVar("P")
 
-
 _services: Final[weakref.WeakSet[LruBlobService]] = weakref.WeakSet()
 
 

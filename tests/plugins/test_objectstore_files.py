@@ -1,4 +1,4 @@
-"""New files of a store, and the folders above them."""
+"""New files of a store, the folders above them, and what is written to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from castore_objectstore.files import NewFiles
+from castore_objectstore.files import NewFiles, write_all
 
 
 @pytest.fixture
@@ -89,3 +89,15 @@ def test_a_name_that_is_taken_gets_the_next_number(new_files: NewFiles, tmp_path
         descriptor, path = new_files.create_beside(str(tmp_path / "0/name"))
         os.close(descriptor)
         assert path == str(tmp_path / f"0/name#{number}")
+
+
+@pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 100])
+def test_all_is_written_however_little_goes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    data = bytes(range(size))
+    write = os.write
+    with (tmp_path / "file").open("wb", buffering=0) as file, monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda descriptor, some: write(descriptor, memoryview(some)[:7]))
+        write_all(file.fileno(), data)
+    assert (tmp_path / "file").read_bytes() == data
