@@ -17,13 +17,13 @@ from blake3 import blake3
 
 import castore
 from castore import B3Digest, BlobService
-from castore.wrapping import WrapperService
-from castore_breaker.service import BreakerService
-from castore_limit.service import LimitService
+from castore.wrapping.wrapper import WrapperService
 from castore_memory.service import MemoryBlobService
-from castore_readonly.service import ReadOnlyService
-from castore_retry.service import RetryService
-from castore_verify.service import VerifyService
+from castore_wrappers.breaker.service import BreakerService
+from castore_wrappers.limit.service import LimitService
+from castore_wrappers.read_only.service import ReadOnlyService
+from castore_wrappers.retry.service import RetryService
+from castore_wrappers.verify.service import VerifyService
 
 CALLS = 20_000
 LAYERS: dict[str, Callable[[BlobService], BlobService]] = {

@@ -20,8 +20,8 @@ from blake3 import blake3
 from zstandard import ZstdCompressor, ZstdDecompressor
 
 from castore.buffers import new_buffer
-from castore.chunking import FastCdc2020
-from castore.frames import DEFAULT_LEVEL
+from castore.format.chunking import FastCdc2020
+from castore.format.frames import DEFAULT_LEVEL
 
 PIECE = 1 << 20
 SAMPLE = 64 << 20

@@ -23,9 +23,9 @@ from blake3 import blake3
 
 import castore
 from castore import B3Digest, BlobService, Composition
-from castore.capabilities import ChunkStore
-from castore.measuring import measured
-from castore.meters import Meters
+from castore.contract.capabilities import ChunkStore
+from castore.metrics.meters import Meters
+from castore.metrics.shell import measured
 from castore_memory.service import MemoryBlobService
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -20,8 +20,9 @@ from blake3 import blake3
 from corpora import source_text
 from small_blobs import service_on
 
-from castore import B3Digest, BlobService, frames
-from castore.capabilities import FrameStore
+from castore import B3Digest, BlobService
+from castore.contract.capabilities import FrameStore
+from castore.format import frames
 
 HERE = Path(__file__).parent
 TYPES = ("objectstore", "sqlite")

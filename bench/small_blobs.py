@@ -24,7 +24,8 @@ from pathlib import Path
 from corpora import write_small
 
 import castore
-from castore import B3Digest, frames
+from castore import B3Digest
+from castore.format import frames
 
 ROUND = 1024
 DURABILITIES = ("process", "full")

@@ -22,7 +22,7 @@ from small_blobs import service_on
 
 from castore import B3Digest, BlobService
 from castore.cli.files import replacing
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_objectstore.service import ObjectStoreBlobService
 
 PIECE = 1 << 20

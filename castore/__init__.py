@@ -15,11 +15,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from castore.blobservice import BlobReader, BlobService, BlobWriter, ChunkMeta
-    from castore.chunked_reader import ChunkedReader
+    from castore.chunks.reader import ChunkedReader
     from castore.composition.composition import Composition
-    from castore.composition.refs import Ref
-    from castore.composition.registry import Registry
+    from castore.composition.config.refs import Ref
+    from castore.composition.types.hookspecs import hookimpl
+    from castore.composition.types.registry import Registry
+    from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
     from castore.digest import B3Digest
     from castore.errors import (
         BadFrameError,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         UnsupportedError,
         WriterClosedError,
     )
-    from castore.hookspecs import hookimpl
     from castore.opening import from_url, open  # noqa: A004 - `castore.open` reads as it should
 
 __all__ = [
@@ -86,16 +86,16 @@ __all__ = [
 # What is imported when it is first used, so that `import castore` costs little; the errors are in one place.
 _HOMES: Final = {
     "B3Digest": "castore.digest",
-    "BlobReader": "castore.blobservice",
-    "BlobService": "castore.blobservice",
-    "BlobWriter": "castore.blobservice",
-    "ChunkMeta": "castore.blobservice",
-    "ChunkedReader": "castore.chunked_reader",
+    "BlobReader": "castore.contract.blobs",
+    "BlobService": "castore.contract.blobs",
+    "BlobWriter": "castore.contract.blobs",
+    "ChunkMeta": "castore.contract.blobs",
+    "ChunkedReader": "castore.chunks.reader",
     "Composition": "castore.composition.composition",
-    "Ref": "castore.composition.refs",
-    "Registry": "castore.composition.registry",
+    "Ref": "castore.composition.config.refs",
+    "Registry": "castore.composition.types.registry",
     "from_url": "castore.opening",
-    "hookimpl": "castore.hookspecs",
+    "hookimpl": "castore.composition.types.hookspecs",
     "open": "castore.opening",
 }
 

@@ -38,8 +38,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from castore.composition.problems import Problem
     from castore.digest import B3Digest
+    from castore.problems import Problem
 
 
 def _rebuild(cls: type[CastoreError], args: tuple[Any, ...], state: dict[str, Any]) -> CastoreError:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from castore.blobservice import BlobService
 from castore.composition.building import close_all
 from castore.composition.composition import Composition
-from castore.composition.registry import Registry
 from castore.composition.source import Source
+from castore.composition.types.registry import Registry
+from castore.contract.blobs import BlobService
 from castore.errors import CompositionError
-from castore.workers import Workers
+from castore.threads.pool import Workers
 
 VARIABLE: Final = "CASTORE_COMPOSITION"
 """The environment variable that names the composition to use."""

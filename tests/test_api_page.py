@@ -25,14 +25,14 @@ ALL_OF: Final = ["castore", "castore.aio", "castore.composition", "castore.testi
 """Modules whose `__all__` is public."""
 
 DEFINED_IN: Final = [
-    "castore.capabilities",
-    "castore.readers",
-    "castore.writers",
-    "castore.chunked_reader",
-    "castore.chunked_writer",
-    "castore.workers",
-    "castore.passing",
-    "castore.wrapping",
+    "castore.contract.capabilities",
+    "castore.streams.readers",
+    "castore.streams.writers",
+    "castore.chunks.reader",
+    "castore.chunks.writer",
+    "castore.threads.pool",
+    "castore.wrapping.forwarding",
+    "castore.wrapping.wrapper",
 ]
 """Modules of which every class and function without an underscore is public."""
 

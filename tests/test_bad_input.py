@@ -21,8 +21,8 @@ from castore import (
     InvalidSeekError,
     SourceError,
 )
-from castore.chunking import FastCdc2020
 from castore.composition import InvalidValueError
+from castore.format.chunking import FastCdc2020
 from castore.testing import HELLO, P3M
 
 

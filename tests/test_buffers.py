@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from castore.buffers import byte_view, new_buffer
-from castore.sources import Source
-from castore.workers import Workers
+from castore.contract.inputs import Source
+from castore.threads.pool import Workers
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 

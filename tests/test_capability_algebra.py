@@ -19,8 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnsupportedError, capabilities, frames
-from castore.capabilities import (
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnsupportedError
+from castore.composites.members import Child
+from castore.contract import capabilities
+from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
     BlobLister,
@@ -35,28 +37,28 @@ from castore.capabilities import (
     SharedPlace,
     Sweepable,
 )
-from castore.children import Child
-from castore.measuring import measured
-from castore.meters import Meters
-from castore.readers import BytesReader
+from castore.format import frames
+from castore.metrics.meters import Meters
+from castore.metrics.shell import measured
+from castore.streams.readers import BytesReader
+from castore.streams.writers import SpooledWriter
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
-from castore.workers import Workers
-from castore.writers import SpooledWriter
-from castore_breaker.service import BreakerService
+from castore.threads.pool import Workers
 from castore_cache.backlog import Backlog
 from castore_cache.behind import Behind
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
-from castore_limit.service import LimitService
 from castore_lru.bounds import Bounds
 from castore_lru.service import LruBlobService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.service import MirrorBlobService
 from castore_objectstore.locations import open_store
 from castore_objectstore.service import ObjectStoreBlobService
-from castore_readonly.service import ReadOnlyService
-from castore_retry.service import RetryService
-from castore_verify.service import VerifyService
+from castore_wrappers.breaker.service import BreakerService
+from castore_wrappers.limit.service import LimitService
+from castore_wrappers.read_only.service import ReadOnlyService
+from castore_wrappers.retry.service import RetryService
+from castore_wrappers.verify.service import VerifyService
 
 Power = type
 Make = Callable[[BlobService], contextlib.AbstractContextManager[BlobService]]

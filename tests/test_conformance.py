@@ -14,10 +14,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from castore import BlobReader, BlobService, BlobWriter, Composition, Ref, Registry
 from castore.composition import BuildContext
-from castore.readers import BytesReader
+from castore.faults import READS
+from castore.streams.readers import BytesReader
+from castore.streams.writers import SpooledWriter
 from castore.testing import BlobServiceContract, FaultyService, blob_service_machine
-from castore.testing.faults import READS
-from castore.writers import SpooledWriter
 
 STORIES = settings(
     max_examples=30,

@@ -39,7 +39,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 from castore import Composition, Registry
-from castore.plugins import Plugin
+from castore.composition.types.plugins import Plugin
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = [

@@ -15,42 +15,47 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 
 # From the ground up: a module may import those of earlier layers, and those of its own.
 LAYERS = [
-    ["castore.errors", "castore.buffers", "castore.wording"],
-    ["castore.digest", "castore.sources"],
-    ["castore.blobservice", "castore.directoryservice"],
-    ["castore.capabilities"],
-    ["castore.readers", "castore.writers"],
-    ["castore.passing"],
-    ["castore.wrapping"],
-    ["castore.metrics", "castore.meters"],
-    ["castore.measuring"],
-    ["castore.chunking"],
-    ["castore.proto"],
-    ["castore.frames", "castore.blob_index"],
+    ["castore.errors", "castore.buffers", "castore.text"],
+    ["castore.digest", "castore.contract.inputs"],
+    ["castore.contract.blobs", "castore.contract.directories"],
+    ["castore.contract.capabilities"],
+    ["castore.streams.readers", "castore.streams.writers"],
+    ["castore.wrapping.forwarding"],
+    ["castore.wrapping.wrapper"],
+    ["castore.metrics.model", "castore.metrics.meters"],
+    ["castore.metrics.shell"],
+    ["castore.format.chunking"],
+    ["castore.format.proto"],
+    ["castore.format.frames", "castore.format.blob_index"],
     [
-        "castore.workers",
-        "castore.deadlines",
-        "castore.blob_hashing",
-        "castore.segments",
-        "castore.file_locks",
+        "castore.threads.pool",
+        "castore.threads.deadlines",
+        "castore.chunks.hasher",
+        "castore.chunks.segments",
+        "castore.threads.process_locks",
     ],
-    ["castore.helpers"],
-    ["castore.read_ahead", "castore.chunk_line"],
-    ["castore.chunked_reader", "castore.chunked_writer", "castore.known_content", "castore.small_files"],
-    ["castore.children", "castore.hedging"],
-    ["castore.relaying", "castore.joined", "castore.bounded_writer"],
+    ["castore.threads.crew"],
+    ["castore.chunks.read_ahead", "castore.chunks.pipeline"],
+    [
+        "castore.chunks.reader",
+        "castore.chunks.writer",
+        "castore.chunks.known_content",
+        "castore.chunks.small_files",
+    ],
+    ["castore.composites.members", "castore.composites.hedging"],
+    ["castore.composites.failover_reading", "castore.composites.union", "castore.composites.timed_writing"],
     ["castore.drawing"],
-    ["castore.hookspecs", "castore.plugins"],
+    ["castore.composition.types.hookspecs", "castore.composition.types.plugins"],
     ["castore.composition"],
-    ["castore.opening", "castore.prometheus"],
+    ["castore.opening", "castore.metrics.prometheus"],
     ["castore.aio"],
-    ["castore.maintenance"],
+    ["castore.upkeep"],
     ["castore.testing"],
     ["castore.cli"],
     ["castore.__main__"],
 ]
 PAGE = ROOT / "docs/explanation/architecture.md"
-PURE = ["castore.chunking", "castore.frames", "castore.blob_index"]
+PURE = ["castore.format.chunking", "castore.format.frames", "castore.format.blob_index"]
 
 
 def modules(folder: Path, base: Path) -> dict[str, Path]:
@@ -129,7 +134,7 @@ def test_plugins_do_not_import_each_other(module: str) -> None:
     for target in imports(BUNDLED[module], at_run_time=False):
         top = target.partition(".")[0]
         assert top not in PLUGINS or top == own, f"{module} imports {target}"
-        if not (own == "castore_faulty" and target.startswith("castore.testing.faults")):
+        if not (own == "castore_wrappers.faulty" and target.startswith("castore.faults")):
             assert not target.startswith(("castore.cli", "castore.testing", "castore.opening"))
 
 

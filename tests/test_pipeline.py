@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from castore import B3Digest, ChunkMeta, blob_index, frames
-from castore import chunked_writer as writing
-from castore import read_ahead as reading
-from castore.chunking import BUNDLED_CHUNKERS, Chunker
-from castore.workers import Workers
+from castore import B3Digest, ChunkMeta
+from castore.chunks import read_ahead as reading
+from castore.chunks import writer as writing
+from castore.format import blob_index, frames
+from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
+from castore.threads.pool import Workers
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 
 from castore import B3Digest, BlobService, ChunkedReader, Composition, MissingChunkError
-from castore import blob_index as index
-from castore.capabilities import ChunkStore
+from castore.contract.capabilities import ChunkStore
+from castore.format import blob_index as index
 from castore.testing import BLOB_A, BLOB_B, BLOBS, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M, Blob
 
 MEMORY: Final = {"type": "memory"}

@@ -14,7 +14,7 @@ from castore.aio.facade import Facade
 from castore.aio.service import AsyncBlobService
 from castore.aio.threads import GRACE, THREADS, Threads
 from castore.composition.composition import Composition
-from castore.composition.registry import Registry
+from castore.composition.types.registry import Registry
 
 T = TypeVar("T")
 

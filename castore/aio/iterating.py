@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from castore.aio.lending import Lent
 from castore.aio.stopping import Stop
 from castore.aio.threads import Threads
-from castore.deadlines import CLOCK
+from castore.threads.deadlines import CLOCK
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from castore.aio.lending import Lent
 from castore.aio.stopping import PIECE, Stop
-from castore.blobservice import BlobReader
-from castore.readers import PieceReader
+from castore.contract.blobs import BlobReader
+from castore.streams.readers import PieceReader
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -14,11 +14,11 @@ from castore.aio.reading import AsyncBlobReader
 from castore.aio.stopping import Stop, StoppableService
 from castore.aio.threads import GRACE, THREADS, Threads
 from castore.aio.writing import AsyncBlobWriter
-from castore.blobservice import BlobReader, BlobService, ChunkMeta
-from castore.capabilities import BlobDeleter, BlobLister
+from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
+from castore.contract.capabilities import BlobDeleter, BlobLister
+from castore.contract.inputs import Sourceable
 from castore.digest import B3Digest
 from castore.errors import SourceError, UnsupportedError
-from castore.sources import Sourceable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -141,7 +141,7 @@ class AsyncBlobService(Facade):
         The service that it gets stops at its next operation, piece or file when the wait is cancelled; so
         does each `AsyncBlobService` among the positional arguments, in whose place its service comes::
 
-            tally, failed = await near.call(castore.maintenance.copy, far)
+            tally, failed = await near.call(castore.upkeep.copy, far)
         """
         stop = Stop()
         given = [

@@ -12,11 +12,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
 
-from castore.blobservice import BlobService
+from castore.contract.blobs import BlobService
+from castore.contract.inputs import Source
 from castore.digest import B3Digest
 from castore.errors import SourceError
-from castore.sources import Source
-from castore.wrapping import WrapperService
+from castore.wrapping.wrapper import WrapperService
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

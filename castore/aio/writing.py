@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from castore.aio.lending import Lent
 from castore.aio.stopping import PIECE, Stop
-from castore.blobservice import BlobWriter
 from castore.buffers import byte_view
+from castore.contract.blobs import BlobWriter
 from castore.errors import WriterClosedError
-from castore.writers import ENDS
+from castore.streams.writers import ENDS
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from castore.blobservice import BlobService
 from castore.cli.faults import FAILED, exit_code, problems_of, row_of
 from castore.cli.options import shared_options, timeout_option
 from castore.cli.output import complain, emit_json, emit_text, emphasised, printable, table
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
-from castore.composition.graph import Instance
+from castore.composition.graph.graph import Instance
 from castore.composition.probing import Probe
+from castore.contract.blobs import BlobService
 from castore.errors import CompositionError
 
 _EPILOG = """\b

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from castore.capabilities import BlobLister
 from castore.cli.faults import FAILED, document_of
 from castore.cli.options import as_digest, shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
@@ -14,10 +13,11 @@ from castore.cli.parts import without_power
 from castore.cli.pools import pool_of
 from castore.cli.progress import Meter
 from castore.cli.settings import Settings
+from castore.contract.capabilities import BlobLister
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
-from castore.maintenance import Copied, Copier, CopyTally
-from castore.wording import size_text
+from castore.text import size_text
+from castore.upkeep import Copied, Copier, CopyTally
 
 _EPILOG = """\b
 Examples:

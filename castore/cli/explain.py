@@ -11,10 +11,10 @@ from castore.cli.holdings import holding_row
 from castore.cli.options import as_digest, as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, emphasised, printable
 from castore.cli.settings import Settings
-from castore.composition.plans import OPERATIONS, Operation, Plan, Step
+from castore.contract.plans import OPERATIONS, Operation, Plan, Step
 from castore.digest import B3Digest
-from castore.maintenance import explain
-from castore.maintenance.surveying import TIMEOUT
+from castore.upkeep import explain
+from castore.upkeep.surveying import TIMEOUT
 
 _EPILOG = """\b
 Examples:

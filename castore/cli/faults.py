@@ -36,7 +36,7 @@ from castore.errors import (
 )
 
 if TYPE_CHECKING:
-    from castore.composition.problems import Problem
+    from castore.problems import Problem
 
 FAILED: Final = 1
 USAGE: Final = 2

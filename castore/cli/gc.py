@@ -8,8 +8,6 @@ from typing import Any, Final
 
 import click
 
-from castore.blobservice import BlobService
-from castore.capabilities import StoredItem, Sweepable
 from castore.cli.digests import read_digests
 from castore.cli.options import as_digest, as_seconds, shared_options
 from castore.cli.output import complain, emit_json, emit_text, table
@@ -17,12 +15,14 @@ from castore.cli.parts import named_parts
 from castore.cli.progress import Meter
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
-from castore.composition.problems import listing
+from castore.contract.blobs import BlobService
+from castore.contract.capabilities import StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
-from castore.maintenance import Collected, MissingRootsError, collect
-from castore.maintenance.collecting import ItemKind
-from castore.wording import size_text
+from castore.problems import listing
+from castore.text import size_text
+from castore.upkeep import Collected, MissingRootsError, collect
+from castore.upkeep.collecting import ItemKind
 
 _KINDS: Final[dict[ItemKind, tuple[str, str]]] = {
     "index": ("blobs", "blobs"),

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import click
 
-from castore.blobservice import BlobReader
 from castore.cli.files import replacing
 from castore.cli.options import as_digest, as_size, shared_options
 from castore.cli.output import emit, emit_json, is_terminal
 from castore.cli.progress import Meter
 from castore.cli.settings import Settings
+from castore.contract.blobs import BlobReader
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError, CorruptBlobError, InvalidSeekError
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import click
 
-from castore.blobservice import BlobService
 from castore.cli.files import replacing
 from castore.cli.options import shared_options, timeout_option
 from castore.cli.output import emit_text
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
+from castore.contract.blobs import BlobService
 from castore.drawing import FORMATS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from castore.cli.settings import Settings
-from castore.composition.plans import Holding
+from castore.contract.plans import Holding
 
 
 def holding_row(holding: Holding, settings: Settings) -> dict[str, Any]:

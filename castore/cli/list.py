@@ -6,12 +6,12 @@ import sys
 
 import click
 
-from castore.capabilities import BlobLister
 from castore.cli.options import shared_options
 from castore.cli.output import emit, emit_json, emit_text, is_terminal
 from castore.cli.parts import without_power
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
+from castore.contract.capabilities import BlobLister
 from castore.errors import UnsupportedError
 
 _EPILOG = """\b

@@ -12,8 +12,8 @@ from castore.cli.options import as_digest, as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, table
 from castore.cli.settings import Settings
 from castore.digest import B3Digest
-from castore.maintenance import Location, locate
-from castore.maintenance.surveying import TIMEOUT
+from castore.upkeep import Location, locate
+from castore.upkeep.surveying import TIMEOUT
 
 _EPILOG = """\b
 Examples:

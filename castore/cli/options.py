@@ -42,10 +42,10 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the names in the composition, which may be half written and need not be right."""
     # Shells ask for completions far more seldom than for anything else.
-    from castore.composition.document import parse  # noqa: PLC0415
-    from castore.composition.files import read_small  # noqa: PLC0415
     from castore.composition.source import MOST_BYTES  # noqa: PLC0415
+    from castore.composition.toml.document import parse  # noqa: PLC0415
     from castore.opening import FILE, VARIABLE  # noqa: PLC0415
+    from castore.places import read_small  # noqa: PLC0415
 
     settings = ctx.find_object(Settings) or Settings()
     path = settings.composition or os.environ.get(VARIABLE) or FILE
@@ -147,7 +147,7 @@ def as_digest(text: str) -> B3Digest:
 
 def as_size(text: str | int) -> int:
     """Read an argument as a number of bytes, plain or with a unit; what is none is wrong usage."""
-    from castore.composition.values import parse_size  # noqa: PLC0415 - only who gives a size needs it
+    from castore.composition.config.values import parse_size  # noqa: PLC0415 - only who gives a size needs it
 
     try:
         return parse_size(text)
@@ -169,7 +169,7 @@ def as_share(text: str) -> float:
 
 def as_time(text: str) -> float:
     """Read an argument as a time, in seconds since 1970: how long ago, or a date that may have a time."""
-    from castore.composition.values import parse_duration  # noqa: PLC0415 - only who gives a time needs it
+    from castore.composition.config.values import parse_duration  # noqa: PLC0415 - only who gives a time needs it
 
     try:
         return datetime.datetime.fromisoformat(text).timestamp()
@@ -186,7 +186,7 @@ def as_time(text: str) -> float:
 
 def as_seconds(text: str | float) -> float:
     """Read an argument as a number of seconds, plain or with a unit; what is none is wrong usage."""
-    from castore.composition.values import parse_duration  # noqa: PLC0415 - as above
+    from castore.composition.config.values import parse_duration  # noqa: PLC0415 - as above
 
     try:
         return parse_duration(text)

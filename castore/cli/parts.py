@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from castore.blobservice import BlobService
 from castore.composition.composition import Composition
-from castore.composition.problems import listing
+from castore.contract.blobs import BlobService
+from castore.problems import listing
 
 
 def named_parts(stores: Composition, name: str) -> list[str]:

@@ -12,9 +12,9 @@ import click
 from castore.cli.options import shared_options_without_composition
 from castore.cli.output import emit_json, emit_text, emphasised, is_terminal, printable
 from castore.cli.settings import Settings
-from castore.composition.fields import Field, describe_fields, summary_of, toml, words_for
-from castore.composition.registry import Registry
-from castore.composition.types import RegisteredType
+from castore.composition.config.fields import Field, describe_fields, summary_of, toml, words_for
+from castore.composition.types.registry import Registry
+from castore.composition.types.service_type import RegisteredType
 
 _WIDEST: Final = 110
 _NARROWEST: Final = 40

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from castore.blobservice import BlobService
-from castore.capabilities import ChunkSource
 from castore.composition.composition import Composition
-from castore.workers import Workers
+from castore.contract.blobs import BlobService
+from castore.contract.capabilities import ChunkSource
+from castore.threads.pool import Workers
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from castore.cli.output import is_terminal
-from castore.wording import size_text
+from castore.text import size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

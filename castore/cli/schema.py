@@ -6,8 +6,8 @@ import click
 
 from castore.cli.options import shared_options_without_composition
 from castore.cli.output import emit_json
-from castore.composition.registry import Registry
 from castore.composition.schema import schema_of
+from castore.composition.types.registry import Registry
 
 _EPILOG = """\b
 Example:

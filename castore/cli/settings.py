@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from castore.blobservice import BlobService
     from castore.composition.composition import Composition
+    from castore.contract.blobs import BlobService
 
 
 @attrs.define
@@ -38,7 +38,7 @@ class Settings:
     def opened(self) -> Iterator[Composition]:
         """Open the composition and close it at the end. It is measured for `--stats` only."""
         # Help and completion need no composition.
-        from castore.composition.values import secrets_in  # noqa: PLC0415
+        from castore.composition.config.values import secrets_in  # noqa: PLC0415
         from castore.opening import open as open_composition  # noqa: PLC0415
 
         # `castore check` shows warnings; to see them at every other command would annoy.
@@ -63,6 +63,6 @@ class Settings:
         """Return *text* without secrets. Services leave them out already; this is a second look."""
         if not self.secrets:
             return text
-        from castore.composition.values import scrub  # noqa: PLC0415 - loaded already, where there are secrets
+        from castore.composition.config.values import scrub  # noqa: PLC0415 - loaded already, where there are secrets
 
         return scrub(text, self.secrets)

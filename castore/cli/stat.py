@@ -9,13 +9,13 @@ from typing import Final
 
 import click
 
-from castore.blobservice import BlobService, ChunkMeta
 from castore.cli.options import as_digest, shared_options
 from castore.cli.output import emit_json, emit_text, is_terminal, table
 from castore.cli.settings import Settings
+from castore.contract.blobs import BlobService, ChunkMeta
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError
-from castore.wording import size_text
+from castore.text import size_text
 
 _HEAD: Final = 10
 _TAIL: Final = 3

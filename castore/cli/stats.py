@@ -9,7 +9,7 @@ from typing import Final
 
 from castore.cli.output import complain, table
 from castore.cli.settings import Settings
-from castore.metrics import InstanceMetrics, Metrics, OperationMetrics, gauge_words
+from castore.metrics.model import InstanceMetrics, Metrics, OperationMetrics, gauge_words
 
 _HEADS: Final = ("instance", "calls", "hits", "misses", "errors", "in", "out", "mean", "time")
 _WIDTH: Final = 80

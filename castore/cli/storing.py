@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import attrs
 
-from castore.blobservice import BlobService
 from castore.cli.faults import FAILED, document_of, exit_code
 from castore.cli.output import complain, emit
 from castore.cli.progress import Meter
 from castore.cli.settings import Settings
 from castore.cli.walk import STDIN, Found
+from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import CastoreError, SourceError, describe
-from castore.workers import Task, Workers
+from castore.threads.pool import Task, Workers
 
 _SMALL: Final = 1 << 20
 """Bytes up to which a file is stored together with others."""

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import attrs
 
-from castore.capabilities import StoredItem
 from castore.cli.output import emit_json, emit_text, printable, table
 from castore.cli.settings import Settings
-from castore.maintenance import Finding, Mending, Scope, Tally
-from castore.wording import count_text, size_text
+from castore.contract.capabilities import StoredItem
+from castore.text import count_text, size_text
+from castore.upkeep import Finding, Mending, Scope, Tally
 
 _SHOWN_RESIDUE: Final = 10
 

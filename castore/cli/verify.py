@@ -9,8 +9,6 @@ from pathlib import Path
 
 import click
 
-from castore.blobservice import BlobService
-from castore.capabilities import Inventory
 from castore.cli.faults import FAILED
 from castore.cli.options import as_share, as_time, shared_options, workers_option
 from castore.cli.output import complain
@@ -20,9 +18,11 @@ from castore.cli.progress import Meter
 from castore.cli.settings import Settings
 from castore.cli.verdict import Verdict, show
 from castore.composition.composition import Composition
+from castore.contract.blobs import BlobService
+from castore.contract.capabilities import Inventory
 from castore.digest import B3Digest
 from castore.errors import InvalidDigestError, UnsupportedError
-from castore.maintenance import Ledger, Scope, StateFileError, Verification, repair
+from castore.upkeep import Ledger, Scope, StateFileError, Verification, repair
 
 _EPILOG = """\b
 Examples:

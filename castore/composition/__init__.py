@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from castore.composition.building import BuildContext
 from castore.composition.composition import Composition
-from castore.composition.plans import Asking, Holding, Plan, Step, together
+from castore.composition.config.refs import Ref
+from castore.composition.config.several import at_least, one_of, ref_of, service_names
+from castore.composition.config.structure import formerly
+from castore.composition.config.values import Between, ByteSize, Duration
+from castore.composition.graph.traits import Traits, View
 from castore.composition.probing import Probe
-from castore.composition.problems import InvalidValueError, Problem
-from castore.composition.refs import Ref
-from castore.composition.registry import Registry
-from castore.composition.secret import Secret, keep_secret, scrub, secrets_in
-from castore.composition.several import at_least, one_of, ref_of, service_names
-from castore.composition.structure import formerly
-from castore.composition.traits import Traits, View
-from castore.composition.urls import ServiceUrl
-from castore.composition.values import Between, ByteSize, Duration
+from castore.composition.types.registry import Registry
+from castore.contract.plans import Asking, Holding, Plan, Step, together
+from castore.problems import InvalidValueError, Problem
+from castore.secrets import Secret, keep_secret, scrub, secrets_in
+from castore.urls import ServiceUrl
 
 __all__ = [
     "Asking",

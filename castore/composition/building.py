@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from castore.blobservice import BlobService
-from castore.composition.graph import Graph, Instance
-from castore.composition.refs import Ref
-from castore.composition.secret import scrub
+from castore.composition.config.refs import Ref
+from castore.composition.graph.graph import Graph, Instance
+from castore.contract.blobs import BlobService
 from castore.errors import BuildError, CastoreError, ClosedError, PluginError, UnavailableError, describe
-from castore.measuring import bare, measured
-from castore.meters import Meters
-from castore.metrics import InstanceMetrics, Metrics, gauges_of
+from castore.metrics.meters import Meters
+from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
+from castore.metrics.shell import bare, measured
+from castore.secrets import scrub
 
 if TYPE_CHECKING:
-    from castore.workers import Workers
+    from castore.threads.pool import Workers
 
 T = TypeVar("T")
 

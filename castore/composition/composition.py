@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from castore.blobservice import BlobService
 from castore.composition.building import Builder
-from castore.composition.graph import Graph, Instance
+from castore.composition.graph.graph import Graph, Instance
 from castore.composition.probing import PROBE_SECONDS, Probe, probe_all
-from castore.composition.problems import Problem, did_you_mean, escaped, listing
-from castore.composition.registry import Registry
 from castore.composition.source import Source
-from castore.directoryservice import DirectoryService
+from castore.composition.types.plugins import call_roots
+from castore.composition.types.registry import Registry
+from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
 from castore.errors import CompositionError, PluginError
-from castore.metrics import Metrics
-from castore.plugins import call_roots
-from castore.workers import Workers
+from castore.metrics.model import Metrics
+from castore.problems import Problem, did_you_mean, escaped, listing
+from castore.threads.pool import Workers
 
 if TYPE_CHECKING:
     from types import TracebackType

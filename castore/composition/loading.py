@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from castore.blobservice import BlobService
-from castore.composition.addresses import config_from_url
-from castore.composition.document import Document
-from castore.composition.expanding import DEEPEST, Expanding
-from castore.composition.graph import Edge, Graph, Instance, instance_id
-from castore.composition.problems import Problem, did_you_mean, dotted, escaped, listing, nearest
-from castore.composition.references import check_cycles, check_references
-from castore.composition.refs import Ref
-from castore.composition.registry import Registry
-from castore.composition.secret import Secret, fields_of, scrub
-from castore.composition.settings import read_settings
-from castore.composition.structure import ConfigStructurer
-from castore.composition.types import Kind, RegisteredType
-from castore.composition.values import kind_of
+from castore.composition.config.expanding import DEEPEST, Expanding
+from castore.composition.config.refs import Ref
+from castore.composition.config.settings import read_settings
+from castore.composition.config.structure import ConfigStructurer
+from castore.composition.config.values import kind_of
+from castore.composition.graph.graph import Edge, Graph, Instance, instance_id
+from castore.composition.graph.references import check_cycles, check_references
+from castore.composition.toml.document import Document
+from castore.composition.types.addresses import config_from_url
+from castore.composition.types.registry import Registry
+from castore.composition.types.service_type import Kind, RegisteredType
+from castore.contract.blobs import BlobService
 from castore.errors import PluginError
+from castore.problems import Problem, did_you_mean, dotted, escaped, listing, nearest
+from castore.secrets import Secret, fields_of, scrub
 
 if TYPE_CHECKING:
-    from castore.composition.spans import Path
+    from castore.composition.toml.spans import Path
 
 TABLES_OF_OTHERS: Final = frozenset({"pathinfoservices"})
 """Tables that the reference's store tools read from the same file; as its castore tools, we leave them be."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
-from castore.composition.graph import Graph
+from castore.composition.graph.graph import Graph
 from castore.composition.probing import Probe
-from castore.composition.urls import masked
 from castore.drawing import Edge, Node, Picture
-from castore.metrics import gauge_words
+from castore.metrics.model import gauge_words
+from castore.urls import masked
 
 
 def picture_of(graph: Graph, title: str, probes: Iterable[Probe] = ()) -> Picture:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, runtime_c
 
 import attrs
 
-from castore.blobservice import BlobService
-from castore.composition.graph import Instance
-from castore.composition.secret import scrub
-from castore.deadlines import Deadlines
+from castore.composition.graph.graph import Instance
+from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import BuildError, CorruptBlobError, UnavailableError, describe
-from castore.measuring import bare
+from castore.metrics.shell import bare
+from castore.secrets import scrub
+from castore.threads.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from castore.composition.building import Builder

@@ -8,9 +8,9 @@ from typing import Final
 
 import attrs
 
-from castore.composition.problems import Problem
-from castore.composition.spans import Path, Place, Span, lookup, scan
-from castore.composition.urls import masked_in_place
+from castore.composition.toml.spans import Path, Place, Span, lookup, scan
+from castore.problems import Problem
+from castore.urls import masked_in_place
 
 _WIDEST: Final = 120
 """Characters of a source line that are shown; of a longer one only what is around the mark."""

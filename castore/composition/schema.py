@@ -10,13 +10,13 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from castore.composition.fields import describe_fields, summary_of
+from castore.composition.config.fields import describe_fields, summary_of
+from castore.composition.config.settings import DocumentSettings
+from castore.composition.config.shapes import ANY, Shape
+from castore.composition.config.values import _DURATION_UNITS, _SIZE_UNITS, Between
 from castore.composition.loading import TABLES_OF_OTHERS
-from castore.composition.registry import Registry
-from castore.composition.settings import DocumentSettings
-from castore.composition.shapes import ANY, Shape
-from castore.composition.types import Kind, RegisteredType
-from castore.composition.values import _DURATION_UNITS, _SIZE_UNITS, Between
+from castore.composition.types.registry import Registry
+from castore.composition.types.service_type import Kind, RegisteredType
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 

@@ -9,14 +9,14 @@ from typing import Any, Final, Self
 
 import attrs
 
-from castore.composition.document import Document, parse
-from castore.composition.files import read_small
-from castore.composition.lints import lint
+from castore.composition.graph.lints import lint
 from castore.composition.loading import Loaded, load, load_url
-from castore.composition.problems import Problem
-from castore.composition.registry import Registry
-from castore.composition.urls import masked, quoted
+from castore.composition.toml.document import Document, parse
+from castore.composition.types.registry import Registry
 from castore.errors import CompositionError, CycleError
+from castore.places import read_small
+from castore.problems import Problem
+from castore.urls import masked, quoted
 
 _DEEPEST: Final = 100
 

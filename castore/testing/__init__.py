@@ -8,7 +8,7 @@
 `FaultyObjects`               an object store that does so by a plan, to test what stands on it
 `FaultPlan`                   which faults come, how often, and the seed that decides when
 `BLOBS` and their names       blobs with known digests
-`castore.testing.simulation`  whole graphs of services, with faults, on a clock of their own
+`simulation`  whole graphs of services, with faults, on a clock of their own
 ============================  ==================================================================
 
 The first needs pytest, the second hypothesis: `pip install 'castore[testing]'`; the others need neither.
@@ -19,10 +19,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from castore.faults import FaultPlan, FaultyObjects, FaultyService
 from castore.testing.blobs import BLOB_A, BLOB_B, BLOBS, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M, Blob
 from castore.testing.clause import Clause, ContractError
 from castore.testing.contract import CLAUSES, Outcome, run_contract
-from castore.testing.faults import FaultPlan, FaultyObjects, FaultyService
 
 if TYPE_CHECKING:
     from castore.testing.stateful import blob_service_machine

@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from castore.blobservice import ChunkMeta
+from castore.contract.blobs import ChunkMeta
 from castore.digest import B3Digest
 
 

@@ -11,8 +11,8 @@ from typing import Final
 
 import attrs
 
-from castore.blobservice import BlobService
-from castore.capabilities import (
+from castore.contract.blobs import BlobService
+from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
     BlobLister,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
-from castore.blobservice import BlobService
+from castore.contract.blobs import BlobService
 from castore.testing.clause import Clause
 from castore.testing.clauses import (
     bounding,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from castore.blobservice import BlobReader, BlobService
+from castore.contract.blobs import BlobReader, BlobService
 from castore.digest import B3Digest
 from castore.testing.clause import ContractError
 

@@ -16,8 +16,8 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
-from castore.blobservice import BlobReader, BlobService
-from castore.capabilities import BlobLister
+from castore.contract.blobs import BlobReader, BlobService
+from castore.contract.capabilities import BlobLister
 from castore.digest import B3Digest
 from castore.testing.expecting import absent, expect, expect_absent, expect_that, reader_of
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from castore.blobservice import BlobService
+from castore.contract.blobs import BlobService
 from castore.testing.clause import Clause
 from castore.testing.contract import CLAUSES
 

@@ -15,8 +15,8 @@ from typing import Final, Literal
 import attrs
 
 from castore import B3Digest, UnavailableError
-from castore.deadlines import CLOCK, Clock
 from castore.errors import InvalidDigestError
+from castore.threads.deadlines import CLOCK, Clock
 
 _LOST: Final = "lost"
 """The folder of entries whose blobs near has lost before far got them."""

@@ -10,10 +10,10 @@ from typing import ParamSpec, TypeVar
 import attrs
 
 from castore import B3Digest, BlobService, BlobWriter, UnavailableError
-from castore.capabilities import ChunkSource, Pinning
-from castore.deadlines import CLOCK, Clock
-from castore.passing import PassingWriter
-from castore.workers import Workers
+from castore.contract.capabilities import ChunkSource, Pinning
+from castore.threads.deadlines import CLOCK, Clock
+from castore.threads.pool import Workers
+from castore.wrapping.forwarding import PassingWriter
 from castore_cache.backlog import Backlog
 from castore_cache.near import Near
 from castore_cache.uploading import Uploader

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from castore import B3Digest
-from castore.capabilities import ChunkSource
-from castore.frames import check_size
+from castore.contract.capabilities import ChunkSource
+from castore.format.frames import check_size
 from castore_cache.far import Far
 from castore_cache.flights import Flight, Flights
 from castore_cache.near import Near

@@ -177,7 +177,7 @@ class CacheConfig:
     def _behind(
         self, near: BlobService, far: BlobService, queue: Path, name: str, context: BuildContext
     ) -> Callable[[Near], Behind]:
-        from castore.capabilities import Durable  # noqa: PLC0415 - once it is needed
+        from castore.contract.capabilities import Durable  # noqa: PLC0415 - once it is needed
         from castore_cache.backlog import Backlog  # noqa: PLC0415 - as above
         from castore_cache.behind import Behind  # noqa: PLC0415 - as above
 

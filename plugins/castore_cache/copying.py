@@ -8,8 +8,8 @@ from typing import Final
 from blake3 import blake3
 
 from castore import B3Digest, BlobReader, CorruptBlobError
-from castore.readers import PieceReader
-from castore.relaying import wrong_bytes
+from castore.composites.failover_reading import wrong_bytes
+from castore.streams.readers import PieceReader
 from castore_cache.near import NearCopy
 
 _PIECE: Final = 1 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from castore.composition import Asking, Holding, Plan, together
-from castore.composition.plans import Outcome, amount
-from castore.wording import count_text, size_text
+from castore.contract.plans import Outcome, amount
+from castore.text import count_text, size_text
 from castore_cache.linting import sure_of, targets
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from castore import B3Digest, BlobService, ChunkMeta, UnavailableError
-from castore.capabilities import ChunkSource
-from castore.chunked_reader import find_chunk
-from castore.maintenance.reading import read_chunk
+from castore.chunks.reader import find_chunk
+from castore.contract.capabilities import ChunkSource
+from castore.upkeep.reading import read_chunk
 
 T = TypeVar("T")
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 from castore import B3Digest, BlobReader, ChunkMeta
-from castore.maintenance.reading import read_blob
-from castore.readers import BytesReader
-from castore.relaying import SMALL, wrong_bytes
-from castore.workers import Workers
+from castore.composites.failover_reading import SMALL, wrong_bytes
+from castore.streams.readers import BytesReader
+from castore.threads.pool import Workers
+from castore.upkeep.reading import read_blob
 from castore_cache.chunks import CachedChunks
 from castore_cache.copying import CopyingReader
 from castore_cache.far import Far

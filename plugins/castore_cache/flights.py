@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Final, Generic, TypeVar, cast
 
-from castore.deadlines import CLOCK, Clock
+from castore.threads.deadlines import CLOCK, Clock
 
 T = TypeVar("T")
 

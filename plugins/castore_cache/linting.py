@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from castore import Ref
-from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import Problem, Traits, View
+from castore.contract.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
+)
 
 if TYPE_CHECKING:
     from castore_cache.config import CacheConfig

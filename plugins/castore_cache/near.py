@@ -16,11 +16,11 @@ from castore import (
     ChunkMeta,
     CorruptBlobError,
 )
-from castore.capabilities import BlobDeleter, ChunkSource, ChunkStore, SharedPlace
-from castore.chunked_reader import find_chunk
-from castore.maintenance.reading import read_chunk
-from castore.readers import BytesReader
-from castore.relaying import wrong_bytes
+from castore.chunks.reader import find_chunk
+from castore.composites.failover_reading import wrong_bytes
+from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, SharedPlace
+from castore.streams.readers import BytesReader
+from castore.upkeep.reading import read_chunk
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from castore import B3Digest, BlobService, ChunkMeta
-from castore.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore_cache.behind import Behind
 from castore_cache.near import Near
 

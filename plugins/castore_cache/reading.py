@@ -9,8 +9,8 @@ from typing import Final
 from blake3 import blake3
 
 from castore import B3Digest, BlobService, CastoreError, ChunkedReader, ChunkMeta
-from castore.capabilities import ChunkSource
-from castore.workers import Workers
+from castore.contract.capabilities import ChunkSource
+from castore.threads.pool import Workers
 from castore_cache.chunks import CachedChunks
 from castore_cache.near import Near
 

@@ -8,13 +8,20 @@ from itertools import islice
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta, SourceError
-from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
-from castore.deadlines import CLOCK, Clock
-from castore.joined import AskingForMany
-from castore.readers import BytesReader
-from castore.relaying import SMALL
-from castore.sources import Source
-from castore.workers import Workers
+from castore.composites.failover_reading import SMALL
+from castore.composites.union import AskingForMany
+from castore.contract.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
+)
+from castore.contract.inputs import Source
+from castore.streams.readers import BytesReader
+from castore.threads.deadlines import CLOCK, Clock
+from castore.threads.pool import Workers
 from castore_cache.behind import Behind, Lag
 from castore_cache.chunks import CachedChunks
 from castore_cache.far import Far

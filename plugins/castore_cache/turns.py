@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError
-from castore.deadlines import CLOCK, Clock
+from castore.threads.deadlines import CLOCK, Clock
 from castore_cache.near import Near
 
 T = TypeVar("T")

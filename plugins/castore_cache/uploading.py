@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from castore import B3Digest, BlobService, CastoreError, UnavailableError
-from castore.deadlines import CLOCK, Clock
 from castore.errors import describe
-from castore.workers import Workers
+from castore.threads.deadlines import CLOCK, Clock
+from castore.threads.pool import Workers
 from castore_cache.backlog import Backlog
 
 _BATCH: Final = 32
@@ -144,7 +144,7 @@ class Uploader:
             self._clock.wait(self._wake, rests_until - now)
 
     def _upload(self, batch: Mapping[B3Digest, int]) -> None:
-        from castore.maintenance import copy  # noqa: PLC0415 - only once something is to be copied
+        from castore.upkeep import copy  # noqa: PLC0415 - only once something is to be copied
 
         try:
             _, failed = copy(self._near, self._far, batch, workers=self._workers, progress=self._go_on)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from castore import B3Digest, BlobWriter, CastoreError, CorruptBlobError
-from castore.writers import GuardedWriter
+from castore.streams.writers import GuardedWriter
 from castore_cache.near import Near
 
 

@@ -26,7 +26,6 @@ from typing import Annotated, Any, Literal
 import attrs
 
 from castore import BlobService, Ref
-from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import (
     Asking,
     Between,
@@ -40,6 +39,14 @@ from castore.composition import (
     one_of,
     ref_of,
     service_names,
+)
+from castore.contract.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
 )
 
 
@@ -122,7 +129,7 @@ class FallbackConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
-        from castore.children import Child  # noqa: PLC0415 - once it is named
+        from castore.composites.members import Child  # noqa: PLC0415 - once it is named
         from castore_fallback.service import FallbackBlobService  # noqa: PLC0415 - as above
 
         children = [

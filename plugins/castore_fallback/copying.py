@@ -6,10 +6,10 @@ import logging
 from typing import Final
 
 from castore import BlobWriter, CastoreError
-from castore.bounded_writer import open_bounded
-from castore.children import Child
-from castore.readers import PieceReader
-from castore.relaying import CheckedReader
+from castore.composites.failover_reading import CheckedReader
+from castore.composites.members import Child
+from castore.composites.timed_writing import open_bounded
+from castore.streams.readers import PieceReader
 
 _log: Final = logging.getLogger("castore_fallback")
 

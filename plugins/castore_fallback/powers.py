@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from castore import B3Digest, ChunkMeta
-from castore.capabilities import ChunkSource, ChunkStore
-from castore.children import Child
-from castore.joined import held
+from castore.composites.members import Child
+from castore.composites.union import held
+from castore.contract.capabilities import ChunkSource, ChunkStore
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.bounded_writer import open_bounded
-from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
-from castore.children import Child, ChildHealth, Children, Found
-from castore.joined import AskingForMany, JoinedDeleter, JoinedLister
-from castore.relaying import RelayedChunks, open_relayed
-from castore.workers import Workers
+from castore.composites.failover_reading import RelayedChunks, open_relayed
+from castore.composites.members import Child, ChildHealth, Children, Found
+from castore.composites.timed_writing import open_bounded
+from castore.composites.union import AskingForMany, JoinedDeleter, JoinedLister
+from castore.contract.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
+)
+from castore.threads.pool import Workers
 from castore_fallback.copying import Copier
 from castore_fallback.powers import StoreInOne
 

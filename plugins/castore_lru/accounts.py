@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError, UnavailableError
-from castore.deadlines import Clock
+from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.journal import Journal, transaction
 from castore_lru.ledger import Kind, Write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from castore.deadlines import Clock
+from castore.threads.deadlines import Clock
 
 
 class TimeOfDay(Clock):

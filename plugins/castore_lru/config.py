@@ -24,7 +24,6 @@ from typing import Annotated, Final
 import attrs
 
 from castore import BlobService, Ref
-from castore.capabilities import Evictable, EvictionEvents, Pinning
 from castore.composition import (
     Asking,
     Between,
@@ -36,7 +35,8 @@ from castore.composition import (
     Traits,
     View,
 )
-from castore.wording import size_text
+from castore.contract.capabilities import Evictable, EvictionEvents, Pinning
+from castore.text import size_text
 
 # Written out, as bounds are more than a config needs.
 _LOW_WATERMARK: Final = 0.9

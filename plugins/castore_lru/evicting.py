@@ -10,8 +10,8 @@ from typing import Final
 import attrs
 
 from castore import B3Digest
-from castore.capabilities import Evictable, StoredItem
-from castore.deadlines import Clock
+from castore.contract.capabilities import Evictable, StoredItem
+from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.bounds import Amount, Bounds, Excess
 from castore_lru.journal import transaction

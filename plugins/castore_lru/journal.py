@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from castore import B3Digest, UnavailableError
-from castore.deadlines import Deadlines
+from castore.threads.deadlines import Deadlines
 from castore_lru import schema
 from castore_lru.owners import boot_id
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from castore import B3Digest, ChunkMeta
 from castore.buffers import byte_view
-from castore.capabilities import (
+from castore.contract.capabilities import (
     BlobDeleter,
     ChunkSource,
     ChunkStore,

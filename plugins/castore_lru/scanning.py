@@ -16,8 +16,8 @@ from typing import Final, TypeVar
 import attrs
 
 from castore import B3Digest, BlobService, CorruptBlobError
-from castore.capabilities import Evictable, StoredItem
-from castore.deadlines import Clock
+from castore.contract.capabilities import Evictable, StoredItem
+from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.journal import Journal, transaction
 from castore_lru.ledger import Kind, Write

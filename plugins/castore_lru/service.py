@@ -15,7 +15,7 @@ from castore import (
     ChunkMeta,
     UnsupportedError,
 )
-from castore.capabilities import (
+from castore.contract.capabilities import (
     BlobDeleter,
     ChunkSource,
     ChunkStore,
@@ -26,11 +26,11 @@ from castore.capabilities import (
     Pinning,
     Sweepable,
 )
-from castore.deadlines import Clock
 from castore.digest import EMPTY
-from castore.readers import BytesReader
-from castore.workers import Workers
-from castore.wrapping import WrapperService
+from castore.streams.readers import BytesReader
+from castore.threads.deadlines import Clock
+from castore.threads.pool import Workers
+from castore.wrapping.wrapper import WrapperService
 from castore_lru.bounds import Bounds
 from castore_lru.clock import TIME_OF_DAY
 from castore_lru.powers import (

@@ -13,8 +13,8 @@ from typing import Final
 import attrs
 
 from castore import B3Digest, BlobService, CastoreError, ChunkMeta, UnavailableError, UnsupportedError
-from castore.capabilities import Evictable
-from castore.deadlines import Clock
+from castore.contract.capabilities import Evictable
+from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.accounts import Accounts
 from castore_lru.bounds import Amount, Bounds

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobWriter, ChunkedReader
-from castore.passing import PassingWriter
+from castore.wrapping.forwarding import PassingWriter
 from castore_lru.space import Space
 
 P = ParamSpec("P")

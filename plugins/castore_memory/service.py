@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
-from castore.capabilities import BlobLister, ChunkStore, Evictable, StoredItem
+from castore.contract.capabilities import BlobLister, ChunkStore, Evictable, StoredItem
 from castore.digest import EMPTY, no_digest
-from castore.frames import check_size
-from castore.readers import BytesReader
-from castore.writers import GuardedWriter
+from castore.format.frames import check_size
+from castore.streams.readers import BytesReader
+from castore.streams.writers import GuardedWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -30,7 +30,6 @@ from typing import Annotated, Any, Final
 import attrs
 
 from castore import BlobService, Ref
-from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.composition import (
     Asking,
     Between,
@@ -45,7 +44,15 @@ from castore.composition import (
     ref_of,
     service_names,
 )
-from castore.wording import listed
+from castore.contract.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
+)
+from castore.text import listed
 
 _HEAL_INTERVAL: Final = Duration(10)
 _DRAIN: Final = Duration(5)
@@ -196,8 +203,8 @@ class MirrorConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
-        from castore.children import Child  # noqa: PLC0415 - once it is named
-        from castore.hedging import Hedge  # noqa: PLC0415 - as above
+        from castore.composites.hedging import Hedge  # noqa: PLC0415 - as above
+        from castore.composites.members import Child  # noqa: PLC0415 - once it is named
         from castore_mirror.healing import HealingQueue  # noqa: PLC0415 - as above
         from castore_mirror.service import MirrorBlobService  # noqa: PLC0415 - as above
 

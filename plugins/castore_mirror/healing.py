@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from castore import B3Digest, CastoreError, UnavailableError
-from castore.children import Child
-from castore.deadlines import CLOCK, Clock
+from castore.composites.members import Child
+from castore.threads.deadlines import CLOCK, Clock
 
 _log: Final = logging.getLogger("castore_mirror")
 

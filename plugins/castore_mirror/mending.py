@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from castore import B3Digest, ChunkMeta, CorruptBlobError, UnavailableError
-from castore.bounded_writer import open_bounded
-from castore.capabilities import ChunkStore
-from castore.children import Child, Children
-from castore.chunked_reader import find_chunk
-from castore.readers import PieceReader
-from castore.relaying import RelayedChunks, open_relayed
+from castore.chunks.reader import find_chunk
+from castore.composites.failover_reading import RelayedChunks, open_relayed
+from castore.composites.members import Child, Children
+from castore.composites.timed_writing import open_bounded
+from castore.contract.capabilities import ChunkStore
+from castore.streams.readers import PieceReader
 from castore_mirror.healing import Reason
 
 

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from castore import B3Digest, CastoreError, ChunkMeta
-from castore.capabilities import ChunkSource, ChunkStore, Durable
-from castore.children import Child, no_answer
-from castore.joined import held
-from castore.workers import Workers
+from castore.composites.members import Child, no_answer
+from castore.composites.union import held
+from castore.contract.capabilities import ChunkSource, ChunkStore, Durable
+from castore.threads.pool import Workers
 from castore_mirror.writing import Faults, collect_all
 
 if TYPE_CHECKING:

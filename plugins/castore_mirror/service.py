@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
-from castore.children import Child, ChildHealth, Children, Found
-from castore.hedging import Hedge
-from castore.joined import AskingForMany, JoinedDeleter, JoinedLister
-from castore.relaying import RelayedChunks, open_relayed
-from castore.workers import Workers
+from castore.composites.failover_reading import RelayedChunks, open_relayed
+from castore.composites.hedging import Hedge
+from castore.composites.members import Child, ChildHealth, Children, Found
+from castore.composites.union import AskingForMany, JoinedDeleter, JoinedLister
+from castore.contract.capabilities import (
+    BatchExistence,
+    BlobDeleter,
+    BlobLister,
+    ChunkSource,
+    ChunkStore,
+    Durable,
+)
+from castore.threads.pool import Workers
 from castore_mirror.healing import HealingQueue
 from castore_mirror.mending import Mender
 from castore_mirror.powers import StoreInAll, durability_of

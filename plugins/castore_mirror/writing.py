@@ -8,10 +8,10 @@ from typing import Final, TypeVar
 from blake3 import blake3
 
 from castore import B3Digest, CastoreError, CorruptBlobError
-from castore.bounded_writer import Leg
-from castore.children import Child, no_answer
-from castore.workers import Workers
-from castore.writers import GuardedWriter
+from castore.composites.members import Child, no_answer
+from castore.composites.timed_writing import Leg
+from castore.streams.writers import GuardedWriter
+from castore.threads.pool import Workers
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from typing import Annotated, Any, Final, Literal, Self
 import attrs
 
 from castore import BlobService
-from castore.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, Traits, View, secrets_in
+from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
@@ -78,7 +78,7 @@ class ObjectStoreConfig:
 
     def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the powers of the service; only in a folder can processes tell each other anything."""
-        from castore.capabilities import SharedPlace  # noqa: PLC0415 - once somebody asks
+        from castore.contract.capabilities import SharedPlace  # noqa: PLC0415 - once somebody asks
         from castore_objectstore.service import ObjectStoreBlobService  # noqa: PLC0415 - as above
 
         if power is SharedPlace:

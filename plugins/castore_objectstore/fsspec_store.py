@@ -15,8 +15,8 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 from castore.composition import scrub
-from castore.composition.urls import masked
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
+from castore.urls import masked
 from castore_objectstore.object_store import ObjectStore, StoredObject, Wholeness
 
 _BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss"})

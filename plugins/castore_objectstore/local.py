@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from castore import B3Digest
 from castore.errors import UnavailableError
-from castore.file_locks import FolderOfLocks
+from castore.threads.process_locks import FolderOfLocks
 from castore_objectstore.files import (
     READ,
     NewFiles,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import unquote_to_bytes
 
-from castore.composition.problems import did_you_mean
-from castore.composition.urls import masked
 from castore.errors import MissingDriverError
+from castore.problems import did_you_mean
+from castore.urls import masked
 from castore_objectstore.object_store import ObjectStore
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")

@@ -125,7 +125,7 @@ class ObjectStore(ABC):
     """Whether they can: whether the following methods do anything."""
 
     def try_alone(self, digest: B3Digest) -> contextlib.AbstractContextManager[bool]:  # noqa: ARG002
-        """Enter as the only one that brings *digest* here; see `castore.capabilities.SharedPlace`."""
+        """Enter as the only one that brings *digest* here; see `SharedPlace`."""
         return contextlib.nullcontext(enter_result=True)
 
     def unsettled(self, key: str) -> Iterator[bytes]:  # noqa: ARG002 - for overriding

@@ -14,17 +14,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
-from castore import (
-    B3Digest,
-    BlobReader,
-    BlobService,
-    BlobWriter,
-    ChunkedReader,
-    ChunkMeta,
-    blob_index,
-    frames,
-)
-from castore.capabilities import (
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
+from castore.chunks.known_content import find_known
+from castore.chunks.small_files import SmallFiles
+from castore.chunks.writer import ChunkedWriter
+from castore.contract.capabilities import (
     BlobLister,
     ChunkStore,
     Durable,
@@ -34,15 +28,13 @@ from castore.capabilities import (
     StoredItem,
     Sweepable,
 )
-from castore.chunked_writer import ChunkedWriter
-from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.contract.inputs import Source
 from castore.digest import EMPTY, no_digest
 from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
-from castore.known_content import find_known
-from castore.readers import BytesReader
-from castore.small_files import SmallFiles
-from castore.sources import Source
-from castore.workers import Workers
+from castore.format import blob_index, frames
+from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.streams.readers import BytesReader
+from castore.threads.pool import Workers
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject
 from castore_objectstore.sharing import SharedStore
 

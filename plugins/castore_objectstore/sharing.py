@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from castore import B3Digest, CorruptBlobError, frames
-from castore.capabilities import SharedPlace
+from castore import B3Digest, CorruptBlobError
+from castore.contract.capabilities import SharedPlace
+from castore.format import frames
 from castore_objectstore.object_store import ObjectStore
 
 

@@ -25,7 +25,6 @@ from urllib.parse import unquote
 import attrs
 
 from castore import BlobService, Registry
-from castore.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.composition import (
     Between,
     BuildContext,
@@ -36,6 +35,7 @@ from castore.composition import (
     Traits,
     View,
 )
+from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
 _DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
@@ -99,7 +99,7 @@ class SqliteConfig:
 
     @classmethod
     def _read(cls, table: dict[str, object]) -> Self:
-        from castore.composition.structure import ConfigStructurer  # noqa: PLC0415 - for URLs alone
+        from castore.composition.config.structure import ConfigStructurer  # noqa: PLC0415 - for URLs alone
 
         reading = ConfigStructurer(Registry()).read(table, cls)
         if reading.problems:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from castore import B3Digest, UnavailableError
-from castore.capabilities import StoredItem
+from castore.contract.capabilities import StoredItem
 from castore_sqlite.database import Database
 from castore_sqlite.rows import FRESH_SECONDS
 

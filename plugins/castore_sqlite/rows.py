@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
-from castore import B3Digest, ChunkMeta, blob_index
+from castore import B3Digest, ChunkMeta
 from castore.digest import no_digest
 from castore.errors import BadIndexError
+from castore.format import blob_index
 
 Table: TypeAlias = Literal["chunks", "indexes"]
 

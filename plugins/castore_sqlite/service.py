@@ -9,18 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from castore import (
-    B3Digest,
-    BlobReader,
-    BlobService,
-    BlobWriter,
-    ChunkedReader,
-    ChunkMeta,
-    UnavailableError,
-    blob_index,
-    frames,
-)
-from castore.capabilities import (
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta, UnavailableError
+from castore.chunks.known_content import find_known
+from castore.chunks.small_files import SmallFiles
+from castore.chunks.writer import ChunkedWriter
+from castore.contract.capabilities import (
     BatchExistence,
     BlobLister,
     ChunkStore,
@@ -31,16 +24,14 @@ from castore.capabilities import (
     StoredItem,
     Sweepable,
 )
-from castore.chunked_writer import ChunkedWriter
-from castore.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.contract.inputs import Source
 from castore.digest import EMPTY
 from castore.errors import BadIndexError, MissingChunkError, SourceError
-from castore.file_locks import FolderOfLocks
-from castore.known_content import find_known
-from castore.readers import BytesReader
-from castore.small_files import SmallFiles
-from castore.sources import Source
-from castore.workers import Workers
+from castore.format import blob_index, frames
+from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.streams.readers import BytesReader
+from castore.threads.pool import Workers
+from castore.threads.process_locks import FolderOfLocks
 from castore_sqlite import keeping, leases, rows
 from castore_sqlite.database import Database
 from castore_sqlite.group_commit import Batch, GroupCommit

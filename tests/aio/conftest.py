@@ -12,9 +12,9 @@ import attrs
 import pytest
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
-from castore.capabilities import BlobDeleter
-from castore.passing import PassingReader, PassingWriter
-from castore.wrapping import WrapperService
+from castore.contract.capabilities import BlobDeleter
+from castore.wrapping.forwarding import PassingReader, PassingWriter
+from castore.wrapping.wrapper import WrapperService
 from castore_memory.service import MemoryBlobService
 
 T = TypeVar("T")

@@ -17,9 +17,9 @@ import pytest
 import castore
 from castore import B3Digest, BlobNotFoundError
 from castore.aio import AsyncBlobService
-from castore.capabilities import BlobLister
-from castore.maintenance import copy
-from castore.workers import Workers
+from castore.contract.capabilities import BlobLister
+from castore.threads.pool import Workers
+from castore.upkeep import copy
 
 DATA: Final = bytes(range(250)) * 20  # of 5,000 bytes, five pieces
 STORED: Final = B3Digest.of(DATA)

@@ -13,8 +13,8 @@ import pytest
 import castore
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, SourceError
 from castore.aio import AsyncBlobReader, AsyncBlobService, AsyncBlobWriter
-from castore.capabilities import BlobLister
-from castore.readers import PieceReader
+from castore.contract.capabilities import BlobLister
+from castore.streams.readers import PieceReader
 from castore.testing import BlobServiceContract
 
 T = TypeVar("T")

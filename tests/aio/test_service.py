@@ -25,7 +25,7 @@ from castore import (
 )
 from castore.aio import AsyncBlobService, AsyncComposition
 from castore.testing import FaultyService
-from castore.workers import Workers
+from castore.threads.pool import Workers
 
 DATA: Final = bytes(range(250)) * 20
 LARGE: Final = bytes(range(251)) * 40_000
@@ -577,8 +577,8 @@ def test_what_a_service_cannot_do_is_said(drive: Callable) -> None:
 
 
 def test_any_function_can_be_called(drive: Callable) -> None:
-    """With the services in place of their facades; those of castore.maintenance among them."""
-    from castore.maintenance import copy  # noqa: PLC0415 - for this test alone
+    """With the services in place of their facades; those of castore.upkeep among them."""
+    from castore.upkeep import copy  # noqa: PLC0415 - for this test alone
 
     async def main() -> None:
         async with castore.aio.from_url("memory:") as one, castore.aio.from_url("memory:") as two:

@@ -22,8 +22,8 @@ STRANGER = '''
 import os, pathlib, time
 import attrs
 from castore import B3Digest, BlobService, ChunkMeta, UnavailableError, hookimpl
-from castore.readers import BytesReader, PieceReader
-from castore.writers import SpooledWriter
+from castore.streams.readers import BytesReader, PieceReader
+from castore.streams.writers import SpooledWriter
 
 
 class Stalled(PieceReader):

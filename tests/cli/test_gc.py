@@ -8,7 +8,7 @@ import os
 import pytest
 
 from castore import B3Digest
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_objectstore.local import LocalObjectStore
 
 NO_ROOTS = "There are no roots, so all that is old would go. Name the blobs to keep"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from castore.cli.output import printable, table
-from castore.wording import size_text
+from castore.text import size_text
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from castore.cli.stats import stats_text
-from castore.metrics import InstanceMetrics, Metrics, OperationMetrics
+from castore.metrics.model import InstanceMetrics, Metrics, OperationMetrics
 
 ABSENT = "0" * 64
 

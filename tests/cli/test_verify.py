@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from castore.cli.progress import Meter
-from castore.maintenance import Ledger, Scope
+from castore.upkeep import Ledger, Scope
 
 ABSENT = "00" * 32
 

@@ -13,8 +13,8 @@ import pytest
 
 from castore import BlobReader, BlobService, BlobWriter, Ref, Registry
 from castore.composition import BuildContext
+from castore.composition.types.plugins import Plugin, discover
 from castore.digest import B3Digest
-from castore.plugins import Plugin, discover
 
 SITE = Path(__file__).parents[1] / "testdata" / "compositions" / "site"
 BUNDLED = ("cache", "memory", "objectstore")

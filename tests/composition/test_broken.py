@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from castore import Composition, CompositionError, CycleError, Registry
-from castore.composition.problems import Problem
-from castore.plugins import discover
+from castore.composition.types.plugins import discover
+from castore.problems import Problem
 
 FOLDER = Path(__file__).parents[1] / "testdata" / "compositions" / "broken"
 FILES = sorted(FOLDER.glob("*.toml"))

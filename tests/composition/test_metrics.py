@@ -15,7 +15,7 @@ import pytest
 import castore
 from castore import BlobService, ClosedError, Composition, Ref, Registry
 from castore.composition import BuildContext
-from castore.measuring import bare
+from castore.metrics.shell import bare
 from castore.testing import HELLO, P3M
 from castore_memory.service import MemoryBlobService
 

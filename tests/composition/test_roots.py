@@ -12,7 +12,7 @@ import pytest
 
 import castore
 from castore import B3Digest, Composition, PluginError, Registry
-from castore.plugins import Plugin
+from castore.composition.types.plugins import Plugin
 
 DIGESTS = [B3Digest.of(bytes([number])) for number in range(3)]
 

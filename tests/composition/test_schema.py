@@ -15,9 +15,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from castore import BlobService, Composition, CompositionError, Ref, Registry
-from castore.chunking import Chunker, FastCdc2020
 from castore.composition import Between, ByteSize, Duration
 from castore.composition.schema import schema_of
+from castore.format.chunking import Chunker, FastCdc2020
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from castore import B3Digest, chunked_writer
-from castore.maintenance import collect
-from castore.workers import Workers
+from castore import B3Digest
+from castore.chunks import writer as chunked_writer
+from castore.threads.pool import Workers
+from castore.upkeep import collect
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 

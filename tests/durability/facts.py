@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from castore import B3Digest, CastoreError, blob_index, frames
-from castore.workers import Workers
+from castore import B3Digest, CastoreError
+from castore.format import blob_index, frames
+from castore.threads.pool import Workers
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 

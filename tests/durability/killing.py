@@ -22,8 +22,8 @@ import mutants
 from facts import faults_in, files_of, service_on
 
 from castore import B3Digest
-from castore.maintenance import verify
-from castore.workers import Workers
+from castore.threads.pool import Workers
+from castore.upkeep import verify
 from castore_objectstore import staging
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from killing import content, one_death
 
 from castore import B3Digest, CastoreError
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_sqlite import rows
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mutants
 
 from castore import B3Digest, BlobService
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 from castore_sqlite.database import Database

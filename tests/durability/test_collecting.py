@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from collecting import FRESH, GRACE, roots_in, service_of
 
-from castore.maintenance import collect
+from castore.upkeep import collect
 
 HERE = Path(__file__).parent
 SECONDS = float(os.environ.get("CASTORE_GC_SECONDS", "10"))

@@ -15,7 +15,7 @@ import pytest
 import racing
 
 from castore import B3Digest
-from castore.maintenance import verify
+from castore.upkeep import verify
 
 HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("CASTORE_RACING_ROUNDS", "20"))

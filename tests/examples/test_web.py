@@ -18,9 +18,9 @@ import pytest
 import castore
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
 from castore.aio import AsyncBlobService
-from castore.passing import PassingReader, PassingWriter
 from castore.testing import FaultyService
-from castore.wrapping import WrapperService
+from castore.wrapping.forwarding import PassingReader, PassingWriter
+from castore.wrapping.wrapper import WrapperService
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")

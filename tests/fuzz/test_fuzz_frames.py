@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from castore import B3Digest, CorruptBlobError
-from castore.frames import compress, decode_chunk, is_whole
+from castore.format.frames import compress, decode_chunk, is_whole
 
 FUZZ = settings.get_profile("fuzz")
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castore import B3Digest, BadIndexError, ChunkMeta
-from castore.blob_index import MAX_BLOB_SIZE, decode, encode
-from castore.chunking import MAX_CHUNK_SIZE
+from castore.format.blob_index import MAX_BLOB_SIZE, decode, encode
+from castore.format.chunking import MAX_CHUNK_SIZE
 
 FUZZ = settings.get_profile("fuzz")
 

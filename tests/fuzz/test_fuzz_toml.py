@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castore import Composition, CompositionError, Registry
-from castore.composition.document import parse
+from castore.composition.toml.document import parse
 
 FUZZ = settings.get_profile("fuzz")
 REGISTRY = Registry.default()

@@ -14,8 +14,8 @@ import castore
 from castore import BuildError, CompositionError, MissingDriverError, PluginError, Registry
 from castore.cli.options import as_size
 from castore.composition import InvalidValueError, ServiceUrl
-from castore.composition.urls import masked, masked_in_place
-from castore.composition.values import MAX_SIZE, parse_duration, parse_size
+from castore.composition.config.values import MAX_SIZE, parse_duration, parse_size
+from castore.urls import masked, masked_in_place
 
 FUZZ = settings.get_profile("fuzz")
 REGISTRY = Registry.default()

@@ -12,9 +12,9 @@ import zstandard
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
 from castore.errors import UnavailableError
-from castore.readers import BytesReader
+from castore.streams.readers import BytesReader
 from castore.testing import EMPTY, HELLO, P3M
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.object_store import ObjectStore, StoredObject

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from castore import B3Digest, ChunkMeta
-from castore.capabilities import ChunkStore, Pinning
-from castore.workers import Workers
+from castore.contract.capabilities import ChunkStore, Pinning
+from castore.threads.pool import Workers
 from castore_lru.bounds import Bounds
 from castore_lru.service import LruBlobService
 from castore_objectstore.local import LocalObjectStore

@@ -13,7 +13,7 @@ import sys
 import threading
 
 from castore import B3Digest, from_url
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.locations import open_store

@@ -21,10 +21,10 @@ from castore import (
     UnavailableError,
     from_url,
 )
-from castore.capabilities import BlobLister, ChunkStore
+from castore.contract.capabilities import BlobLister, ChunkStore
 from castore.testing import HELLO, P3M, FaultyService
-from castore_breaker.service import BreakerService
 from castore_memory.service import MemoryBlobService
+from castore_wrappers.breaker.service import BreakerService
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ def test_transitions_are_logged(
     within: FaultyService, breaker: BreakerService, clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each once: that it opens, with the reason, and that it closes."""
-    caplog.set_level("INFO", "castore_breaker")
+    caplog.set_level("INFO", "castore_wrappers.breaker")
     within.failing = {"has"}
     fail(breaker, 6)
     clock.now += 30

@@ -20,9 +20,9 @@ from castore import (
     CorruptBlobError,
     UnavailableError,
 )
-from castore.capabilities import BlobLister, ChunkSource, ChunkStore
+from castore.contract.capabilities import BlobLister, ChunkSource, ChunkStore
+from castore.faults import READS, WRITES
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, FaultyService
-from castore.testing.faults import READS, WRITES
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 

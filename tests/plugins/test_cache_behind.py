@@ -17,10 +17,10 @@ from typing import Any, Final
 import pytest
 
 from castore import B3Digest, BlobService, BlobWriter, Composition, UnavailableError
-from castore.capabilities import ChunkStore, Pinning
-from castore.deadlines import CLOCK, Clock
+from castore.contract.capabilities import ChunkStore, Pinning
+from castore.faults import READS, WRITES
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
-from castore.testing.faults import READS, WRITES
+from castore.threads.deadlines import CLOCK, Clock
 from castore_cache.backlog import Backlog
 from castore_cache.behind import Behind
 from castore_cache.service import CacheBlobService

@@ -13,9 +13,9 @@ from castore import (
     CorruptBlobError,
     UnavailableError,
 )
-from castore.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore
+from castore.faults import READS, WRITES
 from castore.testing import HELLO, P3M, FaultyService
-from castore.testing.faults import READS, WRITES
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 

@@ -18,9 +18,9 @@ from castore import (
     CorruptChunkError,
     MissingChunkError,
 )
-from castore.capabilities import ChunkSource, ChunkStore
-from castore.children import Child
-from castore.readers import BytesReader
+from castore.composites.members import Child
+from castore.contract.capabilities import ChunkSource, ChunkStore
+from castore.streams.readers import BytesReader
 from castore.testing import EMPTY, HELLO, P3M
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, BlobReader, BlobService, ChunkMeta, UnavailableError
-from castore.capabilities import SharedPlace
-from castore.deadlines import Clock
+from castore.contract.capabilities import SharedPlace
 from castore.testing import HELLO, P3M
-from castore.workers import Workers
+from castore.threads.deadlines import Clock
+from castore.threads.pool import Workers
 from castore_cache.flights import Flight, Flights
 from castore_cache.near import Near
 from castore_cache.service import CacheBlobService

@@ -17,10 +17,10 @@ from castore import (
     CompositionError,
     UnavailableError,
 )
-from castore.capabilities import BlobDeleter, ChunkStore, Durable
+from castore.contract.capabilities import BlobDeleter, ChunkStore, Durable
+from castore.faults import READS, WRITES
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
-from castore.testing.faults import READS, WRITES
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_cache.backlog import Backlog
 from castore_cache.behind import Behind
 from castore_cache.service import CacheBlobService

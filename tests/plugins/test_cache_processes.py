@@ -16,9 +16,9 @@ from typing import Final
 import pytest
 
 from castore import B3Digest, from_url
-from castore.capabilities import SharedPlace
-from castore.file_locks import FolderOfLocks
+from castore.contract.capabilities import SharedPlace
 from castore.testing import HELLO
+from castore.threads.process_locks import FolderOfLocks
 
 PROGRAM: Final = Path(__file__).with_name("sharing_near.py")
 BLOB: Final = random.Random(7).randbytes(1 << 20)

@@ -16,9 +16,9 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.capabilities import BlobLister, ChunkStore
+from castore.contract.capabilities import BlobLister, ChunkStore
 from castore.testing import HELLO
-from castore_error.service import ErrorService
+from castore_wrappers.error.service import ErrorService
 
 ASKING: Final[dict[str, Callable[[BlobService], object]]] = {
     "has": lambda service: service.has(HELLO.digest),

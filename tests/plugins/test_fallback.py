@@ -19,7 +19,8 @@ from castore import (
     MissingChunkError,
     UnavailableError,
 )
-from castore.capabilities import (
+from castore.composites.members import Child
+from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
     BlobLister,
@@ -31,11 +32,10 @@ from castore.capabilities import (
     Inventory,
     Sweepable,
 )
-from castore.children import Child
-from castore.readers import BytesReader
+from castore.faults import READS
+from castore.streams.readers import BytesReader
 from castore.testing import HELLO, P3M, FaultyService
-from castore.testing.faults import READS
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
 

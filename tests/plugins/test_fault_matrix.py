@@ -25,10 +25,10 @@ import attrs
 import pytest
 
 from castore import B3Digest, BlobService, CorruptBlobError, UnavailableError
-from castore.children import Child
-from castore.measuring import measured
-from castore.meters import Meters
-from castore.metrics import OperationMetrics
+from castore.composites.members import Child
+from castore.metrics.meters import Meters
+from castore.metrics.model import OperationMetrics
+from castore.metrics.shell import measured
 from castore.testing.blobs import noise
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService

@@ -21,8 +21,8 @@ from castore import (
     Registry,
     UnavailableError,
 )
-from castore.capabilities import BlobLister, ChunkStore
 from castore.composition.schema import schema_of
+from castore.contract.capabilities import BlobLister, ChunkStore
 from castore.testing import HELLO, P3M
 
 
@@ -146,7 +146,7 @@ class TestService:
 
     def test_faults_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         """A warning each, but for delays."""
-        caplog.set_level(logging.INFO, "castore_faulty")
+        caplog.set_level(logging.INFO, "castore_wrappers.faulty")
         with stores(delay=1, latency=0, forget=1) as composition:
             composition.blobs().has(HELLO.digest)
         assert [(record.levelname, record.getMessage()) for record in caplog.records] == [

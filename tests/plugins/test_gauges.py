@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, UnavailableError
-from castore.children import Child
+from castore.composites.members import Child
+from castore.faults import WRITES
 from castore.testing import HELLO, FaultyService
-from castore.testing.faults import WRITES
-from castore_breaker.service import BreakerService
-from castore_limit.service import LimitService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.healing import HealingQueue
 from castore_mirror.service import MirrorBlobService
-from castore_retry.patience import Policy
-from castore_retry.service import RetryService
+from castore_wrappers.breaker.service import BreakerService
+from castore_wrappers.limit.service import LimitService
+from castore_wrappers.retry.patience import Policy
+from castore_wrappers.retry.service import RetryService
 
 
 def test_a_breaker_tells_its_state(clock: Any) -> None:

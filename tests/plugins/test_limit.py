@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, BlobService, Composition, CompositionError, UnavailableError, from_url
-from castore.capabilities import ChunkStore, FrameStore, Sweepable
-from castore.readers import BytesReader
+from castore.contract.capabilities import ChunkStore, FrameStore, Sweepable
+from castore.streams.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M
-from castore_limit.rates import Rate, Slots
-from castore_limit.service import LimitService
 from castore_memory.service import MemoryBlobService
+from castore_wrappers.limit.rates import Rate, Slots
+from castore_wrappers.limit.service import LimitService
 
 
 def power(service: BlobService, which: Callable[..., Any]) -> Any:

@@ -29,7 +29,7 @@ from castore import (
     UnsupportedError,
     from_url,
 )
-from castore.capabilities import (
+from castore.contract.capabilities import (
     BlobDeleter,
     ChunkStore,
     Evictable,
@@ -40,10 +40,9 @@ from castore.capabilities import (
     StoredItem,
     Sweepable,
 )
-from castore.deadlines import Clock
 from castore.testing import EMPTY, HELLO, FaultyService
-from castore.workers import Workers
-from castore_breaker.service import BreakerService
+from castore.threads.deadlines import Clock
+from castore.threads.pool import Workers
 from castore_lru import accounts, journal
 from castore_lru.bounds import Amount, Bounds, Excess
 from castore_lru.service import LruBlobService
@@ -51,9 +50,10 @@ from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.locations import open_store
 from castore_objectstore.service import ObjectStoreBlobService
-from castore_readonly.service import ReadOnlyService
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
+from castore_wrappers.breaker.service import BreakerService
+from castore_wrappers.read_only.service import ReadOnlyService
 
 
 class Hand(Clock):

@@ -24,9 +24,9 @@ from hypothesis.stateful import (
 )
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, UnavailableError
-from castore.capabilities import ChunkStore, Evictable, Pinning
-from castore.deadlines import Clock
-from castore.workers import Workers
+from castore.contract.capabilities import ChunkStore, Evictable, Pinning
+from castore.threads.deadlines import Clock
+from castore.threads.pool import Workers
 from castore_lru.bounds import Bounds
 from castore_lru.service import LruBlobService
 from castore_memory.service import MemoryBlobService

@@ -18,7 +18,8 @@ from castore import (
     CorruptBlobError,
     UnavailableError,
 )
-from castore.capabilities import (
+from castore.composites.members import Child
+from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
     BlobLister,
@@ -30,11 +31,10 @@ from castore.capabilities import (
     Inventory,
     Sweepable,
 )
-from castore.children import Child
-from castore.deadlines import Clock
+from castore.faults import READS, WRITES
 from castore.testing import HELLO, P3M, FaultyService
-from castore.testing.faults import READS, WRITES
-from castore.workers import Workers
+from castore.threads.deadlines import Clock
+from castore.threads.pool import Workers
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService

@@ -25,10 +25,10 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.capabilities import BlobLister, Inventory, Sweepable
-from castore.chunking import FastCdc2016
-from castore.maintenance import verify
+from castore.contract.capabilities import BlobLister, Inventory, Sweepable
+from castore.format.chunking import FastCdc2016
 from castore.testing import BLOB_B, HELLO, P3M, BlobServiceContract
+from castore.upkeep import verify
 from castore_objectstore.config import ObjectStoreConfig
 from castore_objectstore.fsspec_store import _driver_options
 from castore_objectstore.locations import check_url, open_store

@@ -14,7 +14,7 @@ import pytest
 
 import castore
 from castore import BadIndexError, BlobService, CorruptBlobError, UnavailableError
-from castore.capabilities import BlobLister
+from castore.contract.capabilities import BlobLister
 from castore.testing import BLOB_A, HELLO, P3M
 
 

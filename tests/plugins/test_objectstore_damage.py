@@ -25,7 +25,7 @@ from castore import (
     OversizedFrameError,
     UnavailableError,
 )
-from castore.capabilities import BlobLister
+from castore.contract.capabilities import BlobLister
 from castore.testing import BLOB_A, BLOB_B, CHUNKS, EMPTY, HELLO, P3M
 
 SIXTEEN = bytes(range(16))

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from castore import UnavailableError, frames
+from castore import UnavailableError
+from castore.format import frames
 from castore_objectstore import flushing
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.holding import Holds

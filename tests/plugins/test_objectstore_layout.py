@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from castore import B3Digest, BlobService, Composition, UnavailableError
-from castore.capabilities import BlobLister
+from castore.contract.capabilities import BlobLister
 from castore.testing import BLOB_A, BLOB_B, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M
 from castore_objectstore.local import LocalObjectStore
 

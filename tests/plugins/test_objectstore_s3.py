@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from castore import BlobService, Composition, CorruptChunkError, UnavailableError
-from castore.capabilities import BlobLister, ChunkStore
-from castore.maintenance import CopyTally, collect, copy, repair, verify
+from castore.contract.capabilities import BlobLister, ChunkStore
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
+from castore.upkeep import CopyTally, collect, copy, repair, verify
 
 if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask")):
     pytest.skip("needs moto[s3,server] and s3fs", allow_module_level=True)

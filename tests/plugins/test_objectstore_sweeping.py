@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, UnavailableError
-from castore.maintenance import collect
-from castore.workers import Workers
+from castore.threads.pool import Workers
+from castore.upkeep import collect
 from castore_objectstore import fsspec_store
 from castore_objectstore.fsspec_store import FsspecObjectStore
 from castore_objectstore.object_store import StoredObject

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from castore import BlobService, Composition, CompositionError, UnsupportedError
-from castore.capabilities import ChunkStore, FrameStore, Inventory, Sweepable
+from castore.contract.capabilities import ChunkStore, FrameStore, Inventory, Sweepable
 from castore.testing import EMPTY, HELLO, P3M, FaultyService
 from castore_memory.service import MemoryBlobService
-from castore_readonly.service import ReadOnlyService
+from castore_wrappers.read_only.service import ReadOnlyService
 
 
 @pytest.mark.parametrize(

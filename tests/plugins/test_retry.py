@@ -27,13 +27,13 @@ from castore import (
     WriterClosedError,
     from_url,
 )
-from castore.capabilities import BlobDeleter, BlobLister, ChunkStore
-from castore.readers import BytesReader
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkStore
+from castore.streams.readers import BytesReader
 from castore.testing import CHUNKS, EMPTY, HELLO, P3M, FaultyService
-from castore.wrapping import WrapperService
+from castore.wrapping.wrapper import WrapperService
 from castore_memory.service import MemoryBlobService
-from castore_retry.patience import Patience, Policy
-from castore_retry.service import RetryService
+from castore_wrappers.retry.patience import Patience, Policy
+from castore_wrappers.retry.service import RetryService
 
 STEADY: Final = Policy(attempts=4, first_delay=1.0, max_delay=30.0, jitter=0.0, deadline=1000.0)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from castore import B3Digest, BlobService, SourceError, UnavailableError, small_files
-from castore.workers import Workers
+from castore import B3Digest, BlobService, SourceError, UnavailableError
+from castore.chunks import small_files
+from castore.threads.pool import Workers
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService

@@ -16,10 +16,10 @@ import pytest
 import castore
 import castore_sqlite.config
 from castore import B3Digest, ChunkMeta, Composition, CompositionError, MissingChunkError, UnavailableError
-from castore.capabilities import BlobDeleter, StoredItem
-from castore.chunking import FastCdc2016
+from castore.contract.capabilities import BlobDeleter, StoredItem
+from castore.format.chunking import FastCdc2016
 from castore.testing import BLOB_B, CHUNKS, EMPTY, HELLO, P3M
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_sqlite.config import SqliteConfig
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
@@ -179,10 +179,10 @@ class TestFile:
         assert ask(path, "PRAGMA user_version") == [(1,)]
         assert ask(path, "PRAGMA integrity_check") == [("ok",)]
         ((frame,),) = ask(path, "SELECT frame FROM chunks WHERE digest = ?", bytes(HELLO.digest))
-        assert frame == castore.frames.compress(HELLO.data)
+        assert frame == castore.format.frames.compress(HELLO.data)
         assert ask(path, "SELECT chunks FROM indexes WHERE digest = ?", bytes(HELLO.digest)) == [(b"",)]
         ((index,),) = ask(path, "SELECT chunks FROM indexes WHERE digest = ?", bytes(digest))
-        assert castore.blob_index.decode(index, digest) == tuple(service_on(path).chunks(digest))
+        assert castore.format.blob_index.decode(index, digest) == tuple(service_on(path).chunks(digest))
 
     def test_paths_with_odd_characters(self, service_on: Any, tmp_path: Path) -> None:
         """A name means nothing to SQLite but a file."""
@@ -249,7 +249,7 @@ class TestWaiting:
     def test_close_commits(self, blobs: SqliteBlobService, path: Path) -> None:
         """What waits is in the file when the service is closed."""
         blobs.put_chunk(HELLO.digest, HELLO.data)
-        blobs.put_frame(CHUNKS[0].digest, castore.frames.compress(CHUNKS[0].data))
+        blobs.put_frame(CHUNKS[0].digest, castore.format.frames.compress(CHUNKS[0].data))
         blobs.close()
         assert ask(path, "SELECT count(*) FROM chunks") == [(2,)]
 
@@ -326,10 +326,10 @@ class TestClaims:
         assert list(blobs.chunks(digest) or ()) == chunks
         absent = [ChunkMeta(B3Digest(bytes(32)), len(P3M.data) - 5), ChunkMeta(B3Digest(bytes(32)), 5)]
         for wrong in (
-            castore.blob_index.encode(absent),
+            castore.format.blob_index.encode(absent),
             b"\xff",
-            castore.blob_index.encode(other[:1] * 2),
-            castore.blob_index.encode(chunks[1:]),
+            castore.format.blob_index.encode(other[:1] * 2),
+            castore.format.blob_index.encode(chunks[1:]),
         ):
             ask(path, "UPDATE indexes SET chunks = ?", wrong)
             assert blobs.write(P3M.data) == digest
@@ -388,7 +388,7 @@ class TestKeeping:
             assert not blobs.has(HELLO.digest)
         with pytest.raises(UnavailableError, match=r"is not in .* any more"):
             blobs.set_aside(index)
-        frame = castore.frames.compress(HELLO.data)
+        frame = castore.format.frames.compress(HELLO.data)
         assert (
             ask(path, "SELECT digest, data FROM quarantine WHERE kind = 'chunks'")
             == [(bytes(HELLO.digest), frame)] * 2

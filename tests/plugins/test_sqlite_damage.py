@@ -23,7 +23,7 @@ from castore import (
     UnavailableError,
 )
 from castore.testing import BLOB_B, EMPTY, HELLO, P3M
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
 
@@ -122,8 +122,8 @@ class TestRows:
         [
             (b"", BadFrameError),
             (b"none", BadFrameError),
-            (castore.frames.compress(HELLO.data)[:-1], BadFrameError),
-            (castore.frames.compress(b"other"), CorruptChunkError),
+            (castore.format.frames.compress(HELLO.data)[:-1], BadFrameError),
+            (castore.format.frames.compress(b"other"), CorruptChunkError),
             ("text that is not UTF-8", BadFrameError),
             (5, BadFrameError),
         ],

@@ -19,7 +19,7 @@ import pytest
 
 from castore import B3Digest, UnavailableError
 from castore.testing import CHUNKS, HELLO, P3M
-from castore.workers import Workers
+from castore.threads.pool import Workers
 from castore_sqlite import rows
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService

@@ -22,15 +22,15 @@ from castore import (
     MissingChunkError,
     UnavailableError,
     UnsupportedError,
-    frames,
 )
-from castore.capabilities import ChunkSource, FrameStore, Inventory, StoredItem
-from castore.readers import BytesReader
+from castore.contract.capabilities import ChunkSource, FrameStore, Inventory, StoredItem
+from castore.format import frames
+from castore.streams.readers import BytesReader
+from castore.streams.writers import SpooledWriter
 from castore.testing import CHUNKS, EMPTY, HELLO, P3M
-from castore.workers import Workers
-from castore.writers import SpooledWriter
+from castore.threads.pool import Workers
 from castore_memory.service import MemoryBlobService
-from castore_verify.service import VerifyService
+from castore_wrappers.verify.service import VerifyService
 
 LONG = P3M.data * 2
 """More than what is checked in memory."""
@@ -265,7 +265,7 @@ class TestReport:
         with pytest.raises(CorruptBlobError):
             VerifyService(within, name="guard").read(HELLO.digest)
         (record,) = caplog.records
-        assert (record.name, record.levelname) == ("castore_verify", "ERROR")
+        assert (record.name, record.levelname) == ("castore_wrappers.verify", "ERROR")
         assert record.getMessage().startswith("`guard`: ")
         assert key in record.getMessage()
         assert "MOVE" not in [verb for verb, _ in store.requests]

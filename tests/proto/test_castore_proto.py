@@ -14,11 +14,17 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
-import castore.proto
-from castore.proto import castore_pb2
-from castore.proto.castore_pb2 import Directory, Entry, GetDirectoryRequest, StatBlobRequest, StatBlobResponse
+import castore.format.proto
+from castore.format.proto import castore_pb2
+from castore.format.proto.castore_pb2 import (
+    Directory,
+    Entry,
+    GetDirectoryRequest,
+    StatBlobRequest,
+    StatBlobResponse,
+)
 
-PROTO = Path(castore.proto.__file__).with_name("castore.proto")
+PROTO = Path(castore.format.proto.__file__).with_name("castore.proto")
 PACKAGE = "snix.castore.v1"
 
 # Message -> fields as (number, name, type, repeated). From the reference; never to be changed.
@@ -209,7 +215,7 @@ def test_the_generated_module_is_that_of_the_proto_file(file: FileDescriptorProt
             # The compiler spells this one out, the generated module only where it is not the usual one.
             if field.json_name == _camel(field.name):
                 field.ClearField("json_name")
-    assert fresh.name == "castore/proto/castore.proto"
+    assert fresh.name == "castore/format/proto/castore.proto"
     assert fresh == file
 
 

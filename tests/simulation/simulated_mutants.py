@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from unittest import mock
 
-from castore import relaying
-from castore.capabilities import BlobDeleter, ChunkSource, ChunkStore
-from castore.children import Children, Tally
-from castore.deadlines import Deadlines
+from castore.composites import failover_reading as relaying
+from castore.composites.members import Children, Tally
+from castore.composites.union import JoinedDeleter
+from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore
 from castore.errors import CastoreError, CorruptBlobError, UnavailableError
-from castore.joined import JoinedDeleter
-from castore.wrapping import WrapperService
-from castore_breaker.circuit import Circuit, Verdict
-from castore_breaker.service import BreakerService
+from castore.threads.deadlines import Deadlines
+from castore.wrapping.wrapper import WrapperService
 from castore_cache.far import Far
 from castore_cache.filling import Filler
 from castore_cache.flights import Flights
@@ -24,22 +22,24 @@ from castore_cache.reading import FillingChunkedReader
 from castore_cache.writing import BothWriter
 from castore_fallback.copying import Copier
 from castore_fallback.service import FallbackBlobService
-from castore_limit import service as limit_service
-from castore_limit.rates import Rate, Slots
-from castore_limit.service import LimitService
 from castore_mirror.healing import HealingQueue
 from castore_mirror.mending import Mender
 from castore_mirror.powers import StoreInAll, _Behind
 from castore_mirror.service import MirrorBlobService
 from castore_mirror.writing import MirrorWriter
-from castore_readonly.service import ReadOnlyService
-from castore_retry import service as retry_service
-from castore_retry.patience import Patience
-from castore_retry.reading import ResumingReader
-from castore_retry.writing import ReplayingWriter
-from castore_verify import checking
-from castore_verify import service as verify_service
-from castore_verify.checking import CheckedChunks
+from castore_wrappers.breaker.circuit import Circuit, Verdict
+from castore_wrappers.breaker.service import BreakerService
+from castore_wrappers.limit import service as limit_service
+from castore_wrappers.limit.rates import Rate, Slots
+from castore_wrappers.limit.service import LimitService
+from castore_wrappers.read_only.service import ReadOnlyService
+from castore_wrappers.retry import service as retry_service
+from castore_wrappers.retry.patience import Patience
+from castore_wrappers.retry.reading import ResumingReader
+from castore_wrappers.retry.writing import ReplayingWriter
+from castore_wrappers.verify import checking
+from castore_wrappers.verify import service as verify_service
+from castore_wrappers.verify.checking import CheckedChunks
 
 MUTANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[object]]]] = {}
 """By what they do wrong."""

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
+from simulation import Call, Node, Outlook, Problem, Rules, Scene, SeveralRules, stance
+from simulation.calls import QUESTIONS, WRITES
+from simulation.rules import ERRORS, FAULTS
 
 from castore import B3Digest
-from castore.testing.simulation import Call, Node, Outlook, Problem, Rules, Scene, SeveralRules, stance
-from castore.testing.simulation.calls import QUESTIONS, WRITES
-from castore.testing.simulation.rules import ERRORS, FAULTS
 
 REPEATED = frozenset({
     "has", "open_read", "chunks", "missing", "has_chunk", "get_chunk", "claim_chunk", "put_chunk",

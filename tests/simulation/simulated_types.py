@@ -16,11 +16,7 @@ from simulated_rules import (
     RetryRules,
     VerifyRules,
 )
-
-from castore import B3Digest, BlobService
-from castore.children import Child
-from castore.hedging import Hedge
-from castore.testing.simulation import (
+from simulation import (
     Drawn,
     FixedRules,
     Kind,
@@ -32,23 +28,27 @@ from castore.testing.simulation import (
     StoreKind,
     Watcher,
 )
-from castore.testing.simulation.contents import CUTS
-from castore.testing.simulation.graph import Settings
-from castore.testing.simulation.rules import SeveralRules
-from castore.testing.simulation.shelf import Look
-from castore.workers import Workers
-from castore_breaker.service import BreakerService
+from simulation.contents import CUTS
+from simulation.graph import Settings
+from simulation.rules import SeveralRules
+from simulation.shelf import Look
+
+from castore import B3Digest, BlobService
+from castore.composites.hedging import Hedge
+from castore.composites.members import Child
+from castore.threads.pool import Workers
 from castore_cache.service import CacheBlobService
-from castore_error.service import ErrorService
 from castore_fallback.service import FallbackBlobService
-from castore_limit.service import LimitService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.healing import HealingQueue
 from castore_mirror.service import MirrorBlobService
-from castore_readonly.service import ReadOnlyService
-from castore_retry.patience import Policy
-from castore_retry.service import RetryService
-from castore_verify.service import VerifyService
+from castore_wrappers.breaker.service import BreakerService
+from castore_wrappers.error.service import ErrorService
+from castore_wrappers.limit.service import LimitService
+from castore_wrappers.read_only.service import ReadOnlyService
+from castore_wrappers.retry.patience import Policy
+from castore_wrappers.retry.service import RetryService
+from castore_wrappers.verify.service import VerifyService
 
 
 def seconds(dice: Random, least: float, most: float) -> float:

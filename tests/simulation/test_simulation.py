@@ -16,9 +16,9 @@ import attrs
 import pytest
 from simulated_mutants import MUTANTS
 from simulated_types import KINDS
+from simulation import Finding, Kinds, Node, Story, draw_story, shorten, simulate, tell
 
 from castore import Composition, Registry
-from castore.testing.simulation import Finding, Kinds, Node, Story, draw_story, shorten, simulate, tell
 
 SEED: Final = os.environ.get("CASTORE_SIM_SEED")
 OPERATIONS: Final = int(os.environ.get("CASTORE_SIM_OPERATIONS", "30000" if SEED is None else "1"))

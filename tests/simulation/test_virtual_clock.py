@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
+from simulation import Shelf, StuckError, VirtualClock
 
-from castore.children import Child
-from castore.deadlines import Deadlines
+from castore.composites.members import Child
 from castore.errors import UnavailableError
-from castore.testing.simulation import Shelf, StuckError, VirtualClock
+from castore.threads.deadlines import Deadlines
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from castore.blobservice import BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.capabilities import (
+from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
     BlobLister,
@@ -35,8 +35,8 @@ from castore.capabilities import (
 )
 from castore.digest import B3Digest
 from castore.errors import SourceError, WriterClosedError
-from castore.frames import check_size, compress, decode_chunk
-from castore.readers import BytesReader
+from castore.format.frames import check_size, compress, decode_chunk
+from castore.streams.readers import BytesReader
 from castore.testing import CLAUSES, Clause, FaultyService, run_contract
 from castore.testing.clause import POWERS
 

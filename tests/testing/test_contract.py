@@ -12,11 +12,11 @@ from typing import Any, Literal
 import pytest
 
 import castore.testing
-from castore.blobservice import BlobReader, BlobService, ChunkMeta
-from castore.capabilities import ChunkStore, Durable
+from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkStore, Durable
 from castore.digest import B3Digest
 from castore.errors import UnavailableError
-from castore.readers import BytesReader
+from castore.streams.readers import BytesReader
 from castore.testing import BLOBS, CHUNKS, CLAUSES, Clause, ContractError, FaultyService, run_contract
 from castore_memory.service import MemoryBlobService
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, BlobService, ChunkMeta, CorruptBlobError, UnavailableError
-from castore.capabilities import BlobLister, ChunkStore, Durable, FrameStore, Sweepable
+from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore, Sweepable
+from castore.faults import KINDS, OBJECT_READS, OBJECT_WRITES, READS, WRITES
+from castore.faults.operations import RESULT, operation
 from castore.testing import BLOB_A, CHUNKS, EMPTY, HELLO, P3M, FaultPlan, FaultyObjects, FaultyService
-from castore.testing.faults import KINDS, OBJECT_READS, OBJECT_WRITES, READS, WRITES
-from castore.testing.faults.operations import RESULT, operation
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.object_store import LastObject

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from castore import B3Digest, BlobReader, BlobWriter
-from castore.readers import BytesReader
+from castore.streams.readers import BytesReader
 from castore.testing import ContractError, blob_service_machine
 from castore_memory.service import MemoryBlobService
 

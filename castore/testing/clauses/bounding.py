@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from castore.blobservice import BlobService, ChunkMeta
-from castore.capabilities import ChunkStore, Evictable, Pinning, StoredItem
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkStore, Evictable, Pinning, StoredItem
 from castore.digest import B3Digest
 from castore.testing.clause import Chapter
 from castore.testing.expecting import (

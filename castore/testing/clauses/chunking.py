@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from castore.blobservice import BlobService, ChunkMeta
+from castore.contract.blobs import BlobService, ChunkMeta
 from castore.digest import B3Digest
 from castore.testing.blobs import BLOB_A, BLOB_B, EMPTY, P3M, ZEROS_1M
 from castore.testing.clause import Chapter

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from castore import frames
-from castore.blobservice import BlobService, ChunkMeta
-from castore.capabilities import ChunkStore, FrameStore, Inventory, StoredItem, Sweepable
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkStore, FrameStore, Inventory, StoredItem, Sweepable
 from castore.digest import B3Digest
+from castore.format import frames
 from castore.testing.clause import Chapter
 from castore.testing.expecting import (
     absent,

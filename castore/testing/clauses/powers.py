@@ -8,8 +8,8 @@ import re
 from collections import Counter
 from typing import Final
 
-from castore.blobservice import BlobService, ChunkMeta
-from castore.capabilities import (
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
     BlobLister,

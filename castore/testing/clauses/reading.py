@@ -10,7 +10,7 @@ import random
 from functools import partial
 from typing import BinaryIO, cast
 
-from castore.blobservice import BlobReader, BlobService
+from castore.contract.blobs import BlobReader, BlobService
 from castore.testing.blobs import BLOB_B
 from castore.testing.clause import Chapter
 from castore.testing.expecting import expect, expect_raises, expect_that, fresh, reader_of

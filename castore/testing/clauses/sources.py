@@ -9,10 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from castore.blobservice import BlobService
+from castore.contract.blobs import BlobService
+from castore.contract.inputs import open_source
 from castore.digest import B3Digest
 from castore.errors import SourceError
-from castore.sources import open_source
 from castore.testing.clause import Chapter
 from castore.testing.expecting import expect, expect_absent, expect_raises, expect_stored, expect_that, fresh
 

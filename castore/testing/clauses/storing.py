@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from castore.blobservice import BlobService
+from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError
 from castore.testing.blobs import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, ZEROS_1M

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from castore.blobservice import BlobService
+from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.testing.clause import Chapter
 from castore.testing.expecting import expect, expect_stored, fresh, in_threads, reader_of

@@ -8,7 +8,7 @@ import array
 import io
 import itertools
 
-from castore.blobservice import BlobService
+from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import WriterClosedError
 from castore.testing.blobs import BLOB_B

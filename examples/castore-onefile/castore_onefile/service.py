@@ -17,9 +17,9 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.capabilities import BatchExistence, BlobLister
-from castore.readers import BytesReader
-from castore.writers import SpooledWriter
+from castore.contract.capabilities import BatchExistence, BlobLister
+from castore.streams.readers import BytesReader
+from castore.streams.writers import SpooledWriter
 
 # Each version of SQLite allows at least 999 values in a statement.
 _BATCH = 500

@@ -1,0 +1,214 @@
+"""Many chunks read as one blob, resolved through whichever service has them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+from castore.chunks.hasher import BlobHasher
+from castore.chunks.read_ahead import ReadAhead
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkSource
+from castore.digest import B3Digest
+from castore.errors import CorruptBlobError, CorruptChunkError, MissingChunkError
+from castore.format.frames import check_size
+from castore.streams.readers import PieceReader
+from castore.threads.pool import Workers
+
+_NO_WORKERS: Final = Workers(0)
+
+_HASHED_TOGETHER: Final = 2 << 20
+"""When so many bytes have been read a worker hashes them, if it has nothing to fetch."""
+
+_MOST_UNHASHED: Final = 8 << 20
+"""When so many are waiting for one the reader does it itself."""
+
+
+class ChunkMap:
+    """Where each chunk of a blob begins. Offsets and sizes are in bytes.
+
+    Raises `ValueError` for no chunks at all: an empty blob has no map, and needs none.
+    """
+
+    def __init__(self, chunks: Sequence[ChunkMeta]) -> None:
+        if not chunks:
+            raise ValueError("a chunked blob has at least one chunk")
+        self.chunks = chunks
+        ends = list(accumulate(chunk.size for chunk in chunks))
+        self.offsets = [0, *ends[:-1]]
+        self.size = ends[-1]
+
+    def index_at(self, position: int) -> int | None:
+        """Return the number of the chunk that has the byte at *position*, `None` beyond the end."""
+        if not 0 <= position < self.size:
+            return None
+        return bisect_right(self.offsets, position) - 1
+
+
+class ChunkedReader(PieceReader):
+    """A reader over a list of chunks, each fetched from *service* when it is first needed, and checked.
+
+    The service need not be the one that had the list. A chunk stays at hand while reads and seeks stay in
+    it. Reading from start to end also checks the digest of the whole blob, so that a forged list cannot
+    pass: its last chunk is held back until the digest is right.
+
+    Arguments:
+        service: Where the chunks are; read through `ChunkSource` if it has that power.
+        chunks: The chunks in order, with the sizes they must have.
+        digest: That of the whole blob. Without it only the chunks are checked.
+        key: Where the list is stored, to name it in an error.
+        source: Where to read chunks from, if not from what *service* has for that.
+        workers: Fetch chunks ahead while they are read in order; without them nothing is fetched ahead.
+        ahead_after: How many bytes must have been read in order before more is fetched than was asked for.
+
+    Reading raises `MissingChunkError`, `CorruptChunkError`, `CorruptBlobError`, or what the service raises.
+    """
+
+    def __init__(
+        self,
+        service: BlobService,
+        chunks: Sequence[ChunkMeta],
+        *,
+        digest: B3Digest | None = None,
+        key: str | None = None,
+        source: ChunkSource | None = None,
+        workers: Workers | None = None,
+        ahead_after: int = 0,
+    ) -> None:
+        self._map = ChunkMap(chunks)
+        self._service = service
+        self._source = service.capability(ChunkSource) if source is None else source
+        self._workers = workers or _NO_WORKERS
+        runs = {"run_size": 0} if self._source is not None and self._source.waits else {}
+        self._hasher = BlobHasher()
+        self._ahead = ReadAhead(
+            chunks,
+            self._fetch,
+            self._workers,
+            after=ahead_after,
+            meanwhile=self._hasher.catch_up_if_free,
+            **runs,
+        )
+        self._digest = digest
+        self._key = key
+        self._start = 0
+        self._chunk = memoryview(b"")
+        self._hashed = 0
+        self._mismatch: CorruptBlobError | None = None
+        self._verified = False
+
+    @property
+    def size(self) -> int:
+        """The size of the blob in bytes."""
+        return self._map.size
+
+    @property
+    def verified(self) -> bool:
+        """Whether it was read from start to end, and the digest of the whole blob found right."""
+        return self._verified
+
+    def piece_at(self, position: int) -> memoryview:
+        """Return the rest of the chunk that has the byte at *position*."""
+        offset = position - self._start
+        if not 0 <= offset < len(self._chunk):
+            index = self._map.index_at(position)
+            assert index is not None
+            self._chunk = memoryview(self._checked_chunk(index))
+            self._start = self._map.offsets[index]
+            offset = position - self._start
+        return self._chunk[offset:]
+
+    def expect(self, begin: int, end: int) -> None:
+        """Fetch the chunks of these bytes at once, when the first of them is asked for."""
+        first, last = self._map.index_at(begin), self._map.index_at(end - 1)
+        if first is not None and last is not None and first < last:
+            self._ahead.expect(first, last + 1)
+
+    def close(self) -> None:
+        """Let go of the chunks at hand, and give up those under way."""
+        self._chunk = memoryview(b"")
+        self._hasher.forget()
+        self._ahead.close()
+        super().close()
+
+    def _fetch(self, meta: ChunkMeta) -> bytes:
+        return fetch_chunk(self._service, self._source, meta, blob=self._digest)
+
+    def _checked_chunk(self, index: int) -> bytes:
+        if self._mismatch is not None:
+            raise self._mismatch
+        data = self._ahead.get(index)
+        if self._digest is not None and index == self._hashed:
+            self._hash(data)
+            self._hashed += 1
+            if self._hashed == len(self._map.chunks):
+                self._check_blob(self._digest)
+        return data
+
+    def _hash(self, data: bytes) -> None:
+        """Add a chunk to what is hashed by who waits for a chunk, or has none to fetch."""
+        self._hasher.add(memoryview(data))
+        waiting = self._hasher.waiting
+        if not self._workers.size or waiting >= _MOST_UNHASHED:
+            self._hasher.catch_up()
+        elif waiting >= _HASHED_TOGETHER:
+            self._ahead.call_for_help()
+
+    def _check_blob(self, expected: B3Digest) -> None:
+        self._hasher.catch_up()
+        found = self._hasher.digest()
+        if found != expected:
+            self._mismatch = CorruptBlobError(
+                f"blob {expected} is corrupt: the chunks of its index make up {found}",
+                expected=expected,
+                found=found,
+                key=self._key,
+            )
+            raise self._mismatch
+        self._verified = True
+
+
+def fetch_chunk(
+    service: BlobService, source: ChunkSource | None, meta: ChunkMeta, *, blob: B3Digest | None = None
+) -> bytes:
+    """Return the checked bytes of one chunk of *blob*; as `find_chunk`, but absence is an error, too.
+
+    Raises `MissingChunkError` if the chunk is absent.
+    """
+    data = find_chunk(service, source, meta)
+    if data is None:
+        key = None if source is None else source.chunk_key(meta.digest)
+        raise MissingChunkError(blob=meta.digest if blob is None else blob, chunk=meta.digest, key=key)
+    return data
+
+
+def find_chunk(service: BlobService, source: ChunkSource | None, meta: ChunkMeta) -> bytes | None:
+    """Return the checked bytes of one chunk from *source*, or without one from *service* as a blob.
+
+    Returns `None` if it is absent; raises `CorruptChunkError` if its digest or size is another.
+    """
+    if source is None:
+        return _read_as_blob(service, meta)
+    data = source.get_chunk(meta.digest, meta.size)
+    if data is not None:
+        check_size(meta.digest, len(data), meta.size)
+    return data
+
+
+def _read_as_blob(service: BlobService, meta: ChunkMeta) -> bytes | None:
+    reader = service.open_read(meta.digest)
+    if reader is None:
+        return None
+    with reader:
+        check_size(meta.digest, reader.size, meta.size)
+        data = reader.read(meta.size)
+    found = B3Digest.of(data)
+    if found != meta.digest:
+        raise CorruptChunkError(
+            f"chunk {meta.digest} is corrupt: its bytes have the digest {found}",
+            expected=meta.digest,
+            found=found,
+        )
+    return data

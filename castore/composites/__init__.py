@@ -1,0 +1,1 @@
+"""What services over several others are made of."""

@@ -1,0 +1,302 @@
+"""Reading one blob through several children: what breaks at one goes on at the next, at the same position."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from blake3 import blake3
+
+from castore.chunks.reader import ChunkedReader, find_chunk
+from castore.composites.members import Child, Children, Found
+from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkSource
+from castore.digest import B3Digest
+from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError
+from castore.streams.readers import BytesReader, PieceReader
+from castore.threads.pool import Workers
+
+SMALL: Final = 4 << 20
+"""Up to this size, in bytes, a blob without finer chunks is read whole, and checked before a byte is used."""
+
+_PIECE: Final = 256 << 10
+
+Watch: TypeAlias = Callable[[Found[Any]], object]
+"""Is told of each answer, with what the children asked before it lacked or had wrong."""
+
+
+class RelayedChunks(ChunkSource):
+    """Single chunks, each from the first child that has it right.
+
+    Of the blob that they are part of, if it is named: then a child that has the blob, but not cut alike, is
+    read at the place of the chunk. A child that has failed is asked last from then on.
+
+    Arguments:
+        watch: Is told of each chunk for which more than one child had to be asked.
+        blob: What the chunks are parts of.
+        chunks: Its chunks in order.
+        first: The child to begin with.
+    """
+
+    def __init__(
+        self,
+        children: Children,
+        *,
+        watch: Watch | None = None,
+        blob: B3Digest | None = None,
+        chunks: Sequence[ChunkMeta] = (),
+        first: Child | None = None,
+    ) -> None:
+        self._children = children
+        self._watch = watch
+        self._blob = blob
+        self._offsets = _offsets(chunks)
+        self._order = sorted(children.all, key=lambda child: child is not first)
+        self.waits = children.wait
+
+    def has_chunk(self, digest: B3Digest) -> bool:
+        """Tell whether a child has a chunk."""
+
+        def ask(child: Child) -> bool | None:
+            source = child.source
+            return (child.service.has(digest) if source is None else source.has_chunk(digest)) or None
+
+        return self._children.first(ask) is not None
+
+    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
+        """Return a chunk, `None` if it is absent."""
+        found = self._children.first(lambda child: self._fetch(child, digest, size), order=tuple(self._order))
+        if found is None:
+            return None
+        if found.tally.missed or found.tally.faults:
+            failed = found.tally.others
+            # A new list: another thread may be at the old one.
+            self._order = sorted(self._order, key=lambda child: child in failed)
+            if self._watch is not None:
+                self._watch(found)
+        return found.value
+
+    def chunk_key(self, digest: B3Digest) -> str | None:
+        """Return where the first child that tells keeps a chunk."""
+        keys = (child.source.chunk_key(digest) for child in self._order if child.source is not None)
+        return next((key for key in keys if key is not None), None)
+
+    def _fetch(self, child: Child, digest: B3Digest, size: int | None) -> bytes | None:
+        if size is None:
+            return read_checked(child, digest)
+        meta = ChunkMeta(digest, size)
+        fault: CorruptBlobError | None = None
+        try:
+            data = find_chunk(child.service, child.source, meta)
+        except CorruptBlobError as error:
+            # Asked for the blob, a child with children of its own may find one that has cut it elsewhere.
+            data, fault = None, error
+        if data is None and self._blob is not None and digest in self._offsets:
+            data = _cut_out(child.service, self._blob, self._offsets[digest], meta)
+        if data is None and fault is not None:
+            raise fault
+        return data
+
+
+def _offsets(chunks: Sequence[ChunkMeta]) -> dict[B3Digest, int]:
+    offsets: dict[B3Digest, int] = {}
+    position = 0
+    for meta in chunks:
+        offsets.setdefault(meta.digest, position)
+        position += meta.size
+    return offsets
+
+
+def read_checked(child: Child, digest: B3Digest) -> bytes | None:
+    """Return the bytes of a chunk, or of a blob that fits into memory, checked; `None` if it is absent."""
+    if child.source is not None:
+        return child.source.get_chunk(digest)
+    reader = child.service.open_read(digest)
+    if reader is None:
+        return None
+    with reader:
+        return _checked(reader, digest)
+
+
+def _checked(reader: BlobReader, digest: B3Digest) -> bytes:
+    data = reader.read()
+    found = B3Digest.of(data)
+    if found != digest:
+        raise wrong_bytes(digest, found)
+    return data
+
+
+def _cut_out(service: BlobService, blob: B3Digest, offset: int, meta: ChunkMeta) -> bytes | None:
+    """Return a chunk out of a blob that is cut in another way, `None` if the blob is absent."""
+    reader = service.open_read(blob)
+    if reader is None:
+        return None
+    with reader:
+        if offset + meta.size > reader.size:
+            raise CorruptBlobError(f"blob {blob} is shorter than its chunks", expected=blob)
+        reader.seek(offset)
+        data = reader.read(meta.size)
+    found = B3Digest.of(data)
+    if found != meta.digest:
+        raise CorruptChunkError(
+            f"blob {blob} has at {offset} not the chunk {meta.digest}", expected=meta.digest, found=found
+        )
+    return data
+
+
+class CheckedReader(BytesReader):
+    """A reader over all bytes of a blob, whose digest is right."""
+
+
+def open_relayed(
+    children: Children, digest: B3Digest, *, watch: Watch | None = None, workers: Workers | None = None
+) -> PieceReader | None:
+    """Open a blob at the first child that has it; `None` if it is absent.
+
+    *watch* is told who had it, and of each chunk and piece for which another child had to be asked. With
+    *workers* chunks are fetched ahead.
+
+    Raises as `Children.first` does, and so do the reads.
+    """
+    found = children.first(lambda child: _open(child, digest), late=_release)
+    if found is None:
+        return None
+    if watch is not None:
+        watch(found)
+    reader, chunks = found.value
+    if isinstance(reader, CheckedReader):
+        return reader
+    if reader is not None:
+        return RelayReader(children, digest, reader, found.child, watch)
+    source = RelayedChunks(children, watch=watch, blob=digest, chunks=chunks, first=found.child)
+    return ChunkedReader(found.child.service, chunks, digest=digest, source=source, workers=workers)
+
+
+def _open(child: Child, digest: B3Digest) -> tuple[BlobReader | None, Sequence[ChunkMeta]] | None:
+    """Return the chunks of a blob; a reader of its checked bytes if it is small; else a reader."""
+    chunks = child.service.chunks(digest)
+    if chunks:
+        return None, chunks
+    reader = None if chunks is None else child.service.open_read(digest)
+    if reader is None:
+        return None
+    if reader.size > SMALL:
+        return reader, ()
+    with reader:
+        return CheckedReader(_checked(reader, digest)), ()
+
+
+def _release(opened: tuple[BlobReader | None, object] | None) -> None:
+    if opened is not None and opened[0] is not None:
+        opened[0].close()
+
+
+class RelayReader(PieceReader):
+    """Reads a large blob that is kept in one piece; where a child fails the next one goes on.
+
+    Read from start to end its digest is checked: the last piece is held back until it is right. Read in
+    another order a byte is as good as the word of the child's reader.
+    """
+
+    def __init__(
+        self, children: Children, digest: B3Digest, reader: BlobReader, child: Child, watch: Watch | None
+    ) -> None:
+        self._children = children
+        self._digest = digest
+        self._size = reader.size
+        self._readers: dict[Child, BlobReader] = {child: reader}
+        self._order = sorted(children.all, key=lambda other: other is not child)
+        self._watch = watch
+        self._held = memoryview(b"")
+        self._held_at = 0
+        self._hasher = blake3()
+        self._hashed = 0
+        self._mismatch: CorruptBlobError | None = None
+
+    @property
+    def size(self) -> int:
+        """The size of the blob in bytes."""
+        return self._size
+
+    def piece_at(self, position: int) -> memoryview:
+        """Return the bytes held from *position* on; read a piece there if there are none."""
+        offset = position - self._held_at
+        if not 0 <= offset < len(self._held):
+            # What is held is the reader's, and gone when that reads on.
+            self._held = memoryview(b"")
+            data = self._read(position)
+            self._check(position, data)
+            self._held, self._held_at, offset = data, position, 0
+        return self._held[offset:]
+
+    def _check(self, position: int, data: memoryview) -> None:
+        if self._mismatch is not None:
+            raise self._mismatch
+        if position == self._hashed:
+            self._hasher.update(data)
+            self._hashed += len(data)
+            if self._hashed == self._size and self._hasher.digest() != self._digest:
+                self._mismatch = wrong_bytes(self._digest, B3Digest(self._hasher.digest()))
+                raise self._mismatch
+
+    def _read(self, position: int) -> memoryview:
+        found = self._children.first(
+            lambda child: self._read_at(child, position), order=tuple(self._order), late=_release_piece
+        )
+        if found is None:
+            raise CorruptBlobError(f"blob {self._digest} went away while it was read", expected=self._digest)
+        reader, data = found.value
+        self._readers[found.child] = reader
+        if found.tally.missed or found.tally.faults:
+            failed = found.tally.others
+            self._order = sorted(self._order, key=lambda child: child in failed)
+            if self._watch is not None:
+                self._watch(found)
+        return data
+
+    def _read_at(self, child: Child, position: int) -> tuple[BlobReader, memoryview] | None:
+        # Taken out, so that a call that is given up has it for itself, and closes it in the end.
+        reader = self._readers.pop(child, None) or child.service.open_read(self._digest)
+        if reader is None:
+            return None
+        try:
+            return reader, self._piece_of(reader, child, position)
+        except BaseException:
+            reader.close()
+            raise
+
+    def _piece_of(self, reader: BlobReader, child: Child, position: int) -> memoryview:
+        if reader.size != self._size:
+            words = f"has {reader.size} bytes in `{child.name}`, and {self._size} elsewhere"
+            raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
+        if isinstance(reader, PieceReader):
+            data = reader.piece_at(position)
+        else:
+            if reader.tell() != position:
+                reader.seek(position)
+            data = memoryview(reader.read(min(_PIECE, self._size - position)))
+        if not data:
+            words = f"ends at {position}, before its size of {self._size}"
+            raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
+        return data
+
+    def close(self) -> None:
+        """Close the readers beneath."""
+        readers, self._readers = self._readers, {}
+        for child, reader in readers.items():
+            with contextlib.suppress(CastoreError):
+                child.call(reader.close)
+        super().close()
+
+
+def _release_piece(answer: tuple[BlobReader, memoryview] | None) -> None:
+    if answer is not None:
+        answer[0].close()
+
+
+def wrong_bytes(expected: B3Digest, found: B3Digest) -> CorruptBlobError:
+    """Return the error for a blob whose bytes have the digest *found*."""
+    return CorruptBlobError(
+        f"blob {expected} is corrupt: its bytes have the digest {found}", expected=expected, found=found
+    )

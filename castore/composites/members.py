@@ -1,0 +1,307 @@
+"""The children of a service over several others, asked in turn so that none is taken at less than its word.
+
+What they say together is settled by one rule. A hit anywhere wins. If there is none, one that is corrupt is
+the answer, unless another child could not answer: then a good copy may be there, and the answer is not
+known. The blob is absent only when enough children said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
+
+import attrs
+
+from castore.contract.blobs import BlobService
+from castore.contract.capabilities import ChunkSource
+from castore.errors import CastoreError, CorruptBlobError, UnavailableError, describe
+from castore.threads.deadlines import CLOCK, Clock, Deadlines
+from castore.threads.pool import Workers
+
+if TYPE_CHECKING:
+    from castore.composites.hedging import Hedge
+    from castore.digest import B3Digest
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+
+@attrs.frozen
+class ChildHealth:
+    """How a child has been doing."""
+
+    name: str
+    failures: int
+    """How many calls in a row it has failed; 0 if it answered the last one."""
+    last_error: str | None
+    """What it failed with last; `None` if it never has."""
+    abandoned: int
+    """How many calls were given up and have not returned yet."""
+    to_heal: int = 0
+    """How many blobs wait to be copied to it."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it answered the last call, and lacks nothing that it is known to lack."""
+        return not self.failures and not self.to_heal
+
+
+class Child:
+    """One child, by its name, and how long it may take.
+
+    Arguments:
+        name: Names it in errors: that of its instance.
+        service: What is asked.
+        timeout: How long one call may take, in seconds; `None`: without end. A call is a question, a chunk or
+            a piece read, a piece written, or the closing of a blob.
+        final: Whether its error is the answer, so that the children after it are not asked.
+        clock: What deadlines are measured with.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        service: BlobService,
+        *,
+        timeout: float | None = None,
+        final: bool = False,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self.name = name
+        self.service = service
+        self.timeout = timeout
+        self.final = final
+        self.source = service.capability(ChunkSource)
+        self.deadlines = Deadlines(name, clock=clock)
+        self.failures = 0
+        self.last_error: CastoreError | None = None
+
+    def call(self, what: Callable[[], T], *, late: Callable[[T | None], object] | None = None) -> T:
+        """Return what *what* returns; raises `UnavailableError` if it takes too long.
+
+        *late*: see `castore.threads.deadlines`.
+        """
+        try:
+            answer = what() if self.timeout is None else self.deadlines.call(what, self.timeout, late=late)
+        except CastoreError as error:
+            self.note(error)
+            raise
+        self.failures = 0
+        return answer
+
+    def begin(
+        self,
+        what: Callable[[], T],
+        workers: Workers,
+        *,
+        late: Callable[[T | None], object] | None = None,
+    ) -> Callable[[], T]:
+        """Start a call on another thread; return what waits for it, once, as `call` does.
+
+        With a timeout the thread is none of the *workers*: what hangs must not use them up.
+        """
+        if self.timeout is None:
+            task = workers.submit(what)
+            return lambda: self.call(task.result)
+        try:
+            pending = self.deadlines.start(what, late=late)
+        except UnavailableError as error:
+            return partial(self._refuse, error)
+        clock = self.deadlines.clock
+        ends = clock.now() + self.timeout
+
+        def collect() -> T:
+            try:
+                answer = pending.result(max(ends - clock.now(), 0.0))
+            except CastoreError as error:
+                self.note(error)
+                raise
+            self.failures = 0
+            return answer
+
+        return collect
+
+    def _refuse(self, error: UnavailableError) -> NoReturn:
+        self.note(error)
+        raise error
+
+    def note(self, error: CastoreError) -> None:
+        """Remember that a call failed. What is corrupt was answered."""
+        if not isinstance(error, CorruptBlobError):
+            self.failures += 1
+            self.last_error = error
+
+    def health(self, to_heal: int = 0) -> ChildHealth:
+        """Return how it has been doing."""
+        last = None if self.last_error is None else self.last_error.message
+        return ChildHealth(self.name, self.failures, last, self.deadlines.abandoned, to_heal)
+
+
+class Found(Generic[T]):
+    """An answer, who gave it, and what the children asked before had to say."""
+
+    __slots__ = ("child", "tally", "value")
+
+    def __init__(self, value: T, child: Child, tally: Tally) -> None:
+        self.value = value
+        self.child = child
+        self.tally = tally
+
+
+class Tally:
+    """What was said by children that did not have what was asked for."""
+
+    __slots__ = ("faults", "missed")
+
+    def __init__(self) -> None:
+        self.missed: list[Child] = []
+        self.faults: list[tuple[Child, CastoreError]] = []
+
+    @property
+    def corrupt(self) -> list[Child]:
+        """Those that have it, but not as it should be."""
+        return [child for child, error in self.faults if isinstance(error, CorruptBlobError)]
+
+    @property
+    def others(self) -> set[Child]:
+        """Those that were asked and did not have it right."""
+        return {*self.missed, *(child for child, _ in self.faults)}
+
+    def settle(self, instance: str, misses: int) -> None:
+        """Return if this means that it is absent, which takes so many *misses*; else raise what it means."""
+        faults = self.faults
+        unknown = [error for _, error in faults if not isinstance(error, CorruptBlobError)]
+        if len(unknown) < len(faults):
+            if not unknown:
+                raise next(error for _, error in faults)
+        elif len(self.missed) >= misses:
+            return
+        raise no_answer(instance, faults)
+
+
+_NO_TALLY: Final = Tally()
+
+
+def no_answer(instance: str, faults: Sequence[tuple[Child, CastoreError]]) -> UnavailableError:
+    """Return the error of a composite whose children have failed, with each of them and its cause."""
+    said = "; ".join(f"`{child.name}`: {_cause(child, error)}" for child, error in faults)
+    return UnavailableError(instance, said, causes={child.name: error for child, error in faults})
+
+
+def _cause(child: Child, error: CastoreError) -> str:
+    if isinstance(error, UnavailableError) and error.instance == child.name:
+        return describe(error.cause)
+    return describe(error)
+
+
+class Children:
+    """Children that are asked one after the other until one has the answer.
+
+    Arguments:
+        name: That of the composite, for errors.
+        children: In the order in which they are asked.
+        misses: How many must say that something is absent for it to be so; by default all.
+        hedge: When to ask the next one before the last has answered; `None`: never.
+    """
+
+    def __init__(
+        self, name: str, children: Iterable[Child], *, misses: int | None = None, hedge: Hedge | None = None
+    ) -> None:
+        self.name = name
+        self.all = tuple(children)
+        self.misses = len(self.all) if misses is None else misses
+        self.hedge = hedge
+
+    @property
+    def wait(self) -> bool:
+        """Whether asking them is mostly waiting: for a network, or for the end of a timeout."""
+        return any(
+            child.timeout is not None or (child.source is not None and child.source.waits)
+            for child in self.all
+        )
+
+    def pool(self, workers: Workers | None) -> Workers:
+        """Return which of the pools is the one for calls to them; without *workers* one of no threads."""
+        if workers is None:
+            return Workers(0)
+        return workers.wide if self.wait else workers
+
+    def first(
+        self,
+        ask: Callable[[Child], T | None],
+        *,
+        order: Sequence[Child] | None = None,
+        late: Callable[[T | None], object] | None = None,
+    ) -> Found[T] | None:
+        """Return the first answer that is not `None`; `None` if enough children answer `None`.
+
+        Arguments:
+            ask: What is asked of each; a `CastoreError` that it raises is noted, and the next one is asked.
+            order: Those to ask, if not all in their order.
+            late: What to do with an answer that comes when it is not waited for any more.
+
+        Raises the error of a child that is `final`, else what `Tally.settle` says.
+        """
+        asked = self.all if order is None else order
+        if self.hedge is not None and len(asked) > 1:
+            found, tally = self.hedge.first(asked, ask, late)
+        else:
+            found, tally = _in_turn(asked, ask, late)
+        if found is None:
+            tally.settle(self.name, self.misses)
+        return found
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that are absent; each child is asked only for what those before it lack.
+
+        Raises as `first` does.
+        """
+        wanted = set(digests)
+        tally = Tally()
+        for child in self.all:
+            if not wanted:
+                break
+            try:
+                absent = child.call(lambda asked=child, of=wanted: asked.service.missing(of))  # type: ignore[misc]
+            except CastoreError as error:
+                if child.final:
+                    raise
+                tally.faults.append((child, error))
+                continue
+            tally.missed.append(child)
+            wanted &= absent
+        if wanted:
+            tally.settle(self.name, self.misses)
+        return wanted
+
+    def all_with(self, power: Callable[..., P]) -> list[tuple[Child, P]] | None:
+        """Return each child with its *power*, `None` if one of them does not have it."""
+        found = [(child, child.service.capability(power)) for child in self.all]
+        having = [(child, entry) for child, entry in found if entry is not None]
+        return having if len(having) == len(found) else None
+
+    def close(self) -> None:
+        """End the threads of deadlines. The services are closed by whoever made them."""
+        for child in self.all:
+            child.deadlines.close()
+
+
+def _in_turn(
+    children: Sequence[Child], ask: Callable[[Child], T | None], late: Callable[[T | None], object] | None
+) -> tuple[Found[T] | None, Tally]:
+    tally = _NO_TALLY
+    for child in children:
+        try:
+            answer = child.call(lambda asked=child: ask(asked), late=late)  # type: ignore[misc]
+        except CastoreError as error:
+            if child.final:
+                raise
+            tally = Tally() if tally is _NO_TALLY else tally
+            tally.faults.append((child, error))
+            continue
+        if answer is not None:
+            return Found(answer, child, tally), tally
+        tally = Tally() if tally is _NO_TALLY else tally
+        tally.missed.append(child)
+    return None, tally

@@ -1,0 +1,288 @@
+"""From values of TOML to what config classes ask for: `cattrs` with castore's own types, and strict."""
+
+from __future__ import annotations
+
+import collections.abc
+import datetime
+import enum
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+
+import attrs
+import cattrs
+
+from castore.composition.config.refs import Ref, check_reference, is_ref
+from castore.composition.config.tables import FORMERLY, Reading, formerly, problems_of, read_table
+from castore.composition.config.values import (
+    Between,
+    ByteSize,
+    Duration,
+    WrongTypeError,
+    expected,
+    parse_duration,
+    parse_size,
+)
+from castore.composition.types.registry import Registry
+from castore.format.chunking import Chunker
+from castore.problems import (
+    InvalidValueError,
+    Problem,
+    ProblemsError,
+    did_you_mean,
+    escaped,
+    toml_string,
+)
+from castore.secrets import Secret, SecretPath
+
+__all__ = ["FORMERLY", "ConfigStructurer", "Reading", "formerly"]
+
+Hook: TypeAlias = Callable[[Any, Any], Any]
+
+_ARRAYS: Final[dict[object, type]] = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: tuple,
+    collections.abc.MutableSequence: list,
+    collections.abc.Collection: tuple,
+    collections.abc.Iterable: tuple,
+    collections.abc.Set: frozenset,
+    collections.abc.MutableSet: set,
+}
+_TABLES: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+
+class ConfigStructurer:
+    """Makes config objects from tables, strictly: no value is coerced, no unknown key is passed over."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+        self._add_hooks(self._converter)
+
+    def read(self, table: Mapping[str, object], config: type) -> Reading:
+        """Read *table* as an object of the class *config*."""
+        return read_table(table, config, self._converter.structure, beside="type")
+
+    def _add_hooks(self, converter: cattrs.Converter) -> None:
+        # Of two hooks that apply, the one added last is used.
+        for kind, words in _PLAIN.items():
+            converter.register_structure_hook(kind, _strict(kind, words))
+        converter.register_structure_hook(bytes, _refuse_bytes)
+        converter.register_structure_hook(float, _structure_number)
+        converter.register_structure_hook(FilePath, _structure_path)
+        hooks: tuple[tuple[Callable[[Any], bool], Hook], ...] = (
+            (lambda t: t is ByteSize, lambda value, _: parse_size(value)),
+            (lambda t: t is Duration, lambda value, _: parse_duration(value)),
+            (is_ref, _structure_ref),
+            (lambda t: get_origin(t) is Literal, _structure_literal),
+            (lambda t: isinstance(t, type) and issubclass(t, enum.Enum), _structure_enum),
+            (lambda t: t == type[Chunker], self._structure_chunker),
+            (lambda t: (get_origin(t) or t) in _ARRAYS, self._structure_array),
+            (lambda t: (get_origin(t) or t) in _TABLES, self._structure_table),
+            (lambda t: isinstance(t, type) and attrs.has(t), self._structure_class),
+            (lambda t: get_origin(t) in {Union, types.UnionType}, self._structure_union),
+            (_has_bounds, self._structure_bounded),
+        )
+        for applies, hook in hooks:
+            converter.register_structure_hook_func(applies, hook)
+
+    def _structure_chunker(self, value: object, _: object) -> type[Chunker]:
+        chunkers = self._registry.chunkers
+        if not isinstance(value, str):
+            raise expected("the name of a chunker", value)
+        if value not in chunkers:
+            hint = did_you_mean(value, chunkers) or _the("chunkers", chunkers)
+            raise InvalidValueError(f"unknown chunker {toml_string(value)}", hint)
+        return chunkers[value]
+
+    def _structure_class(self, value: object, annotation: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise expected("a table", value)
+        reading = read_table(value, annotation, self._converter.structure)
+        if reading.problems:
+            raise ProblemsError(reading.problems, reading.by_key)
+        return reading.config
+
+    def _structure_array(self, value: object, annotation: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            single = isinstance(value, (str, int, float))
+            hint = f"for an array of one write `[{_toml(value)}]`" if single else None
+            raise expected("an array", value, hint)
+        origin, kinds = get_origin(annotation) or annotation, get_args(annotation) or (Any,)
+        if origin is tuple and kinds[-1] is not ... and get_args(annotation):
+            if len(value) != len(kinds):
+                raise InvalidValueError(f"expected an array of {len(kinds)}, found one of {len(value)}")
+        else:
+            kinds = (kinds[0],) * len(value)
+        return _ARRAYS[origin](self._each(zip(range(len(value)), value, kinds, strict=True)).values())
+
+    def _structure_table(self, value: object, annotation: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise expected("a table", value)
+        key_kind, value_kind = get_args(annotation) or (Any, Any)
+        problems: list[Problem] = []
+        keys: dict[Any, Any] = {}
+        try:
+            keys = self._each((key, _number_key(key, key_kind), key_kind) for key in value)
+        except ProblemsError as error:
+            problems += (attrs.evolve(problem, at="key") for problem in error.problems)
+        try:
+            values = self._each((key, item, value_kind) for key, item in value.items())
+        except ProblemsError as error:
+            raise ProblemsError([*problems, *error.problems], error.partial) from None
+        if problems:
+            raise ProblemsError(problems, values)
+        return {keys[key]: item for key, item in values.items()}
+
+    def _each(self, items: Iterable[tuple[Any, object, Any]]) -> dict[Any, Any]:
+        """Read values with their keys and types; all that is wrong is raised together."""
+        read: dict[Any, Any] = {}
+        problems: list[Problem] = []
+        for key, value, annotation in items:
+            try:
+                read[key] = self._converter.structure(value, annotation)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the value's fault
+                problems += [problem.under(key) for problem in problems_of(error)]
+                if isinstance(error, ProblemsError) and error.partial:
+                    read[key] = error.partial
+        if problems:
+            raise ProblemsError(problems, read)
+        return read
+
+    def _structure_union(self, value: object, annotation: Any) -> Any:
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        if value is None and len(members) < len(get_args(annotation)):
+            return None
+        words, other = [], None
+        for member in members:
+            try:
+                return self._converter.structure(value, member)
+            except WrongTypeError as error:
+                words.append(error)
+            except Exception as error:  # noqa: BLE001 - it is raised if no member fits
+                other = other or error
+        if other is not None:
+            raise other
+        raise words[0] if len(words) == 1 else expected(" or ".join(error.words for error in words), value)
+
+    def _structure_bounded(self, value: object, annotation: Any) -> Any:
+        structured = self._converter.structure(value, annotation.__origin__)
+        for bound in annotation.__metadata__:
+            if isinstance(bound, Between) and structured is not None:
+                unit = {ByteSize: " bytes", Duration: " seconds"}.get(annotation.__origin__, "")
+                bound.check(structured, found=_toml(value), unit=unit)
+        return structured
+
+
+_PLAIN: Final[dict[type, str]] = {
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    datetime.datetime: "a date and time",
+    datetime.date: "a date",
+    datetime.time: "a time",
+}
+
+
+def _strict(kind: type, words: str) -> Hook:
+    def check(value: object, _: object) -> Any:
+        # A boolean is an integer for Python, and a date and time a date, but not for who writes a config.
+        if isinstance(value, str) if kind is str else type(value) is kind:
+            return value
+        raise expected(words, value, _hint(kind, value))
+
+    return check
+
+
+def _hint(kind: type, value: object) -> str | None:
+    """Return how to write *value* so that it is of *kind*."""
+    if kind is str:
+        if isinstance(value, (int, float)):
+            return f'put it in quotes: `"{_toml(value)}"`'
+        is_file = isinstance(value, Mapping) and len(value) == 1
+        return 'a string from a file is written `{ file = "path" }`' if is_file else None
+    if isinstance(value, Secret):
+        return "what `${...}` or `{ file = ... }` stands for is always a string"
+    if kind is bool and isinstance(value, (int, float)) and value in {0, 1}:
+        return f"write `{'true' if value else 'false'}`"
+    wanted = "true|false" if kind is bool else "-?(0|[1-9][0-9]{0,17})"
+    if kind in {bool, int, float} and isinstance(value, str) and re.fullmatch(wanted, value.lower()):
+        return f"leave the quotes out: `{value.lower()}`"
+    return None
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        return toml_string(value)
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _structure_number(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise expected("a number", value, _hint(float, value))
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidValueError("this number is too large") from None
+
+
+def _structure_path(value: object, _: object) -> FilePath:
+    if not isinstance(value, str):
+        raise expected("a path", value)
+    if "\0" in value:
+        raise InvalidValueError("a path cannot have a NUL character in it")
+    return SecretPath.of(value) if isinstance(value, Secret) else FilePath(value)
+
+
+def _structure_ref(value: object, annotation: Any) -> Ref[Any]:
+    if not isinstance(value, str):
+        raise expected('a reference such as "&name", or a URL', value)
+    check_reference(value)
+    kinds = get_args(annotation)
+    return Ref(value, kinds[0] if kinds else None)
+
+
+def _refuse_bytes(_: object, __: object) -> Any:
+    raise InvalidValueError("this key asks for bytes, which no config can have", "the fault is in the plugin")
+
+
+def _structure_literal(value: object, annotation: Any) -> object:
+    return _choose(value, {choice: choice for choice in get_args(annotation)})
+
+
+def _structure_enum(value: object, annotation: Any) -> object:
+    return _choose(value, {member.value: member for member in annotation})
+
+
+def _choose(value: object, choices: Mapping[Any, object]) -> object:
+    for choice, meaning in choices.items():
+        # 1 is not True here, and a string from the environment is a string.
+        if choice == value and (isinstance(choice, str) or type(choice) is type(value)):
+            return meaning
+    words = ", ".join(_toml(choice) for choice in choices)
+    words = " or ".join(words.rsplit(", ", 1))
+    suggestion = (
+        did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
+    )
+    raise expected(words, value, suggestion)
+
+
+def _number_key(key: object, kind: Any) -> object:
+    """Return a key as a number if numbers are asked for: TOML has only strings as keys."""
+    numeric = kind is int and isinstance(key, str) and re.fullmatch(r"[0-9]{1,18}", key)
+    return int(str(key)) if numeric else key
+
+
+def _has_bounds(annotation: Any) -> bool:
+    return get_origin(annotation) is Annotated and any(
+        isinstance(entry, Between) for entry in annotation.__metadata__
+    )
+
+
+def _the(words: str, names: Iterable[str]) -> str:
+    return f"the {words} are {', '.join(f'`{escaped(name)}`' for name in sorted(names))}"

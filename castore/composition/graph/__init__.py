@@ -1,0 +1,1 @@
+"""The declared graph: who refers to whom, and what is odd about that."""

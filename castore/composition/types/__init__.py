@@ -1,0 +1,1 @@
+"""The installed types of services, and where they come from."""

@@ -1,0 +1,237 @@
+"""Which types of services there are."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import attrs
+
+from castore.composition.types.plugins import Plugin, call_register, discover, why
+from castore.composition.types.service_type import Kind, RegisteredType, owner
+from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
+from castore.errors import DuplicatePluginError, PluginError
+from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
+from castore.problems import did_you_mean, listing
+
+
+@attrs.frozen
+class BrokenPlugin:
+    """A plugin that could not be imported, or whose hook failed."""
+
+    plugin: Plugin
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.plugin.label} does not load: {self.cause}"
+
+
+class Registry:
+    """The types that compositions are made of, by kind and tag. An object: there is no global one.
+
+    `Registry()` knows the kinds, the bundled chunkers and no service type; `Registry.default()` also has
+    what the installed plugins register.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[type, Kind] = {}
+        self._types: dict[tuple[type, str], RegisteredType] = {}
+        self._chunkers: dict[str, type[Chunker]] = dict(BUNDLED_CHUNKERS)
+        self._owners: dict[str, Plugin | None] = {}
+        self._plugin: Plugin | None = None
+        self._checking = threading.RLock()
+        self._broken: list[BrokenPlugin] = []
+        self.plugins: list[Plugin] = []
+        """The plugins that were loaded."""
+        self.add_kind(BlobService, "blobservices", "blob service")
+        self.add_kind(DirectoryService, "directoryservices", "directory service")
+
+    @classmethod
+    def default(cls) -> Registry:
+        """Return a new registry with the types of all installed plugins.
+
+        Raises `DuplicatePluginError` if two plugins have one name, or two types one tag. A plugin that
+        fails to import is kept in `broken`.
+        """
+        registry = cls()
+        for plugin in discover():
+            registry.load(plugin)
+        return registry
+
+    def load(self, plugin: Plugin) -> None:
+        """Import one plugin and let it register; a failure is kept in `broken`."""
+        try:
+            with self._registering(plugin):
+                call_register(plugin, plugin.load(), self)
+        except DuplicatePluginError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what a plugin does wrong concerns it alone
+            self._broken.append(BrokenPlugin(plugin, why(error)))
+        else:
+            self.plugins.append(plugin)
+
+    @contextlib.contextmanager
+    def _registering(self, plugin: Plugin) -> Iterator[None]:
+        kinds, types, chunkers = dict(self._kinds), dict(self._types), dict(self._chunkers)
+        self._plugin = plugin
+        try:
+            yield
+        except BaseException:
+            # Half a plugin would be found later, far from the reason why it is only half.
+            self._kinds, self._types, self._chunkers = kinds, types, chunkers
+            raise
+        finally:
+            self._plugin = None
+
+    def add_kind(self, contract: type, table: str, label: str) -> None:
+        """Add a kind of service: its contract, its table in a composition, its name in words."""
+        for kind in self._kinds.values():
+            if kind.contract is contract or kind.table == table:
+                message = f"a kind of service with the table `{kind.table}` is there already"
+                raise DuplicatePluginError(message, **self._blame())
+        self._kinds[contract] = Kind(contract, table, label)
+
+    def register(
+        self,
+        kind: type,
+        tag: str,
+        config: type | str,
+        *,
+        formerly: tuple[str, ...] = (),
+        only_if: str | None = None,
+    ) -> None:
+        """Add a type of service.
+
+        Arguments:
+            kind: The contract of its services, such as `BlobService`.
+            tag: What `type = "..."` in a composition says.
+            config: An `attrs` class with a method `build(name, context)`; or where it is, as `module:Class`,
+                which is imported when a composition first uses the type.
+            formerly: Tags of the past; an error tells who uses one what to write instead.
+            only_if: The setting without which a composition must not use it, such as `allow_faults`.
+
+        Raises:
+            DuplicatePluginError: The tag is taken; both owners are named.
+            PluginError: The kind or the setting is unknown, the tag empty, or the class is no config class.
+        """
+        registered = RegisteredType(self.kind(kind), tag, config, self._plugin, formerly, only_if)
+        wrong = registered.mistake() or (registered.mistake_in_config() if registered.imported else None)
+        if wrong:
+            raise PluginError(wrong, **self._blame())
+        other = self._types.get((kind, tag))
+        if other is not None:
+            raise DuplicatePluginError(
+                f"two types of {other.kind.label} have the tag `{tag}`: {self._both(other.plugin)}",
+                **self._blame(),
+            )
+        self._types[kind, tag] = registered
+
+    def _both(self, other: Plugin | None) -> str:
+        """Return who registered the two things of one name, *other* the first, and what to do."""
+        if other == self._plugin:
+            return f"both from {owner(other)}"
+        return f"one from {owner(other)}, one from {owner(self._plugin)}; uninstall one of the two"
+
+    def _blame(self) -> dict[str, str | None]:
+        plugin = self._plugin
+        return {
+            "plugin": plugin.name if plugin else None,
+            "distribution": plugin.distribution if plugin else None,
+        }
+
+    def register_chunker(self, tag: str, chunker: type[Chunker]) -> None:
+        """Add a way to cut blobs into chunks, for config fields of type `type[Chunker]`."""
+        if tag in self._chunkers:
+            raise DuplicatePluginError(
+                f"two chunkers have the tag `{tag}`: {self._both(self._owners.get(tag))}", **self._blame()
+            )
+        self._chunkers[tag] = chunker
+        self._owners[tag] = self._plugin
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        """The kinds by the names of their tables."""
+        return {kind.table: kind for kind in self._kinds.values()}
+
+    @property
+    def chunkers(self) -> Mapping[str, type[Chunker]]:
+        """The chunkers by tag."""
+        return dict(self._chunkers)
+
+    def kind(self, contract: type | Callable[..., object]) -> Kind:
+        """Return the kind of a contract; raises `PluginError` if there is none."""
+        for kind in self._kinds.values():
+            if kind.contract is contract:
+                return kind
+        raise PluginError(f"{contract!r} is no kind of service; the kinds are {listing(self.kinds)}")
+
+    @property
+    def broken(self) -> list[BrokenPlugin]:
+        """Plugins that could not be used, or not wholly; they stop nothing but the configs that need them."""
+        self._check_all()
+        return self._broken
+
+    def types(self, kind: Kind) -> Mapping[str, RegisteredType]:
+        """Return the types of a kind by tag."""
+        self._check_all()
+        return {entry.tag: entry for entry in self._types.values() if entry.kind == kind}
+
+    def all_types(self) -> list[RegisteredType]:
+        """Return all types, by kind and tag."""
+        self._check_all()
+        return sorted(self._types.values(), key=lambda entry: (entry.kind.table, entry.tag))
+
+    def find(self, kind: Kind, tag: str) -> RegisteredType | None:
+        """Return the type of a kind by its tag, `None` if there is none."""
+        self._check(kind.contract, tag)
+        return self._types.get((kind.contract, tag))
+
+    def _check_all(self) -> None:
+        for contract, tag in sorted(self._types, key=lambda key: key[1]):
+            self._check(contract, tag)
+
+    def _check(self, contract: type, tag: str) -> None:
+        """Import the config class of a type that only says where it is; a failure is kept in `broken`."""
+        with self._checking:
+            registered = self._types.get((contract, tag))
+            if registered is None or registered.imported:
+                return
+            try:
+                wrong = registered.mistake_in_config()
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's mistakes concern it alone
+                wrong = why(error)
+            if wrong is None:
+                self._types[contract, tag] = attrs.evolve(registered, config=registered.config)
+                return
+            del self._types[contract, tag]
+            if registered.plugin is None:
+                raise PluginError(f"the type `{tag}` does not load: {wrong}")
+            self._broken.append(BrokenPlugin(registered.plugin, wrong))
+
+    def renamed(self, kind: Kind, tag: str) -> RegisteredType | None:
+        """Return the type that once had the tag *tag*, if any."""
+        return next((entry for entry in self.types(kind).values() if tag in entry.formerly), None)
+
+    def installed(self, kind: Kind) -> str:
+        """Return which types of a kind there are, in words."""
+        known = self.types(kind)
+        if not known:
+            return f"no type of {kind.label} is installed"
+        return f"installed types of {kind.label}: {listing(known)}"
+
+    def why_unknown(self, kind: Kind, tag: str) -> str:
+        """Return what to tell someone who asked for a type that is not there, in lines."""
+        for broken in self.broken:
+            if broken.plugin.name == tag:
+                return str(broken)
+        suggestion = did_you_mean(tag, self.types(kind))
+        if suggestion:
+            return suggestion
+        others = [entry.kind.label for entry in self._types.values() if entry.tag == tag]
+        lines = [f"`{tag}` is a type of {label}" for label in others] + [self.installed(kind)]
+        if self.broken:
+            lines.append("it may be in a plugin that does not load:")
+            lines += [f"  {broken.plugin.label}: {broken.cause}" for broken in self.broken]
+        return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What services promise, and what is handed to them."""

@@ -1,0 +1,1 @@
+"""Bytes in, bytes or offsets out: cutting, frames, indexes. No file, socket, clock or thread."""

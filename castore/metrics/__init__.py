@@ -1,0 +1,1 @@
+"""What is measured of services, and how it is told."""

@@ -1,0 +1,163 @@
+"""Counting what many threads do, at the cost of an append.
+
+Each call of an operation appends its time to a list, which no thread can see half done, and needs no lock.
+Now and then, and when somebody asks, whoever comes by folds the list into sums. So nothing is lost, whichever
+threads come and go, and memory does not grow with the number of calls.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from time import perf_counter_ns as clock
+from typing import Final, TypeVar
+
+from castore.metrics.model import BOUNDS, ErrorKind, Histogram, OperationMetrics, bucket_of, error_kind
+
+__all__ = ["MOST", "Meter", "Meters", "clock"]
+
+T = TypeVar("T")
+
+MOST: Final = 2048
+"""When so many calls have been noted they are folded."""
+
+
+_TRIES: Final = 100
+
+
+class Meter:
+    """Counts one operation of one instance.
+
+    Who makes a call appends to `begun`, and when it has ended its time in ns to `ended`; that of a miss as
+    `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; of what a call
+    has asked for at once, how much was there goes to `found` and how much was not to `absent`. After that
+    `fold` is called if `ended` has grown longer than `MOST`. (These are lists to append to and no methods, as
+    a call of a method costs more than all the rest.)
+
+    Arguments:
+        asks: Whether an answer is a hit or a miss.
+    """
+
+    __slots__ = (
+        "_asks", "_begun", "_buckets", "_ended", "_errors", "_hits", "_lock", "_misses", "_ns", "_sent",
+        "_taken", "absent", "begun", "ended", "found", "sent", "taken",
+    )  # fmt: skip
+
+    def __init__(self, *, asks: bool = False) -> None:
+        self.begun: list[None] = []
+        self.ended: list[int] = []
+        self.sent: list[int] = []
+        self.taken: list[int] = []
+        self.found: list[int] = []
+        self.absent: list[int] = []
+        self._asks = asks
+        self._lock = threading.Lock()
+        self._begun = self._ended = self._hits = self._misses = self._ns = self._sent = self._taken = 0
+        self._buckets = [0] * (len(BOUNDS) + 1)
+        self._errors: Counter[ErrorKind] = Counter()
+
+    def fail(self, error: BaseException, ns: int) -> None:
+        """Note a call that has raised; that something is absent is a miss, and no error."""
+        kind = error_kind(error)
+        if kind is None:
+            self.ended.append(~ns if self._asks else ns)
+            return
+        with self._lock:
+            self._errors[kind] += 1
+            self._ended += 1
+            self._add_times([ns])
+
+    def spoil(self, error: Exception) -> None:
+        """Note that a call which had ended well has failed after all."""
+        kind = error_kind(error)
+        with self._lock:
+            if kind is not None:
+                self._errors[kind] += 1
+
+    def withdraw(self) -> None:
+        """Note that a call which was begun was none."""
+        with self._lock:
+            self._begun -= 1
+
+    def fold(self) -> None:
+        """Take what was noted into the sums."""
+        with self._lock:
+            # What is appended from here on stays for the next time.
+            begun, ended = self._lengths()
+            times = _taken_from(self.ended, ended)
+            found = [ns for ns in times if ns >= 0]
+            missed = [~ns for ns in times if ns < 0]
+            if self._asks:
+                self._hits += len(found)
+                self._misses += len(missed)
+            self._ended += len(times)
+            self._add_times(found)
+            self._add_times(missed)
+            self._hits += sum(_taken_from(self.found))
+            self._misses += sum(_taken_from(self.absent))
+            self._sent += sum(_taken_from(self.sent))
+            self._taken += sum(_taken_from(self.taken))
+            self._begun += len(_taken_from(self.begun, begun))
+
+    def _lengths(self) -> tuple[int, int]:
+        """Return how many have begun and ended in one moment, so that the difference is what is under way."""
+        for _ in range(_TRIES):
+            ended = len(self.ended)
+            begun = len(self.begun)
+            if len(self.ended) == ended:
+                break
+        # What has ended has begun before, so it cannot be too few.
+        return begun, ended
+
+    def _add_times(self, times: list[int]) -> None:
+        self._ns += sum(times)
+        for bits, count in Counter(map(int.bit_length, times)).items():
+            self._buckets[bucket_of(bits)] += count
+
+    def snapshot(self) -> OperationMetrics:
+        """Return what was counted up to now."""
+        self.fold()
+        with self._lock:
+            return OperationMetrics(
+                calls=self._ended,
+                under_way=max(self._begun - self._ended, 0),
+                hits=self._hits,
+                misses=self._misses,
+                errors=dict(self._errors),
+                bytes_in=self._taken,
+                bytes_out=self._sent,
+                seconds=self._ns / 1e9,
+                latency=Histogram(tuple(self._buckets)),
+            )
+
+
+def _taken_from(noted: list[T], count: int | None = None) -> list[T]:
+    count = len(noted) if count is None else count
+    entries = noted[:count]
+    del noted[:count]
+    return entries
+
+
+_ASKS: Final = frozenset({"has", "open_read", "chunks", "read", "has_chunk", "get_chunk", "get_frame"})
+"""Where an answer is a hit or a miss."""
+
+
+class Meters(dict[str, Meter]):
+    """The meters of one instance by operation, each made when it is first looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def __missing__(self, operation: str) -> Meter:
+        with self._lock:
+            if operation not in self:
+                self[operation] = Meter(asks=operation in _ASKS)
+        return self[operation]
+
+    def snapshot(self) -> dict[str, OperationMetrics]:
+        """Return what was counted of each operation that was called, in alphabetical order."""
+        with self._lock:
+            meters = sorted(self.items())
+        counted = {name: meter.snapshot() for name, meter in meters}
+        return {name: entry for name, entry in counted.items() if entry.calls or entry.under_way}

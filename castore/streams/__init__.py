@@ -1,0 +1,1 @@
+"""Ready-made readers and writers of blobs."""

@@ -1,0 +1,1 @@
+"""Where threads are started, and how they are waited for."""

@@ -1,0 +1,75 @@
+"""Looking after services: checking, mending and copying what they keep, through their powers alone."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from castore.upkeep.collecting import Collected, MissingRootsError, collect
+    from castore.upkeep.copying import Copied, Copier, CopyTally, copy
+    from castore.upkeep.explaining import explain
+    from castore.upkeep.findings import Finding, Report, Scope, Tally
+    from castore.upkeep.ledger import Ledger, StateFileError
+    from castore.upkeep.locating import Location, locate
+    from castore.upkeep.repairing import Mending, repair
+    from castore.upkeep.verifying import Verification, verify
+
+__all__ = [
+    "Collected",
+    "Copied",
+    "Copier",
+    "CopyTally",
+    "Finding",
+    "Ledger",
+    "Location",
+    "Mending",
+    "MissingRootsError",
+    "Report",
+    "Scope",
+    "StateFileError",
+    "Tally",
+    "Verification",
+    "collect",
+    "copy",
+    "explain",
+    "locate",
+    "repair",
+    "verify",
+]
+
+# What is imported when it is first used: a service that reads for the sake of checking needs little of this.
+_HOMES: Final = {
+    "Collected": "castore.upkeep.collecting",
+    "Copied": "castore.upkeep.copying",
+    "Copier": "castore.upkeep.copying",
+    "CopyTally": "castore.upkeep.copying",
+    "Finding": "castore.upkeep.findings",
+    "Ledger": "castore.upkeep.ledger",
+    "Location": "castore.upkeep.locating",
+    "Mending": "castore.upkeep.repairing",
+    "MissingRootsError": "castore.upkeep.collecting",
+    "Report": "castore.upkeep.findings",
+    "Scope": "castore.upkeep.findings",
+    "StateFileError": "castore.upkeep.ledger",
+    "Tally": "castore.upkeep.findings",
+    "Verification": "castore.upkeep.verifying",
+    "collect": "castore.upkeep.collecting",
+    "copy": "castore.upkeep.copying",
+    "explain": "castore.upkeep.explaining",
+    "locate": "castore.upkeep.locating",
+    "repair": "castore.upkeep.repairing",
+    "verify": "castore.upkeep.verifying",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module `castore.upkeep` has no attribute `{name}`")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,307 @@
+"""Collecting garbage: what no root reaches, and no writer has put or claimed lately, is removed.
+
+First everything is marked that is to stay: the chunks of the *roots*, which the caller names, and those of
+every blob whose index is young. Then the rest is swept if it is old: indexes, then chunks, then what killed
+writers have left behind. *Young* and *old* are told apart by one moment, the cutoff: the grace time before
+now, or the moment since when some writer holds what it puts (`ChunkStore.hold`), whichever is earlier.
+
+Writers may run beside it. What keeps each race harmless:
+
+- *A writer finds a chunk there and does not send it again, as it is swept.* It claims the chunk
+  (`ChunkStore.claim_chunk`), and a claim renews its time; `Sweepable.sweep` looks at the time again in the
+  moment of removal. Either the chunk stays, or the claim says that there is none and the writer sends it.
+- *An index is claimed while it is condemned.* It stays for the same reason. What was not removed of the
+  condemned indexes is marked before any chunk is swept. Its writer has claimed its chunks as well.
+- *A blob appears after its place in the listing was passed.* Its chunks were put or claimed after the
+  cutoff, so they are young, marked or not.
+- *A writer takes longer than the grace time.* It holds: its lease is older than all that it has put or
+  claimed, and no cutoff is later than the oldest lease. The leases are read before anything is listed, so a
+  writer whose lease is gone by then has its index in the listing.
+- *A writer takes its lease after the leases were read.* It puts and claims only after that, and so after the
+  cutoff, which is never later than the start.
+- *Two collections at once.* Each removes only what its own roots do not reach. What one has removed is not
+  there for the other, which is no error.
+
+Indexes go before chunks, and are gone for good before the first chunk is touched: whatever ends the program,
+no index is left without chunks. An index that is to stay and cannot be read ends the collection before any
+chunk is removed, for nobody knows then which chunks it needs.
+
+In memory are the marks, about 100 bytes for each different chunk that stays, and 400 for each index that
+goes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkSource, StoredItem, Sweepable
+from castore.digest import B3Digest
+from castore.errors import BadIndexError, BlobNotFoundError, CorruptBlobError, UnsupportedError
+from castore.threads.pool import Workers
+
+ItemKind: TypeAlias = Literal["index", "chunk", "residue"]
+
+GRACE_SECONDS: Final = 7 * 86400.0
+"""How long what nobody refers to is left alone, if nothing else is said."""
+
+_BATCH: Final = 256
+_WAITING_BATCH: Final = 4
+"""How many items are swept by one call, after which they are gone for good; fewer where each has to wait."""
+
+
+class MissingRootsError(BlobNotFoundError):
+    """Roots that are not there. Nothing was removed.
+
+    Attributes:
+        digests: All of them; `digest` is the first.
+    """
+
+    def __init__(self, digests: Sequence[B3Digest]) -> None:
+        super().__init__(digests[0])
+        more = f" and {len(digests) - 1} more" if len(digests) > 1 else ""
+        self.args = (f"the root {digests[0]}{more} is not there; nothing was removed",)
+        self.digests = list(digests)
+
+
+@attrs.define
+class Amount:
+    """How many things, and how many bytes they take in the store as far as it tells."""
+
+    count: int = 0
+    size: int = 0
+
+    def add(self, item: StoredItem) -> None:
+        """Count one more."""
+        self.count += 1
+        self.size += item.size or 0
+
+
+def _amounts() -> dict[ItemKind, Amount]:
+    return {"index": Amount(), "chunk": Amount(), "residue": Amount()}
+
+
+@attrs.define
+class Collected:
+    """What came of a collection, by the kinds of `StoredItem`.
+
+    Attributes:
+        cutoff: What was put or claimed later stays, in seconds since 1970.
+        held_since: Since when a writer holds what it puts, if that moved the cutoff; else `None`.
+        roots: How many roots there were, of different digests.
+        missing: Those of them that are not there.
+        found: All that was listed.
+        gone: What was removed, or in a rehearsal what would be.
+    """
+
+    cutoff: float
+    held_since: float | None
+    roots: int = 0
+    missing: list[B3Digest] = attrs.field(factory=list)
+    found: dict[ItemKind, Amount] = attrs.field(factory=_amounts)
+    gone: dict[ItemKind, Amount] = attrs.field(factory=_amounts)
+
+    def kept(self, kind: ItemKind) -> Amount:
+        """Return how much of a kind is still there."""
+        found, gone = self.found[kind], self.gone[kind]
+        return Amount(found.count - gone.count, found.size - gone.size)
+
+
+def collect(
+    service: BlobService,
+    roots: Iterable[B3Digest],
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+    dry_run: bool = False,
+    no_roots: bool = False,
+    ignore_missing_roots: bool = False,
+    workers: Workers | None = None,
+    clock: Callable[[], float] = time.time,
+    on_gone: Callable[[StoredItem], object] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Collected:
+    """Remove what none of *roots* reaches and nobody has put or claimed within the grace time.
+
+    Arguments:
+        service: Where; it must be `Sweepable`.
+        roots: The digests of blobs, or chunks, to keep. They are asked for once the time is taken: what is
+            put and becomes a root while this runs is kept if that takes less than the grace time.
+        grace_seconds: How old what goes must be, at least. Longer than a small blob takes to be stored and
+            to become a root, and than clocks differ; 0 only if nobody writes.
+        dry_run: Remove nothing.
+        no_roots: Go on if there are no roots at all, which removes everything that is old.
+        ignore_missing_roots: Go on if a root is not there.
+        workers: Threads to read indexes and remove with; by default there are none.
+        clock: Tells the time in seconds since 1970, as the store does.
+        on_gone: Called with each item that was removed, or would be.
+        progress: Called with the stored bytes of each item that was looked at.
+
+    Raises:
+        UnsupportedError: The service cannot be swept.
+        ValueError: There are no roots, or the grace time is negative.
+        MissingRootsError: A root is not there. Nothing was removed.
+        BadIndexError: An index that is to stay cannot be read. No chunk was removed.
+        UnavailableError: The store failed. What was removed until then was garbage.
+    """
+    sweepable = service.capability(Sweepable)
+    if sweepable is None:
+        raise UnsupportedError("this service cannot be swept: it does not list and remove what it keeps")
+    if not grace_seconds >= 0:
+        raise ValueError(f"a grace time of {grace_seconds} seconds makes no sense")
+    now = clock()
+    held = sweepable.held_since()
+    cutoff = min(now - grace_seconds, now if held is None else held)
+    wanted = set(roots)
+    if not wanted and not no_roots:
+        raise ValueError("without roots everything that is old would be removed; say `no_roots` if so it be")
+    source = service.capability(ChunkSource)
+    waits = source is not None and source.waits
+    pool = workers or Workers(0)
+    collection = _Collection(
+        service,
+        sweepable,
+        Collected(cutoff, held if held == cutoff else None),
+        workers=pool.wide if waits else pool,
+        batch=_WAITING_BATCH if waits else _BATCH,
+        dry_run=dry_run,
+        on_gone=on_gone,
+        progress=progress,
+    )
+    collection.mark_roots(wanted, ignore_missing=ignore_missing_roots)
+    collection.mark_young()
+    collection.sweep_indexes()
+    collection.sweep_chunks()
+    collection.sweep_residue()
+    return collection.collected
+
+
+@attrs.define(eq=False)
+class _Collection:
+    """One run, whose steps are called in the order in which they stand here."""
+
+    _service: BlobService
+    _sweepable: Sweepable
+    collected: Collected
+    _workers: Workers = attrs.field(kw_only=True)
+    _batch: int = attrs.field(kw_only=True)
+    _dry_run: bool = attrs.field(kw_only=True)
+    _on_gone: Callable[[StoredItem], object] | None = attrs.field(kw_only=True)
+    _progress: Callable[[int], object] | None = attrs.field(kw_only=True)
+    _roots: set[B3Digest] = attrs.field(init=False, factory=set)
+    # Plain bytes: a fifth smaller than digests, and equal to them.
+    _marks: set[bytes] = attrs.field(init=False, factory=set)
+    _condemned: list[StoredItem] = attrs.field(init=False, factory=list)
+    _residue: list[StoredItem] = attrs.field(init=False, factory=list)
+    _listing: Iterator[StoredItem] = attrs.field(init=False, default=iter(()))
+
+    def mark_roots(self, roots: set[B3Digest], *, ignore_missing: bool) -> None:
+        self._roots = roots
+        self.collected.roots = len(roots)
+        self.collected.missing = self._mark(sorted(roots))
+        if self.collected.missing and not ignore_missing:
+            raise MissingRootsError(self.collected.missing)
+
+    def mark_young(self) -> None:
+        """Mark what young indexes need; note the indexes that are to go."""
+        self._listing = self._list()
+        self._mark(self._young())
+
+    def sweep_indexes(self) -> None:
+        """Remove the condemned indexes; mark what those need that were claimed since."""
+        stayed = {item.key: item for item in self._condemned}
+        for item in self._sweep(self._condemned):
+            del stayed[item.key]
+        self._condemned.clear()
+        self._mark(item.digest for item in stayed.values() if item.digest is not None)
+
+    def sweep_chunks(self) -> None:
+        unmarked = (item for item in self._listing if not self._is_residue(item))
+        self._sweep_all(item for item in unmarked if item.digest not in self._marks and self._is_old(item))
+
+    def sweep_residue(self) -> None:
+        self._sweep_all(item for item in self._residue if not item.foreign and self._is_old(item))
+
+    # -- marking --
+
+    def _list(self) -> Iterator[StoredItem]:
+        for item in self._sweepable.list_items():
+            self.collected.found[item.kind].add(item)
+            if self._progress is not None:
+                self._progress(item.size or 0)
+            yield item
+
+    def _young(self) -> Iterator[B3Digest]:
+        """Yield the digests of young indexes, up to where the chunks begin in the listing."""
+        for item in self._listing:
+            if item.kind == "chunk":
+                self._listing = itertools.chain([item], self._listing)
+                return
+            if self._is_residue(item) or item.digest is None or item.digest in self._roots:
+                continue
+            if self._is_old(item):
+                self._condemned.append(item)
+            else:
+                yield item.digest
+
+    def _is_residue(self, item: StoredItem) -> bool:
+        if item.kind == "residue":
+            self._residue.append(item)
+        return item.kind == "residue"
+
+    def _mark(self, blobs: Iterable[B3Digest]) -> list[B3Digest]:
+        """Mark all chunks of *blobs*; return those blobs that are not there."""
+        absent = []
+        for digest, chunks in self._workers.map(self._chunks_of, blobs):
+            if chunks is None:
+                absent.append(digest)
+            elif chunks:
+                self._marks.update(bytes(meta.digest) for meta in chunks)
+            else:
+                self._marks.add(bytes(digest))
+        return absent
+
+    def _chunks_of(self, digest: B3Digest) -> tuple[B3Digest, Sequence[ChunkMeta] | None]:
+        try:
+            return digest, self._service.chunks(digest)
+        except CorruptBlobError as error:
+            raise BadIndexError(
+                f"{error.message}; it is to stay, and nobody knows which chunks it needs, so no chunk was"
+                " removed: mend the store first, with `castore verify`",
+                expected=digest,
+                found=error.found,
+            ) from error
+
+    # -- sweeping --
+
+    def _is_old(self, item: StoredItem) -> bool:
+        limit = self.collected.cutoff - self._sweepable.renewal_seconds
+        return item.modified is not None and item.modified < limit
+
+    def _sweep_all(self, items: Iterable[StoredItem]) -> None:
+        for _ in self._sweep(items):
+            pass
+
+    def _sweep(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
+        """Yield those of *items* that are gone, or would be."""
+        for item in items if self._dry_run else self._remove(items):
+            self.collected.gone[item.kind].add(item)
+            if self._on_gone is not None:
+                self._on_gone(item)
+            yield item
+
+    def _remove(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
+        for gone in self._workers.map(self._remove_batch, _batches(iter(items), self._batch)):
+            yield from gone
+
+    def _remove_batch(self, batch: list[StoredItem]) -> list[StoredItem]:
+        return list(self._sweepable.sweep(batch, older_than=self.collected.cutoff))
+
+
+def _batches(items: Iterator[StoredItem], size: int) -> Iterator[list[StoredItem]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch

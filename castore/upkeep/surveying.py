@@ -1,0 +1,252 @@
+"""What each store of a composition has of one blob: all are asked at the same time, none without end.
+
+Only whether things are there is asked, never for the bytes of a chunk: `chunks` of the blob, which reads its
+index, and whether chunks are there. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from castore.composition.composition import Composition
+from castore.composition.graph.graph import Instance
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import BatchExistence, ChunkSource
+from castore.contract.plans import Holding
+from castore.digest import EMPTY, B3Digest
+from castore.errors import BuildError, CastoreError, CorruptBlobError, UnavailableError, describe
+from castore.threads.deadlines import CLOCK, Clock, Deadlines, Pending
+from castore.upkeep.reading import read_blob, read_chunk
+
+T = TypeVar("T")
+
+TIMEOUT: Final = 10.0
+"""How long one is waited for, in seconds."""
+
+_AT_ONCE: Final = 8
+"""Threads that ask one service for chunks: mostly they wait for a network."""
+
+
+def is_asked(instance: Instance) -> bool:
+    """Tell whether a service is asked itself: one that refers to no other, or does not explain itself."""
+    return not instance.edges or not hasattr(instance.config, "explain")
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """What a service has said so far."""
+
+    deadlines: Deadlines
+    service: BlobService | None = None
+    index: tuple[ChunkMeta, ...] | None = None
+    present: frozenset[B3Digest] = frozenset()
+    fault: CastoreError | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether it could not answer."""
+        return self.fault is not None and not isinstance(self.fault, CorruptBlobError)
+
+    def holding(self, known: tuple[ChunkMeta, ...]) -> Holding:
+        """Return what it has; *known* are the chunks of the blob as another service has them."""
+        if self.fault is not None:
+            corrupt = isinstance(self.fault, CorruptBlobError)
+            return Holding(
+                "corrupt" if corrupt else "unavailable", known, self.present, corrupt, _cause(self)
+            )
+        listed = self.index is not None
+        chunks = self.index or known
+        sizes = {meta.digest for meta in chunks}
+        if listed and (not self.index or self.present >= sizes):
+            return Holding("whole", chunks if self.index else (), self.present, listed)
+        return Holding("partly" if listed or sizes & self.present else "absent", chunks, self.present, listed)
+
+
+class Survey:
+    """Asks the stores of *composition* what they have of the blob *digest*, once.
+
+    Arguments:
+        composition: Its services are built as far as they are asked.
+        digest: The blob, or a chunk.
+        instances: Of which only those that are asked themselves matter, see `is_asked`.
+        timeout: How long to wait for a service, for its index, and again for what chunks it has.
+        clock: What the waiting is done with.
+    """
+
+    def __init__(
+        self,
+        composition: Composition,
+        digest: B3Digest,
+        instances: Iterable[Instance],
+        *,
+        timeout: float = TIMEOUT,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self.digest = digest
+        self._composition = composition
+        self._timeout = timeout
+        self._clock = clock
+        self._asked = {
+            entry.id: _Asked(Deadlines(entry.name, clock=clock)) for entry in instances if is_asked(entry)
+        }
+        self._instances = composition.graph.instances
+        self._ask_for_indexes()
+        lists = dict.fromkeys(asked.index for asked in self._asked.values() if asked.index)
+        self._known = next(iter(lists), ())
+        if lists:
+            self._ask_for_chunks({meta.digest for chunks in lists for meta in chunks})
+        self.close()
+
+    def holding(self, instance: Instance) -> Holding:
+        """Return what an instance that was asked has."""
+        return self._asked[instance.id].holding(self._known)
+
+    def close(self) -> None:
+        """End the threads, each when it has come back."""
+        for asked in self._asked.values():
+            asked.deadlines.close()
+
+    # -- the two rounds --
+
+    def _ask_for_indexes(self) -> None:
+        calls: dict[str, list[Callable[[], tuple[ChunkMeta, ...] | None]]] = {
+            key: [partial(self._index_of, self._instances[key], asked)] for key, asked in self._asked.items()
+        }
+        for key, (index,) in self._collect(calls).items():
+            self._asked[key].index = index
+
+    def _index_of(self, instance: Instance, asked: _Asked) -> tuple[ChunkMeta, ...] | None:
+        service = self._composition.service(instance)
+        asked.service = service
+        chunks = service.chunks(self.digest)
+        if chunks is None or chunks:
+            return None if chunks is None else tuple(chunks)
+        source = service.capability(ChunkSource)
+        if source is not None and self.digest != EMPTY and not source.has_chunk(self.digest):
+            # The index of a blob that is one chunk, and that is gone.
+            raise CorruptBlobError("its one chunk is missing", expected=self.digest)
+        return ()
+
+    def _ask_for_chunks(self, wanted: Collection[B3Digest]) -> None:
+        calls = {}
+        for key, asked in self._asked.items():
+            # Beside an index that is wrong there may be chunks that are right.
+            if asked.service is not None and not asked.silent:
+                calls[key] = _parts(asked.service, sorted(wanted))
+        for key, found in self._collect(calls).items():
+            self._asked[key].present = frozenset().union(*found)
+
+    def _collect(self, calls: Mapping[str, list[Callable[[], T]]]) -> dict[str, list[T]]:
+        """Make all calls at the same time; of a service whose calls do not all come back, note why."""
+        begun: dict[str, list[Pending[T]]] = {}
+        for key, group in calls.items():
+            deadlines = self._asked[key].deadlines
+            with self._noting(key):
+                begun[key] = [deadlines.start(call) for call in group]
+        ends = self._clock.now() + self._timeout
+        answers: dict[str, list[T]] = {}
+        for key, waiting in begun.items():
+            with self._noting(key):
+                answers[key] = [self._wait(entry, ends) for entry in waiting]
+        return answers
+
+    def _wait(self, pending: Pending[T], ends: float) -> T:
+        try:
+            return pending.result(max(ends - self._clock.now(), 0.0))
+        except UnavailableError as error:
+            if pending.abandoned:
+                raise UnavailableError(error.instance, f"no answer within {self._timeout:g} s") from None
+            raise
+
+    def _noting(self, key: str) -> _Noting:
+        return _Noting(self._asked[key], self._instances[key].name)
+
+    # -- reading what is there --
+
+    def verify(self, instance: Instance) -> CastoreError | None:
+        """Read what a service has of the blob, and check every byte; return what is wrong, if anything is.
+
+        It may take as long as it does, but no single piece longer than the timeout.
+        """
+        asked = self._asked[instance.id]
+        service, holding = asked.service, self.holding(instance)
+        if asked.fault is not None or service is None:
+            return asked.fault
+        tick = threading.Event()
+        deadlines = Deadlines(instance.name, clock=self._clock)
+        if holding.state == "whole":
+            work: Callable[[], object] = partial(read_blob, service, self.digest, lambda _: tick.set())
+        else:
+            work = partial(_read_chunks, service, sorted(holding.present), tick)
+        try:
+            pending = deadlines.start(work, then=tick.set)
+            while not pending.done and self._clock.wait(tick, self._timeout):
+                tick.clear()
+            if not pending.done and pending.abandon():
+                return UnavailableError(instance.name, f"nothing was read for {self._timeout:g} s")
+            if pending.result() is None:
+                return UnavailableError(instance.name, "it is gone meanwhile")
+        except CastoreError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever a service raises concerns it alone
+            return UnavailableError(instance.name, error)
+        finally:
+            deadlines.close()
+        return None
+
+
+class _Noting:
+    """Notes what goes wrong with a service, which concerns it alone."""
+
+    def __init__(self, asked: _Asked, name: str) -> None:
+        self._asked = asked
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        known = isinstance(error, CastoreError)
+        self._asked.fault = error if known else UnavailableError(self._name, error)  # type: ignore[assignment]
+        return True
+
+
+def _cause(asked: _Asked) -> str:
+    fault: BaseException | str | None = asked.fault
+    if isinstance(fault, BuildError):
+        fault = fault.cause
+    if isinstance(fault, UnavailableError) and fault.instance == asked.deadlines.name:
+        fault = fault.cause
+    return describe(fault or "")
+
+
+def _parts(service: BlobService, wanted: list[B3Digest]) -> list[Callable[[], set[B3Digest]]]:
+    """Return the calls that find out which of *wanted* are there: one, or one for each thread."""
+    batches = service.capability(BatchExistence)
+    source = service.capability(ChunkSource)
+    if batches is not None or source is None:
+        missing = service.missing if batches is None else batches.missing
+        return [lambda: set(wanted) - missing(wanted)]
+    count = _AT_ONCE if source.waits else 1
+    groups = [wanted[number::count] for number in range(count)]
+    return [partial(_present, source, group) for group in groups if group]
+
+
+def _present(source: ChunkSource, wanted: list[B3Digest]) -> set[B3Digest]:
+    return {digest for digest in wanted if source.has_chunk(digest)}
+
+
+def _read_chunks(service: BlobService, digests: list[B3Digest], tick: threading.Event) -> Any:
+    source = service.capability(ChunkSource)
+    for digest in digests:
+        if read_chunk(service, source, digest) is None:
+            return None
+        tick.set()
+    return True

@@ -1,0 +1,333 @@
+"""Verification of a service: every chunk, every index, and every blob from start to end.
+
+A service that has an inventory is walked in two passes. The first takes each index, and reads the blob's
+chunks in order: each must be right in itself and as long as the index says, and all together must hash to the
+blob's digest. Nothing less shows that an index is right, so a chunk that several blobs share is read once for
+each of them. The second pass reads the chunks that the first has not met. What was found right goes into a
+ledger on disk, so the memory that this takes grows with what is wrong in the service, not with the service.
+
+A service that only lists its blobs has each of them read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Final, Literal
+
+import attrs
+from blake3 import blake3
+
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import BlobLister, Inventory, StoredItem
+from castore.digest import B3Digest
+from castore.errors import (
+    BadIndexError,
+    BlobNotFoundError,
+    CastoreError,
+    MissingChunkError,
+    UnavailableError,
+    UnsupportedError,
+)
+from castore.threads.pool import Workers
+from castore.upkeep.findings import MISSING_INDEX, Finding, Report, Scope, Tally, finding_of
+from castore.upkeep.ledger import Ledger
+from castore.upkeep.reading import Attempts, labelled
+
+_MOST_UNAVAILABLE: Final = 16
+"""After how many answers in a row that did not come nothing more is asked."""
+
+
+def verify(
+    service: BlobService,
+    *,
+    scope: Scope | None = None,
+    expected: Iterable[B3Digest] = (),
+    workers: Workers | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Report:
+    """Check a service and return all that is wrong with it.
+
+    Arguments:
+        service: One with an `Inventory`, or at least a `BlobLister`; for others `UnsupportedError` is raised.
+        scope: Which items to check, by default all.
+        expected: Blobs that must be there: what was removed without a trace is not found otherwise.
+        workers: The pool that reads; by default one of its own.
+        progress: Called with the number of bytes that were checked since the last call.
+
+    Raises `UnavailableError` if the service does not answer any more. To see what is found while it is found,
+    and to resume what was interrupted, use `Verification`.
+    """
+    ledger = Ledger(scope=scope)
+    own_workers = Workers() if workers is None else None
+    try:
+        verification = Verification(
+            service,
+            ledger,
+            expected=expected,
+            workers=workers or own_workers or Workers(0),
+            progress=progress or _ignore,
+        )
+        findings = list(verification.run())
+        return Report(findings, verification.residue, verification.tally)
+    finally:
+        ledger.close()
+        if own_workers is not None:
+            own_workers.close()
+
+
+def _ignore(count: int) -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class _Blob:
+    """A blob that is being checked.
+
+    Attributes:
+        digest: Its own.
+        key: Where its index is.
+        chunks: What its index says; none for a blob that is one chunk, or whose index is wrong.
+        hasher: Has seen the chunks so far.
+        trouble: What is wrong with the first chunk that is not right.
+        settled: Whether there is nothing more to say of it: its index is wrong, or it is gone.
+    """
+
+    digest: B3Digest
+    key: str | None = None
+    chunks: Sequence[ChunkMeta] = ()
+    hasher: blake3 = attrs.field(factory=blake3)
+    trouble: Finding | None = None
+    settled: bool = False
+
+
+@attrs.frozen(eq=False)
+class _Step:
+    """One read: of chunk *number* of a blob; of a blob without finer chunks; or none, as its index is bad."""
+
+    blob: _Blob
+    part: Literal["chunk", "whole", "index"]
+    number: int = 0
+
+
+class Verification:
+    """One verification, whose findings come while it runs.
+
+    Arguments as for `verify`, with a *ledger* that may come from a run that was interrupted, and says what
+    is checked. While it runs, `tally` says how far it is, and `residue` has what lies around in the store.
+    """
+
+    def __init__(
+        self,
+        service: BlobService,
+        ledger: Ledger,
+        *,
+        expected: Iterable[B3Digest] = (),
+        workers: Workers,
+        progress: Callable[[int], object] = _ignore,
+    ) -> None:
+        self._service = service
+        self._attempt = Attempts(service)
+        self._ledger = ledger
+        self._expected = set(expected)
+        self._workers = workers
+        self._progress = progress
+        self._bad: dict[B3Digest, Finding] = {}
+        self._unanswered = 0
+        self.tally = Tally(skipped=ledger.found_before)
+        self.residue: list[StoredItem] = []
+
+    def run(self) -> Iterator[Finding]:
+        """Check everything, and yield what is wrong."""
+        inventory = self._service.capability(Inventory)
+        lister = self._service.capability(BlobLister)
+        if inventory is not None:
+            # Indexes come first: when the chunks come, those that blobs are made of are known.
+            for kind, items in groupby(self._without_residue(inventory), lambda item: item.kind):
+                check = self._check_blobs if kind == "index" else self._check_chunks
+                yield from check(items)
+        elif lister is not None:
+            yield from self._read_blobs(lister.list_blobs())
+        else:
+            raise UnsupportedError("this service lists neither what it stores nor its blobs")
+        yield from self._look_for_expected(listed=inventory is not None)
+        self._ledger.save()
+
+    def _without_residue(self, inventory: Inventory) -> Iterator[StoredItem]:
+        for item in inventory.list_items():
+            if item.digest is None:
+                self.residue.append(item)
+            else:
+                yield item
+
+    def _takes(self, kind: Literal["blob", "chunk"], digest: B3Digest, modified: float | None) -> bool:
+        return self._ledger.scope.takes(digest, modified) and not self._ledger.has(kind, digest)
+
+    # -- blobs, by their indexes --
+
+    def _check_blobs(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
+        for step, found in self._workers.map(labelled, self._steps(items)):
+            self._heed(found)
+            if step.part == "index":
+                assert isinstance(found, CastoreError)
+                yield finding_of("index", step.blob.digest, found, key=step.blob.key)
+            elif step.part == "whole":
+                yield from self._settle_whole(step.blob, found)
+            else:
+                yield from self._settle_chunk(step.blob, step.number, found)
+
+    def _steps(
+        self, items: Iterator[StoredItem]
+    ) -> Iterator[tuple[_Step, Callable[[], bytes | int | CastoreError | None]]]:
+        """Yield all reads for all blobs; the indexes are read ahead, too."""
+        for item, index in self._workers.map(labelled, self._index_calls(items)):
+            assert item.digest is not None
+            blob = _Blob(item.digest, item.key)
+            if isinstance(index, CastoreError):
+                yield _Step(blob, "index"), partial(_same, index)
+            elif index:
+                blob.chunks = index
+                for number, meta in enumerate(index):
+                    yield _Step(blob, "chunk", number), partial(self._attempt.chunk, meta.digest)
+            elif index is not None:
+                yield _Step(blob, "whole"), partial(self._attempt.blob, blob.digest)
+
+    def _index_calls(
+        self, items: Iterator[StoredItem]
+    ) -> Iterator[tuple[StoredItem, Callable[[], Sequence[ChunkMeta] | CastoreError | None]]]:
+        for item in items:
+            assert item.digest is not None
+            self._expected.discard(item.digest)
+            if self._takes("blob", item.digest, item.modified):
+                yield item, partial(self._attempt.index, item.digest)
+
+    def _settle_whole(self, blob: _Blob, found: object) -> Iterator[Finding]:
+        """Take note of a blob that has no finer chunks; in the store it is a chunk of the same digest."""
+        if isinstance(found, CastoreError):
+            yield from self._note_bad(blob, blob.digest, found)
+            yield from self._end(blob)
+        elif isinstance(found, int):
+            self._count(blob.digest, found)
+            self._note_right(blob)
+
+    def _settle_chunk(self, blob: _Blob, number: int, found: object) -> Iterator[Finding]:
+        """Take note of a chunk of a blob; after the last one, of the blob."""
+        meta = blob.chunks[number]
+        if isinstance(found, bytes):
+            self._count(meta.digest, len(found))
+            blob.hasher.update(found)
+            if len(found) != meta.size and not blob.settled:
+                blob.settled = True
+                message = f"gives chunk #{number} a size of {meta.size} bytes, but it has {len(found)}"
+                yield _wrong_index(blob, f"the index of blob {blob.digest} {message}")
+        else:
+            error = (
+                found if isinstance(found, CastoreError) else self._attempt.absence(blob.digest, meta.digest)
+            )
+            yield from self._note_bad(blob, meta.digest, error)
+        if number == len(blob.chunks) - 1:
+            yield from self._end(blob)
+
+    def _note_bad(self, blob: _Blob, chunk: B3Digest, error: CastoreError) -> Iterator[Finding]:
+        """Report a chunk, unless that was done before."""
+        if isinstance(error, MissingChunkError) and self._attempt.index(blob.digest) is None:
+            blob.settled = True
+            return
+        known = self._bad.get(chunk)
+        if known is None:
+            known = self._bad[chunk] = finding_of("chunk", chunk, error, blob=blob.digest)
+            yield known
+        blob.trouble = blob.trouble or known
+
+    def _end(self, blob: _Blob) -> Iterator[Finding]:
+        """Report a blob that was read to its end, if it is not right."""
+        if blob.settled:
+            return
+        if blob.trouble is not None:
+            because = blob.trouble
+            message = f"blob {blob.digest} cannot be read: {because.message}"
+            yield Finding("blob", blob.digest, because.code, message, blob.key, chunk=because.digest)
+            return
+        found = B3Digest(blob.hasher.digest())
+        if found == blob.digest:
+            self._note_right(blob)
+        else:
+            yield _wrong_index(
+                blob, f"the index of blob {blob.digest} is wrong: its chunks make up {found}", found
+            )
+
+    def _note_right(self, blob: _Blob) -> None:
+        self.tally.blobs += 1
+        self._ledger.add("blob", blob.digest)
+
+    def _count(self, chunk: B3Digest, size: int) -> None:
+        if size:
+            self.tally.chunks += self._ledger.add("chunk", chunk)
+        self.tally.bytes += size
+        self._progress(size)
+
+    # -- chunks that no blob has led to --
+
+    def _check_chunks(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
+        for item, found in self._workers.map(labelled, self._chunk_calls(items)):
+            assert item.digest is not None
+            self._heed(found)
+            if isinstance(found, bytes):
+                self._count(item.digest, len(found))
+            elif found is not None:
+                yield finding_of("chunk", item.digest, found, key=item.key)
+
+    def _chunk_calls(
+        self, items: Iterator[StoredItem]
+    ) -> Iterator[tuple[StoredItem, Callable[[], bytes | CastoreError | None]]]:
+        for item in items:
+            digest = item.digest
+            if digest is not None and digest not in self._bad and self._takes("chunk", digest, item.modified):
+                yield item, partial(self._attempt.chunk, digest)
+
+    # -- services that only list their blobs --
+
+    def _read_blobs(self, digests: Iterator[B3Digest]) -> Iterator[Finding]:
+        for digest, found in self._workers.map(labelled, self._blob_calls(digests)):
+            self._heed(found)
+            if isinstance(found, CastoreError):
+                yield finding_of("blob", digest, found)
+            elif found is not None:
+                self.tally.bytes += found
+                self._progress(found)
+                self._note_right(_Blob(digest))
+
+    def _blob_calls(
+        self, digests: Iterator[B3Digest]
+    ) -> Iterator[tuple[B3Digest, Callable[[], int | CastoreError | None]]]:
+        for digest in digests:
+            self._expected.discard(digest)
+            if self._takes("blob", digest, None):
+                yield digest, partial(self._attempt.blob, digest)
+
+    # -- what was to be there --
+
+    def _look_for_expected(self, *, listed: bool) -> Iterator[Finding]:
+        for digest in sorted(self._expected):
+            if not self._service.has(digest):
+                yield finding_of("blob", digest, BlobNotFoundError(digest))
+            elif listed:
+                message = f"the index of blob {digest} is missing: it is there only as a chunk"
+                yield Finding("index", digest, MISSING_INDEX, message)
+
+    def _heed(self, found: object) -> None:
+        """Raise the error of a service that does not answer any more: the rest would fare no better."""
+        self._unanswered = self._unanswered + 1 if isinstance(found, UnavailableError) else 0
+        if self._unanswered == _MOST_UNAVAILABLE:
+            assert isinstance(found, UnavailableError)
+            raise found
+
+
+def _same(error: CastoreError) -> CastoreError:
+    return error
+
+
+def _wrong_index(blob: _Blob, message: str, found: B3Digest | None = None) -> Finding:
+    error = BadIndexError(message, expected=blob.digest, found=found, key=blob.key)
+    return finding_of("index", blob.digest, error)

@@ -1,0 +1,1 @@
+"""The `breaker` service type: a service that is left alone while it fails."""

@@ -1,0 +1,104 @@
+"""A service that is left alone while it fails."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, ParamSpec, TypeVar
+
+from castore import B3Digest, BlobReader, BlobService, CastoreError, SourceError, UnavailableError
+from castore.streams.readers import BytesReader
+from castore.wrapping.wrapper import WrapperService
+from castore_wrappers.breaker.circuit import STATES, Circuit, State, Verdict
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BUFFERED: Final = frozenset({"open_write", "writer.write", "writer.fill"})
+"""What may succeed without that the service was asked: a success says nothing then."""
+
+_log: Final = logging.getLogger("castore_wrappers.breaker")
+
+
+class BreakerService(WrapperService):
+    """Passes everything on to *inner*, until it was unavailable *failures* times in a row.
+
+    Then every operation raises `UnavailableError` at once, for *open_for* seconds; after that one request
+    is let through. If *inner* answers it, all is as before; else it is left alone for another *open_for*.
+    That a blob is absent or corrupt is an answer.
+
+    Arguments:
+        inner: The service that may fail.
+        failures: How many in a row are too many, 1 or more.
+        open_for: In seconds.
+        name: The name of this instance.
+        clock: Returns a time in seconds that never goes back.
+    """
+
+    passes_files = True
+
+    def __init__(
+        self,
+        inner: BlobService,
+        *,
+        failures: int = 5,
+        open_for: float = 30.0,
+        name: str = "breaker",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(inner, name=name)
+        self._circuit = Circuit(failures, open_for, clock)
+        self._failures = failures
+        self._last = ""
+
+    @property
+    def state(self) -> State:
+        """`closed`: requests go through; `open`: they are refused; `half-open`: one is let through."""
+        return self._circuit.state
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return which of its three states it is in."""
+        state = self.state
+        return {f"is_{name.replace('-', '_')}": float(name == state) for name in STATES}
+
+    def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call, unless the service is left alone; take note of what came of it."""
+        era = self._circuit.enter()
+        if era is None:
+            raise self._refusal()
+        try:
+            result = call(*args, **kwargs)
+        except UnavailableError as error:
+            self._note_failure(era, error)
+            raise
+        except SourceError:
+            self._note(era, Verdict.UNKNOWN)
+            raise
+        except CastoreError:
+            self._note(era, Verdict.ANSWERED)
+            raise
+        except BaseException:
+            self._note(era, Verdict.UNKNOWN)
+            raise
+        self._note(era, Verdict.UNKNOWN if operation in _BUFFERED else Verdict.ANSWERED)
+        return result
+
+    def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:
+        """Return a reader that counts as well; bytes that are in memory do not fail any more."""
+        return reader if type(reader) is BytesReader else super().wrap_reader(reader, digest)
+
+    def _note(self, era: int, verdict: Verdict) -> None:
+        if self._circuit.leave(era, verdict):
+            _log.info("`%s`: it answers again", self.name)
+
+    def _note_failure(self, era: int, error: UnavailableError) -> None:
+        # Its words only: the error itself would keep all that its traceback refers to.
+        self._last = error.message
+        if self._circuit.leave(era, Verdict.FAILED):
+            _log.warning("`%s`: left alone after %d failures in a row: %s", self.name, self._failures, error)
+
+    def _refusal(self) -> UnavailableError:
+        return UnavailableError(
+            self.name, f"left alone for {self._circuit.remaining:.3g} s more, after: {self._last}"
+        )

@@ -1,0 +1,1 @@
+"""The `error` service type: every operation has one fixed outcome."""

@@ -1,0 +1,1 @@
+"""The `faulty` service type: another service, with faults made on purpose."""

@@ -1,0 +1,1 @@
+"""The `limit` service type: not too much of a service at once."""

@@ -1,0 +1,50 @@
+"""Configuration of `read_only`. Nothing can be written through it, whatever is within.
+
+Example::
+
+    [blobservices.root]
+    type = "cache"          # writes to near
+    near = "memory:"
+    far = "&archive"
+
+    [blobservices.archive]
+    type = "read_only"
+    inner = "objectstore+file:./archive"
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from castore import BlobService, Ref
+from castore.composition import Asking, BuildContext, Plan, Traits, View
+
+
+@attrs.frozen
+class ReadOnlyConfig:
+    """A service that can be read, and nothing else. It has no URL form."""
+
+    inner: Ref[BlobService]
+    """What is read. No write ever reaches it."""
+
+    def traits(self, view: View) -> Traits:
+        """Say that nothing can be written."""
+        return attrs.evolve(view.of(self.inner), writable=False)
+
+    def offers(self, power: type, view: View) -> bool | None:
+        """Have those powers of the service within that change nothing."""
+        from castore_wrappers.read_only.service import KEPT  # noqa: PLC0415 - once somebody asks
+
+        return view.offers(self.inner, power) if power in KEPT else False
+
+    def explain(self, asking: Asking) -> Plan:
+        """Refuse what is put."""
+        if asking.operation == "put":
+            return asking.plan("refused", says="is read-only", holding=asking.of(self.inner, "get").holding)
+        return asking.passes(self.inner)
+
+    def build(self, name: str, context: BuildContext) -> BlobService:
+        """Return the service."""
+        from castore_wrappers.read_only.service import ReadOnlyService  # noqa: PLC0415 - once it is named
+
+        return ReadOnlyService(context.resolve(self.inner), name=name)

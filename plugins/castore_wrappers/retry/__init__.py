@@ -1,0 +1,1 @@
+"""The `retry` service type: what is unavailable is asked again."""

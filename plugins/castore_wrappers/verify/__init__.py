@@ -1,0 +1,1 @@
+"""The `verify` service type: nothing unchecked is handed out."""

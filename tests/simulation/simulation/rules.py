@@ -1,0 +1,361 @@
+"""What a composite may say, by its documentation, of what its children said: written without its code.
+
+A rule returns what is wrong, in words, or `None`. It is asked for each call of a node when that has ended,
+with what the node asked of its children for it; and about the state of the whole graph.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias
+
+from castore.digest import B3Digest
+from simulation.calls import QUESTIONS, WRITES, Call, Said
+from simulation.graph import Node
+
+Problem: TypeAlias = str | None
+
+Outlook: TypeAlias = frozenset[str]
+"""What reading a blob may come to while nothing fails: some of `data`, `none`, `corrupt`, `unavailable`."""
+
+ERRORS: Final = frozenset({"corrupt", "unavailable", "unsupported"})
+FAULTS: Final = frozenset({"unavailable", "unsupported", "pending", "error"})
+"""What is no answer."""
+
+READING_POWERS: Final = frozenset({"list", "source", "batch"})
+
+
+class Scene(Protocol):
+    """What rules may see of the graph beside a call."""
+
+    def now(self) -> float:
+        """Return the time."""
+
+    def tainted(self, owner: str, node: str, digest: B3Digest) -> bool:
+        """Tell whether *node* has ever given *owner* wrong bytes of a blob."""
+
+    def stored(self, node: str, digest: B3Digest) -> bool:
+        """Tell whether a blob is where a write through *node* must have put it."""
+
+    def outlook(self, node: str, digest: B3Digest) -> Outlook:
+        """Return what reading a blob at *node* may come to while nothing fails."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether something never succeeds, so that others may try for ever."""
+
+    def takes(self, node: str) -> bool:
+        """Tell whether a write through *node* can succeed while nothing fails."""
+
+    def candid(self, node: str) -> bool:
+        """Tell whether *node* calls nothing absent that it could not ask for."""
+
+    def damaged(self, digest: B3Digest) -> bool:
+        """Tell whether any store has a blob, but not right."""
+
+    def hurried(self, node: str) -> bool:
+        """Tell whether anything above *node* waits for it only so long."""
+
+
+class Rules:
+    """The rules of what passes everything on to its one child; other composites have others."""
+
+    trusts = True
+    """Whether wrong bytes of a child may come out of it, too."""
+
+    def new_state(self, node: Node) -> object:
+        """Return what the rules have to remember about a node."""
+        return None
+
+    # -- about calls --
+
+    def begins(self, scene: Scene, node: Node, state: object, call: Call) -> None:
+        """Hear of a call to a node that begins."""
+
+    def asked(self, scene: Scene, node: Node, state: object, call: Call, sub: Call) -> Problem:
+        """Judge that the node asks a child something, *sub*, for *call*."""
+        return None
+
+    def answered(self, scene: Scene, node: Node, state: object, call: Call, sub: Call) -> None:
+        """Hear what came of that."""
+
+    def judge(self, scene: Scene, node: Node, state: object, call: Call) -> Problem:
+        """Judge what a node has said."""
+        if call.said == "wrong":
+            return self._judge_wrong(scene, node, call)
+        return self.judge_answer(node, call, call.own)
+
+    def judge_answer(
+        self,
+        node: Node,
+        call: Call,
+        subs: Sequence[Call],
+    ) -> Problem:
+        """Judge an answer whose bytes are right, by the answers to *subs*."""
+        said = {sub.said for sub in subs}
+        match call.said:
+            case "unavailable" if not said & {"unavailable", "pending"}:
+                return "is unavailable, and no child was"
+            case "corrupt" if not self._may_be_corrupt(call, subs):
+                return "is corrupt, and nothing that a child said was"
+            case "unsupported" if "unsupported" not in said:
+                return "does not support what its child was not even asked for, or has done"
+            case "miss" if call.operation in QUESTIONS and not (subs and subs[-1].said == "miss"):
+                return "is a miss, and the child did not say so"
+            case "hit" if call.operation in ("has", "has_chunk") and not said & {"hit", "wrong"}:
+                return "is a hit, and the child did not say so"
+            case "hit" if call.operation in QUESTIONS and subs and subs[-1].said == "miss":
+                return "is a hit, and the child had said that it is absent"
+        return None
+
+    def _may_be_corrupt(self, call: Call, subs: Sequence[Call]) -> bool:
+        # A chunk that is missing makes its blob corrupt.
+        bad = {"corrupt", "wrong"} | ({"miss"} if call.operation == "reader.read" else set())
+        # What was found once may be said again.
+        return (call.operation == "reader.read" and not subs) or any(sub.said in bad for sub in subs)
+
+    def _judge_wrong(self, scene: Scene, node: Node, call: Call) -> Problem:
+        if call.digest is None:
+            return None
+        if self.trusts and any(scene.tainted(node.name, child, call.digest) for child in node.children):
+            return None
+        return "gives bytes that are not the blob's"
+
+    # -- about powers and places --
+
+    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+        """Return the names of the powers that a node must have, whose children have those in *having*."""
+        return frozenset(having[0])
+
+    def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
+        """Tell whether a blob is where a write through the node must have put it."""
+        return scene.stored(node.children[0], digest)
+
+    def takes(self, scene: Scene, node: Node) -> bool:
+        """Tell whether a write through the node can succeed while nothing fails."""
+        return scene.takes(node.children[0])
+
+    def candid(self, scene: Scene, node: Node) -> bool:
+        """Tell whether a node calls nothing absent that it could not ask for; a policy may say otherwise."""
+        return all(map(scene.candid, node.children))
+
+    def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
+        """Return what reading a blob may come to while nothing fails."""
+        return scene.outlook(node.children[0], digest)
+
+    def at_rest(self, scene: Scene, node: Node, service: object, whole: Iterable[B3Digest]) -> Problem:
+        """Judge a node when nothing fails and nothing is under way any more.
+
+        *whole* are the blobs that were stored through it, and that nothing has befallen.
+        """
+        return None
+
+
+class SeveralRules(Rules):
+    """The rules of what asks several children: a hit wins; corrupt needs answers of all; then misses count.
+
+    Arguments:
+        misses: Returns, of a node, how many must call something absent.
+        targets: Returns, of a node, the children that a write goes to, and how many of these must have it.
+    """
+
+    trusts = False
+
+    def __init__(
+        self,
+        misses: Callable[[Node], int],
+        targets: Callable[[Node], tuple[Sequence[str], int]],
+    ) -> None:
+        self._misses = misses
+        self._targets = targets
+
+    def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        """Judge a question by what the children said, a write by how many took it."""
+        if call.operation in QUESTIONS:
+            return self._judge_question(node, call, subs)
+        if call.operation in ("writer.close", "open_write", "put_chunk", "put_index"):
+            return self._judge_write(node, call, subs)
+        if call.operation == "missing":
+            return self._judge_missing(node, call, subs)
+        if call.operation == "delete":
+            return self._judge_delete(node, call, subs)
+        return None
+
+    def _judge_question(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        asked = [sub for sub in subs if sub.operation not in WRITES]
+        if not asked:
+            at_hand = call.operation == "reader.read" and call.said in ("hit", "corrupt")
+            return None if at_hand else "was answered without asking anyone"
+        limits = [entry.get("timeout") for entry in node.entries]
+        stances = [
+            stance([sub for sub in asked if sub.node == child], limit)
+            for child, limit in zip(node.children, limits, strict=True)
+        ]
+        if None not in limits and call.operation == "has" and call.ended - call.began > sum(limits) + 1e-6:  # type: ignore[arg-type]
+            return f"took {call.ended - call.began:.2f} s, more than all the time limits together"
+        final = [entry.get("on_error") == "fail" for entry in node.entries]
+        allowed = self._settled(node, stances, final, limits, call.operation)
+        if isinstance(allowed, str):
+            return allowed
+        if call.said in allowed:
+            return None
+        told = ", ".join(f"{child}: {said}" for child, said in zip(node.children, stances, strict=True))
+        return f"must be {' or '.join(sorted(allowed))}, as its children said {told}"
+
+    def _settled(
+        self,
+        node: Node,
+        stances: Sequence[str],
+        final: Sequence[bool],
+        limits: Sequence[object],
+        operation: str,
+    ) -> set[str] | str:
+        ends = {
+            said if said == "corrupt" else "unavailable"
+            for said, last in zip(stances, final, strict=True)
+            if last and (said in FAULTS or said == "corrupt")
+        }
+        if ends:
+            return ends
+        if "hit" in stances:
+            return {"hit"}
+        for child, said, limit in zip(node.children, stances, limits, strict=True):
+            # One that hangs too often is not asked for a while.
+            if said == "unasked" and limit is None:
+                return f"gave up without asking {child}"
+        outcome = settle(
+            ["unavailable" if said == "unasked" else said for said in stances], self._misses(node)
+        )
+        # A chunk that is missing makes its blob corrupt.
+        return {"corrupt"} if outcome == "miss" and operation == "reader.read" else {outcome}
+
+    def _judge_write(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        targets, quorum = self._targets(node)
+        asked = [sub for sub in subs if sub.operation == call.operation]
+        strangers = {sub.node for sub in asked} - set(targets)
+        if strangers:
+            return f"wrote to {', '.join(sorted(strangers))}, which takes no new blobs"
+        done = {sub.node: sub.ended - sub.began for sub in asked if sub.said in ("hit", "miss")}
+        if call.said in ("hit", "miss") and len(done) < quorum:
+            return f"was acknowledged, and only {len(done)} of {quorum} children had done it"
+        limits = {name: entry.get("timeout") for name, entry in zip(node.children, node.entries, strict=True)}
+        in_time = [name for name, taken in done.items() if (limits[name] or taken) >= taken]
+        if call.said in ERRORS and len(in_time) >= quorum:
+            return f"failed, though {len(in_time)} children had done it, and {quorum} are enough"
+        return None
+
+    def _judge_missing(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        asked = [sub for sub in subs if sub.operation == "missing"]
+        limits = {name: entry.get("timeout") for name, entry in zip(node.children, node.entries, strict=True)}
+        answers = [sub for sub in asked if stance([sub], limits[sub.node]) == "hit"]
+        if call.said != "hit":
+            return "failed, and no child did" if len(answers) == len(asked) else None
+        for digest in set(call.argument):
+            absent = sum(digest in sub.value for sub in answers)
+            there = any(digest not in sub.value and digest in sub.argument for sub in answers)
+            if digest in call.value and (there or absent < self._misses(node)):
+                return f"calls {digest.hex()[:6]} absent on the word of {absent} children"
+            if digest not in call.value and not there:
+                return f"does not call {digest.hex()[:6]} absent, which no child has"
+        return None
+
+    def _judge_delete(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        done = {sub.node for sub in subs if sub.operation == "delete" and sub.said in ("hit", "miss")}
+        if call.said in ("hit", "miss") and done != set(node.children):
+            return "was acknowledged, and not all children had done it"
+        return None
+
+    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+        """Return `source`; `store` if those that are written to have it; of the rest what all have."""
+        common = frozenset.intersection(*map(frozenset, having)) & {"list", "delete", "batch"}
+        targets, _ = self._targets(node)
+        by_name = dict(zip(node.children, having, strict=True))
+        stores = all("store" in by_name[name] for name in targets)
+        return common | {"source"} | ({"store"} if stores else frozenset())
+
+    def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
+        """Tell whether enough of those that are written to have it."""
+        targets, quorum = self._targets(node)
+        return sum(scene.stored(name, digest) for name in targets) >= quorum
+
+    def takes(self, scene: Scene, node: Node) -> bool:
+        """Tell whether enough of those that are written to take it."""
+        targets, quorum = self._targets(node)
+        return sum(map(scene.takes, targets)) >= quorum
+
+    def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
+        """Settle what the children's outlooks are; several that are corrupt may make up one that is not."""
+        found: set[str] = set()
+        for said in itertools.product(*(scene.outlook(name, digest) for name in node.children)):
+            outcomes = self._outlook_of(node, said)
+            found |= outcomes
+        return frozenset(found)
+
+    def _outlook_of(self, node: Node, said: Sequence[str]) -> set[str]:
+        final = [entry.get("on_error") == "fail" for entry in node.entries]
+        found: set[str] = set()
+        for outcome, last in zip(said, final, strict=True):
+            if outcome == "data":
+                return found | {"data"}
+            if last and outcome != "none":
+                # Single chunks may be asked of the others first.
+                found |= {outcome, "data"} if outcome == "corrupt" else {outcome}
+                return found
+        settled = settle([{"none": "miss"}.get(one, one) for one in said], self._misses(node))
+        found.add({"miss": "none"}.get(settled, settled))
+        if "corrupt" in said:
+            # One chunk may be right here, another there; one that is missing need not be corrupt anywhere.
+            found |= {"data", "corrupt"}
+        return found
+
+
+def stance(calls: Sequence[Call], limit: float | None = None) -> str:
+    """Return what a child has said in the end, in *limit* seconds; wrong bytes are to be found corrupt."""
+    if not calls:
+        return "unasked"
+    if limit is not None and calls[-1].ended - calls[0].began > limit:
+        return "unavailable"
+    said: Said = calls[-1].said
+    if said in FAULTS or said == "corrupt":
+        return "unavailable" if said in FAULTS else said
+    return "corrupt" if any(call.said == "wrong" for call in calls) else said
+
+
+def settle(stances: Sequence[str], misses: int) -> str:
+    """Return what children say together: `hit`, `corrupt`, `miss` or `unavailable`."""
+    if "hit" in stances or "data" in stances:
+        return "hit"
+    silent = any(said in FAULTS for said in stances)
+    if "corrupt" in stances:
+        return "unavailable" if silent else "corrupt"
+    return "miss" if stances.count("miss") >= misses else "unavailable"
+
+
+class FixedRules(Rules):
+    """The rules of what has one outcome, whatever is asked: a table by operation, for each setting."""
+
+    def __init__(self, table: Mapping[str, Mapping[str, str]], outlooks: Mapping[str, str]) -> None:
+        self._table = table
+        self._outlooks = outlooks
+
+    def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
+        """Compare with the table."""
+        expected = self._table[node.settings["outcome"]].get(call.operation)
+        return None if expected in (None, call.said) else f"must be {expected}"
+
+    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+        """Return none."""
+        return frozenset()
+
+    def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
+        """Return False: it keeps nothing."""
+        return False
+
+    def takes(self, scene: Scene, node: Node) -> bool:
+        """Return False."""
+        return False
+
+    def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
+        """Return what the setting says."""
+        return frozenset({self._outlooks[node.settings["outcome"]]})

@@ -1,0 +1,131 @@
+"""Secrets come by reference, work as strings, and show only how they were written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from castore import Composition, CompositionError
+from castore.composition import InvalidValueError, Secret, keep_secret, scrub, secrets_in
+from castore.drawing import FORMATS
+from castore.secrets import expand, read_secret_file
+
+VALUE = "hunter2/and+more"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", VALUE)
+    monkeypatch.setenv("OTHER_TOKEN", "swordfish")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${TOKEN}", VALUE),
+        ("a${TOKEN}b", f"a{VALUE}b"),
+        ("${TOKEN}${OTHER_TOKEN}", f"{VALUE}swordfish"),
+        ("$${TOKEN}", "${TOKEN}"),
+        ("$TOKEN $$ $", "$TOKEN $$ $"),
+        ("plain", "plain"),
+    ],
+)
+def test_a_variable_is_replaced(text: str, value: str) -> None:
+    """A text with one is a secret, which shows how it was written; others are plain strings."""
+    found = expand(text)
+    assert found == value
+    assert isinstance(found, Secret) == (VALUE in value)
+    assert VALUE not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("${TOKN}", "the environment variable `TOKN` is not set; did you mean `${TOKEN}`?"),
+        ("${}", "`${}` is no name of a variable"),
+        ("${A-B}", "`${A-B}` is no name of a variable"),
+        ("${TOKEN", "`${TOKEN` has no `}`"),
+    ],
+)
+def test_what_is_no_variable_is_told(text: str, words: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        expand(text)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [(b"key\n", "key"), (b"key\r\n", "key"), (b"key\n\n", "key\n"), (b" key ", " key "), (b"", "")],
+)
+def test_a_file_is_read_without_the_end_of_its_last_line(tmp_path: Path, content: bytes, value: str) -> None:
+    (tmp_path / "key").write_bytes(content)
+    found = read_secret_file("key", tmp_path)
+    assert found == value
+    assert repr(found) == repr('{ file = "key" }')
+
+
+def test_a_secret_does_not_leave_the_process() -> None:
+    secret = expand("${TOKEN}")
+    with pytest.raises(TypeError, match=r"the secret \$\{TOKEN\} does not leave the process"):
+        pickle.dumps(secret)
+    assert copy.copy(secret) is copy.deepcopy(secret) is secret
+
+
+def test_a_part_of_a_secret_is_one_and_a_part_without_is_none() -> None:
+    url = expand("s3://${TOKEN}@host/path")
+    part = keep_secret(VALUE, url)
+    assert isinstance(part, Secret)
+    assert repr(part) == repr("${TOKEN}")
+    assert not isinstance(keep_secret("host/path", url), Secret)
+    assert not isinstance(keep_secret(VALUE, f"s3://{VALUE}"), Secret)
+
+
+def test_secrets_are_found_wherever_they_are() -> None:
+    token, other = expand("${TOKEN}"), expand("${OTHER_TOKEN}")
+    assert secrets_in({"a": [token, "plain", ("x", other)], "b": 3}) == [token, other]
+    assert secrets_in("plain") == []
+
+
+@pytest.mark.parametrize("form", [VALUE, "hunter2%2Fand%2Bmore", "hunter2/and%2Bmore"])
+def test_a_secret_is_taken_out_of_a_text(form: str) -> None:
+    """Also where it is written as URLs write it."""
+    assert scrub(f"refused: {form}!", [expand("${TOKEN}")]) == "refused: ***!"
+
+
+def test_a_short_secret_is_taken_out_only_as_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIN", "ab")
+    assert scrub("a cab, ab", [expand("${PIN}")]) == "a cab, ***"
+
+
+def stack(**options: Any) -> dict[str, Any]:
+    root = {"type": "objectstore", "object_store_url": "s3://bucket", "object_store_options": options}
+    return {"blobservices": {"root": root}}
+
+
+def test_no_secret_is_in_what_shows_a_composition() -> None:
+    """Its repr, those of its instances and configs, and every drawing; the driver gets the value."""
+    stores = Composition.from_mapping(stack(token="${TOKEN}"))
+    instance = stores.graph.instances["blobservices.root"]
+    shown = [
+        repr(stores),
+        repr(instance),
+        repr(instance.config),
+        *(f(stores.picture()) for f in FORMATS.values()),
+    ]
+    assert not [text for text in shown if VALUE in text]
+    assert instance.config.object_store_options["token"] == VALUE
+
+
+def test_no_secret_is_in_an_error_about_it() -> None:
+    tables = {"blobservices": {"root": {"type": "memory", "size": "${TOKEN}"}, "b": {"type": "${TOKEN}"}}}
+    tables["blobservices"]["c"] = {"type": "cache", "near": "${TOKEN}", "far": "&${TOKEN}"}
+    with pytest.raises(CompositionError) as caught:
+        Composition.from_mapping(tables)
+    assert len(caught.value.problems) == 4
+    assert VALUE not in str(caught.value)
+    assert VALUE not in json.dumps([repr(problem) for problem in caught.value.problems])

@@ -1,0 +1,562 @@
+"""The pool: no wait deadlocks at any size, results and errors travel, what has not begun is taken back."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from castore.threads.pool import Task, Workers
+
+
+@pytest.fixture(params=[0, 1, 2, 8], ids=lambda size: f"{size} threads")
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    workers = Workers(request.param)
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+def busy() -> Iterator[Workers]:
+    """A pool of one thread, which is busy until the pool is closed."""
+    workers = Workers(1)
+    gate, begun = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert gate.wait(60)
+
+    blocker = workers.submit(wait)
+    assert begun.wait(60)
+    yield workers
+    gate.set()
+    blocker.result()
+    workers.close()
+
+
+# -- size --
+
+
+def test_a_pool_has_a_thread_for_each_core_by_default() -> None:
+    assert Workers().size == (os.cpu_count() or 1)
+
+
+def test_a_pool_cannot_have_less_than_no_threads() -> None:
+    with pytest.raises(ValueError, match="-1 threads"):
+        Workers(-1)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_no_more_tasks_run_at_once_than_there_are_threads(size: int) -> None:
+    workers = Workers(size)
+    lock = threading.Lock()
+    running = most = 0
+
+    def run() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+
+    for _ in range(30):
+        workers.submit(run)
+    workers.close()
+
+    assert most == size
+
+
+def test_no_thread_is_started_before_it_is_needed() -> None:
+    before = threading.active_count()
+
+    workers = Workers(4)
+    assert threading.active_count() == before
+
+    workers.submit(int).result()
+    workers.close()
+    assert threading.active_count() == before
+
+
+def test_a_pool_of_no_threads_starts_none() -> None:
+    before = threading.active_count()
+    ran_in = Workers(0).submit(threading.get_ident).result()
+
+    assert ran_in == threading.get_ident()
+    assert threading.active_count() == before
+
+
+def test_a_pool_of_no_threads_runs_a_task_where_it_is_waited_for() -> None:
+    """Not before: that is the sequential program."""
+    did = []
+    tasks = [Workers(0).submit(lambda number=number: did.append(number)) for number in range(3)]  # type: ignore[misc]
+    assert did == []
+
+    for task in tasks:
+        task.result()
+
+    assert did == [0, 1, 2]
+
+
+def test_the_threads_are_named() -> None:
+    workers = Workers(1)
+    gate = threading.Event()
+
+    def name() -> str:
+        gate.set()
+        return threading.current_thread().name
+
+    task = workers.submit(name)
+    assert gate.wait(60)
+
+    assert task.result().startswith("castore")
+    workers.close()
+
+
+# -- results and errors --
+
+
+def test_a_result_travels(workers: Workers) -> None:
+    tasks = [workers.submit(lambda number=number: number * number) for number in range(50)]  # type: ignore[misc]
+
+    assert [task.result() for task in tasks] == [number * number for number in range(50)]
+
+
+def test_a_result_can_be_had_again_and_the_task_runs_once(workers: Workers) -> None:
+    did: list[int] = []
+    task = workers.submit(lambda: did.append(1))
+
+    assert task.result() is task.result() is None
+    assert did == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
+def test_an_error_travels_and_the_task_that_raised_it_does_not_run_again(
+    workers: Workers, error: BaseException
+) -> None:
+    did = []
+
+    def fail() -> None:
+        did.append(1)
+        raise error
+
+    task = workers.submit(fail)
+
+    for _ in range(2):
+        with pytest.raises(type(error)) as caught:
+            task.result()
+        assert caught.value is error
+    assert did == [1]
+
+
+def test_an_error_leads_to_the_line_that_raised_it(workers: Workers) -> None:
+    def fail() -> None:
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong") as caught:
+        workers.submit(fail).result()
+
+    assert caught.traceback[-1].name == "fail"
+
+
+def test_an_error_does_not_keep_what_its_task_held(workers: Workers) -> None:
+    """Without a collection of garbage: a writer's failed task holds megabytes."""
+
+    class Held:
+        pass
+
+    held = Held()
+    alive = weakref.ref(held)
+
+    def fail(held: Held) -> None:
+        raise ValueError(type(held).__name__)
+
+    def run(held: Held) -> None:
+        with pytest.raises(ValueError, match="Held"):
+            workers.submit(lambda: fail(held)).result()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(held)
+        del held
+        workers.close()
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_nobody_asks_for_disturbs_nobody(workers: Workers) -> None:
+    def fail() -> None:
+        raise ValueError("unheard")
+
+    workers.submit(fail)
+
+    assert workers.submit(lambda: 5).result() == 5
+
+
+# -- no deadlock --
+
+
+def test_a_task_that_has_not_begun_runs_where_it_is_waited_for(busy: Workers) -> None:
+    assert busy.submit(threading.get_ident).result() == threading.get_ident()
+
+
+def test_a_task_that_was_run_where_it_was_waited_for_does_not_run_in_the_pool_as_well() -> None:
+    workers = Workers(1)
+    gate = threading.Event()
+    did: list[int] = []
+    workers.submit(lambda: gate.wait(60))
+    task = workers.submit(lambda: did.append(1))
+    task.result()
+
+    gate.set()
+    workers.close()
+
+    assert did == [1]
+
+
+def test_a_task_that_runs_is_waited_for() -> None:
+    workers = Workers(1)
+    begun, gate = threading.Event(), threading.Event()
+
+    def run() -> int:
+        begun.set()
+        assert gate.wait(60)
+        return threading.get_ident()
+
+    task = workers.submit(run)
+    assert begun.wait(60)
+    threading.Timer(0.05, gate.set).start()
+
+    assert task.result() != threading.get_ident()
+    workers.close()
+
+
+def _nested(workers: Workers, depth: int) -> int:
+    """A task that waits for a task that waits ... *depth* times over."""
+    if depth == 0:
+        return 0
+    return 1 + workers.submit(lambda: _nested(workers, depth - 1)).result()
+
+
+@pytest.mark.parametrize("depth", [1, 3, 60])
+def test_tasks_may_wait_for_tasks_deeper_than_there_are_threads(workers: Workers, depth: int) -> None:
+    assert workers.submit(lambda: _nested(workers, depth)).result() == depth
+
+
+def _tree(workers: Workers, depth: int, width: int) -> int:
+    """A task that submits several first and then waits for all of them, at each level."""
+    if depth == 0:
+        return 1
+    tasks = [workers.submit(lambda: _tree(workers, depth - 1, width)) for _ in range(width)]
+    return sum(task.result() for task in tasks)
+
+
+def test_tasks_may_wait_for_many_tasks_each(workers: Workers) -> None:
+    assert workers.submit(lambda: _tree(workers, 5, 4)).result() == 4**5
+
+
+def test_many_threads_may_wait_for_nested_tasks_at_once(workers: Workers) -> None:
+    results: list[int] = []
+
+    def use() -> None:
+        results.extend(workers.submit(lambda: _tree(workers, 3, 3)).result() for _ in range(5))
+
+    threads = [threading.Thread(target=use) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert results == [27] * 30
+
+
+def test_tasks_of_two_pools_may_wait_for_each_other() -> None:
+    """A cache over a chunked store, each with a pool of its own."""
+    pools = Workers(1), Workers(1)
+
+    def zigzag(depth: int) -> int:
+        if depth == 0:
+            return 0
+        return 1 + pools[depth % 2].submit(lambda: zigzag(depth - 1)).result()
+
+    assert zigzag(40) == 40
+    for pool in pools:
+        pool.close()
+
+
+def test_an_error_travels_through_nested_tasks(workers: Workers) -> None:
+    def fail(depth: int) -> None:
+        if depth == 0:
+            raise LookupError("at the bottom")
+        workers.submit(lambda: fail(depth - 1)).result()
+
+    with pytest.raises(LookupError, match="at the bottom"):
+        workers.submit(lambda: fail(10)).result()
+
+
+# A tree is the list of its subtrees.
+_TREES: st.SearchStrategy[list[Any]] = st.recursive(
+    st.builds(list), lambda children: st.lists(children, max_size=4), max_leaves=30
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree=_TREES, size=st.integers(0, 3), backwards=st.booleans(), drop=st.booleans())
+def test_no_shape_of_nested_tasks_deadlocks(tree: list[Any], size: int, backwards: bool, drop: bool) -> None:
+    """Waited for in any order, and some dropped: every leaf that was waited for ran once."""
+    workers = Workers(size)
+
+    def leaves(node: list[Any]) -> int:
+        tasks = [workers.submit(lambda child=child: leaves(child)) for child in node]  # type: ignore[misc]
+        if drop:
+            dropped = workers.submit(lambda: leaves(node[:1]))
+            dropped.drop()
+        return sum(task.result() for task in (reversed(tasks) if backwards else tasks)) or 1
+
+    def expected(node: list[Any]) -> int:
+        return sum(expected(child) for child in node) or 1
+
+    assert workers.submit(lambda: leaves(tree)).result() == expected(tree)
+    workers.close()
+
+
+# -- dropping --
+
+
+def test_a_task_that_has_not_begun_can_be_dropped(busy: Workers) -> None:
+    did: list[int] = []
+
+    busy.submit(lambda: did.append(1)).drop()
+    busy.submit(lambda: did.append(2)).result()
+
+    assert did == [2]
+
+
+def test_a_dropped_task_never_runs() -> None:
+    workers = Workers(1)
+    gate = threading.Event()
+    did: list[int] = []
+    workers.submit(lambda: gate.wait(60))
+    for _ in range(5):
+        workers.submit(lambda: did.append(1)).drop()
+
+    gate.set()
+    workers.close()
+
+    assert did == []
+
+
+def test_a_dropped_task_of_a_pool_of_no_threads_never_runs() -> None:
+    did: list[int] = []
+
+    Workers(0).submit(lambda: did.append(1)).drop()
+
+    assert did == []
+
+
+@pytest.mark.parametrize("error", [None, ValueError("wrong"), SystemExit(3)], ids=repr)
+def test_dropping_a_task_that_runs_waits_for_its_end_and_ignores_it(error: BaseException | None) -> None:
+    workers = Workers(1)
+    begun, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        time.sleep(0.05)
+        ended.set()
+        if error is not None:
+            raise error
+
+    task = workers.submit(run)
+    assert begun.wait(60)
+    task.drop()
+
+    assert ended.is_set()
+    workers.close()
+
+
+def test_dropping_a_task_that_has_ended_does_nothing(workers: Workers) -> None:
+    task = workers.submit(lambda: 5)
+    assert task.result() == 5
+
+    task.drop()
+    task.drop()
+
+    assert task.result() == 5
+
+
+def test_dropping_a_task_that_has_failed_does_not_raise(workers: Workers) -> None:
+    def fail() -> None:
+        raise ValueError("wrong")
+
+    task: Task[None] = workers.submit(fail)
+    with pytest.raises(ValueError, match="wrong"):
+        task.result()
+
+    task.drop()
+
+
+# -- closing --
+
+
+def test_close_waits_for_what_was_submitted(workers: Workers) -> None:
+    if not workers.size:
+        pytest.skip("runs nothing by itself")
+    did: list[int] = []
+
+    def run(number: int) -> None:
+        time.sleep(0.001)
+        did.append(number)
+
+    for number in range(20):
+        workers.submit(functools.partial(run, number))
+
+    workers.close()
+
+    assert sorted(did) == list(range(20))
+
+
+def test_a_pool_can_be_closed_again_and_used_again(workers: Workers) -> None:
+    workers.close()
+    workers.close()
+
+    assert workers.submit(lambda: 5).result() == 5
+    workers.close()
+    assert workers.submit(lambda: 6).result() == 6
+
+
+def test_a_pool_may_be_closed_while_others_submit() -> None:
+    """It starts anew then; no task is refused."""
+    workers = Workers(2)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            while not stop.is_set():
+                assert workers.submit(lambda: 5).result() == 5
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(150):
+        workers.close()
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    workers.close()
+
+    assert errors == []
+
+
+def test_a_task_whose_pool_was_closed_has_its_result(workers: Workers) -> None:
+    task = workers.submit(lambda: 5)
+
+    workers.close()
+
+    assert task.result() == 5
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_pool_of_a_forked_process_does_not_hang() -> None:
+    """Its threads stayed with the parent; whoever waits runs the task."""
+    workers = Workers(1)
+    workers.submit(int).result()
+
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        code = 1
+        try:
+            code = workers.submit(lambda: 42).result()
+        finally:
+            os._exit(code)
+
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 42
+    workers.close()
+
+
+Submit = Callable[[], object]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_producer_helps_while_the_pool_is_busy(size: int) -> None:
+    """Whoever waits works: with *size* threads at a standstill everything is still done."""
+    workers = Workers(size)
+    gate = threading.Event()
+    blockers = [workers.submit(lambda: gate.wait(60)) for _ in range(size)]
+    calls: list[Submit] = [lambda number=number: number for number in range(20)]  # type: ignore[misc]
+    tasks = [workers.submit(call) for call in calls]
+
+    assert [task.result() for task in tasks] == list(range(20))
+
+    gate.set()
+    assert [blocker.result() for blocker in blockers] == [True] * size
+    workers.close()
+
+
+def test_map_keeps_the_order_and_runs_each_once(workers: Workers) -> None:
+    """The results come in the order of the arguments."""
+    seen: list[int] = []
+
+    def double(number: int) -> int:
+        seen.append(number)
+        return 2 * number
+
+    assert list(workers.map(double, range(100))) == list(range(0, 200, 2))
+    assert sorted(seen) == list(range(100))
+
+
+def test_map_runs_little_ahead(workers: Workers) -> None:
+    """However many arguments there are, only a few are taken before they are needed."""
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = workers.map(lambda number: number, numbers())
+    assert next(results) == 0
+    assert len(taken) <= 2 * workers.size + 1
+    results.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 2 * workers.size + 1
+
+
+def test_map_raises_what_a_call_raises(workers: Workers) -> None:
+    """At its place; what was started behind it is dropped."""
+    results = workers.map(lambda number: 10 // number, [5, 2, 0, 1])
+    assert [next(results), next(results)] == [2, 5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []
+
+
+def test_a_pool_may_be_closed_by_a_thread_of_its_own() -> None:
+    """The last who knows a service may be a task; a thread cannot wait for its own end."""
+    workers = Workers(2)
+    assert workers.submit(lambda: workers.close() or 1).result() == 1
+    # In a thread for sure: a task that nobody takes back.
+    closed = threading.Event()
+
+    def close() -> None:
+        workers.close()
+        closed.set()
+
+    workers.submit(close)
+    assert closed.wait(60)
+    assert workers.submit(lambda: 2).result() == 2
+    workers.close()
