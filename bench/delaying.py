@@ -12,7 +12,7 @@ from castore_objectstore.object_store import Wholeness
 class DelayingStore(LocalObjectStore):
     """Objects in a folder; each request takes *seconds* more."""
 
-    waits = True
+    high_latency = True
 
     def __init__(self, root: Path, seconds: float) -> None:
         super().__init__(root, instance="delaying", durability="process")

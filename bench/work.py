@@ -22,7 +22,7 @@ from small_blobs import service_on
 
 from castore import B3Digest, BlobService
 from castore.cli.files import replacing
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_objectstore.service import ObjectStoreBlobService
 
 PIECE = 1 << 20
@@ -106,8 +106,8 @@ def read_here_and_there(service: BlobService, digest: B3Digest) -> Stopwatch:
 
 def waiting(place: Path, path: Path, size: int, *, one_at_a_time: bool) -> dict[str, Any]:
     """Put and get the beginning of a file where each request takes a while; return the seconds of each."""
-    workers = Workers(0) if one_at_a_time else Workers()
-    service = ObjectStoreBlobService(DelayingStore(place, DELAY), workers=workers)
+    workers = Pool(0) if one_at_a_time else Pool()
+    service = ObjectStoreBlobService(DelayingStore(place, DELAY), pool=workers)
     with path.open("rb", buffering=0) as file, service.open_write() as writer, Stopwatch() as putting:
         for start in range(0, size, PIECE):
             writer.write(file.read(min(PIECE, size - start)))

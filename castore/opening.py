@@ -14,7 +14,7 @@ from castore.composition.source import Source
 from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
 from castore.errors import CompositionError
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 VARIABLE: Final = "CASTORE_COMPOSITION"
 """The environment variable that names the composition to use."""
@@ -67,12 +67,12 @@ def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
     composition = Composition(Source.of_url(url), registry, metrics=False)
     service, others = composition.released()
     # Nobody is left to close the composition; what the service needs, and its threads, end with it.
-    weakref.finalize(service, _end, others, composition.workers)
+    weakref.finalize(service, _end, others, composition.pool)
     return service
 
 
-def _end(services: list[BlobService], workers: Workers) -> None:
+def _end(services: list[BlobService], pool: Pool) -> None:
     try:
         close_all(services)
     finally:
-        workers.close()
+        pool.close()

@@ -11,7 +11,7 @@ import pytest
 
 from castore.buffers import byte_view, new_buffer
 from castore.contract.inputs import Source
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 
@@ -54,7 +54,7 @@ def test_files_are_never_read_to_where_the_kernel_copies_slowly(
     """When a file is stored, and when it is found to be stored already."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(12 << 20))
-    service = ObjectStoreBlobService(LocalObjectStore(tmp_path / "store", instance="x"), workers=Workers(2))
+    service = ObjectStoreBlobService(LocalObjectStore(tmp_path / "store", instance="x"), pool=Pool(2))
     if again:
         service.put_file(path)
     targets: list[tuple[int, int]] = []

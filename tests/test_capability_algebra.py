@@ -1,8 +1,8 @@
-"""What a wrapper can do follows from what is within: none of its powers is lost, and none is made up.
+"""What a wrapper can do follows from what is within: none of its capabilities is lost, and none is made up.
 
-The tables say which powers each child has, and which of them each wrapper keeps. A new wrapper joins by a row
+The tables say which capabilities each child has, and which of them each wrapper keeps. A new wrapper joins by a row
 in `WRAPPERS`; one whose answer depends on more than that names it for each child, in `but`. Services over
-several children stand in `BESIDE_OTHERS`, each with one that has nearly every power beside the child.
+several children stand in `BESIDE_OTHERS`, each with one that has nearly every capability beside the child.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from castore.metrics.shell import measured
 from castore.streams.readers import BytesReader
 from castore.streams.writers import SpooledWriter
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.backlog import Backlog
 from castore_cache.behind import Behind
 from castore_cache.service import CacheBlobService
@@ -60,7 +60,7 @@ from castore_wrappers.read_only.service import ReadOnlyService
 from castore_wrappers.retry.service import RetryService
 from castore_wrappers.verify.service import VerifyService
 
-Power = type
+Capability = type
 Make = Callable[[BlobService], contextlib.AbstractContextManager[BlobService]]
 
 ALL: Final = frozenset({
@@ -75,11 +75,11 @@ TO_READ: Final = frozenset({BatchExistence, BlobLister, ChunkSource, Durable, Ev
 
 def objects_in(url: str, folder: Path) -> BlobService:
     store = open_store(url, {}, base=folder, instance="store")
-    return ObjectStoreBlobService(store, workers=Workers(0))
+    return ObjectStoreBlobService(store, pool=Pool(0))
 
 
 class Smallest(BlobService):
-    """Three methods, no powers."""
+    """Three methods, no capabilities."""
 
     def __init__(self) -> None:
         self.blobs: dict[B3Digest, bytes] = {}
@@ -97,7 +97,7 @@ class Smallest(BlobService):
 class Rich(  # type: ignore[misc]
     MemoryBlobService, BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace
 ):
-    """Has the powers that no bundled service has."""
+    """Has the capabilities that no bundled service has."""
 
     durability = "process"
 
@@ -123,7 +123,7 @@ class Rich(  # type: ignore[misc]
 @attrs.frozen
 class Within:
     make: Callable[[Path], BlobService]
-    powers: frozenset[Power]
+    capabilities: frozenset[Capability]
 
 
 CHILDREN: Final[Mapping[str, Within]] = {
@@ -137,7 +137,9 @@ CHILDREN: Final[Mapping[str, Within]] = {
         OF_MEMORY | {BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace},
     ),
     "smallest": Within(lambda _: Smallest(), frozenset()),
-    "shut": Within(lambda folder: FaultyService(objects_in("memory:", folder), powers=False), frozenset()),
+    "shut": Within(
+        lambda folder: FaultyService(objects_in("memory:", folder), capabilities=False), frozenset()
+    ),
     "cache": Within(lambda _: CacheBlobService(MemoryBlobService(), MemoryBlobService()), OF_CHUNKS),
     "cache-of-smallest": Within(lambda _: CacheBlobService(Smallest(), Smallest()), frozenset({ChunkSource})),
 }
@@ -146,16 +148,16 @@ CHILDREN: Final[Mapping[str, Within]] = {
 @attrs.frozen
 class Wrapper:
     make: Make
-    keeps: frozenset[Power] = ALL
-    """The powers of the child that it has as well."""
-    adds: frozenset[Power] = frozenset()
-    """The powers that it has whatever the child can do."""
-    but: Mapping[str, frozenset[Power]] = attrs.field(factory=dict)
-    """By the name of a child: the powers it has then, where the rule is another."""
+    keeps: frozenset[Capability] = ALL
+    """The capabilities of the child that it has as well."""
+    adds: frozenset[Capability] = frozenset()
+    """The capabilities that it has whatever the child can do."""
+    but: Mapping[str, frozenset[Capability]] = attrs.field(factory=dict)
+    """By the name of a child: the capabilities it has then, where the rule is another."""
     writes: bool = True
     """Whether it takes blobs."""
-    needs: frozenset[Power] = frozenset()
-    """The powers that a child must have; one without is refused."""
+    needs: frozenset[Capability] = frozenset()
+    """The capabilities that a child must have; one without is refused."""
 
 
 WRAPPERS: Final[Mapping[str, Wrapper]] = {
@@ -235,13 +237,13 @@ BESIDE_OTHERS: Final[Mapping[str, Wrapper]] = {
         adds=frozenset({ChunkSource}),
     ),
     "fallback": Wrapper(
-        lambda child: FallbackBlobService([Child("child", child), Child("rich", Rich())], workers=Workers(0)),
+        lambda child: FallbackBlobService([Child("child", child), Child("rich", Rich())], pool=Pool(0)),
         keeps=frozenset({BatchExistence, BlobDeleter, BlobLister, ChunkStore, Durable}),
         adds=frozenset({ChunkSource}),
     ),
     "mirror": Wrapper(
         lambda child: MirrorBlobService(
-            [Child("child", child), Child("rich", Rich())], write_quorum=2, miss_quorum=1, workers=Workers(0)
+            [Child("child", child), Child("rich", Rich())], write_quorum=2, miss_quorum=1, pool=Pool(0)
         ),
         keeps=frozenset({BatchExistence, BlobDeleter, BlobLister, ChunkStore}),
         adds=frozenset({ChunkSource, Durable}),
@@ -249,17 +251,17 @@ BESIDE_OTHERS: Final[Mapping[str, Wrapper]] = {
 }
 
 
-def expected_of(child: str, wrappers: list[Wrapper]) -> frozenset[Power]:
-    """Return the powers of a stack, by the tables; *wrappers* from the inside out."""
-    powers = CHILDREN[child].powers
+def expected_of(child: str, wrappers: list[Wrapper]) -> frozenset[Capability]:
+    """Return the capabilities of a stack, by the tables; *wrappers* from the inside out."""
+    capabilities = CHILDREN[child].capabilities
     for place, wrapper in enumerate(wrappers):
-        kept = wrapper.but[child] if place == 0 and child in wrapper.but else powers & wrapper.keeps
-        powers = kept | wrapper.adds
-    return powers
+        kept = wrapper.but[child] if place == 0 and child in wrapper.but else capabilities & wrapper.keeps
+        capabilities = kept | wrapper.adds
+    return capabilities
 
 
-def powers_of(service: BlobService) -> frozenset[Power]:
-    return frozenset(power for power in ALL if service.capability(power) is not None)
+def powers_of(service: BlobService) -> frozenset[Capability]:
+    return frozenset(kind for kind in ALL if service.capability(kind) is not None)
 
 
 def content_of(child: BlobService) -> Any:
@@ -273,103 +275,103 @@ def content_of(child: BlobService) -> Any:
     )
 
 
-# -- what it means that a power works --
+# -- what it means that a capability works --
 
 
-def lists(service: BlobService, power: BlobLister) -> None:
-    assert {HELLO.digest, P3M.digest} <= set(power.list_blobs())
+def lists(service: BlobService, kind: BlobLister) -> None:
+    assert {HELLO.digest, P3M.digest} <= set(kind.list_blobs())
 
 
-def reads_chunks(service: BlobService, power: ChunkSource) -> None:
+def reads_chunks(service: BlobService, kind: ChunkSource) -> None:
     for meta in service.chunks(P3M.digest) or (HELLO.meta,):
-        assert power.has_chunk(meta.digest)
-        assert B3Digest.of(power.get_chunk(meta.digest, meta.size) or b"") == meta.digest
-    assert power.get_chunk(B3Digest.of(b"absent")) is None
+        assert kind.has_chunk(meta.digest)
+        assert B3Digest.of(kind.get_chunk(meta.digest, meta.size) or b"") == meta.digest
+    assert kind.get_chunk(B3Digest.of(b"absent")) is None
 
 
-def writes_chunks(service: BlobService, power: ChunkStore) -> None:
+def writes_chunks(service: BlobService, kind: ChunkStore) -> None:
     whole = bytes(range(16))
-    with power.hold():
+    with kind.hold():
         for chunk in CHUNKS:
-            if not power.claim_chunk(chunk.digest):
-                power.put_chunk(chunk.digest, chunk.data)
-    power.put_indexes([(B3Digest.of(whole), [chunk.meta for chunk in CHUNKS])])
+            if not kind.claim_chunk(chunk.digest):
+                kind.put_chunk(chunk.digest, chunk.data)
+    kind.put_indexes([(B3Digest.of(whole), [chunk.meta for chunk in CHUNKS])])
     assert service.read(B3Digest.of(whole)) == whole
 
 
-def copies_frames(service: BlobService, power: FrameStore) -> None:
-    frame = power.get_frame(HELLO.digest)
+def copies_frames(service: BlobService, kind: FrameStore) -> None:
+    frame = kind.get_frame(HELLO.digest)
     assert frame is not None
     assert frames.decode_chunk(frame, HELLO.digest) == HELLO.data
-    power.put_frame(CHUNKS[1].digest, frames.compress(CHUNKS[1].data))
+    kind.put_frame(CHUNKS[1].digest, frames.compress(CHUNKS[1].data))
     assert service.read(CHUNKS[1].digest) == CHUNKS[1].data
 
 
-def sets_aside(service: BlobService, power: Inventory) -> None:
-    items = [item for item in power.list_items() if item.digest == HELLO.digest]
+def sets_aside(service: BlobService, kind: Inventory) -> None:
+    items = [item for item in kind.list_items() if item.digest == HELLO.digest]
     assert {item.kind for item in items} == {"index", "chunk"}
     for item in items:
-        assert "quarantine" in power.set_aside(item)
+        assert "quarantine" in kind.set_aside(item)
     assert not service.has(HELLO.digest)
 
 
-def sweeps(service: BlobService, power: Sweepable) -> None:
-    assert power.held_since() is None
-    assert list(power.sweep(power.list_items(), older_than=0.0)) == []
+def sweeps(service: BlobService, kind: Sweepable) -> None:
+    assert kind.held_since() is None
+    assert list(kind.sweep(kind.list_items(), older_than=0.0)) == []
 
 
-def deletes(service: BlobService, power: BlobDeleter) -> None:
-    assert power.delete(HELLO.digest) is True
+def deletes(service: BlobService, kind: BlobDeleter) -> None:
+    assert kind.delete(HELLO.digest) is True
     assert not service.has(HELLO.digest)
-    assert power.delete(HELLO.digest) is False
+    assert kind.delete(HELLO.digest) is False
 
 
-def keeps_processes_apart(service: BlobService, power: SharedPlace) -> None:
+def keeps_processes_apart(service: BlobService, kind: SharedPlace) -> None:
     for _ in range(2):
-        with power.try_alone(HELLO.digest) as alone, power.try_alone(HELLO.digest) as also:
+        with kind.try_alone(HELLO.digest) as alone, kind.try_alone(HELLO.digest) as also:
             assert (alone, also) == (True, False)
-    assert power.find_unsettled(B3Digest.of(b"absent")) is None
+    assert kind.find_unsettled(B3Digest.of(b"absent")) is None
 
 
-def answers_batches(service: BlobService, power: BatchExistence) -> None:
+def answers_batches(service: BlobService, kind: BatchExistence) -> None:
     absent = B3Digest.of(b"absent")
-    assert power.missing([P3M.digest, absent]) == {absent}
+    assert kind.missing([P3M.digest, absent]) == {absent}
 
 
-def tells_evictions(service: BlobService, power: EvictionEvents) -> None:
-    power.on_evict(lambda digest: None)()
+def tells_evictions(service: BlobService, kind: EvictionEvents) -> None:
+    kind.on_evict(lambda digest: None)()
 
 
-def lasts(service: BlobService, power: Durable) -> None:
-    assert power.durability in {"process", "full"}
+def lasts(service: BlobService, kind: Durable) -> None:
+    assert kind.durability in {"process", "full"}
 
 
-def is_kept_within_bounds(service: BlobService, power: Evictable) -> None:
-    item = power.find_item("chunk", HELLO.digest)
+def is_kept_within_bounds(service: BlobService, kind: Evictable) -> None:
+    item = kind.find_item("chunk", HELLO.digest)
     assert item is not None
-    assert item in list(power.stored_items())
-    assert (item.size or 0) <= power.chunk_bound(HELLO.size)
-    assert power.residue_of("chunk", HELLO.digest) == []
-    power.settle()
-    index = power.find_item("index", HELLO.digest)
-    power.remove([item for item in (index, item) if item is not None])
+    assert item in list(kind.stored_items())
+    assert (item.size or 0) <= kind.chunk_bound(HELLO.size)
+    assert kind.residue_of("chunk", HELLO.digest) == []
+    kind.settle()
+    index = kind.find_item("index", HELLO.digest)
+    kind.remove([item for item in (index, item) if item is not None])
     assert not service.has(HELLO.digest)
-    power.remove([item])
-    assert power.find_item("chunk", HELLO.digest) is None
+    kind.remove([item])
+    assert kind.find_item("chunk", HELLO.digest) is None
     store = service.capability(ChunkStore)
     assert store is not None
-    with power.open_write_to(store) as writer:
+    with kind.open_write_to(store) as writer:
         writer.write(HELLO.data)
     assert service.read(HELLO.digest) == HELLO.data
 
 
-def pins(service: BlobService, power: Pinning) -> None:
-    with power.pin(HELLO.digest):
+def pins(service: BlobService, kind: Pinning) -> None:
+    with kind.pin(HELLO.digest):
         assert service.read(HELLO.digest) == HELLO.data
 
 
 # Those that take something away come last.
-WORKS: Final[Mapping[Power, Callable[[BlobService, Any], None]]] = {
+WORKS: Final[Mapping[Capability, Callable[[BlobService, Any], None]]] = {
     BlobLister: lists,
     ChunkSource: reads_chunks,
     ChunkStore: writes_chunks,
@@ -386,8 +388,8 @@ WORKS: Final[Mapping[Power, Callable[[BlobService, Any], None]]] = {
 }
 
 
-def check(child: BlobService, service: BlobService, expected: frozenset[Power], *, writes: bool) -> None:
-    """Fail unless *service* around *child* has just the powers that are expected, and each of them works."""
+def check(child: BlobService, service: BlobService, expected: frozenset[Capability], *, writes: bool) -> None:
+    """Fail unless *service* around *child* has just the capabilities that are expected, and each of them works."""
     child.write(HELLO.data)
     child.write(P3M.data)
     before = content_of(child)
@@ -396,10 +398,10 @@ def check(child: BlobService, service: BlobService, expected: frozenset[Power], 
         with pytest.raises(UnsupportedError):
             service.write(CHUNKS[0].data)
     assert content_of(child) == before
-    for power, works in WORKS.items():
-        found = service.capability(power)
+    for kind, works in WORKS.items():
+        found = service.capability(kind)
         if found is not None:
-            assert isinstance(found, power)
+            assert isinstance(found, kind)
             works(service, found)
 
 
@@ -414,16 +416,16 @@ def refuses(wrapper: Wrapper, child: BlobService) -> None:
 def test_children_have_what_the_table_says(child: str, tmp_path: Path) -> None:
     """Or else the table of wrappers would stand on sand."""
     service = CHILDREN[child].make(tmp_path)
-    check(service, service, CHILDREN[child].powers, writes=True)
+    check(service, service, CHILDREN[child].capabilities, writes=True)
 
 
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("name", [*WRAPPERS, *BESIDE_OTHERS])
 def test_each_wrapper_over_each_child(name: str, child: str, tmp_path: Path) -> None:
-    """A power that is declared works; one that is not is `None`, and nothing changes by asking."""
+    """A capability that is declared works; one that is not is `None`, and nothing changes by asking."""
     wrapper = {**WRAPPERS, **BESIDE_OTHERS}[name]
     within = CHILDREN[child].make(tmp_path)
-    if not wrapper.needs <= CHILDREN[child].powers:
+    if not wrapper.needs <= CHILDREN[child].capabilities:
         refuses(wrapper, within)
         return
     with wrapper.make(within) as service:
@@ -434,10 +436,10 @@ def test_each_wrapper_over_each_child(name: str, child: str, tmp_path: Path) -> 
 def test_a_power_is_that_power_alone(wrapper: str, tmp_path: Path) -> None:
     """Who asks for reading chunks gets no object that can also write them, or anything else."""
     service = WRAPPERS[wrapper].make(objects_in("memory:", tmp_path))
-    for power in powers_of(service):
-        found = service.capability(power)
+    for kind in powers_of(service):
+        found = service.capability(kind)
         assert {other for other in ALL if isinstance(found, other)} == {
-            other for other in ALL if issubclass(power, other)
+            other for other in ALL if issubclass(kind, other)
         }
 
 
@@ -456,19 +458,19 @@ def test_stacks_of_wrappers(child: str, names: list[str], tmp_path: Path) -> Non
     within = CHILDREN[child].make(tmp_path / str(random.getrandbits(64)))
     wrappers = [WRAPPERS[name] for name in names]
     service = within
-    powers = CHILDREN[child].powers
+    capabilities = CHILDREN[child].capabilities
     for place, wrapper in enumerate(wrappers):
-        if not wrapper.needs <= powers:
+        if not wrapper.needs <= capabilities:
             refuses(wrapper, service)
             return
         service = wrapper.make(service)
-        powers = expected_of(child, wrappers[: place + 1])
+        capabilities = expected_of(child, wrappers[: place + 1])
     writes = all(wrapper.writes for wrapper in wrappers)
     check(within, service, expected_of(child, wrappers), writes=writes)
 
 
 def test_the_table_knows_every_power() -> None:
-    """A new power must find its place here."""
+    """A new capability must find its place here."""
     found = {
         value
         for value in vars(capabilities).values()

@@ -40,7 +40,7 @@ FAILING = {"type": "failing-reads", "inner": "&kept"}
 
 
 class SmallestService(BlobService):
-    """As a stranger would begin: three methods, no chunks, no powers, blobs only by their own digests."""
+    """As a stranger would begin: three methods, no chunks, no capabilities, blobs only by their own digests."""
 
     def __init__(self) -> None:
         self._blobs: dict[bytes, bytes] = {}

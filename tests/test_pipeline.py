@@ -20,11 +20,11 @@ from castore.chunks import read_ahead as reading
 from castore.chunks import writer as writing
 from castore.format import blob_index, frames
 from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 
-POOLS = {size: Workers(size) for size in range(9)}
+POOLS = {size: Pool(size) for size in range(9)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -125,7 +125,7 @@ def test_the_pipeline_does_what_the_sequential_program_does(
             chunker=cutter,
             avg_chunk_size=avg_size,
             compression_level=level,
-            workers=POOLS[pool],
+            pool=POOLS[pool],
         )
         with service:
             with service.open_write() as writer:

@@ -156,8 +156,8 @@ def _close(reader: BlobReader | None) -> None:
         reader.close()
 
 
-def _with_power(service: BlobService, power: Callable[..., P], what: str) -> P:
-    able = service.capability(power)
+def _with_power(service: BlobService, kind: Callable[..., P], what: str) -> P:
+    able = service.capability(kind)
     if able is None:
         raise UnsupportedError(f"this service cannot {what} blobs")
     return able

@@ -17,19 +17,19 @@ from castore.contract.capabilities import ChunkStore
 from castore.contract.inputs import Source
 from castore.digest import B3Digest
 from castore.format.chunking import Chunker
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 _PIECE: Final = 4 << 20
 """How many bytes are hashed at a time: enough for all cores, and no more than their caches hold."""
 
 
 def find_known(
-    store: ChunkStore, chunker: Chunker, source: Source, workers: Workers
+    store: ChunkStore, chunker: Chunker, source: Source, pool: Pool
 ) -> tuple[B3Digest, int] | None:
     """Return the digest and size of a file whose blob is in *store*; `None` if it has to be stored.
 
     The source stands at its start again if it has to be stored. Files smaller than a chunk can be are not
-    worth the question. One of the *workers* helps the thread that asks to read and hash the file.
+    worth the question. One of the *pool* helps the thread that asks to read and hash the file.
     """
     if source.size is None or source.size < chunker.max_size:
         return None
@@ -37,7 +37,7 @@ def find_known(
     count = source.fill(buffer)
     known = None
     if count >= chunker.max_size and _has_first_chunk(store, chunker, buffer[: chunker.max_size]):
-        known = _hash(source, buffer, count, workers)
+        known = _hash(source, buffer, count, pool)
         if not store.claim_blob(known[0]):
             known = None
     if known is None:
@@ -50,11 +50,11 @@ def _has_first_chunk(store: ChunkStore, chunker: Chunker, head: memoryview) -> b
     return store.claim_chunk(B3Digest.of(head[:length]))
 
 
-def _hash(source: Source, buffer: memoryview, count: int, workers: Workers) -> tuple[B3Digest, int]:
+def _hash(source: Source, buffer: memoryview, count: int, pool: Pool) -> tuple[B3Digest, int]:
     """Hash what is in the buffer, and all that follows."""
     hashing = _Hashing(source, buffer[:count])
     if count == len(buffer):
-        helper = workers.submit(lambda: hashing.take_part(new_buffer(len(buffer))))
+        helper = pool.submit(lambda: hashing.take_part(new_buffer(len(buffer))))
         try:
             hashing.take_part(buffer)
         finally:

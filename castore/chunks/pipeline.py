@@ -27,8 +27,8 @@ from castore.contract.blobs import ChunkMeta
 from castore.contract.capabilities import ChunkStore
 from castore.digest import B3Digest
 from castore.format.chunking import Chunker, settled_cuts
-from castore.threads.crew import Helpers
-from castore.threads.pool import Workers
+from castore.threads.crew import Crew
+from castore.threads.pool import Pool
 
 _TURN: Final = 4
 """Pieces of work, most of which are a segment, that a thread of the pool does before others may have it."""
@@ -42,14 +42,12 @@ class ChunkLine:
     Arguments:
         store: Where the chunks go.
         chunker: Cuts this blob.
-        workers: The pool.
+        pool: The pool.
         helpers: How many of its threads may be at work at once, beside the one that adds.
         job_size: How many bytes of chunks make a job at least; 0 makes each chunk one.
     """
 
-    def __init__(
-        self, store: ChunkStore, chunker: Chunker, workers: Workers, *, helpers: int, job_size: int
-    ) -> None:
+    def __init__(self, store: ChunkStore, chunker: Chunker, pool: Pool, *, crew: int, job_size: int) -> None:
         self.chunks: list[ChunkMeta] = []
         """Those of the segments that were got back."""
         self._store = store
@@ -68,7 +66,7 @@ class ChunkLine:
         self._ended = False
         self._error: BaseException | None = None
         turn = _TURN if job_size else 1
-        self._helpers = Helpers(workers, helpers, self._work, self._is_work_left, self._changed, turn=turn)
+        self._crew = Crew(pool, crew, self._work, self._is_work_left, self._changed, turn=turn)
 
     def __len__(self) -> int:
         """Return how many segments were added and not got back."""
@@ -80,7 +78,7 @@ class ChunkLine:
             self._under_way.append(segment)
             self._uncut.append((segment, final))
             if self._job_size:
-                self._helpers.call(1)
+                self._crew.call(1)
         if not self._job_size:
             # Many threads are at what comes next; this one has the bytes at hand, and nothing else to do.
             self._cut_next(wait=True)
@@ -115,7 +113,7 @@ class ChunkLine:
         """Do nothing more, and wait for what is being done."""
         self._end(None)
         self._error = None  # Its traceback refers to this.
-        self._helpers.leave()
+        self._crew.leave()
         self._under_way.clear()
         self._rest = None
 
@@ -175,7 +173,7 @@ class ChunkLine:
             if not self._ended:
                 segment.be_cut(jobs)
                 # Whoever cuts takes a job; not who only adds segments, as the store takes its time.
-                self._helpers.call(len(jobs) - bool(self._job_size))
+                self._crew.call(len(jobs) - bool(self._job_size))
             self._changed.notify_all()
         return segment
 

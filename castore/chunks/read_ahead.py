@@ -21,8 +21,8 @@ from typing import Final, TypeAlias
 
 from castore.contract.blobs import ChunkMeta
 from castore.digest import B3Digest
-from castore.threads.crew import Helpers, helpers_beside
-from castore.threads.pool import Workers
+from castore.threads.crew import Crew, crew_beside
+from castore.threads.pool import Pool
 
 _FIRST_WINDOW: Final = 2
 
@@ -69,7 +69,7 @@ class ReadAhead:
     Arguments:
         chunks: The list.
         fetch: Returns the checked bytes of a chunk; called in threads of the pool.
-        workers: The pool.
+        pool: The pool.
         after: How many bytes must have been read in order before more is fetched than was asked for.
         run_size: How many bytes of chunks are fetched together; with 0 each is by itself, and by a thread of
             the pool, as many as it has: for a source that takes its time to answer.
@@ -81,7 +81,7 @@ class ReadAhead:
         self,
         chunks: Sequence[ChunkMeta],
         fetch: Callable[[ChunkMeta], bytes],
-        workers: Workers,
+        pool: Pool,
         *,
         after: int = 0,
         run_size: int = _RUN_SIZE,
@@ -89,7 +89,7 @@ class ReadAhead:
     ) -> None:
         self._chunks = chunks
         self._fetch = fetch
-        self._workers = workers
+        self._pool = pool
         self._after = after
         self._run_size = run_size
         self._at_hand: OrderedDict[B3Digest, bytes] = OrderedDict()
@@ -104,9 +104,9 @@ class ReadAhead:
         self._meanwhile = meanwhile
         self._changed = threading.Condition(threading.Lock())
         self._not_begun: deque[_Run] = deque()
-        self._helpers = Helpers(
-            workers,
-            helpers_beside(workers) if run_size else workers.size,
+        self._crew = Crew(
+            pool,
+            crew_beside(pool) if run_size else pool.size,
             self._work,
             lambda: bool(self._not_begun),
             self._changed,
@@ -116,7 +116,7 @@ class ReadAhead:
     def call_for_help(self) -> None:
         """Let a thread of the pool do what there is to do, if none is at it."""
         with self._changed:
-            self._helpers.call(1)
+            self._crew.call(1)
 
     def expect(self, begin: int, end: int) -> None:
         """Be told that the chunks from number *begin* up to *end* are going to be asked for, in order."""
@@ -129,12 +129,12 @@ class ReadAhead:
             self.drop()
             self._submitted, self._in_order = index, 0
         begin, end = self._asked_for
-        if begin <= index < end - 1 and self._workers.size:
+        if begin <= index < end - 1 and self._pool.size:
             self._start_what_is_asked_for(index + 1, end)
         data, waited = self._take(index)
         self._next = index + 1
         self._in_order += self._chunks[index].size
-        if in_order and self._workers.size and self._in_order > self._after:
+        if in_order and self._pool.size and self._in_order > self._after:
             self._widen(waited=waited)
             self._look_ahead()
         return data
@@ -184,7 +184,7 @@ class ReadAhead:
 
     def _start_what_is_asked_for(self, begin: int, end: int) -> None:
         """Let the workers fetch what comes next of it, enough to keep them busy."""
-        at_once = 2 * self._workers.size
+        at_once = 2 * self._pool.size
         if self._run_size:
             self._start(begin, end, min(at_once * self._run_size, _MOST_AHEAD), whole=True)
         else:
@@ -217,7 +217,7 @@ class ReadAhead:
         self._runs.append(run)
         with self._changed:
             self._not_begun.append(run)
-            self._helpers.call(1)
+            self._crew.call(1)
         self._bytes_ahead += size
         self._submitted = end
 
@@ -267,7 +267,7 @@ class ReadAhead:
         self._bytes_ahead = self._window = 0
         with self._changed:
             self._not_begun.clear()
-        self._helpers.leave()
+        self._crew.leave()
 
     def close(self) -> None:
         """Give up what is under way, and let go of what is at hand."""

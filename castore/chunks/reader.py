@@ -15,9 +15,9 @@ from castore.digest import B3Digest
 from castore.errors import CorruptBlobError, CorruptChunkError, MissingChunkError
 from castore.format.frames import check_size
 from castore.streams.readers import PieceReader
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
-_NO_WORKERS: Final = Workers(0)
+_NO_WORKERS: Final = Pool(0)
 
 _HASHED_TOGETHER: Final = 2 << 20
 """When so many bytes have been read a worker hashes them, if it has nothing to fetch."""
@@ -55,12 +55,12 @@ class ChunkedReader(PieceReader):
     pass: its last chunk is held back until the digest is right.
 
     Arguments:
-        service: Where the chunks are; read through `ChunkSource` if it has that power.
+        service: Where the chunks are; read through `ChunkSource` if it has that capability.
         chunks: The chunks in order, with the sizes they must have.
         digest: That of the whole blob. Without it only the chunks are checked.
         key: Where the list is stored, to name it in an error.
         source: Where to read chunks from, if not from what *service* has for that.
-        workers: Fetch chunks ahead while they are read in order; without them nothing is fetched ahead.
+        pool: Fetch chunks ahead while they are read in order; without them nothing is fetched ahead.
         ahead_after: How many bytes must have been read in order before more is fetched than was asked for.
 
     Reading raises `MissingChunkError`, `CorruptChunkError`, `CorruptBlobError`, or what the service raises.
@@ -74,19 +74,19 @@ class ChunkedReader(PieceReader):
         digest: B3Digest | None = None,
         key: str | None = None,
         source: ChunkSource | None = None,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
         ahead_after: int = 0,
     ) -> None:
         self._map = ChunkMap(chunks)
         self._service = service
         self._source = service.capability(ChunkSource) if source is None else source
-        self._workers = workers or _NO_WORKERS
-        runs = {"run_size": 0} if self._source is not None and self._source.waits else {}
+        self._pool = pool or _NO_WORKERS
+        runs = {"run_size": 0} if self._source is not None and self._source.high_latency else {}
         self._hasher = BlobHasher()
         self._ahead = ReadAhead(
             chunks,
             self._fetch,
-            self._workers,
+            self._pool,
             after=ahead_after,
             meanwhile=self._hasher.catch_up_if_free,
             **runs,
@@ -151,7 +151,7 @@ class ChunkedReader(PieceReader):
         """Add a chunk to what is hashed by who waits for a chunk, or has none to fetch."""
         self._hasher.add(memoryview(data))
         waiting = self._hasher.waiting
-        if not self._workers.size or waiting >= _MOST_UNHASHED:
+        if not self._pool.size or waiting >= _MOST_UNHASHED:
             self._hasher.catch_up()
         elif waiting >= _HASHED_TOGETHER:
             self._ahead.call_for_help()

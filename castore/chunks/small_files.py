@@ -23,7 +23,7 @@ from castore.contract.capabilities import ChunkStore
 from castore.contract.inputs import read_beginning
 from castore.digest import B3Digest
 from castore.errors import SourceError
-from castore.threads.pool import Task, Workers
+from castore.threads.pool import Pool, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ class SmallFiles:
     Arguments:
         service: Stores the larger ones, one by one.
         store: Where chunks and indexes go.
-        workers: Store what is new.
+        pool: Store what is new.
         limit: Up to how many bytes a file is one chunk.
         waits: Whether the store takes its time to answer, so that many should be asked for at once.
     """
@@ -113,16 +113,16 @@ class SmallFiles:
         self,
         service: BlobService,
         store: ChunkStore,
-        workers: Workers,
+        pool: Pool,
         *,
         limit: int,
-        waits: bool = False,
+        high_latency: bool = False,
     ) -> None:
         self._service = service
         self._store = store
-        self._workers = workers
+        self._pool = pool
         self._limit = limit
-        self._waits = waits
+        self._high_latency = high_latency
 
     def put(self, paths: Iterable[Path], progress: Progress) -> Iterator[B3Digest | SourceError]:
         """Yield the digest of each file in order, or the error of one that cannot be read."""
@@ -143,7 +143,7 @@ class SmallFiles:
                         yield self._finish(path, outcome, progress)
                 if not upcoming.paths:
                     return
-                upcoming.indexing = self._workers.submit(partial(self._put_indexes, upcoming))
+                upcoming.indexing = self._pool.submit(partial(self._put_indexes, upcoming))
         finally:
             for round_ in under_way:
                 round_.end()
@@ -153,18 +153,18 @@ class SmallFiles:
         if len(round_.paths) > _FILES_PER_JOB:
             # A few files have their indexes before anything could be taken for garbage.
             round_.holding.enter_context(self._store.hold())
-        step = 1 if self._waits else _FILES_PER_JOB
+        step = 1 if self._high_latency else _FILES_PER_JOB
         for start in range(0, len(round_.paths), step):
             found: dict[B3Digest, bytes] = {}
             for path in round_.paths[start : start + step]:
                 round_.outcomes.append(self._read(path, found))
-            if not self._waits:
+            if not self._high_latency:
                 known = self._store.claim_chunks(found)
                 for digest in known:
                     del found[digest]
                 round_.known |= self._store.claim_indexes([(digest, ()) for digest in known])
             if found:
-                task = self._workers.submit(partial(self._store_chunks, found))
+                task = self._pool.submit(partial(self._store_chunks, found))
                 round_.add(task, sum(map(len, found.values())))
 
     def _read(self, path: Path, found: dict[B3Digest, bytes]) -> _Outcome:
@@ -181,7 +181,7 @@ class SmallFiles:
         return _Small(digest, len(data))
 
     def _store_chunks(self, chunks: dict[B3Digest, bytes]) -> None:
-        if not self._waits:
+        if not self._high_latency:
             self._store.put_chunks(chunks)
             return
         for digest, data in chunks.items():

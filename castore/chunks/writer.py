@@ -23,8 +23,8 @@ from castore.contract.capabilities import ChunkStore
 from castore.digest import B3Digest
 from castore.format.chunking import Chunker
 from castore.streams.writers import GuardedWriter
-from castore.threads.crew import helpers_beside
-from castore.threads.pool import Workers
+from castore.threads.crew import crew_beside
+from castore.threads.pool import Pool
 
 _SEGMENT_SIZE: Final = 3 << 20
 """What a core can keep at hand."""
@@ -52,21 +52,19 @@ class ChunkedWriter(GuardedWriter):
     Arguments:
         store: Where the chunks and the index go.
         chunker: Cuts this blob.
-        workers: Cut, hash and store, beside the thread that writes.
+        pool: Cut, hash and store, beside the thread that writes.
         job_size: How many bytes of chunks are looked up and stored together; 0 makes that single ones, each
             by a worker of its own, for a store that takes its time to answer.
     """
 
-    def __init__(
-        self, store: ChunkStore, chunker: Chunker, workers: Workers, *, job_size: int = _JOB_SIZE
-    ) -> None:
+    def __init__(self, store: ChunkStore, chunker: Chunker, pool: Pool, *, job_size: int = _JOB_SIZE) -> None:
         self._store = store
         self._chunker = chunker
-        self._segment_size, self._most_segments = _plan(chunker, workers, waits=not job_size)
-        helpers = helpers_beside(workers) if job_size else workers.size
-        if not workers.size:
+        self._segment_size, self._most_segments = _plan(chunker, pool, high_latency=not job_size)
+        crew = crew_beside(pool) if job_size else pool.size
+        if not pool.size:
             job_size = 0
-        self._line = ChunkLine(store, chunker, workers, helpers=helpers, job_size=job_size)
+        self._line = ChunkLine(store, chunker, pool, crew=crew, job_size=job_size)
         # Most blobs are small: the first segment starts small, the others come when they are needed.
         self._current = Segment(_FIRST_SIZE)
         self._segments = 1
@@ -143,14 +141,14 @@ class ChunkedWriter(GuardedWriter):
         self._current = Segment(0)
 
 
-def _plan(chunker: Chunker, workers: Workers, *, waits: bool) -> tuple[int, int]:
+def _plan(chunker: Chunker, pool: Pool, *, high_latency: bool) -> tuple[int, int]:
     """Return the size of a segment in bytes, and how many of them there may be."""
-    size = max(_WAITING_SIZE if waits else _SEGMENT_SIZE, _CHUNKS_PER_SEGMENT * chunker.max_size)
-    if not workers.size:
+    size = max(_WAITING_SIZE if high_latency else _SEGMENT_SIZE, _CHUNKS_PER_SEGMENT * chunker.max_size)
+    if not pool.size:
         return size, 1
     # Each thread that waits wants a chunk, and another one that is ready when it comes back. Each that works
     # wants a segment; besides, one is filled, and one can be begun with meanwhile.
-    wanted = workers.size * 2 * chunker.avg_size // size if waits else max(workers.size, 2) + 1
+    wanted = pool.size * 2 * chunker.avg_size // size if high_latency else max(pool.size, 2) + 1
     return size, max(min(wanted, _MOST_BYTES // size), _LEAST_SEGMENTS)
 
 

@@ -17,7 +17,7 @@ from castore.contract.capabilities import BlobLister
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.text import size_text
-from castore.upkeep import Copied, Copier, CopyTally
+from castore.upkeep import Copied, Copier, CopyCounts
 
 _EPILOG = """\b
 Examples:
@@ -80,7 +80,7 @@ def _words(copied: Copied, settings: Settings) -> str:
     return words if str(copied.digest) in words else f"cannot copy blob {copied.digest}: {words}"
 
 
-def _show(tally: CopyTally, failed: list[Copied], settings: Settings) -> None:
+def _show(tally: CopyCounts, failed: list[Copied], settings: Settings) -> None:
     if settings.json:
         emit_json(_document(tally, failed, settings))
         return
@@ -94,7 +94,7 @@ def _show(tally: CopyTally, failed: list[Copied], settings: Settings) -> None:
     emit_text(table(("", "blobs", "chunks", "bytes"), cells, right=(1, 2, 3)))
 
 
-def _document(tally: CopyTally, failed: list[Copied], settings: Settings) -> dict[str, Any]:
+def _document(tally: CopyCounts, failed: list[Copied], settings: Settings) -> dict[str, Any]:
     errors = [
         {"digest": str(copied.digest), **document_of(copied.error, settings)}
         for copied in failed

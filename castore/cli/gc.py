@@ -102,7 +102,7 @@ def command(
                 dry_run=dry_run,
                 no_roots=no_roots,
                 ignore_missing_roots=ignore_missing_roots,
-                workers=stores.workers,
+                pool=stores.pool,
                 clock=lambda: started,
                 on_gone=gone.append if settings.json else None,
                 progress=meter.advance,

@@ -20,7 +20,7 @@ from castore.cli.walk import STDIN, Found
 from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import CastoreError, SourceError, describe
-from castore.threads.pool import Task, Workers
+from castore.threads.pool import Pool, Task
 
 _SMALL: Final = 1 << 20
 """Bytes up to which a file is stored together with others."""
@@ -47,7 +47,7 @@ class Job:
     """
 
     service: BlobService
-    workers: Workers
+    pool: Pool
     meter: Meter
     settings: Settings
     exit_code: int = 0
@@ -107,7 +107,7 @@ class Job:
             for found in all_found:
                 if self._slow and found.is_file and found.regular and (found.size() or 0) <= _SMALL:
                     self._ahead.append((found.path, self._submit(found.path)))
-                    self._settle(_AHEAD * self.workers.size)
+                    self._settle(_AHEAD * self.pool.size)
                 else:
                     self._settle(0)
                     self._take(found)
@@ -117,7 +117,7 @@ class Job:
                 task.drop()
 
     def _submit(self, path: str) -> Task[tuple[B3Digest, int]]:
-        return self.workers.submit(lambda: self._put(path, None))
+        return self.pool.submit(lambda: self._put(path, None))
 
     def _settle(self, most: int) -> None:
         """Wait for files that were begun, until no more than *most* are left."""

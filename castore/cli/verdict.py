@@ -12,7 +12,7 @@ from castore.cli.output import emit_json, emit_text, printable, table
 from castore.cli.settings import Settings
 from castore.contract.capabilities import StoredItem
 from castore.text import count_text, size_text
-from castore.upkeep import Finding, Mending, Scope, Tally
+from castore.upkeep import Counts, Finding, Mending, Scope
 
 _SHOWN_RESIDUE: Final = 10
 
@@ -26,7 +26,7 @@ class Verdict:
     findings: list[Finding] = attrs.field(factory=list)
     mendings: list[Mending] | None = None
     residue: list[StoredItem] = attrs.field(factory=list)
-    tally: Tally = attrs.field(factory=Tally)
+    tally: Counts = attrs.field(factory=Counts)
     seconds: float = 0.0
     _started: float = attrs.field(factory=time.monotonic)
 

@@ -93,7 +93,7 @@ def command(
             Meter(None) as meter,
         ):
             verdict = Verdict(settings.service_name, ledger.scope)
-            check = Verification(service, ledger, expected=expected, workers=pool, progress=meter.advance)
+            check = Verification(service, ledger, expected=expected, pool=pool, progress=meter.advance)
             verdict.tally, verdict.residue = check.tally, check.residue
             try:
                 verdict.findings.extend(check.run())

@@ -9,13 +9,13 @@ from typing import Any, Final, TypeAlias
 from blake3 import blake3
 
 from castore.chunks.reader import ChunkedReader, find_chunk
-from castore.composites.members import Child, Children, Found
+from castore.composites.members import Found, Member, Members
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError
 from castore.streams.readers import BytesReader, PieceReader
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 SMALL: Final = 4 << 20
 """Up to this size, in bytes, a blob without finer chunks is read whole, and checked before a byte is used."""
@@ -26,7 +26,7 @@ Watch: TypeAlias = Callable[[Found[Any]], object]
 """Is told of each answer, with what the children asked before it lacked or had wrong."""
 
 
-class RelayedChunks(ChunkSource):
+class FailoverChunks(ChunkSource):
     """Single chunks, each from the first child that has it right.
 
     Of the blob that they are part of, if it is named: then a child that has the blob, but not cut alike, is
@@ -41,59 +41,61 @@ class RelayedChunks(ChunkSource):
 
     def __init__(
         self,
-        children: Children,
+        members: Members,
         *,
         watch: Watch | None = None,
         blob: B3Digest | None = None,
         chunks: Sequence[ChunkMeta] = (),
-        first: Child | None = None,
+        first: Member | None = None,
     ) -> None:
-        self._children = children
+        self._members = members
         self._watch = watch
         self._blob = blob
         self._offsets = _offsets(chunks)
-        self._order = sorted(children.all, key=lambda child: child is not first)
-        self.waits = children.wait
+        self._order = sorted(members.all, key=lambda member: member is not first)
+        self.high_latency = members.wait
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether a child has a chunk."""
 
-        def ask(child: Child) -> bool | None:
-            source = child.source
-            return (child.service.has(digest) if source is None else source.has_chunk(digest)) or None
+        def ask(member: Member) -> bool | None:
+            source = member.source
+            return (member.service.has(digest) if source is None else source.has_chunk(digest)) or None
 
-        return self._children.first(ask) is not None
+        return self._members.first(ask) is not None
 
     def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
         """Return a chunk, `None` if it is absent."""
-        found = self._children.first(lambda child: self._fetch(child, digest, size), order=tuple(self._order))
+        found = self._members.first(
+            lambda member: self._fetch(member, digest, size), order=tuple(self._order)
+        )
         if found is None:
             return None
-        if found.tally.missed or found.tally.faults:
-            failed = found.tally.others
+        if found.votes.missed or found.votes.faults:
+            failed = found.votes.others
             # A new list: another thread may be at the old one.
-            self._order = sorted(self._order, key=lambda child: child in failed)
+            self._order = sorted(self._order, key=lambda member: member in failed)
             if self._watch is not None:
                 self._watch(found)
         return found.value
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         """Return where the first child that tells keeps a chunk."""
-        keys = (child.source.chunk_key(digest) for child in self._order if child.source is not None)
+        keys = (member.source.chunk_key(digest) for member in self._order if member.source is not None)
         return next((key for key in keys if key is not None), None)
 
-    def _fetch(self, child: Child, digest: B3Digest, size: int | None) -> bytes | None:
+    def _fetch(self, member: Member, digest: B3Digest, size: int | None) -> bytes | None:
         if size is None:
-            return read_checked(child, digest)
+            return read_checked(member, digest)
         meta = ChunkMeta(digest, size)
         fault: CorruptBlobError | None = None
         try:
-            data = find_chunk(child.service, child.source, meta)
+            data = find_chunk(member.service, member.source, meta)
         except CorruptBlobError as error:
             # Asked for the blob, a child with children of its own may find one that has cut it elsewhere.
             data, fault = None, error
         if data is None and self._blob is not None and digest in self._offsets:
-            data = _cut_out(child.service, self._blob, self._offsets[digest], meta)
+            data = _cut_out(member.service, self._blob, self._offsets[digest], meta)
         if data is None and fault is not None:
             raise fault
         return data
@@ -108,11 +110,11 @@ def _offsets(chunks: Sequence[ChunkMeta]) -> dict[B3Digest, int]:
     return offsets
 
 
-def read_checked(child: Child, digest: B3Digest) -> bytes | None:
+def read_checked(member: Member, digest: B3Digest) -> bytes | None:
     """Return the bytes of a chunk, or of a blob that fits into memory, checked; `None` if it is absent."""
-    if child.source is not None:
-        return child.source.get_chunk(digest)
-    reader = child.service.open_read(digest)
+    if member.source is not None:
+        return member.source.get_chunk(digest)
+    reader = member.service.open_read(digest)
     if reader is None:
         return None
     with reader:
@@ -149,17 +151,17 @@ class CheckedReader(BytesReader):
     """A reader over all bytes of a blob, whose digest is right."""
 
 
-def open_relayed(
-    children: Children, digest: B3Digest, *, watch: Watch | None = None, workers: Workers | None = None
+def open_with_failover(
+    members: Members, digest: B3Digest, *, watch: Watch | None = None, pool: Pool | None = None
 ) -> PieceReader | None:
     """Open a blob at the first child that has it; `None` if it is absent.
 
     *watch* is told who had it, and of each chunk and piece for which another child had to be asked. With
-    *workers* chunks are fetched ahead.
+    *pool* chunks are fetched ahead.
 
-    Raises as `Children.first` does, and so do the reads.
+    Raises as `Members.first` does, and so do the reads.
     """
-    found = children.first(lambda child: _open(child, digest), late=_release)
+    found = members.first(lambda member: _open(member, digest), late=_release)
     if found is None:
         return None
     if watch is not None:
@@ -168,17 +170,17 @@ def open_relayed(
     if isinstance(reader, CheckedReader):
         return reader
     if reader is not None:
-        return RelayReader(children, digest, reader, found.child, watch)
-    source = RelayedChunks(children, watch=watch, blob=digest, chunks=chunks, first=found.child)
-    return ChunkedReader(found.child.service, chunks, digest=digest, source=source, workers=workers)
+        return FailoverReader(members, digest, reader, found.member, watch)
+    source = FailoverChunks(members, watch=watch, blob=digest, chunks=chunks, first=found.member)
+    return ChunkedReader(found.member.service, chunks, digest=digest, source=source, pool=pool)
 
 
-def _open(child: Child, digest: B3Digest) -> tuple[BlobReader | None, Sequence[ChunkMeta]] | None:
+def _open(member: Member, digest: B3Digest) -> tuple[BlobReader | None, Sequence[ChunkMeta]] | None:
     """Return the chunks of a blob; a reader of its checked bytes if it is small; else a reader."""
-    chunks = child.service.chunks(digest)
+    chunks = member.service.chunks(digest)
     if chunks:
         return None, chunks
-    reader = None if chunks is None else child.service.open_read(digest)
+    reader = None if chunks is None else member.service.open_read(digest)
     if reader is None:
         return None
     if reader.size > SMALL:
@@ -192,7 +194,7 @@ def _release(opened: tuple[BlobReader | None, object] | None) -> None:
         opened[0].close()
 
 
-class RelayReader(PieceReader):
+class FailoverReader(PieceReader):
     """Reads a large blob that is kept in one piece; where a child fails the next one goes on.
 
     Read from start to end its digest is checked: the last piece is held back until it is right. Read in
@@ -200,13 +202,13 @@ class RelayReader(PieceReader):
     """
 
     def __init__(
-        self, children: Children, digest: B3Digest, reader: BlobReader, child: Child, watch: Watch | None
+        self, members: Members, digest: B3Digest, reader: BlobReader, member: Member, watch: Watch | None
     ) -> None:
-        self._children = children
+        self._members = members
         self._digest = digest
         self._size = reader.size
-        self._readers: dict[Child, BlobReader] = {child: reader}
-        self._order = sorted(children.all, key=lambda other: other is not child)
+        self._readers: dict[Member, BlobReader] = {member: reader}
+        self._order = sorted(members.all, key=lambda other: other is not member)
         self._watch = watch
         self._held = memoryview(b"")
         self._held_at = 0
@@ -241,34 +243,34 @@ class RelayReader(PieceReader):
                 raise self._mismatch
 
     def _read(self, position: int) -> memoryview:
-        found = self._children.first(
-            lambda child: self._read_at(child, position), order=tuple(self._order), late=_release_piece
+        found = self._members.first(
+            lambda member: self._read_at(member, position), order=tuple(self._order), late=_release_piece
         )
         if found is None:
             raise CorruptBlobError(f"blob {self._digest} went away while it was read", expected=self._digest)
         reader, data = found.value
-        self._readers[found.child] = reader
-        if found.tally.missed or found.tally.faults:
-            failed = found.tally.others
-            self._order = sorted(self._order, key=lambda child: child in failed)
+        self._readers[found.member] = reader
+        if found.votes.missed or found.votes.faults:
+            failed = found.votes.others
+            self._order = sorted(self._order, key=lambda member: member in failed)
             if self._watch is not None:
                 self._watch(found)
         return data
 
-    def _read_at(self, child: Child, position: int) -> tuple[BlobReader, memoryview] | None:
+    def _read_at(self, member: Member, position: int) -> tuple[BlobReader, memoryview] | None:
         # Taken out, so that a call that is given up has it for itself, and closes it in the end.
-        reader = self._readers.pop(child, None) or child.service.open_read(self._digest)
+        reader = self._readers.pop(member, None) or member.service.open_read(self._digest)
         if reader is None:
             return None
         try:
-            return reader, self._piece_of(reader, child, position)
+            return reader, self._piece_of(reader, member, position)
         except BaseException:
             reader.close()
             raise
 
-    def _piece_of(self, reader: BlobReader, child: Child, position: int) -> memoryview:
+    def _piece_of(self, reader: BlobReader, member: Member, position: int) -> memoryview:
         if reader.size != self._size:
-            words = f"has {reader.size} bytes in `{child.name}`, and {self._size} elsewhere"
+            words = f"has {reader.size} bytes in `{member.name}`, and {self._size} elsewhere"
             raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
         if isinstance(reader, PieceReader):
             data = reader.piece_at(position)
@@ -284,9 +286,9 @@ class RelayReader(PieceReader):
     def close(self) -> None:
         """Close the readers beneath."""
         readers, self._readers = self._readers, {}
-        for child, reader in readers.items():
+        for member, reader in readers.items():
             with contextlib.suppress(CastoreError):
-                child.call(reader.close)
+                member.call(reader.close)
         super().close()
 
 

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
-from castore.composites.members import Child, Found, Tally
+from castore.composites.members import Found, Member, Votes
 from castore.errors import CastoreError, UnavailableError
 from castore.threads.deadlines import CLOCK, Clock, Pending
 
@@ -40,16 +40,16 @@ class Hedge:
 
     def first(
         self,
-        children: Sequence[Child],
-        ask: Callable[[Child], T | None],
+        members: Sequence[Member],
+        ask: Callable[[Member], T | None],
         late: Callable[[T | None], object] | None,
-    ) -> tuple[Found[T] | None, Tally]:
-        """Ask as `Children.first` does, on threads of the children; whoever has an answer first has it."""
+    ) -> tuple[Found[T] | None, Votes]:
+        """Ask as `Members.first` does, on threads of the children; whoever has an answer first has it."""
         with self._lock:
             self._left = min(self._left + self._share, _BURST)
-        race = _Race(children, ask, late, self._clock)
+        race = _Race(members, ask, late, self._clock)
         try:
-            return race.run(self._after, self._spend), race.tally
+            return race.run(self._after, self._spend), race.votes
         finally:
             race.end()
 
@@ -64,7 +64,7 @@ class Hedge:
 
 @attrs.frozen(eq=False)
 class _Runner(Generic[T]):
-    child: Child
+    member: Member
     pending: Pending[T | None]
     ends: float
     """When its time is over."""
@@ -73,18 +73,18 @@ class _Runner(Generic[T]):
 class _Race(Generic[T]):
     def __init__(
         self,
-        children: Sequence[Child],
-        ask: Callable[[Child], T | None],
+        members: Sequence[Member],
+        ask: Callable[[Member], T | None],
         late: Callable[[T | None], object] | None,
         clock: Clock,
     ) -> None:
-        self._upcoming = list(reversed(children))
+        self._upcoming = list(reversed(members))
         self._ask = ask
         self._late = late
         self._clock = clock
         self._bell = threading.Event()
         self._runners: list[_Runner[T]] = []
-        self.tally = Tally()
+        self.votes = Votes()
 
     def run(self, after: float, spend: Callable[[], bool]) -> Found[T] | None:
         """Return the first answer; `None` if all children have been asked, and none has one."""
@@ -107,44 +107,44 @@ class _Race(Generic[T]):
 
     def _start(self) -> float:
         """Ask the next child; return when."""
-        child = self._upcoming.pop()
+        member = self._upcoming.pop()
         now = self._clock.now()
         try:
-            pending = child.deadlines.start(lambda: self._ask(child), late=self._late, then=self._bell.set)
+            pending = member.deadlines.start(lambda: self._ask(member), late=self._late, then=self._bell.set)
         except UnavailableError as error:
-            self._fault(child, error)
+            self._fault(member, error)
         else:
-            ends = math.inf if child.timeout is None else now + child.timeout
-            self._runners.append(_Runner(child, pending, ends))
+            ends = math.inf if member.timeout is None else now + member.timeout
+            self._runners.append(_Runner(member, pending, ends))
         return now
 
     def _collect(self) -> Found[T] | None:
         """Take in what there is of answers, and give up those whose time is over."""
         now = self._clock.now()
         for entry in list(self._runners):
-            child = entry.child
+            member = entry.member
             if not entry.pending.done and now < entry.ends:
                 continue
             self._runners.remove(entry)
             if entry.pending.abandon():
-                self._fault(child, UnavailableError(child.name, f"no answer within {child.timeout:g} s"))
+                self._fault(member, UnavailableError(member.name, f"no answer within {member.timeout:g} s"))
                 continue
             try:
                 answer = entry.pending.result()
             except CastoreError as error:
-                self._fault(child, error)
+                self._fault(member, error)
                 continue
-            child.failures = 0
+            member.failures = 0
             if answer is not None:
-                return Found(answer, child, self.tally)
-            self.tally.missed.append(child)
+                return Found(answer, member, self.votes)
+            self.votes.missed.append(member)
         return None
 
-    def _fault(self, child: Child, error: CastoreError) -> None:
-        child.note(error)
-        if child.final:
+    def _fault(self, member: Member, error: CastoreError) -> None:
+        member.note(error)
+        if member.final:
             raise error
-        self.tally.faults.append((child, error))
+        self.votes.faults.append((member, error))
 
     def end(self) -> None:
         """Let go of the calls that are not waited for any more."""

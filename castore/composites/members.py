@@ -17,7 +17,7 @@ from castore.contract.blobs import BlobService
 from castore.contract.capabilities import ChunkSource
 from castore.errors import CastoreError, CorruptBlobError, UnavailableError, describe
 from castore.threads.deadlines import CLOCK, Clock, Deadlines
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 if TYPE_CHECKING:
     from castore.composites.hedging import Hedge
@@ -28,7 +28,7 @@ P = TypeVar("P")
 
 
 @attrs.frozen
-class ChildHealth:
+class MemberHealth:
     """How a child has been doing."""
 
     name: str
@@ -47,7 +47,7 @@ class ChildHealth:
         return not self.failures and not self.to_heal
 
 
-class Child:
+class Member:
     """One child, by its name, and how long it may take.
 
     Arguments:
@@ -93,16 +93,16 @@ class Child:
     def begin(
         self,
         what: Callable[[], T],
-        workers: Workers,
+        pool: Pool,
         *,
         late: Callable[[T | None], object] | None = None,
     ) -> Callable[[], T]:
         """Start a call on another thread; return what waits for it, once, as `call` does.
 
-        With a timeout the thread is none of the *workers*: what hangs must not use them up.
+        With a timeout the thread is none of the *pool*: what hangs must not use them up.
         """
         if self.timeout is None:
-            task = workers.submit(what)
+            task = pool.submit(what)
             return lambda: self.call(task.result)
         try:
             pending = self.deadlines.start(what, late=late)
@@ -132,41 +132,41 @@ class Child:
             self.failures += 1
             self.last_error = error
 
-    def health(self, to_heal: int = 0) -> ChildHealth:
+    def health(self, to_heal: int = 0) -> MemberHealth:
         """Return how it has been doing."""
         last = None if self.last_error is None else self.last_error.message
-        return ChildHealth(self.name, self.failures, last, self.deadlines.abandoned, to_heal)
+        return MemberHealth(self.name, self.failures, last, self.deadlines.abandoned, to_heal)
 
 
 class Found(Generic[T]):
     """An answer, who gave it, and what the children asked before had to say."""
 
-    __slots__ = ("child", "tally", "value")
+    __slots__ = ("member", "value", "votes")
 
-    def __init__(self, value: T, child: Child, tally: Tally) -> None:
+    def __init__(self, value: T, member: Member, votes: Votes) -> None:
         self.value = value
-        self.child = child
-        self.tally = tally
+        self.member = member
+        self.votes = votes
 
 
-class Tally:
+class Votes:
     """What was said by children that did not have what was asked for."""
 
     __slots__ = ("faults", "missed")
 
     def __init__(self) -> None:
-        self.missed: list[Child] = []
-        self.faults: list[tuple[Child, CastoreError]] = []
+        self.missed: list[Member] = []
+        self.faults: list[tuple[Member, CastoreError]] = []
 
     @property
-    def corrupt(self) -> list[Child]:
+    def corrupt(self) -> list[Member]:
         """Those that have it, but not as it should be."""
-        return [child for child, error in self.faults if isinstance(error, CorruptBlobError)]
+        return [member for member, error in self.faults if isinstance(error, CorruptBlobError)]
 
     @property
-    def others(self) -> set[Child]:
+    def others(self) -> set[Member]:
         """Those that were asked and did not have it right."""
-        return {*self.missed, *(child for child, _ in self.faults)}
+        return {*self.missed, *(member for member, _ in self.faults)}
 
     def settle(self, instance: str, misses: int) -> None:
         """Return if this means that it is absent, which takes so many *misses*; else raise what it means."""
@@ -180,23 +180,23 @@ class Tally:
         raise no_answer(instance, faults)
 
 
-_NO_TALLY: Final = Tally()
+_NO_VOTES: Final = Votes()
 
 
-def no_answer(instance: str, faults: Sequence[tuple[Child, CastoreError]]) -> UnavailableError:
+def no_answer(instance: str, faults: Sequence[tuple[Member, CastoreError]]) -> UnavailableError:
     """Return the error of a composite whose children have failed, with each of them and its cause."""
-    said = "; ".join(f"`{child.name}`: {_cause(child, error)}" for child, error in faults)
-    return UnavailableError(instance, said, causes={child.name: error for child, error in faults})
+    said = "; ".join(f"`{member.name}`: {_cause(member, error)}" for member, error in faults)
+    return UnavailableError(instance, said, causes={member.name: error for member, error in faults})
 
 
-def _cause(child: Child, error: CastoreError) -> str:
-    if isinstance(error, UnavailableError) and error.instance == child.name:
+def _cause(member: Member, error: CastoreError) -> str:
+    if isinstance(error, UnavailableError) and error.instance == member.name:
         return describe(error.cause)
     return describe(error)
 
 
-class Children:
-    """Children that are asked one after the other until one has the answer.
+class Members:
+    """Members that are asked one after the other until one has the answer.
 
     Arguments:
         name: That of the composite, for errors.
@@ -206,10 +206,10 @@ class Children:
     """
 
     def __init__(
-        self, name: str, children: Iterable[Child], *, misses: int | None = None, hedge: Hedge | None = None
+        self, name: str, members: Iterable[Member], *, misses: int | None = None, hedge: Hedge | None = None
     ) -> None:
         self.name = name
-        self.all = tuple(children)
+        self.all = tuple(members)
         self.misses = len(self.all) if misses is None else misses
         self.hedge = hedge
 
@@ -217,21 +217,21 @@ class Children:
     def wait(self) -> bool:
         """Whether asking them is mostly waiting: for a network, or for the end of a timeout."""
         return any(
-            child.timeout is not None or (child.source is not None and child.source.waits)
-            for child in self.all
+            member.timeout is not None or (member.source is not None and member.source.high_latency)
+            for member in self.all
         )
 
-    def pool(self, workers: Workers | None) -> Workers:
-        """Return which of the pools is the one for calls to them; without *workers* one of no threads."""
-        if workers is None:
-            return Workers(0)
-        return workers.wide if self.wait else workers
+    def pool(self, pool: Pool | None) -> Pool:
+        """Return which of the pools is the one for calls to them; without *pool* one of no threads."""
+        if pool is None:
+            return Pool(0)
+        return pool.io_pool if self.wait else pool
 
     def first(
         self,
-        ask: Callable[[Child], T | None],
+        ask: Callable[[Member], T | None],
         *,
-        order: Sequence[Child] | None = None,
+        order: Sequence[Member] | None = None,
         late: Callable[[T | None], object] | None = None,
     ) -> Found[T] | None:
         """Return the first answer that is not `None`; `None` if enough children answer `None`.
@@ -245,11 +245,11 @@ class Children:
         """
         asked = self.all if order is None else order
         if self.hedge is not None and len(asked) > 1:
-            found, tally = self.hedge.first(asked, ask, late)
+            found, votes = self.hedge.first(asked, ask, late)
         else:
-            found, tally = _in_turn(asked, ask, late)
+            found, votes = _in_turn(asked, ask, late)
         if found is None:
-            tally.settle(self.name, self.misses)
+            votes.settle(self.name, self.misses)
         return found
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
@@ -258,50 +258,50 @@ class Children:
         Raises as `first` does.
         """
         wanted = set(digests)
-        tally = Tally()
-        for child in self.all:
+        votes = Votes()
+        for member in self.all:
             if not wanted:
                 break
             try:
-                absent = child.call(lambda asked=child, of=wanted: asked.service.missing(of))  # type: ignore[misc]
+                absent = member.call(lambda asked=member, of=wanted: asked.service.missing(of))  # type: ignore[misc]
             except CastoreError as error:
-                if child.final:
+                if member.final:
                     raise
-                tally.faults.append((child, error))
+                votes.faults.append((member, error))
                 continue
-            tally.missed.append(child)
+            votes.missed.append(member)
             wanted &= absent
         if wanted:
-            tally.settle(self.name, self.misses)
+            votes.settle(self.name, self.misses)
         return wanted
 
-    def all_with(self, power: Callable[..., P]) -> list[tuple[Child, P]] | None:
-        """Return each child with its *power*, `None` if one of them does not have it."""
-        found = [(child, child.service.capability(power)) for child in self.all]
-        having = [(child, entry) for child, entry in found if entry is not None]
+    def all_with(self, kind: Callable[..., P]) -> list[tuple[Member, P]] | None:
+        """Return each child with its *kind*, `None` if one of them does not have it."""
+        found = [(member, member.service.capability(kind)) for member in self.all]
+        having = [(member, entry) for member, entry in found if entry is not None]
         return having if len(having) == len(found) else None
 
     def close(self) -> None:
         """End the threads of deadlines. The services are closed by whoever made them."""
-        for child in self.all:
-            child.deadlines.close()
+        for member in self.all:
+            member.deadlines.close()
 
 
 def _in_turn(
-    children: Sequence[Child], ask: Callable[[Child], T | None], late: Callable[[T | None], object] | None
-) -> tuple[Found[T] | None, Tally]:
-    tally = _NO_TALLY
-    for child in children:
+    members: Sequence[Member], ask: Callable[[Member], T | None], late: Callable[[T | None], object] | None
+) -> tuple[Found[T] | None, Votes]:
+    votes = _NO_VOTES
+    for member in members:
         try:
-            answer = child.call(lambda asked=child: ask(asked), late=late)  # type: ignore[misc]
+            answer = member.call(lambda asked=member: ask(asked), late=late)  # type: ignore[misc]
         except CastoreError as error:
-            if child.final:
+            if member.final:
                 raise
-            tally = Tally() if tally is _NO_TALLY else tally
-            tally.faults.append((child, error))
+            votes = Votes() if votes is _NO_VOTES else votes
+            votes.faults.append((member, error))
             continue
         if answer is not None:
-            return Found(answer, child, tally), tally
-        tally = Tally() if tally is _NO_TALLY else tally
-        tally.missed.append(child)
-    return None, tally
+            return Found(answer, member, votes), votes
+        votes = Votes() if votes is _NO_VOTES else votes
+        votes.missed.append(member)
+    return None, votes

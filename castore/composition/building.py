@@ -19,7 +19,7 @@ from castore.metrics.shell import bare, measured
 from castore.secrets import scrub
 
 if TYPE_CHECKING:
-    from castore.threads.pool import Workers
+    from castore.threads.pool import Pool
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class BuildContext:
 
     base: Path
     """The folder that relative paths start from: that of the composition's file."""
-    workers: Workers
+    pool: Pool
     """The pool of threads that the services of the composition share."""
     _builder: Builder
     _instance: Instance
@@ -62,11 +62,11 @@ class Builder:
     """
 
     def __init__(
-        self, graph: Graph, base: Path, workers: Workers, secrets: Sequence[str], *, metrics: bool = True
+        self, graph: Graph, base: Path, pool: Pool, secrets: Sequence[str], *, metrics: bool = True
     ) -> None:
         self.graph = graph
         self._base = base
-        self._workers = workers
+        self._pool = pool
         self._secrets = secrets
         self._meters = {key: Meters() for key in graph.instances} if metrics else {}
         self._last_gauges: dict[str, dict[str, float]] = {}
@@ -117,7 +117,7 @@ class Builder:
                 self._build(slot, instance)
 
     def _build(self, slot: _Slot, instance: Instance) -> None:
-        context = BuildContext(self._base, self._workers, self, instance)
+        context = BuildContext(self._base, self._pool, self, instance)
         try:
             service = instance.config.build(instance.name, context)
             if not isinstance(service, instance.kind.contract):
@@ -193,7 +193,7 @@ class Builder:
             # An instance is listed when it is complete, so after all that it needs.
             close_all(reversed(built))
         finally:
-            self._workers.close()
+            self._pool.close()
 
 
 def close_all(services: Iterable[Any]) -> None:

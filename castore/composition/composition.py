@@ -18,7 +18,7 @@ from castore.contract.directories import DirectoryService
 from castore.errors import CompositionError, PluginError
 from castore.metrics.model import Metrics
 from castore.problems import Problem, did_you_mean, escaped, listing
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,10 +51,10 @@ class Composition:
         """What looks wrong, and works all the same; each is logged as well, by `castore.composition`."""
         for warning in loaded.warnings:
             _log.warning("%s", source.render([warning]).partition("\n")[0])
-        self.workers = Workers()
+        self.pool = Pool()
         """The pool of threads that all services of the composition share."""
         self._secrets = loaded.secrets
-        self._builder = Builder(loaded.graph, source.base, self.workers, loaded.secrets, metrics=metrics)
+        self._builder = Builder(loaded.graph, source.base, self.pool, loaded.secrets, metrics=metrics)
         self._known = known
 
     @classmethod

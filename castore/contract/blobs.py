@@ -199,14 +199,14 @@ class BlobService(ABC):
             except SourceError as error:
                 yield error
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return this service as one with the optional *power*, or `None` if it does not have it.
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return this service as one with the optional *kind*, or `None` if it does not have it.
 
-        *power* is a class of `castore.contract.capabilities`. (It is typed as a callable because type
+        *kind* is a class of `castore.contract.capabilities`. (It is typed as a callable because type
         checkers refuse an abstract class where `type[P]` is asked for.) A wrapper overrides this to derive its
-        answer from its children, so that it neither loses nor fakes a power.
+        answer from its children, so that it neither loses nor fakes a capability.
         """
-        has_it = isinstance(power, type) and isinstance(self, power)
+        has_it = isinstance(kind, type) and isinstance(self, kind)
         return cast("P", self) if has_it else None
 
     def close(self) -> None:  # noqa: B027 - nothing to release is common

@@ -1,7 +1,7 @@
-"""Optional powers of a service, each a small class of its own.
+"""Optional capabilities of a service, each a small class of its own.
 
-Ask with `service.capability(Power)`, which gives the service typed as one that has the power, or `None`.
-A backend has a power by naming its class among its bases; a wrapper derives its answer from its children.
+Ask with `service.capability(Power)`, which gives the service typed as one that has the capability, or `None`.
+A backend has a capability by naming its class among its bases; a wrapper derives its answer from its children.
 
 ======================  =====================================================
 `BlobLister`            lists the digests of its blobs
@@ -63,7 +63,7 @@ class BlobDeleter(ABC):
 class ChunkSource(ABC):
     """Reads single chunks."""
 
-    waits: bool = False
+    high_latency: bool = False
     """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
 
     @abstractmethod
@@ -238,7 +238,7 @@ class Evictable(ABC):
     """Lets another service, which all writes to it go through, keep it within bounds.
 
     It tells what it keeps item by item, removes any of it, and writes blobs by way of the one that counts.
-    A service with this power is a `ChunkStore`, too.
+    A service with this capability is a `ChunkStore`, too.
     """
 
     @property

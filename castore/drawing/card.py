@@ -117,8 +117,8 @@ def _stripe(box: Box) -> str:
 
 def _badge(state: str, right: float, middle: float) -> list[ET.Element]:
     style = "well" if state == _WELL else "heed"
-    wide = _badge_room(state) - _BADGE_GAP
-    box = Box(right - wide, middle - _BADGE_HEIGHT / 2, wide, _BADGE_HEIGHT)
+    io_pool = _badge_room(state) - _BADGE_GAP
+    box = Box(right - io_pool, middle - _BADGE_HEIGHT / 2, io_pool, _BADGE_HEIGHT)
     return [rounded(box, _BADGE_HEIGHT / 2, style), centred(state, box, STATE, f"{style}-word")]
 
 

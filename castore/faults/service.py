@@ -33,7 +33,7 @@ class FaultyService(BlobService):
     """Passes everything on to *service*, except what is in `failing`: that raises `UnavailableError`.
 
     What does not fail so meets the faults of *plan*, by which nothing goes wrong unless it says so. It has
-    the powers of *service*, which fail alike, by the names of their methods; with *powers* False it has none,
+    the capabilities of *service*, which fail alike, by the names of their methods; with *capabilities* False it has none,
     as a stranger's smallest service. *sleep* is called with a number of seconds in place of waiting. Readers
     give *piece* bytes at once.
 
@@ -48,7 +48,7 @@ class FaultyService(BlobService):
         service: BlobService,
         failing: Iterable[str] = (),
         *,
-        powers: bool = True,
+        capabilities: bool = True,
         instance: str = "faulty",
         plan: FaultPlan | None = None,
         sleep: Callable[[float], object] | None = None,
@@ -56,7 +56,7 @@ class FaultyService(BlobService):
     ) -> None:
         self._piece = piece
         self._service = service
-        self._powers = powers
+        self._capabilities = capabilities
         self._instance = instance
         self.failing = set(failing)
         self.calls: list[str] = []
@@ -98,10 +98,10 @@ class FaultyService(BlobService):
         """Start a blob there."""
         return _Writer(self._perform("open_write", self._service.open_write), self._perform)
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return the power of the service behind, failing as this one does."""
-        found = self._service.capability(power) if self._powers else None
-        return None if found is None else _guarded(power, found, self._perform, self.meet)
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return the capability of the service behind, failing as this one does."""
+        found = self._service.capability(kind) if self._capabilities else None
+        return None if found is None else _guarded(kind, found, self._perform, self.meet)
 
     def close(self) -> None:
         """Let go of all who wait, and close the service behind."""
@@ -160,8 +160,8 @@ class _Writer(BlobWriter):
         self._writer.abort()
 
 
-def _guarded(power: Callable[..., P], found: P, perform: _Perform, meet: Callable[[str], None]) -> P:
-    """Return an object of the class *power* whose members are those of *found*, with faults."""
+def _guarded(kind: Callable[..., P], found: P, perform: _Perform, meet: Callable[[str], None]) -> P:
+    """Return an object of the class *kind* whose members are those of *found*, with faults."""
 
     def member(name: str) -> property:
         def get(_: object) -> Any:
@@ -173,6 +173,6 @@ def _guarded(power: Callable[..., P], found: P, perform: _Perform, meet: Callabl
 
         return property(get)
 
-    members = {name: member(name) for name in dir(power) if not name.startswith("_")}
-    made: Callable[[], P] = type("Guarded", (power,), members)  # type: ignore[arg-type]
+    members = {name: member(name) for name in dir(kind) if not name.startswith("_")}
+    made: Callable[[], P] = type("Guarded", (kind,), members)  # type: ignore[arg-type]
     return made()

@@ -158,7 +158,7 @@ class InstanceMetrics:
         name: That of the instance; for one that is made by a URL, the place of the URL, such as `root.far`.
         type: The type tag, such as `cache`.
         kind: The kind of service in words, such as `blob service`.
-        operations: By name, those that were called. They are the methods of the service and of its powers,
+        operations: By name, those that were called. They are the methods of the service and of its capabilities,
             and `reader.read`, a piece of a blob, `writer.write`, `writer.fill` and `writer.close`.
         gauges: What the service tells of itself (`Gauges`).
     """

@@ -1,7 +1,7 @@
 """A service as others see it, measured at its door.
 
 `measured` puts a thin shell around a service. What is asked through the shell is counted; what the service
-asks of itself is not, and costs nothing. The shell has the powers of the service and no others, and for
+asks of itself is not, and costs nothing. The shell has the capabilities of the service and no others, and for
 everything but the contract it passes for the service itself: its attributes, and what `isinstance` says.
 """
 
@@ -20,7 +20,7 @@ from castore.errors import SourceError
 from castore.metrics.meters import MOST, Meter, Meters, clock
 from castore.metrics.model import Gauges
 from castore.streams.readers import BytesReader, PieceReader
-from castore.wrapping.forwarding import passing_power, pieces_of
+from castore.wrapping.forwarding import forwarded_capability, pieces_of
 from castore.wrapping.wrapper import AskingForBatches
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class MeasuredService(BlobService):
     def __init__(self, inner: BlobService, meters: Meters) -> None:
         self._inner = inner
         self._meters = meters
-        self._powers: dict[Any, Any] = {}
+        self._capabilities: dict[Any, Any] = {}
         # Made once, as looking them up would cost about as much as they do.
         self._has = meters["has"]
         self._open_read = meters["open_read"]
@@ -193,15 +193,15 @@ class MeasuredService(BlobService):
         meter = self._meters["put_files"]
         return _each_timed(meter, self._inner.put_files(paths, progress=_telling(meter, progress)))
 
-    def capability(self, power: Callable[..., A]) -> A | None:
-        """Return the power of the service, its methods measured."""
-        known = self._powers.get(power)
+    def capability(self, kind: Callable[..., A]) -> A | None:
+        """Return the capability of the service, its methods measured."""
+        known = self._capabilities.get(kind)
         if known is None:
-            found = self._inner.capability(power)
+            found = self._inner.capability(kind)
             # Who asks for a service by its own class, or how it stands, gets that.
-            if found is None or not isinstance(power, type) or issubclass(power, (BlobService, Gauges)):
+            if found is None or not isinstance(kind, type) or issubclass(kind, (BlobService, Gauges)):
                 return found
-            known = self._powers[power] = self._measured_power(power, found)
+            known = self._capabilities[kind] = self._measured_power(kind, found)
         wrapped: A | None = known
         return wrapped
 
@@ -209,13 +209,13 @@ class MeasuredService(BlobService):
         """Close the service."""
         self._inner.close()
 
-    def _measured_power(self, power: type, found: Any) -> Any:
-        if power is BatchExistence:
+    def _measured_power(self, kind: type, found: Any) -> Any:
+        if kind is BatchExistence:
             # That of the service is the same question.
             return AskingForBatches(self)
-        made = passing_power(power, found, self._around)
+        made = forwarded_capability(kind, found, self._around)
         for name in _PLAIN:
-            if hasattr(power, name):
+            if hasattr(kind, name):
                 # In the way of the method of the class, which would call `_around`: these are called most.
                 setattr(made, name, _timed_member(name, self._meters[name], found))
         return made
@@ -394,7 +394,7 @@ def timed(meter: Meter, owner: object, name: str) -> Callable[..., Any]:
 
 
 def _timed_member(name: str, meter: Meter, owner: object) -> Callable[..., Any]:
-    """Return what counts a method of a power, with the bytes that go through it."""
+    """Return what counts a method of a capability, with the bytes that go through it."""
     measure = timed(meter, owner, name)
 
     def get(*args: Any, **kwargs: Any) -> Any:

@@ -41,7 +41,7 @@ POWERS: Final[tuple[type, ...]] = (
     EvictionEvents,
     Durable,
 )
-"""The optional powers that the contract has clauses for."""
+"""The optional capabilities that the contract has clauses for."""
 
 
 class ContractError(AssertionError):
@@ -78,18 +78,18 @@ class Clause:
     run: Callable[[BlobService], None] = attrs.field(repr=False)
     """Raises `ContractError` if a service does not keep it. The service need not be empty, nor new."""
     needs: tuple[type, ...] = ()
-    """The powers without which it says nothing."""
+    """The capabilities without which it says nothing."""
     lacks: tuple[type, ...] = ()
-    """The powers with which it says nothing."""
+    """The capabilities with which it says nothing."""
 
     def skip_reason(self, service: BlobService) -> str | None:
         """Return why the clause says nothing about *service*, `None` if it does."""
-        for power in self.needs:
-            if service.capability(power) is None:
-                return f"the service has no {power.__name__}"
-        for power in self.lacks:
-            if service.capability(power) is not None:
-                return f"the service has {power.__name__}"
+        for kind in self.needs:
+            if service.capability(kind) is None:
+                return f"the service has no {kind.__name__}"
+        for kind in self.lacks:
+            if service.capability(kind) is not None:
+                return f"the service has {kind.__name__}"
         return None
 
     def check(self, service: BlobService) -> None:

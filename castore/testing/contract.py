@@ -15,9 +15,9 @@ from castore.contract.blobs import BlobService
 from castore.testing.clause import Clause
 from castore.testing.clauses import (
     bounding,
+    capabilities,
     chunking,
     keeping,
-    powers,
     reading,
     sources,
     storing,
@@ -32,7 +32,7 @@ CLAUSES: Final[tuple[Clause, ...]] = (
     *sources.chapter.clauses,
     *chunking.chapter.clauses,
     *threads.chapter.clauses,
-    *powers.chapter.clauses,
+    *capabilities.chapter.clauses,
     *keeping.chapter.clauses,
     *bounding.chapter.clauses,
 )

@@ -76,11 +76,11 @@ def expect_absent(service: BlobService, digest: B3Digest) -> None:
     expect(f"chunks({digest})", service.chunks(digest), None)
 
 
-def power_of(service: BlobService, power: Callable[..., T]) -> T:
-    """Return a power that the service has, by the `needs` of the clause."""
-    found = service.capability(power)
+def power_of(service: BlobService, kind: Callable[..., T]) -> T:
+    """Return a capability that the service has, by the `needs` of the clause."""
+    found = service.capability(kind)
     if found is None:
-        raise ContractError(None, f"capability({power}) to be the same each time", "None")
+        raise ContractError(None, f"capability({kind}) to be the same each time", "None")
     return found
 
 

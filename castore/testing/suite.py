@@ -25,7 +25,7 @@ class BlobServiceContract:
             def service(self, tmp_path):
                 return TapeBlobService(tmp_path)
 
-    Each clause becomes a test: `TestTape::test_contract[put-then-get]`. What the service has no power for
+    Each clause becomes a test: `TestTape::test_contract[put-then-get]`. What the service has no capability for
     is skipped. *xfail* names the clauses that the service does not keep, each with the reason; that it
     begins to keep one is a failure, too, so that the list stays true.
     """

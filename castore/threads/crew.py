@@ -1,7 +1,7 @@
 """Threads of a pool that take part in some work, for as long as there is any.
 
 Where pieces of work are short, and who needs them does some as well, a task for each would cost as much as
-the piece: to hand it over, and to be woken when it is done. Helpers are called when there is work, and go on
+the piece: to hand it over, and to be woken when it is done. Crew are called when there is work, and go on
 until there is none. But others want the pool, too: after a *turn* of some pieces each goes to the end of the
 queue for its threads.
 """
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from threading import Condition
 from typing import Final
 
-from castore.threads.pool import Task, Workers
+from castore.threads.pool import Pool, Task
 
 
-class Helpers:
+class Crew:
     """Up to *most* threads of a pool at some work.
 
     Arguments:
-        workers: The pool.
+        pool: The pool.
         most: How many may be at it at once; the thread that owns the work is not counted.
         work: Does a piece that nobody does yet; returns False if there is none. It must not raise.
         is_left: Tells whether there is such a piece; called under *changed*.
@@ -29,7 +29,7 @@ class Helpers:
 
     def __init__(
         self,
-        workers: Workers,
+        pool: Pool,
         most: int,
         work: Callable[[], bool],
         is_left: Callable[[], bool],
@@ -37,7 +37,7 @@ class Helpers:
         *,
         turn: int,
     ) -> None:
-        self._workers: Final = workers
+        self._pool: Final = pool
         self._most: Final = most
         self._work: Final = work
         self._is_left: Final = is_left
@@ -57,7 +57,7 @@ class Helpers:
     def _queue_up(self) -> None:
         if len(self._tasks) > 2 * self._most:
             self._tasks = [task for task in self._tasks if not task.done]
-        self._tasks.append(self._workers.submit(self._help))
+        self._tasks.append(self._pool.submit(self._help))
 
     def _help(self) -> None:
         pieces = 0
@@ -83,6 +83,6 @@ class Helpers:
             self._helping = 0
 
 
-def helpers_beside(workers: Workers) -> int:
+def crew_beside(pool: Pool) -> int:
     """Return how many threads of a pool make all of its cores busy, with the one that they help."""
-    return min(workers.size, max(workers.size - 1, 1))
+    return min(pool.size, max(pool.size - 1, 1))

@@ -31,7 +31,7 @@ _KEPT: Final = 4 << 20
 
 
 class Task(Generic[T]):
-    """One call given to `Workers.submit`. Wait for it from one thread only."""
+    """One call given to `Pool.submit`. Wait for it from one thread only."""
 
     __slots__ = ("_call", "_future")
 
@@ -84,7 +84,7 @@ def _keep_freed_memory() -> None:
     bytearray(_KEPT)
 
 
-class Workers:
+class Pool:
     """A pool of at most *size* threads (0 and up; by default one per core), started when first needed."""
 
     def __init__(self, size: int | None = None) -> None:
@@ -95,18 +95,18 @@ class Workers:
         self._executor: ThreadPoolExecutor | None = None
         self._inside = threading.local()
         """Has an attribute `pool` in the threads of the pool."""
-        self._wide: Workers | None = None
+        self._io_pool: Pool | None = None
 
     @property
-    def wide(self) -> Workers:
+    def io_pool(self) -> Pool:
         """A pool beside this one for tasks that mostly wait, as for a network, with many more threads.
 
         It is closed with this one; that of a pool of size 0 is the pool itself.
         """
         with self._lock:
-            if self._wide is None:
-                self._wide = Workers(_WIDE) if 0 < self.size < _WIDE else self
-            return self._wide
+            if self._io_pool is None:
+                self._io_pool = Pool(_WIDE) if 0 < self.size < _WIDE else self
+            return self._io_pool
 
     def submit(self, call: Callable[[], T]) -> Task[T]:
         """Let a thread of the pool run *call* as soon as one is free."""
@@ -150,8 +150,8 @@ class Workers:
         """
         with self._lock:
             executor, self._executor = self._executor, None
-            wide = self._wide
-        if wide is not None and wide is not self:
-            wide.close()
+            io_pool = self._io_pool
+        if io_pool is not None and io_pool is not self:
+            io_pool.close()
         if executor is not None:
             executor.shutdown(wait=not hasattr(self._inside, "pool"))

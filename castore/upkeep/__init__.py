@@ -1,4 +1,4 @@
-"""Looking after services: checking, mending and copying what they keep, through their powers alone."""
+"""Looking after services: checking, mending and copying what they keep, through their capabilities alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from castore.upkeep.collecting import Collected, MissingRootsError, collect
-    from castore.upkeep.copying import Copied, Copier, CopyTally, copy
+    from castore.upkeep.copying import Copied, Copier, CopyCounts, copy
     from castore.upkeep.explaining import explain
-    from castore.upkeep.findings import Finding, Report, Scope, Tally
+    from castore.upkeep.findings import Counts, Finding, Report, Scope
     from castore.upkeep.ledger import Ledger, StateFileError
     from castore.upkeep.locating import Location, locate
     from castore.upkeep.repairing import Mending, repair
@@ -19,7 +19,8 @@ __all__ = [
     "Collected",
     "Copied",
     "Copier",
-    "CopyTally",
+    "CopyCounts",
+    "Counts",
     "Finding",
     "Ledger",
     "Location",
@@ -28,7 +29,6 @@ __all__ = [
     "Report",
     "Scope",
     "StateFileError",
-    "Tally",
     "Verification",
     "collect",
     "copy",
@@ -43,7 +43,7 @@ _HOMES: Final = {
     "Collected": "castore.upkeep.collecting",
     "Copied": "castore.upkeep.copying",
     "Copier": "castore.upkeep.copying",
-    "CopyTally": "castore.upkeep.copying",
+    "CopyCounts": "castore.upkeep.copying",
     "Finding": "castore.upkeep.findings",
     "Ledger": "castore.upkeep.ledger",
     "Location": "castore.upkeep.locating",
@@ -52,7 +52,7 @@ _HOMES: Final = {
     "Report": "castore.upkeep.findings",
     "Scope": "castore.upkeep.findings",
     "StateFileError": "castore.upkeep.ledger",
-    "Tally": "castore.upkeep.findings",
+    "Counts": "castore.upkeep.findings",
     "Verification": "castore.upkeep.verifying",
     "collect": "castore.upkeep.collecting",
     "copy": "castore.upkeep.copying",

@@ -43,7 +43,7 @@ from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.errors import BadIndexError, BlobNotFoundError, CorruptBlobError, UnsupportedError
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 ItemKind: TypeAlias = Literal["index", "chunk", "residue"]
 
@@ -120,7 +120,7 @@ def collect(
     dry_run: bool = False,
     no_roots: bool = False,
     ignore_missing_roots: bool = False,
-    workers: Workers | None = None,
+    pool: Pool | None = None,
     clock: Callable[[], float] = time.time,
     on_gone: Callable[[StoredItem], object] | None = None,
     progress: Callable[[int], object] | None = None,
@@ -136,7 +136,7 @@ def collect(
         dry_run: Remove nothing.
         no_roots: Go on if there are no roots at all, which removes everything that is old.
         ignore_missing_roots: Go on if a root is not there.
-        workers: Threads to read indexes and remove with; by default there are none.
+        pool: Threads to read indexes and remove with; by default there are none.
         clock: Tells the time in seconds since 1970, as the store does.
         on_gone: Called with each item that was removed, or would be.
         progress: Called with the stored bytes of each item that was looked at.
@@ -160,14 +160,14 @@ def collect(
     if not wanted and not no_roots:
         raise ValueError("without roots everything that is old would be removed; say `no_roots` if so it be")
     source = service.capability(ChunkSource)
-    waits = source is not None and source.waits
-    pool = workers or Workers(0)
+    high_latency = source is not None and source.high_latency
+    pool = pool or Pool(0)
     collection = _Collection(
         service,
         sweepable,
         Collected(cutoff, held if held == cutoff else None),
-        workers=pool.wide if waits else pool,
-        batch=_WAITING_BATCH if waits else _BATCH,
+        pool=pool.io_pool if high_latency else pool,
+        batch=_WAITING_BATCH if high_latency else _BATCH,
         dry_run=dry_run,
         on_gone=on_gone,
         progress=progress,
@@ -187,7 +187,7 @@ class _Collection:
     _service: BlobService
     _sweepable: Sweepable
     collected: Collected
-    _workers: Workers = attrs.field(kw_only=True)
+    _pool: Pool = attrs.field(kw_only=True)
     _batch: int = attrs.field(kw_only=True)
     _dry_run: bool = attrs.field(kw_only=True)
     _on_gone: Callable[[StoredItem], object] | None = attrs.field(kw_only=True)
@@ -256,7 +256,7 @@ class _Collection:
     def _mark(self, blobs: Iterable[B3Digest]) -> list[B3Digest]:
         """Mark all chunks of *blobs*; return those blobs that are not there."""
         absent = []
-        for digest, chunks in self._workers.map(self._chunks_of, blobs):
+        for digest, chunks in self._pool.map(self._chunks_of, blobs):
             if chunks is None:
                 absent.append(digest)
             elif chunks:
@@ -295,7 +295,7 @@ class _Collection:
             yield item
 
     def _remove(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
-        for gone in self._workers.map(self._remove_batch, _batches(iter(items), self._batch)):
+        for gone in self._pool.map(self._remove_batch, _batches(iter(items), self._batch)):
             yield from gone
 
     def _remove_batch(self, batch: list[StoredItem]) -> list[StoredItem]:

@@ -29,7 +29,7 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep.ledger import Ledger
 from castore.upkeep.reading import Attempts, labelled
 from castore.upkeep.transfer import Sent, Transfer
@@ -47,7 +47,7 @@ _MOST_UNAVAILABLE: Final = 16
 
 
 @attrs.define
-class CopyTally:
+class CopyCounts:
     """How much was copied and how much was there already; bytes are those of chunks before compression.
 
     The chunks and bytes that were skipped are those of blobs that were copied: of others nothing is read.
@@ -78,29 +78,29 @@ def copy(
     target: BlobService,
     digests: Iterable[B3Digest] | None = None,
     *,
-    workers: Workers | None = None,
+    pool: Pool | None = None,
     progress: Callable[[int], object] = lambda _: None,
-) -> tuple[CopyTally, list[Copied]]:
+) -> tuple[CopyCounts, list[Copied]]:
     """Copy blobs; return how much that was, and those that could not be copied.
 
     Arguments:
         source: Where the blobs are.
         target: Where they shall be; those that are there are claimed, and nothing is written of them.
         digests: Which ones; `None` for all that *source* lists, if it can, else `UnsupportedError`.
-        workers: The pool that reads and writes; by default one of its own.
+        pool: The pool that reads and writes; by default one of its own.
         progress: Called with the number of bytes that were dealt with since the last call.
 
     Raises `UnavailableError` if *target* fails, or *source* does not answer any more. What was copied until
     then is there, and is not copied again by the next run.
     """
-    own_workers = Workers() if workers is None else None
+    own_pool = Pool() if pool is None else None
     try:
-        copier = Copier(source, target, workers or own_workers or Workers(0), progress)
+        copier = Copier(source, target, pool or own_pool or Pool(0), progress)
         failed = [copied for copied in copier.run(digests) if copied.error is not None]
         return copier.tally, failed
     finally:
-        if own_workers is not None:
-            own_workers.close()
+        if own_pool is not None:
+            own_pool.close()
 
 
 @attrs.define(eq=False)
@@ -121,7 +121,7 @@ class Copier:
         self,
         source: BlobService,
         target: BlobService,
-        workers: Workers,
+        pool: Pool,
         progress: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._source = source
@@ -130,11 +130,11 @@ class Copier:
         self._store = target.capability(ChunkStore)
         self._may_lose = target.capability(Sweepable) is not None
         self._transfer = Transfer(source, target)
-        self._workers = workers
+        self._pool = pool
         self._progress = progress
         self._waiting: list[_Blob] = []
         self._unanswered = 0
-        self.tally = CopyTally()
+        self.tally = CopyCounts()
 
     def run(self, digests: Iterable[B3Digest] | None = None) -> Iterator[Copied]:
         """Copy, and yield what became of each blob that the target lacked."""
@@ -183,7 +183,7 @@ class Copier:
     def _not_whole(self, digests: Sequence[B3Digest]) -> Iterator[B3Digest]:
         """Claim blobs that the target has, and count them; yield those that lack a part after all."""
         calls = ((digest, partial(self._claim, digest)) for digest in digests)
-        for digest, is_whole in self._workers.map(labelled, calls):
+        for digest, is_whole in self._pool.map(labelled, calls):
             if is_whole:
                 self.tally.blobs_skipped += 1
             else:
@@ -202,13 +202,13 @@ class Copier:
         if batches is not None:
             return batches.missing(digests)
         calls = ((digest, partial(self._target.has, digest)) for digest in digests)
-        return {digest for digest, found in self._workers.map(labelled, calls) if not found}
+        return {digest for digest, found in self._pool.map(labelled, calls) if not found}
 
     # -- copying --
 
     def _copy(self, digests: Sequence[B3Digest]) -> Iterator[Copied]:
         try:
-            for (blob, is_last), found in self._workers.map(labelled, self._steps(digests)):
+            for (blob, is_last), found in self._pool.map(labelled, self._steps(digests)):
                 yield from self._take(blob, found, is_last=is_last)
             yield from self._show()
         except BaseException:
@@ -222,7 +222,7 @@ class Copier:
     ) -> Iterator[tuple[tuple[_Blob, bool], Callable[[], Sent | CastoreError]]]:
         """Yield all transfers for all blobs; the indexes are read ahead, too."""
         calls = ((digest, partial(self._attempt.index, digest)) for digest in digests)
-        for digest, index in self._workers.map(labelled, calls):
+        for digest, index in self._pool.map(labelled, calls):
             blob = _Blob(digest)
             if index is None or isinstance(index, CastoreError):
                 yield (blob, True), partial(_same, index or BlobNotFoundError(digest))

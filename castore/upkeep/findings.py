@@ -86,7 +86,7 @@ class Scope:
 
 
 @attrs.define
-class Tally:
+class Counts:
     """How much was checked: blobs from start to end, different chunks, bytes that were read for it.
 
     `skipped` more blobs and chunks were found right by the run that this one resumes.
@@ -104,7 +104,7 @@ class Report:
 
     findings: list[Finding]
     residue: list[StoredItem]
-    tally: Tally
+    tally: Counts
 
     @property
     def ok(self) -> bool:

@@ -109,5 +109,5 @@ class Attempts:
 
 
 def labelled(call: tuple[K, Callable[[], T]]) -> tuple[K, T]:
-    """Make a call that has a label, which stays with what it returns: for `Workers.map`."""
+    """Make a call that has a label, which stays with what it returns: for `Pool.map`."""
     return call[0], call[1]()

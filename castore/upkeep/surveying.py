@@ -234,7 +234,7 @@ def _parts(service: BlobService, wanted: list[B3Digest]) -> list[Callable[[], se
     if batches is not None or source is None:
         missing = service.missing if batches is None else batches.missing
         return [lambda: set(wanted) - missing(wanted)]
-    count = _AT_ONCE if source.waits else 1
+    count = _AT_ONCE if source.high_latency else 1
     groups = [wanted[number::count] for number in range(count)]
     return [partial(_present, source, group) for group in groups if group]
 

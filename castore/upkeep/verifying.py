@@ -30,8 +30,8 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.threads.pool import Workers
-from castore.upkeep.findings import MISSING_INDEX, Finding, Report, Scope, Tally, finding_of
+from castore.threads.pool import Pool
+from castore.upkeep.findings import MISSING_INDEX, Counts, Finding, Report, Scope, finding_of
 from castore.upkeep.ledger import Ledger
 from castore.upkeep.reading import Attempts, labelled
 
@@ -44,7 +44,7 @@ def verify(
     *,
     scope: Scope | None = None,
     expected: Iterable[B3Digest] = (),
-    workers: Workers | None = None,
+    pool: Pool | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Report:
     """Check a service and return all that is wrong with it.
@@ -53,28 +53,28 @@ def verify(
         service: One with an `Inventory`, or at least a `BlobLister`; for others `UnsupportedError` is raised.
         scope: Which items to check, by default all.
         expected: Blobs that must be there: what was removed without a trace is not found otherwise.
-        workers: The pool that reads; by default one of its own.
+        pool: The pool that reads; by default one of its own.
         progress: Called with the number of bytes that were checked since the last call.
 
     Raises `UnavailableError` if the service does not answer any more. To see what is found while it is found,
     and to resume what was interrupted, use `Verification`.
     """
     ledger = Ledger(scope=scope)
-    own_workers = Workers() if workers is None else None
+    own_pool = Pool() if pool is None else None
     try:
         verification = Verification(
             service,
             ledger,
             expected=expected,
-            workers=workers or own_workers or Workers(0),
+            pool=pool or own_pool or Pool(0),
             progress=progress or _ignore,
         )
         findings = list(verification.run())
         return Report(findings, verification.residue, verification.tally)
     finally:
         ledger.close()
-        if own_workers is not None:
-            own_workers.close()
+        if own_pool is not None:
+            own_pool.close()
 
 
 def _ignore(count: int) -> None:
@@ -124,18 +124,18 @@ class Verification:
         ledger: Ledger,
         *,
         expected: Iterable[B3Digest] = (),
-        workers: Workers,
+        pool: Pool,
         progress: Callable[[int], object] = _ignore,
     ) -> None:
         self._service = service
         self._attempt = Attempts(service)
         self._ledger = ledger
         self._expected = set(expected)
-        self._workers = workers
+        self._pool = pool
         self._progress = progress
         self._bad: dict[B3Digest, Finding] = {}
         self._unanswered = 0
-        self.tally = Tally(skipped=ledger.found_before)
+        self.tally = Counts(skipped=ledger.found_before)
         self.residue: list[StoredItem] = []
 
     def run(self) -> Iterator[Finding]:
@@ -167,7 +167,7 @@ class Verification:
     # -- blobs, by their indexes --
 
     def _check_blobs(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
-        for step, found in self._workers.map(labelled, self._steps(items)):
+        for step, found in self._pool.map(labelled, self._steps(items)):
             self._heed(found)
             if step.part == "index":
                 assert isinstance(found, CastoreError)
@@ -181,7 +181,7 @@ class Verification:
         self, items: Iterator[StoredItem]
     ) -> Iterator[tuple[_Step, Callable[[], bytes | int | CastoreError | None]]]:
         """Yield all reads for all blobs; the indexes are read ahead, too."""
-        for item, index in self._workers.map(labelled, self._index_calls(items)):
+        for item, index in self._pool.map(labelled, self._index_calls(items)):
             assert item.digest is not None
             blob = _Blob(item.digest, item.key)
             if isinstance(index, CastoreError):
@@ -270,7 +270,7 @@ class Verification:
     # -- chunks that no blob has led to --
 
     def _check_chunks(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
-        for item, found in self._workers.map(labelled, self._chunk_calls(items)):
+        for item, found in self._pool.map(labelled, self._chunk_calls(items)):
             assert item.digest is not None
             self._heed(found)
             if isinstance(found, bytes):
@@ -289,7 +289,7 @@ class Verification:
     # -- services that only list their blobs --
 
     def _read_blobs(self, digests: Iterator[B3Digest]) -> Iterator[Finding]:
-        for digest, found in self._workers.map(labelled, self._blob_calls(digests)):
+        for digest, found in self._pool.map(labelled, self._blob_calls(digests)):
             self._heed(found)
             if isinstance(found, CastoreError):
                 yield finding_of("blob", digest, found)

@@ -1,8 +1,8 @@
-"""Readers, writers and powers that pass everything on, each operation through one function.
+"""Readers, writers and capabilities that pass everything on, each operation through one function.
 
 That function, an `Around`, is called with the name of the operation, what to call, and its arguments; it
 calls that and returns what came of it, or does anything else. The names are those of the methods of
-`BlobService` and of the powers; those of readers and writers are `reader.read`, `writer.write`, `writer.fill`
+`BlobService` and of the capabilities; those of readers and writers are `reader.read`, `writer.write`, `writer.fill`
 and `writer.close`.
 """
 
@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOCAL: Final = frozenset({"chunk_bound", "chunk_key", "on_evict"})
-"""What asks for no work of the service: it is passed on as it is, like the properties of a power."""
+"""What asks for no work of the service: it is passed on as it is, like the properties of a capability."""
 
 
 class Around(Protocol):
@@ -35,7 +35,7 @@ class Around(Protocol):
         ...
 
 
-class PassingReader(PieceReader):
+class ForwardingReader(PieceReader):
     """A reader over the pieces of another reader, which it closes with itself.
 
     Each new piece is a `reader.read`, called with the position. The last piece stays at hand, uncopied, so
@@ -80,7 +80,7 @@ class PassingReader(PieceReader):
         super().close()
 
 
-class PassingWriter(GuardedWriter):
+class ForwardingWriter(GuardedWriter):
     """Passes bytes on to another writer; `abort` goes by itself.
 
     Its operations are `writer.write`, called with the bytes, `writer.fill`, with what gives some, and
@@ -113,20 +113,20 @@ def pieces_of(reader: BlobReader) -> PieceReader:
     return reader if isinstance(reader, PieceReader) else FileReader(cast("BinaryIO", reader), reader.size)
 
 
-def passing_power(power: Callable[..., T], found: T, around: Around) -> T:
-    """Return an object of the class *power*, and of no other, whose methods are those of *found*.
+def forwarded_capability(kind: Callable[..., T], found: T, around: Around) -> T:
+    """Return an object of the class *kind*, and of no other, whose methods are those of *found*.
 
     Each call of a method is an operation of its name, except those that ask for no work. Properties are
     passed on as they are. What a method is annotated to return decides how it is called: an iterator as by
-    `passing_iterator`; a context is an operation up to its entering.
+    `forwarded_iterator`; a context is an operation up to its entering.
     """
-    made = object.__new__(_passing_class(power))
+    made = object.__new__(_passing_class(kind))
     made._found = found
     made._around = around
     return cast("T", made)
 
 
-def passing_iterator(
+def forwarded_iterator(
     operation: str, around: Around, call: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
 ) -> Iterator[T]:
     """Yield what *call* yields; from its beginning to the first item it is one operation.
@@ -139,11 +139,11 @@ def passing_iterator(
 
 
 @cache
-def _passing_class(power: type) -> type[Any]:
-    names = {name for name in dir(power) if not name.startswith("_")}
-    names |= getattr(power, "__abstractmethods__", frozenset())
-    members = {name: _member(name, inspect.getattr_static(power, name)) for name in names}
-    return type(f"Passing{power.__name__}", (power,), {"__module__": __name__, **members})
+def _passing_class(kind: type) -> type[Any]:
+    names = {name for name in dir(kind) if not name.startswith("_")}
+    names |= getattr(kind, "__abstractmethods__", frozenset())
+    members = {name: _member(name, inspect.getattr_static(kind, name)) for name in names}
+    return type(f"Passing{kind.__name__}", (kind,), {"__module__": __name__, **members})
 
 
 def _member(name: str, declared: object) -> Any:
@@ -179,7 +179,7 @@ def _calling_with_lists(name: str) -> Callable[..., Any]:
 
 def _iterating(name: str) -> Callable[..., Iterator[Any]]:
     def iterate(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        return passing_iterator(name, self._around, getattr(self._found, name), *args, **kwargs)
+        return forwarded_iterator(name, self._around, getattr(self._found, name), *args, **kwargs)
 
     return iterate
 

@@ -1,7 +1,7 @@
 """The base of services that stand around one other service and do something at each of its operations.
 
 A wrapper says in one place, `around`, what happens: it is called for the methods of the service, the reads
-of its readers, the writes of its writers and the methods of its powers alike::
+of its readers, the writes of its writers and the methods of its capabilities alike::
 
     class CountingService(WrapperService):
         def __init__(self, inner):
@@ -12,7 +12,7 @@ of its readers, the writes of its writers and the methods of its powers alike::
             self.counts[operation] += 1
             return call(*args, **kwargs)
 
-It has all the powers of the service within, also those that castore has never heard of, and no other.
+It has all the capabilities of the service within, also those that castore has never heard of, and no other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from castore.contract.capabilities import BatchExistence
 from castore.contract.inputs import Source
 from castore.digest import B3Digest
 from castore.errors import SourceError
-from castore.wrapping.forwarding import PassingReader, PassingWriter, passing_iterator, passing_power
+from castore.wrapping.forwarding import (
+    ForwardingReader,
+    ForwardingWriter,
+    forwarded_capability,
+    forwarded_iterator,
+)
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -51,13 +56,13 @@ class WrapperService(BlobService):
     def __init__(self, inner: BlobService, *, name: str = "wrapper") -> None:
         self.inner = inner
         self.name = name
-        self._powers: dict[Any, Any] = {}
+        self._capabilities: dict[Any, Any] = {}
 
     def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002
         """Do one operation by calling *call* with the arguments; override it to do more, or else.
 
         Arguments:
-            operation: The name of a method of `BlobService` or of a power, or `reader.read`, called with
+            operation: The name of a method of `BlobService` or of a capability, or `reader.read`, called with
                 the position, `writer.write`, with the bytes, `writer.fill`, or `writer.close`.
             call: Does the operation; it may be called again, or not at all.
             *args: What to call it with.
@@ -69,13 +74,13 @@ class WrapperService(BlobService):
         """Return the reader to hand out for one of the service within, of the blob *digest*."""
         if type(self).around is WrapperService.around:
             return reader  # There is nothing to be done with it.
-        return PassingReader(reader, self.around)
+        return ForwardingReader(reader, self.around)
 
     def wrap_writer(self, writer: BlobWriter) -> BlobWriter:
         """Return the writer to hand out for one of the service within."""
         if type(self).around is WrapperService.around:
             return writer
-        return PassingWriter(writer, self.around)
+        return ForwardingWriter(writer, self.around)
 
     def has(self, digest: B3Digest) -> bool:
         """Ask the service within."""
@@ -111,28 +116,32 @@ class WrapperService(BlobService):
         """Store many files one by one, or in the way of the service within."""
         if not self.passes_files:
             return super().put_files(paths, progress=progress)
-        return passing_iterator("put_files", self.around, self.inner.put_files, paths, progress=progress)
+        return forwarded_iterator("put_files", self.around, self.inner.put_files, paths, progress=progress)
 
-    def capability(self, power: Callable[..., A]) -> A | None:
-        """Return the power of the service within, each of its methods passed through `around`."""
-        own = super().capability(power)
-        if own is not None or not isinstance(power, type) or issubclass(power, BlobService):
+    def capability(self, kind: Callable[..., A]) -> A | None:
+        """Return the capability of the service within, each of its methods passed through `around`."""
+        own = super().capability(kind)
+        if own is not None or not isinstance(kind, type) or issubclass(kind, BlobService):
             return own
-        answer = self._powers.get(power)
+        answer = self._capabilities.get(kind)
         if answer is None:
-            found = self.inner.capability(power)
+            found = self.inner.capability(kind)
             if found is not None:
-                answer = self._powers[power] = self._wrap_power(power, found)
+                answer = self._capabilities[kind] = self._wrap_power(kind, found)
         wrapped: A | None = answer
         return wrapped
 
-    def _wrap_power(self, power: type, found: Any) -> Any:
+    def _wrap_power(self, kind: type, found: Any) -> Any:
         # That of the service is the same question, and already knows that it may be asked again.
-        return AskingForBatches(self) if power is BatchExistence else passing_power(power, found, self.around)
+        return (
+            AskingForBatches(self)
+            if kind is BatchExistence
+            else forwarded_capability(kind, found, self.around)
+        )
 
 
 class AskingForBatches(BatchExistence):
-    """The power to ask for many digests, as `BlobService.missing` of *service* does."""
+    """The capability to ask for many digests, as `BlobService.missing` of *service* does."""
 
     def __init__(self, service: BlobService) -> None:
         self._service = service

@@ -12,8 +12,8 @@ import attrs
 from castore import B3Digest, BlobService, BlobWriter, UnavailableError
 from castore.contract.capabilities import ChunkSource, Pinning
 from castore.threads.deadlines import CLOCK, Clock
-from castore.threads.pool import Workers
-from castore.wrapping.forwarding import PassingWriter
+from castore.threads.pool import Pool
+from castore.wrapping.forwarding import ForwardingWriter
 from castore_cache.backlog import Backlog
 from castore_cache.near import Near
 from castore_cache.uploading import Uploader
@@ -49,7 +49,7 @@ class Behind:
         backlog: What waits.
         retry_after: How long far is left alone after it has failed, in seconds.
         drain: How long closing waits for far, in seconds.
-        workers: Copy chunks.
+        pool: Copy chunks.
         name: That of the cache.
         clock: What the waiting is done with.
     """
@@ -62,7 +62,7 @@ class Behind:
         *,
         retry_after: float = 5.0,
         drain: float = 10.0,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
         name: str = "cache",
         clock: Clock = CLOCK,
     ) -> None:
@@ -70,8 +70,8 @@ class Behind:
         self._name = name
         self._pinning = near.service.capability(Pinning)
         source = far.capability(ChunkSource)
-        if workers is not None and source is not None and source.waits:
-            workers = workers.wide
+        if pool is not None and source is not None and source.high_latency:
+            pool = pool.io_pool
         self._pins: dict[B3Digest, contextlib.ExitStack] = {}
         self._lock = threading.Lock()
         self.backlog = backlog
@@ -82,7 +82,7 @@ class Behind:
             done=self._unpin,
             retry_after=retry_after,
             drain=drain,
-            workers=workers,
+            pool=pool,
             name=name,
             clock=clock,
         )
@@ -92,7 +92,7 @@ class Behind:
 
     def open_write(self) -> BlobWriter:
         """Start a new blob in near, which is on its way to far when its writer has closed."""
-        return PassingWriter(self._near.service.open_write(), self._around)
+        return ForwardingWriter(self._near.service.open_write(), self._around)
 
     def _around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if operation != "writer.close":

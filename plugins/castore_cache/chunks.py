@@ -27,7 +27,7 @@ class CachedChunks(ChunkSource):
         self._far = far
         self._flights = flights
         self._turns = turns
-        self.waits = near.waits or far.waits
+        self.high_latency = near.high_latency or far.high_latency
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether near or far has a chunk."""

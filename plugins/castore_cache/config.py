@@ -137,11 +137,11 @@ class CacheConfig:
 
         return linting.traits(self, view)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers that near and far make possible."""
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities that near and far make possible."""
         from castore_cache import linting  # noqa: PLC0415 - as above
 
-        return linting.offers(self, power, view)
+        return linting.offers(self, kind, view)
 
     def lints(self, view: View) -> Iterator[Problem]:
         """Warn of a near that is never filled, and of writes that end nowhere."""
@@ -170,7 +170,7 @@ class CacheConfig:
             on_far_error=self.on_far_error,
             fill_wait=self.fill_wait,
             behind=None if self.queue is None else self._behind(near, far, self.queue, name, context),
-            workers=context.workers,
+            pool=context.pool,
             name=name,
         )
 
@@ -199,6 +199,6 @@ class CacheConfig:
             backlog,
             retry_after=self.retry_after,
             drain=self.drain,
-            workers=context.workers,
+            pool=context.pool,
             name=name,
         )

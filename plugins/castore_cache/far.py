@@ -30,7 +30,7 @@ class Far:
     def __init__(self, service: BlobService, name: str, *, as_miss: bool = False) -> None:
         self.service = service
         self.source = service.capability(ChunkSource)
-        self.waits = self.source is not None and self.source.waits
+        self.high_latency = self.source is not None and self.source.high_latency
         self._name = name
         self._as_miss = as_miss
         self._lock = threading.Lock()

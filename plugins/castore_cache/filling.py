@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from castore import B3Digest, BlobReader, ChunkMeta
 from castore.composites.failover_reading import SMALL, wrong_bytes
 from castore.streams.readers import BytesReader
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep.reading import read_blob
 from castore_cache.chunks import CachedChunks
 from castore_cache.copying import CopyingReader
@@ -37,7 +37,7 @@ class Filler:
         indexes: Those for the chunks of a blob.
         turns: Lets one process at a time bring something to near.
         whole: Whether all of a blob is brought to near once some of it is read.
-        workers: Where chunks are fetched.
+        pool: Where chunks are fetched.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Filler:
         indexes: Flights,
         turns: Turns,
         whole: bool,
-        workers: Workers,
+        pool: Pool,
     ) -> None:
         self._near = near
         self._far = far
@@ -59,7 +59,7 @@ class Filler:
         self._indexes = indexes
         self._turns = turns
         self._whole = whole
-        self._workers = workers
+        self._pool = pool
         self._copied = _Copied()
 
     def open(self, digest: B3Digest, landed: int = -1) -> BlobReader | None:
@@ -84,7 +84,7 @@ class Filler:
             digest,
             index,
             whole=self._whole and self._near.keeps,
-            workers=self._workers,
+            pool=self._pool,
         )
 
     # -- blobs without finer chunks --

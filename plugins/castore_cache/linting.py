@@ -47,19 +47,19 @@ def traits(config: CacheConfig, view: View) -> Traits:
     )
 
 
-def offers(config: CacheConfig, power: type, view: View) -> bool | None:
-    """Tell whether the cache will have a power, as far as that is known."""
+def offers(config: CacheConfig, kind: type, view: View) -> bool | None:
+    """Tell whether the cache will have a capability, as far as that is known."""
     both = (config.near, config.far)
-    if power is ChunkSource:
+    if kind is ChunkSource:
         return True
-    if power is ChunkStore:
-        return view.all_offer(both if config.write == "both" else sure_of(config), power)
-    if power is Durable:
-        answers = {view.offers(ref, power) for ref in sure_of(config)}
+    if kind is ChunkStore:
+        return view.all_offer(both if config.write == "both" else sure_of(config), kind)
+    if kind is Durable:
+        answers = {view.offers(ref, kind) for ref in sure_of(config)}
         return True if True in answers else None if None in answers else False
-    if power is BatchExistence:
-        return view.all_offer((config.far,) if config.has == "durable" else both, power)
-    return view.all_offer(both, power) if power in {BlobDeleter, BlobLister} else None
+    if kind is BatchExistence:
+        return view.all_offer((config.far,) if config.has == "durable" else both, kind)
+    return view.all_offer(both, kind) if kind in {BlobDeleter, BlobLister} else None
 
 
 def lints(config: CacheConfig, view: View) -> Iterator[Problem]:

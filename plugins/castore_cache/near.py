@@ -55,7 +55,7 @@ class Near:
         """Whether its bytes are checked before it hands them out: what keeps chunks does that."""
         self._deleter = service.capability(BlobDeleter)
         self.place = service.capability(SharedPlace) if keeps else None
-        self.waits = self._source is not None and self._source.waits
+        self.high_latency = self._source is not None and self._source.high_latency
         self._lock = threading.Lock()
         self.errors = 0
         """How often it failed."""

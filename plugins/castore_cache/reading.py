@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from castore import B3Digest, BlobService, CastoreError, ChunkedReader, ChunkMeta
 from castore.contract.capabilities import ChunkSource
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.chunks import CachedChunks
 from castore_cache.near import Near
 
@@ -36,7 +36,7 @@ class FillingChunkedReader(ChunkedReader):
         digest: That of the blob.
         index: Its chunks.
         whole: Whether closing it brings the rest of the blob to near, if any of it was read.
-        workers: Where chunks are fetched.
+        pool: Where chunks are fetched.
     """
 
     def __init__(
@@ -48,17 +48,15 @@ class FillingChunkedReader(ChunkedReader):
         index: Sequence[ChunkMeta],
         *,
         whole: bool,
-        workers: Workers,
+        pool: Pool,
     ) -> None:
         self._tracker = _Tracker(chunks, index)
         patience = _RANGE + 2 * max(meta.size for meta in index)
-        super().__init__(
-            far, index, digest=digest, source=self._tracker, workers=workers, ahead_after=patience
-        )
+        super().__init__(far, index, digest=digest, source=self._tracker, pool=pool, ahead_after=patience)
         self._near = near
         self._closes = True
         self._whole = whole
-        self._workers = workers
+        self._pool = pool
         self._blob = digest
 
     def close(self) -> None:
@@ -86,7 +84,7 @@ class FillingChunkedReader(ChunkedReader):
     def _bring_the_rest(self) -> None:
         rest = [meta for meta in self._map.chunks if self._tracker.unread.pop(meta.digest, False)]
         try:
-            for meta, kept in zip(rest, self._workers.map(self._tracker.bring, rest), strict=True):
+            for meta, kept in zip(rest, self._pool.map(self._tracker.bring, rest), strict=True):
                 if not kept:
                     self._tracker.unread[meta.digest] = True
         except CastoreError as fault:
@@ -115,7 +113,7 @@ class _Tracker(ChunkSource):
 
     def __init__(self, chunks: CachedChunks, index: Sequence[ChunkMeta]) -> None:
         self._chunks = chunks
-        self.waits = chunks.waits
+        self.high_latency = chunks.high_latency
         self.unread = dict.fromkeys((meta.digest for meta in index), True)
         """The chunks that are not known to be in near, in order."""
         self.fetched = False

@@ -21,20 +21,20 @@ from castore.contract.capabilities import (
 from castore.contract.inputs import Source
 from castore.streams.readers import BytesReader
 from castore.threads.deadlines import CLOCK, Clock
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.behind import Behind, Lag
-from castore_cache.chunks import CachedChunks
-from castore_cache.far import Far
-from castore_cache.filling import Fill, Filler
-from castore_cache.flights import Flights
-from castore_cache.near import Near
-from castore_cache.powers import (
+from castore_cache.capabilities import (
     BothDeleter,
     BothLister,
     chunk_store_of,
     durability_of,
     powers_of,
 )
+from castore_cache.chunks import CachedChunks
+from castore_cache.far import Far
+from castore_cache.filling import Fill, Filler
+from castore_cache.flights import Flights
+from castore_cache.near import Near
 from castore_cache.steady import SteadyReader
 from castore_cache.turns import Turns
 from castore_cache.writing import BothWriter
@@ -70,7 +70,7 @@ class CacheBlobService(BlobService):
         on_far_error: Whether an error of far is raised, or means that far lacks the blob that is asked for.
         fill_wait: How long one reader waits for another that brings the same from far, in seconds.
         behind: What brings new blobs to far later, made for this near and far.
-        workers: Where chunks are fetched ahead.
+        pool: Where chunks are fetched ahead.
         name: That of the instance.
         clock: What the waiting is done with.
     """
@@ -87,7 +87,7 @@ class CacheBlobService(BlobService):
         on_far_error: Literal["fail", "miss"] = "fail",
         fill_wait: float = 60.0,
         behind: Callable[[Near], Behind] | None = None,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
         name: str = "cache",
         clock: Clock = CLOCK,
     ) -> None:
@@ -106,8 +106,8 @@ class CacheBlobService(BlobService):
         self._flights = Flights(fill_wait, clock)
         turns = Turns(self._near, fill_wait, clock)
         self._chunks = CachedChunks(self._near, self._far, self._flights, turns)
-        pool = Workers(0) if workers is None else workers
-        self._workers = pool.wide if self._chunks.waits else pool
+        pool = Pool(0) if pool is None else pool
+        self._pool = pool.io_pool if self._chunks.high_latency else pool
         self._filler = Filler(
             self._near,
             self._far,
@@ -116,7 +116,7 @@ class CacheBlobService(BlobService):
             indexes=Flights(fill_wait, clock),
             turns=turns,
             whole=fill == "blob",
-            workers=self._workers,
+            pool=self._pool,
         )
         self._behind = None if behind is None else behind(self._near)
         self._store = chunk_store_of(self._chunks, self._near, far, write, self._behind)
@@ -181,7 +181,7 @@ class CacheBlobService(BlobService):
         chunks = near.service.chunks(digest)
         if chunks:
             # Through the cache, so that a chunk that near has lost since comes from far again.
-            return ChunkedReader(self, chunks, digest=digest, source=self._chunks, workers=self._workers)
+            return ChunkedReader(self, chunks, digest=digest, source=self._chunks, pool=self._pool)
         reader = None if chunks is None else near.service.open_read(digest)
         if reader is None or (near.checks and isinstance(reader, BytesReader)):
             return reader  # Bytes that are in memory do not fail any more.
@@ -237,29 +237,29 @@ class CacheBlobService(BlobService):
                 behind.acknowledge([entry for entry in stored if isinstance(entry, B3Digest)])
             yield from stored
 
-    # -- powers --
+    # -- capabilities --
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return a power if its children make it possible.
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability if its children make it possible.
 
         Chunks can always be read; written if the services that are written to can. Blobs can be listed, or
         deleted, if near and far can do it. What is written is as durable as where it is sure to be.
         """
         near, far = self._near.service, self._far.service
         answer: Any = None
-        if power is ChunkSource:
+        if kind is ChunkSource:
             answer = self._chunks
-        elif power is ChunkStore:
+        elif kind is ChunkStore:
             answer = self._store
-        elif power is Durable:
+        elif kind is Durable:
             answer = durability_of(self._sure_of)
-        elif power is BlobLister:
+        elif kind is BlobLister:
             listers = powers_of((near, far), BlobLister)
             answer = None if listers is None else BothLister(listers)
-        elif power is BlobDeleter:
+        elif kind is BlobDeleter:
             deleters = powers_of((near, far), BlobDeleter)
             answer = None if deleters is None else BothDeleter(deleters[0], deleters[1], self._behind)
-        elif power is BatchExistence:
+        elif kind is BatchExistence:
             asked = (far,) if self._durable else (near, far)
             answer = None if powers_of(asked, BatchExistence) is None else AskingForMany(self.missing)
         found: P | None = answer

@@ -10,7 +10,7 @@ from typing import Final
 from castore import B3Digest, BlobService, CastoreError, UnavailableError
 from castore.errors import describe
 from castore.threads.deadlines import CLOCK, Clock
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.backlog import Backlog
 
 _BATCH: Final = 32
@@ -39,7 +39,7 @@ class Uploader:
         done: Is called with each blob that does not wait any more.
         retry_after: How long far is left alone, in seconds.
         drain: How long `close` waits for what is due, in seconds.
-        workers: Copy chunks.
+        pool: Copy chunks.
         name: That of the cache, for what is logged.
         clock: What the waiting is done with.
     """
@@ -53,7 +53,7 @@ class Uploader:
         done: Callable[[B3Digest], object],
         retry_after: float = 5.0,
         drain: float = 10.0,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
         name: str = "cache",
         clock: Clock = CLOCK,
     ) -> None:
@@ -63,7 +63,7 @@ class Uploader:
         self._done = done
         self._retry_after = retry_after
         self._drain = drain
-        self._workers = Workers(0) if workers is None else workers
+        self._pool = Pool(0) if pool is None else pool
         self._name = name
         self._clock = clock
         self._lock = threading.Lock()
@@ -147,7 +147,7 @@ class Uploader:
         from castore.upkeep import copy  # noqa: PLC0415 - only once something is to be copied
 
         try:
-            _, failed = copy(self._near, self._far, batch, workers=self._workers, progress=self._go_on)
+            _, failed = copy(self._near, self._far, batch, pool=self._pool, progress=self._go_on)
         except _StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 - a stranger's service may raise anything

@@ -83,14 +83,14 @@ class FallbackConfig:
         """Say what its services can do together."""
         return attrs.evolve(view.all_of(*map(ref_of, self.services)), writable=view.of(self.target).writable)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers that its services make possible."""
-        if power is ChunkSource:
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities that its services make possible."""
+        if kind is ChunkSource:
             return True
-        if power in {ChunkStore, Durable}:
-            return view.offers(self.target, power)
-        if power in {BatchExistence, BlobDeleter, BlobLister}:
-            return view.all_offer(map(ref_of, self.services), power)
+        if kind in {ChunkStore, Durable}:
+            return view.offers(self.target, kind)
+        if kind in {BatchExistence, BlobDeleter, BlobLister}:
+            return view.all_offer(map(ref_of, self.services), kind)
         return False
 
     def lints(self, view: View) -> Iterator[Problem]:
@@ -129,15 +129,15 @@ class FallbackConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
-        from castore.composites.members import Child  # noqa: PLC0415 - once it is named
+        from castore.composites.members import Member  # noqa: PLC0415 - once it is named
         from castore_fallback.service import FallbackBlobService  # noqa: PLC0415 - as above
 
-        children = [
-            Child(child, context.resolve(ref_of(entry)), **_settings(entry))
-            for child, entry in zip(service_names(self.services), self.services, strict=True)
+        members = [
+            Member(member, context.resolve(ref_of(entry)), **_settings(entry))
+            for member, entry in zip(service_names(self.services), self.services, strict=True)
         ]
         return FallbackBlobService(
-            children, write_to=self.write_to, copy_to=self.copy_to, workers=context.workers, name=name
+            members, write_to=self.write_to, copy_to=self.copy_to, pool=context.pool, name=name
         )
 
 

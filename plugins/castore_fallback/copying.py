@@ -7,8 +7,8 @@ from typing import Final
 
 from castore import BlobWriter, CastoreError
 from castore.composites.failover_reading import CheckedReader
-from castore.composites.members import Child
-from castore.composites.timed_writing import open_bounded
+from castore.composites.members import Member
+from castore.composites.timed_writing import open_timed
 from castore.streams.readers import PieceReader
 
 _log: Final = logging.getLogger("castore_fallback")
@@ -17,7 +17,7 @@ _log: Final = logging.getLogger("castore_fallback")
 class Copier:
     """Copies to *target*; if that fails it is logged, and the reader of the blob does not notice."""
 
-    def __init__(self, target: Child, name: str) -> None:
+    def __init__(self, target: Member, name: str) -> None:
         self.target = target
         self._name = name
 
@@ -34,7 +34,7 @@ class Copier:
     def start(self) -> BlobWriter | None:
         """Start a blob; `None` if the target fails."""
         try:
-            return open_bounded(self.target)
+            return open_timed(self.target)
         except CastoreError as error:
             self._warn(error)
             return None

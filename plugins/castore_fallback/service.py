@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.composites.failover_reading import RelayedChunks, open_relayed
-from castore.composites.members import Child, ChildHealth, Children, Found
-from castore.composites.timed_writing import open_bounded
-from castore.composites.union import AskingForMany, JoinedDeleter, JoinedLister
+from castore.composites.failover_reading import FailoverChunks, open_with_failover
+from castore.composites.members import Found, Member, MemberHealth, Members
+from castore.composites.timed_writing import open_timed
+from castore.composites.union import AskingForMany, UnionDeleter, UnionLister
 from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
@@ -18,9 +18,9 @@ from castore.contract.capabilities import (
     ChunkStore,
     Durable,
 )
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
+from castore_fallback.capabilities import StoreInOne
 from castore_fallback.copying import Copier
-from castore_fallback.powers import StoreInOne
 
 P = TypeVar("P")
 
@@ -36,83 +36,83 @@ class FallbackBlobService(BlobService):
         children: In the order in which they are asked.
         write_to: The name of the one that takes new blobs; by default the first.
         copy_to: The name of the one that gets what later ones had; by default none.
-        workers: Where chunks are fetched ahead; without them none are.
+        pool: Where chunks are fetched ahead; without them none are.
         name: That of the instance, for errors.
     """
 
     def __init__(
         self,
-        children: Sequence[Child],
+        members: Sequence[Member],
         *,
         write_to: str | None = None,
         copy_to: str | None = None,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
         name: str = "fallback",
     ) -> None:
-        by_name = {child.name: child for child in children}
-        self._children = Children(name, children)
-        self._target = children[0] if write_to is None else by_name[write_to]
+        by_name = {member.name: member for member in members}
+        self._members = Members(name, members)
+        self._target = members[0] if write_to is None else by_name[write_to]
         self._copier = None if copy_to is None else Copier(by_name[copy_to], name)
-        self._source = RelayedChunks(self._children)
-        self._workers = self._children.pool(workers)
+        self._source = FailoverChunks(self._members)
+        self._pool = self._members.pool(pool)
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether a child has a blob or chunk."""
-        return self._children.first(lambda child: child.service.has(digest) or None) is not None
+        return self._members.first(lambda member: member.service.has(digest) or None) is not None
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that no child has; each is asked only for what those before it lack."""
-        return self._children.missing(digests)
+        return self._members.missing(digests)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks as the first child that has the blob does."""
-        found = self._children.first(lambda child: child.service.chunks(digest))
+        found = self._members.first(lambda member: member.service.chunks(digest))
         return None if found is None else found.value
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk at the first child that has it."""
         copier = self._copier
         if copier is None:
-            return open_relayed(self._children, digest, workers=self._workers)
+            return open_with_failover(self._members, digest, pool=self._pool)
         answers: list[Found[Any]] = []
-        reader = open_relayed(self._children, digest, watch=answers.append, workers=self._workers)
-        if reader is None or copier.target not in answers[0].tally.missed:
+        reader = open_with_failover(self._members, digest, watch=answers.append, pool=self._pool)
+        if reader is None or copier.target not in answers[0].votes.missed:
             return reader
         return copier.copying(reader)
 
     def open_write(self) -> BlobWriter:
         """Start a new blob at the child that takes them."""
-        return open_bounded(self._target)
+        return open_timed(self._target)
 
-    def health(self) -> tuple[ChildHealth, ...]:
+    def health(self) -> tuple[MemberHealth, ...]:
         """Return how the children have been doing, in their order."""
-        return tuple(child.health() for child in self._children.all)
+        return tuple(member.health() for member in self._members.all)
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return a power if its children make it possible.
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability if its children make it possible.
 
         Chunks can always be read. They can be written, and what is written lasts, as the child that takes
         new blobs has it. Listing, deleting and asking for many at once needs it of all children.
         """
         answer: Any = None
-        if power is ChunkSource:
+        if kind is ChunkSource:
             answer = self._source
-        elif power is ChunkStore:
+        elif kind is ChunkStore:
             store = self._target.service.capability(ChunkStore)
             answer = None if store is None else StoreInOne(self._source, self._target, store)
-        elif power is Durable:
+        elif kind is Durable:
             answer = self._target.service.capability(Durable)
-        elif power is BlobLister:
-            listers = self._children.all_with(BlobLister)
-            answer = None if listers is None else JoinedLister(listers)
-        elif power is BlobDeleter:
-            deleters = self._children.all_with(BlobDeleter)
-            answer = None if deleters is None else JoinedDeleter(self._children.name, deleters)
-        elif power is BatchExistence:
-            answer = None if self._children.all_with(BatchExistence) is None else AskingForMany(self.missing)
+        elif kind is BlobLister:
+            listers = self._members.all_with(BlobLister)
+            answer = None if listers is None else UnionLister(listers)
+        elif kind is BlobDeleter:
+            deleters = self._members.all_with(BlobDeleter)
+            answer = None if deleters is None else UnionDeleter(self._members.name, deleters)
+        elif kind is BatchExistence:
+            answer = None if self._members.all_with(BatchExistence) is None else AskingForMany(self.missing)
         found: P | None = answer
         return found
 
     def close(self) -> None:
         """End the threads that watch deadlines."""
-        self._children.close()
+        self._members.close()

@@ -68,11 +68,11 @@ class LruConfig:
         """Say what the service within can do."""
         return view.of(self.inner)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers of the service within, and two of its own; but nobody else evicts."""
-        if power in {EvictionEvents, Pinning}:
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities of the service within, and two of its own; but nobody else evicts."""
+        if kind in {EvictionEvents, Pinning}:
             return True
-        return False if power is Evictable else view.offers(self.inner, power)
+        return False if kind is Evictable else view.offers(self.inner, kind)
 
     def lints(self, view: View) -> Iterator[Problem]:
         """Warn of a service that cannot be built."""
@@ -115,4 +115,4 @@ class LruConfig:
             min_free=self.min_free,
             low_watermark=self.low_watermark,
         )
-        return LruBlobService(context.resolve(self.inner), bounds, name=name, workers=context.workers)
+        return LruBlobService(context.resolve(self.inner), bounds, name=name, pool=context.pool)

@@ -34,7 +34,7 @@ _log: Final = logging.getLogger("castore_lru")
 
 @attrs.define(eq=False)
 class Scanner:
-    """Brings the journal of *store*, the power of *service*, in line with what is there."""
+    """Brings the journal of *store*, the capability of *service*, in line with what is there."""
 
     _journal: Journal
     _service: BlobService

@@ -29,11 +29,10 @@ from castore.contract.capabilities import (
 from castore.digest import EMPTY
 from castore.streams.readers import BytesReader
 from castore.threads.deadlines import Clock
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.wrapping.wrapper import WrapperService
 from castore_lru.bounds import Bounds
-from castore_lru.clock import TIME_OF_DAY
-from castore_lru.powers import (
+from castore_lru.capabilities import (
     BoundedDeleter,
     BoundedFrames,
     BoundedInventory,
@@ -43,6 +42,7 @@ from castore_lru.powers import (
     Evictions,
     Pins,
 )
+from castore_lru.clock import TIME_OF_DAY
 from castore_lru.space import Space
 from castore_lru.streams import PinnedReader, PinnedWriter
 
@@ -62,7 +62,7 @@ class LruBlobService(WrapperService):
         inner: What is to be kept within bounds. Nobody else writes to it.
         bounds: At least one of them is set.
         name: The name of this instance.
-        workers: Fetch chunks ahead while they are read in order.
+        pool: Fetch chunks ahead while they are read in order.
         clock: Tells the seconds since 1970.
 
     Raises `UnsupportedError` if *inner* cannot remove what it keeps, or frees no space of a disk by that
@@ -75,7 +75,7 @@ class LruBlobService(WrapperService):
         bounds: Bounds,
         *,
         name: str = "lru",
-        workers: Workers | None = None,
+        pool: Pool | None = None,
         clock: Clock = TIME_OF_DAY,
     ) -> None:
         super().__init__(inner, name=name)
@@ -95,7 +95,7 @@ class LruBlobService(WrapperService):
         self._space = space = Space(inner, evictable, bounds, name=name, clock=clock)
         self._source = BoundedSource(space, store)
         self._store = BoundedStore(space, store, evictable)
-        self._workers = workers.wide if workers is not None and store.waits else workers
+        self._pool = pool.io_pool if pool is not None and store.high_latency else pool
         self._own = self._find_powers()
         events = inner.capability(EvictionEvents)
         self._deaf: Callable[[], None] = (
@@ -105,7 +105,7 @@ class LruBlobService(WrapperService):
 
     def _find_powers(self) -> dict[Any, Any]:
         inner, space = self.inner, self._space
-        powers: dict[Any, Any] = {
+        capabilities: dict[Any, Any] = {
             ChunkSource: self._source,
             ChunkStore: self._store,
             EvictionEvents: Evictions(space),
@@ -113,21 +113,21 @@ class LruBlobService(WrapperService):
             Evictable: None,  # Its items are evicted by itself, and by nobody else.
         }
         if (frames := inner.capability(FrameStore)) is not None:
-            powers[FrameStore] = BoundedFrames(space, frames, lambda: self._store.tags)
+            capabilities[FrameStore] = BoundedFrames(space, frames, lambda: self._store.tags)
         if (inventory := inner.capability(Inventory)) is not None:
-            powers[Inventory] = BoundedInventory(space, inventory)
+            capabilities[Inventory] = BoundedInventory(space, inventory)
         if (sweepable := inner.capability(Sweepable)) is not None:
-            powers[Sweepable] = BoundedSweeps(space, sweepable)
+            capabilities[Sweepable] = BoundedSweeps(space, sweepable)
         if (deleter := inner.capability(BlobDeleter)) is not None:
-            powers[BlobDeleter] = BoundedDeleter(space, deleter)
-        return powers
+            capabilities[BlobDeleter] = BoundedDeleter(space, deleter)
+        return capabilities
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return a power of the service within that keeps the accounts right; those of its own beside."""
-        if power in self._own:
-            found: P | None = self._own[power]
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability of the service within that keeps the accounts right; those of its own beside."""
+        if kind in self._own:
+            found: P | None = self._own[kind]
             return found
-        return super().capability(power)
+        return super().capability(kind)
 
     def has(self, digest: B3Digest) -> bool:
         """Ask the service within. That is no use of the blob, and waits for no lock."""
@@ -171,7 +171,7 @@ class LruBlobService(WrapperService):
             return None
         self._space.touch(digest)
         return PinnedReader(
-            self._space, tag, self, chunks, digest=digest, source=self._source, workers=self._workers
+            self._space, tag, self, chunks, digest=digest, source=self._source, pool=self._pool
         )
 
     def open_write(self) -> BlobWriter:

@@ -50,7 +50,7 @@ def index_wanted(digest: B3Digest, chunks: Sequence[ChunkMeta]) -> Wanted:
 
 
 class Space:
-    """The space of *store*, a power of *service*, within *bounds*."""
+    """The space of *store*, a capability of *service*, within *bounds*."""
 
     def __init__(
         self, service: BlobService, store: Evictable, bounds: Bounds, *, name: str, clock: Clock

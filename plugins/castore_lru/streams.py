@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobWriter, ChunkedReader
-from castore.wrapping.forwarding import PassingWriter
+from castore.wrapping.forwarding import ForwardingWriter
 from castore_lru.space import Space
 
 P = ParamSpec("P")
@@ -32,7 +32,7 @@ class PinnedReader(ChunkedReader):
         self._unpin()
 
 
-class PinnedWriter(PassingWriter):
+class PinnedWriter(ForwardingWriter):
     """Passes bytes on to *writer*, which has put everything by way of a store with the tag."""
 
     def __init__(self, space: Space, tag: int, writer: BlobWriter) -> None:

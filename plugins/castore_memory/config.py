@@ -32,11 +32,11 @@ class MemoryConfig:
         """Say that it is always there."""
         return Traits(writable=True, answers=True)
 
-    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - as above
-        """Have the powers of the service."""
+    def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - as above
+        """Have the capabilities of the service."""
         from castore_memory.service import MemoryBlobService  # noqa: PLC0415 - once somebody asks
 
-        return issubclass(MemoryBlobService, power)
+        return issubclass(MemoryBlobService, kind)
 
     def build(self, name: str, context: BuildContext) -> BlobService:  # noqa: ARG002 - all configs have them
         """Return a new, empty service."""

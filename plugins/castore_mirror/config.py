@@ -125,13 +125,13 @@ class MirrorConfig:
             answers=_enough((entry.answers for entry in each), misses),
         )
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers that its services make possible; how long a write lasts is not known yet."""
-        if power is ChunkSource:
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities that its services make possible; how long a write lasts is not known yet."""
+        if kind is ChunkSource:
             return True
-        if power in {BatchExistence, BlobDeleter, BlobLister, ChunkStore}:
-            return view.all_offer(map(ref_of, self.services), power)
-        return None if power is Durable else False
+        if kind in {BatchExistence, BlobDeleter, BlobLister, ChunkStore}:
+            return view.all_offer(map(ref_of, self.services), kind)
+        return None if kind is Durable else False
 
     def lints(self, view: View) -> Iterator[Problem]:
         """Warn of quorums that can never be reached."""
@@ -204,29 +204,29 @@ class MirrorConfig:
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
         from castore.composites.hedging import Hedge  # noqa: PLC0415 - as above
-        from castore.composites.members import Child  # noqa: PLC0415 - once it is named
+        from castore.composites.members import Member  # noqa: PLC0415 - once it is named
         from castore_mirror.healing import HealingQueue  # noqa: PLC0415 - as above
         from castore_mirror.service import MirrorBlobService  # noqa: PLC0415 - as above
 
-        children = [
-            Child(
-                child,
+        members = [
+            Member(
+                member,
                 context.resolve(ref_of(entry)),
                 timeout=entry.timeout if isinstance(entry, MirrorService) else None,
             )
-            for child, entry in zip(service_names(self.services), self.services, strict=True)
+            for member, entry in zip(service_names(self.services), self.services, strict=True)
         ]
         writes, misses = self.quorums
         hedge = None if self.hedge_after is None else Hedge(self.hedge_after, budget=self.hedge_budget)
         queue = HealingQueue(name, limit=self.heal_queue, interval=self.heal_interval, drain=self.drain)
         return MirrorBlobService(
-            children,
+            members,
             write_quorum=writes,
             miss_quorum=misses,
             hedge=hedge,
             queue=queue,
             read_repair=self.read_repair,
-            workers=context.workers,
+            pool=context.pool,
             name=name,
         )
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from castore import B3Digest, CastoreError, UnavailableError
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.threads.deadlines import CLOCK, Clock
 
 _log: Final = logging.getLogger("castore_mirror")
 
 Reason: TypeAlias = Literal["missing", "corrupt"]
 
-Heal: TypeAlias = Callable[[Child, B3Digest, Reason, Callable[[], bool]], bool]
+Heal: TypeAlias = Callable[[Member, B3Digest, Reason, Callable[[], bool]], bool]
 """Copies a blob to a child; returns whether there was one to copy. The last argument says when to stop."""
 
 
@@ -51,8 +51,8 @@ class HealingQueue:
         self._wake = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
-        self._entries: dict[tuple[Child, B3Digest], Reason] = {}
-        self._resting: dict[Child, float] = {}
+        self._entries: dict[tuple[Member, B3Digest], Reason] = {}
+        self._resting: dict[Member, float] = {}
         self._running = False
         self._closing = False
         self._heal: Heal | None = None
@@ -65,12 +65,12 @@ class HealingQueue:
         """Say how a blob is copied; before this nothing is."""
         self._heal = heal
 
-    def add(self, child: Child, digest: B3Digest, reason: Reason = "missing") -> None:
+    def add(self, member: Member, digest: B3Digest, reason: Reason = "missing") -> None:
         """Let a blob be copied to a child."""
         with self._lock:
             if self._closing or self._heal is None:
                 return
-            key = (child, digest)
+            key = (member, digest)
             if reason == "corrupt" or key not in self._entries:
                 self._entries[key] = reason
             while len(self._entries) > self._limit:
@@ -88,10 +88,10 @@ class HealingQueue:
             for key in [key for key in self._entries if key[1] == digest]:
                 del self._entries[key]
 
-    def waiting(self, child: Child) -> int:
+    def waiting(self, member: Member) -> int:
         """Return how many blobs wait to be copied to a child."""
         with self._lock:
-            return sum(1 for entry, _ in self._entries if entry is child)
+            return sum(1 for entry, _ in self._entries if entry is member)
 
     def settle(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do, at most so many seconds; return whether that is so."""
@@ -118,43 +118,43 @@ class HealingQueue:
         while (due := self._next()) is not None:
             self._copy(*due)
 
-    def _copy(self, child: Child, digest: B3Digest, reason: Reason) -> None:
-        key = (child, digest)
+    def _copy(self, member: Member, digest: B3Digest, reason: Reason) -> None:
+        key = (member, digest)
         assert self._heal is not None
         try:
-            done = self._heal(child, digest, reason, lambda: key not in self._entries)
+            done = self._heal(member, digest, reason, lambda: key not in self._entries)
         except UnavailableError as error:
-            _log.info("`%s`: %s was not copied to `%s`: %s", self._name, digest, child.name, error)
+            _log.info("`%s`: %s was not copied to `%s`: %s", self._name, digest, member.name, error)
             with self._lock:
-                self._resting[child] = self._clock.now() + self._interval
+                self._resting[member] = self._clock.now() + self._interval
                 if key in self._entries:
                     # To the end of the queue, so that others have their turn.
                     self._entries[key] = self._entries.pop(key)
             return
         except CastoreError as error:
             # Another time would be no better: no child has it right, or this one cannot take it.
-            _log.warning("`%s`: %s cannot be copied to `%s`: %s", self._name, digest, child.name, error)
+            _log.warning("`%s`: %s cannot be copied to `%s`: %s", self._name, digest, member.name, error)
             done = False
             self.dropped += 1
         with self._lock:
             self.healed += done
-            self._resting.pop(child, None)
+            self._resting.pop(member, None)
             self._entries.pop(key, None)
 
-    def _next(self) -> tuple[Child, B3Digest, Reason] | None:
+    def _next(self) -> tuple[Member, B3Digest, Reason] | None:
         """Return what to copy next, as soon as there is something; `None` when nothing is left."""
         while True:
             self._wake.clear()
             with self._lock:
                 now = self._clock.now()
-                for (child, digest), reason in self._entries.items():
-                    until = self._resting.get(child)
+                for (member, digest), reason in self._entries.items():
+                    until = self._resting.get(member)
                     # While closing, who has failed once is not tried again.
                     if until is None or (now >= until and not self._closing):
-                        return child, digest, reason
+                        return member, digest, reason
                 if not self._entries or self._closing:
                     self._running = False
                     self._idle.set()
                     return None
-                pause = min(self._resting[child] for child, _ in self._entries) - now
+                pause = min(self._resting[member] for member, _ in self._entries) - now
             self._clock.wait(self._wake, max(pause, 0.0))

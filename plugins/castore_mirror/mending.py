@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from castore import B3Digest, ChunkMeta, CorruptBlobError, UnavailableError
 from castore.chunks.reader import find_chunk
-from castore.composites.failover_reading import RelayedChunks, open_relayed
-from castore.composites.members import Child, Children
-from castore.composites.timed_writing import open_bounded
+from castore.composites.failover_reading import FailoverChunks, open_with_failover
+from castore.composites.members import Member, Members
+from castore.composites.timed_writing import open_timed
 from castore.contract.capabilities import ChunkStore
 from castore.streams.readers import PieceReader
 from castore_mirror.healing import Reason
@@ -20,77 +20,79 @@ class Mender:
     What is read is checked as for any other reader; what is written is named by the child itself.
     """
 
-    def __init__(self, name: str, children: Sequence[Child]) -> None:
+    def __init__(self, name: str, members: Sequence[Member]) -> None:
         self._name = name
-        self._all = children
+        self._all = members
 
-    def heal(self, child: Child, digest: B3Digest, reason: Reason, stop: Callable[[], bool]) -> bool:
+    def heal(self, member: Member, digest: B3Digest, reason: Reason, stop: Callable[[], bool]) -> bool:
         """Copy a blob to *child* from the others; return whether there was anything to copy.
 
         Raises what the children raise.
         """
-        if reason == "missing" and child.call(lambda: child.service.has(digest)):
+        if reason == "missing" and member.call(lambda: member.service.has(digest)):
             return False
         # One that is gone everywhere else is not absent because of that: it is for the others to say.
-        others = Children(self._name, [other for other in self._all if other is not child])
-        reader = open_relayed(others, digest)
+        others = Members(self._name, [other for other in self._all if other is not member])
+        reader = open_with_failover(others, digest)
         if reader is None:
             return False
         with reader:
-            store = child.service.capability(ChunkStore) if reason == "corrupt" else None
+            store = member.service.capability(ChunkStore) if reason == "corrupt" else None
             if store is not None:
-                self._mend(child, store, digest, others=others, size=reader.size, stop=stop)
+                self._mend(member, store, digest, others=others, size=reader.size, stop=stop)
             else:
-                _copy(child, digest, reader, stop)
+                _copy(member, digest, reader, stop)
         return not stop()
 
     def _mend(
         self,
-        child: Child,
+        member: Member,
         store: ChunkStore,
         digest: B3Digest,
         *,
-        others: Children,
+        others: Members,
         size: int,
         stop: Callable[[], bool],
     ) -> None:
         """Replace those chunks that are not right; a writer would pass over chunks that are there."""
-        chunks = _list_of(child, digest)
+        chunks = _list_of(member, digest)
         if not chunks:
             found = others.first(lambda other: other.service.chunks(digest))
             chunks = () if found is None else found.value
-        source = RelayedChunks(others, blob=digest, chunks=chunks)
+        source = FailoverChunks(others, blob=digest, chunks=chunks)
         for meta in chunks or (ChunkMeta(digest, size),):
             if stop():
                 return
             # What can be read there need not be where it is to be written, as with a cache before it.
-            if not child.call(lambda name=meta.digest: store.claim_chunk(name)) or not _is_right(child, meta):  # type: ignore[misc]
+            if not member.call(lambda name=meta.digest: store.claim_chunk(name)) or not _is_right(
+                member, meta
+            ):  # type: ignore[misc]
                 data = source.get_chunk(meta.digest, meta.size)
                 if data is None:
                     raise CorruptBlobError(
                         f"chunk {meta.digest} of blob {digest} is nowhere", expected=digest
                     )
-                child.call(lambda new=data, name=meta.digest: store.put_chunk(name, new))  # type: ignore[misc]
-        child.call(lambda: store.put_index(digest, chunks))
+                member.call(lambda new=data, name=meta.digest: store.put_chunk(name, new))  # type: ignore[misc]
+        member.call(lambda: store.put_index(digest, chunks))
 
 
-def _list_of(child: Child, digest: B3Digest) -> Sequence[ChunkMeta]:
+def _list_of(member: Member, digest: B3Digest) -> Sequence[ChunkMeta]:
     try:
-        return child.call(lambda: child.service.chunks(digest)) or ()
+        return member.call(lambda: member.service.chunks(digest)) or ()
     except CorruptBlobError:
         return ()
 
 
-def _is_right(child: Child, meta: ChunkMeta) -> bool:
+def _is_right(member: Member, meta: ChunkMeta) -> bool:
     try:
-        return child.call(lambda: find_chunk(child.service, child.source, meta)) is not None
+        return member.call(lambda: find_chunk(member.service, member.source, meta)) is not None
     except CorruptBlobError:
         return False
 
 
-def _copy(child: Child, digest: B3Digest, reader: PieceReader, stop: Callable[[], bool]) -> None:
+def _copy(member: Member, digest: B3Digest, reader: PieceReader, stop: Callable[[], bool]) -> None:
     position = 0
-    with open_bounded(child) as writer:
+    with open_timed(member) as writer:
         while position < reader.size:
             if stop():
                 writer.abort()
@@ -103,4 +105,4 @@ def _copy(child: Child, digest: B3Digest, reader: PieceReader, stop: Callable[[]
             return
         named = writer.close()
     if named != digest:
-        raise UnavailableError(child.name, f"it took the blob {digest} for {named}")
+        raise UnavailableError(member.name, f"it took the blob {digest} for {named}")

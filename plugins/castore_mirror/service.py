@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.composites.failover_reading import RelayedChunks, open_relayed
+from castore.composites.failover_reading import FailoverChunks, open_with_failover
 from castore.composites.hedging import Hedge
-from castore.composites.members import Child, ChildHealth, Children, Found
-from castore.composites.union import AskingForMany, JoinedDeleter, JoinedLister
+from castore.composites.members import Found, Member, MemberHealth, Members
+from castore.composites.union import AskingForMany, UnionDeleter, UnionLister
 from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
@@ -18,10 +18,10 @@ from castore.contract.capabilities import (
     ChunkStore,
     Durable,
 )
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
+from castore_mirror.capabilities import StoreInAll, durability_of
 from castore_mirror.healing import HealingQueue
 from castore_mirror.mending import Mender
-from castore_mirror.powers import StoreInAll, durability_of
 from castore_mirror.writing import MirrorWriter
 
 P = TypeVar("P")
@@ -41,32 +41,32 @@ class MirrorBlobService(BlobService):
         hedge: When to ask the next child before the last has answered; `None`: never.
         queue: What waits to be copied.
         read_repair: Whether reads tell the queue what they find missing or corrupt.
-        workers: Where children without a timeout are written to, and chunks fetched ahead.
+        pool: Where children without a timeout are written to, and chunks fetched ahead.
         name: That of the instance, for errors.
     """
 
     def __init__(
         self,
-        children: Sequence[Child],
+        members: Sequence[Member],
         *,
         write_quorum: int,
         miss_quorum: int,
         hedge: Hedge | None = None,
         queue: HealingQueue | None = None,
         read_repair: bool = True,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
         name: str = "mirror",
     ) -> None:
-        if not write_quorum + miss_quorum > len(children):
+        if not write_quorum + miss_quorum > len(members):
             raise ValueError("what was stored could be called absent: the quorums must be more than all")
         self._name = name
-        self._children = Children(name, children, misses=miss_quorum, hedge=hedge)
+        self._members = Members(name, members, misses=miss_quorum, hedge=hedge)
         self._quorum = write_quorum
-        self._workers = self._children.pool(workers)
+        self._pool = self._members.pool(pool)
         self._queue = HealingQueue(name) if queue is None else queue
         self._watch = self._repair if read_repair else None
-        self._queue.start(Mender(name, children).heal)
-        self._source = RelayedChunks(self._children)
+        self._queue.start(Mender(name, members).heal)
+        self._source = FailoverChunks(self._members)
 
     @property
     def queue(self) -> HealingQueue:
@@ -75,78 +75,78 @@ class MirrorBlobService(BlobService):
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether a child has a blob or chunk."""
-        return self._children.first(lambda child: child.service.has(digest) or None) is not None
+        return self._members.first(lambda member: member.service.has(digest) or None) is not None
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are absent; each child is asked only for what those before it lack."""
-        return self._children.missing(digests)
+        return self._members.missing(digests)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks as the first child that has the blob does."""
-        found = self._children.first(lambda child: child.service.chunks(digest))
+        found = self._members.first(lambda member: member.service.chunks(digest))
         return None if found is None else found.value
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk at the first child that has it."""
         watch = self._watch
         if watch is None:
-            return open_relayed(self._children, digest, workers=self._workers)
-        return open_relayed(
-            self._children, digest, watch=lambda found: watch(digest, found), workers=self._workers
+            return open_with_failover(self._members, digest, pool=self._pool)
+        return open_with_failover(
+            self._members, digest, watch=lambda found: watch(digest, found), pool=self._pool
         )
 
     def open_write(self) -> BlobWriter:
         """Start a new blob at all children."""
         return MirrorWriter(
             self._name,
-            self._children.all,
+            self._members.all,
             quorum=self._quorum,
             missed=self._queue.add,
-            workers=self._workers,
+            pool=self._pool,
         )
 
-    def health(self) -> tuple[ChildHealth, ...]:
+    def health(self) -> tuple[MemberHealth, ...]:
         """Return how the children have been doing, in their order, and what they have missed."""
-        return tuple(child.health(self._queue.waiting(child)) for child in self._children.all)
+        return tuple(member.health(self._queue.waiting(member)) for member in self._members.all)
 
     def gauges(self) -> Mapping[str, float]:
         """Return how many blobs wait to be copied, what became of others, and how the children are."""
         health = self.health()
         return {
-            "to_heal": sum(child.to_heal for child in health),
+            "to_heal": sum(member.to_heal for member in health),
             "healed": self._queue.healed,
             "dropped": self._queue.dropped,
-            "failing": sum(1 for child in health if child.failures),
-            "abandoned": sum(child.abandoned for child in health),
-            "is_degraded": float(not all(child.ok for child in health)),
+            "failing": sum(1 for member in health if member.failures),
+            "abandoned": sum(member.abandoned for member in health),
+            "is_degraded": float(not all(member.ok for member in health)),
         }
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return a power if its children make it possible.
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability if its children make it possible.
 
         Chunks can always be read. What is written is durable if any children that make up a quorum keep it.
-        All other powers take that of all children.
+        All other capabilities take that of all children.
         """
         answer: Any = None
-        if power is ChunkSource:
+        if kind is ChunkSource:
             answer = self._source
-        elif power is ChunkStore:
+        elif kind is ChunkStore:
             answer = self._chunk_store()
-        elif power is Durable:
-            answer = durability_of(self._children.all, self._quorum)
-        elif power is BlobLister:
-            listers = self._children.all_with(BlobLister)
-            answer = None if listers is None else JoinedLister(listers)
-        elif power is BlobDeleter:
-            deleters = self._children.all_with(BlobDeleter)
+        elif kind is Durable:
+            answer = durability_of(self._members.all, self._quorum)
+        elif kind is BlobLister:
+            listers = self._members.all_with(BlobLister)
+            answer = None if listers is None else UnionLister(listers)
+        elif kind is BlobDeleter:
+            deleters = self._members.all_with(BlobDeleter)
             answer = None if deleters is None else _Deleter(self._name, deleters, self._queue)
-        elif power is BatchExistence:
-            answer = None if self._children.all_with(BatchExistence) is None else AskingForMany(self.missing)
+        elif kind is BatchExistence:
+            answer = None if self._members.all_with(BatchExistence) is None else AskingForMany(self.missing)
         found: P | None = answer
         return found
 
     def _chunk_store(self) -> ChunkStore | None:
-        stores = self._children.all_with(ChunkStore)
+        stores = self._members.all_with(ChunkStore)
         if stores is None:
             return None
         return StoreInAll(
@@ -155,25 +155,25 @@ class MirrorBlobService(BlobService):
             stores,
             quorum=self._quorum,
             missed=self._queue.add,
-            workers=self._workers,
+            pool=self._pool,
         )
 
     def _repair(self, digest: B3Digest, found: Found[Any]) -> None:
         """Let what children lack, or have wrong, be copied to them; those that failed may have it."""
-        for child in found.tally.missed:
-            self._queue.add(child, digest)
-        for child in found.tally.corrupt:
-            self._queue.add(child, digest, "corrupt")
+        for member in found.votes.missed:
+            self._queue.add(member, digest)
+        for member in found.votes.corrupt:
+            self._queue.add(member, digest, "corrupt")
 
     def close(self) -> None:
         """Copy what is due, as long as the deadline allows; end the threads."""
         self._queue.close()
-        self._children.close()
+        self._members.close()
 
 
-class _Deleter(JoinedDeleter):
-    def __init__(self, name: str, children: Any, queue: HealingQueue) -> None:
-        super().__init__(name, children)
+class _Deleter(UnionDeleter):
+    def __init__(self, name: str, members: Any, queue: HealingQueue) -> None:
+        super().__init__(name, members)
         self._queue = queue
 
     def delete(self, digest: B3Digest) -> bool:

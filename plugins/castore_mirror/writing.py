@@ -8,32 +8,32 @@ from typing import Final, TypeVar
 from blake3 import blake3
 
 from castore import B3Digest, CastoreError, CorruptBlobError
-from castore.composites.members import Child, no_answer
+from castore.composites.members import Member, no_answer
 from castore.composites.timed_writing import Leg
 from castore.streams.writers import GuardedWriter
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 T = TypeVar("T")
 
 _SMALL: Final = 64 << 10
 """Fewer bytes, for children without a timeout, are not worth another thread."""
 
-Faults = list[tuple[Child, CastoreError]]
+Faults = list[tuple[Member, CastoreError]]
 
 
-def collect_all(begun: Iterable[tuple[Child, Callable[[], T]]]) -> tuple[list[tuple[Child, T]], Faults]:
+def collect_all(begun: Iterable[tuple[Member, Callable[[], T]]]) -> tuple[list[tuple[Member, T]], Faults]:
     """Wait for calls to children; return what they returned and how they failed.
 
     Any other error is raised, but only after all have ended.
     """
-    values: list[tuple[Child, T]] = []
+    values: list[tuple[Member, T]] = []
     faults: Faults = []
     mistake: BaseException | None = None
-    for child, collect in begun:
+    for member, collect in begun:
         try:
-            values.append((child, collect()))
+            values.append((member, collect()))
         except CastoreError as error:
-            faults.append((child, error))
+            faults.append((member, error))
         except BaseException as error:  # noqa: BLE001 - the others still work on the caller's bytes
             mistake = mistake or error
     if mistake is not None:
@@ -49,27 +49,27 @@ class MirrorWriter(GuardedWriter):
         children: Where to write.
         quorum: How many of them must have the blob.
         missed: Is called with each child that has not got the blob, when it is stored all the same.
-        workers: Where children without a timeout are written to.
+        pool: Where children without a timeout are written to.
     """
 
     def __init__(
         self,
         name: str,
-        children: Sequence[Child],
+        members: Sequence[Member],
         *,
         quorum: int,
-        missed: Callable[[Child, B3Digest], object],
-        workers: Workers,
+        missed: Callable[[Member, B3Digest], object],
+        pool: Pool,
     ) -> None:
         self._name = name
         self._quorum = quorum
         self._missed = missed
-        self._workers = workers
+        self._pool = pool
         self._hasher = blake3()
-        self._order = {child: number for number, child in enumerate(children)}
+        self._order = {member: number for number, member in enumerate(members)}
         self._faults: Faults = []
         self._legs: list[Leg] = []
-        begun = [(child, Leg.begin_open(child, workers)) for child in children]
+        begun = [(member, Leg.begin_open(member, pool)) for member in members]
         opened, faults = collect_all(begun)
         self._legs = [leg for _, leg in opened]
         try:
@@ -80,7 +80,7 @@ class MirrorWriter(GuardedWriter):
 
     def _take(self, view: memoryview) -> None:
         self._hasher.update(view)
-        if any(leg.child.timeout is not None for leg in self._legs):
+        if any(leg.member.timeout is not None for leg in self._legs):
             # A step that is given up may look at the bytes long after the caller uses its buffer again.
             self._write(bytes(view))
         else:
@@ -91,32 +91,31 @@ class MirrorWriter(GuardedWriter):
     def _write(self, data: bytes | memoryview) -> None:
         *others, last = self._legs
         inline = isinstance(data, memoryview) and len(data) < _SMALL
-        begun: list[tuple[Child, Callable[[], object]]] = [
-            (leg.child, _later(leg, data) if inline else leg.begin_write(data, self._workers))
-            for leg in others
+        begun: list[tuple[Member, Callable[[], object]]] = [
+            (leg.member, _later(leg, data) if inline else leg.begin_write(data, self._pool)) for leg in others
         ]
         # This thread writes to the last while others write to the rest.
-        hurried = last.child.timeout is not None
-        begun.append((last.child, last.begin_write(data, self._workers) if hurried else _later(last, data)))
+        hurried = last.member.timeout is not None
+        begun.append((last.member, last.begin_write(data, self._pool) if hurried else _later(last, data)))
         self._leave_out(collect_all(reversed(begun))[1])
 
     def _finish(self) -> B3Digest:
         digest = B3Digest(self._hasher.digest())
-        closed, faults = collect_all([(leg.child, leg.begin_close(self._workers)) for leg in self._legs])
-        for child, named in closed:
+        closed, faults = collect_all([(leg.member, leg.begin_close(self._pool)) for leg in self._legs])
+        for member, named in closed:
             if named != digest:
-                message = f"`{child.name}` took the blob {digest} for {named}"
-                faults.append((child, CorruptBlobError(message, expected=digest, found=named)))
+                message = f"`{member.name}` took the blob {digest} for {named}"
+                faults.append((member, CorruptBlobError(message, expected=digest, found=named)))
         self._leave_out(faults)
-        for child, _ in self._faults:
-            self._missed(child, digest)
+        for member, _ in self._faults:
+            self._missed(member, digest)
         return digest
 
     def _leave_out(self, faults: Faults) -> None:
         if faults:
             self._faults = sorted([*self._faults, *faults], key=lambda fault: self._order[fault[0]])
-            failed = {child for child, _ in faults}
-            self._legs = [leg for leg in self._legs if leg.child not in failed]
+            failed = {member for member, _ in faults}
+            self._legs = [leg for leg in self._legs if leg.member not in failed]
         if len(self._legs) < self._quorum:
             raise no_answer(self._name, self._faults)
 

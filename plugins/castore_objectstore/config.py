@@ -76,14 +76,14 @@ class ObjectStoreConfig:
             place_field="object_store_url",
         )
 
-    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
-        """Have the powers of the service; only in a folder can processes tell each other anything."""
+    def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
+        """Have the capabilities of the service; only in a folder can processes tell each other anything."""
         from castore.contract.capabilities import SharedPlace  # noqa: PLC0415 - once somebody asks
         from castore_objectstore.service import ObjectStoreBlobService  # noqa: PLC0415 - as above
 
-        if power is SharedPlace:
+        if kind is SharedPlace:
             return scheme_of(self.object_store_url) == "file"
-        return issubclass(ObjectStoreBlobService, power)
+        return issubclass(ObjectStoreBlobService, kind)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service. A folder is made when the first object is written, not before."""
@@ -101,12 +101,12 @@ class ObjectStoreConfig:
             secrets=secrets,
             durability=self.durability,
         )
-        # A service must not claim powers that its store can never have.
+        # A service must not claim capabilities that its store can never have.
         made = ObjectStoreBlobService if store.removes else AddOnlyBlobService
         return made(
             store,
             chunker=self.chunker,
             avg_chunk_size=self.avg_chunk_size,
             compression_level=self.compression_level,
-            workers=context.workers,
+            pool=context.pool,
         )

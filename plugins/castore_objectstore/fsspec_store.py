@@ -81,7 +81,7 @@ class FsspecObjectStore(ObjectStore):
         self._options = _driver_options(self._scheme, options)
         self._instance = instance
         self._secrets = secrets
-        self.waits = self._scheme not in _ONE_AT_A_TIME
+        self.high_latency = self._scheme not in _ONE_AT_A_TIME
         self.removes = self._scheme not in _NEVER_SWEPT
         self.renewal_seconds = fresh_seconds
         self._lock = threading.Lock()

@@ -108,7 +108,7 @@ class LocalObjectStore(ObjectStore):
                 os.stat(path)
             except FileNotFoundError:
                 self._require_root()
-                return self._waits(path)
+                return self._high_latency(path)
         return True
 
     def _require_root(self) -> None:
@@ -117,7 +117,7 @@ class LocalObjectStore(ObjectStore):
             os.stat(self._root)
         self._root_seen = True
 
-    def _waits(self, path: str) -> bool:
+    def _high_latency(self, path: str) -> bool:
         return self._staging is not None and (self._staging.find(path) is not None or os.path.exists(path))
 
     def put(self, key: str, data: bytes) -> None:

@@ -58,7 +58,7 @@ class ObjectStore(ABC):
     durability: Literal["process", "full"] = "full"
     """What an object survives that was put before a call of `settle`, when that has returned."""
 
-    waits: bool = False
+    high_latency: bool = False
     """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
 
     removes: bool = True

@@ -34,7 +34,7 @@ from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError,
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject
 from castore_objectstore.sharing import SharedStore
 
@@ -62,17 +62,17 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         chunker: type[Chunker] = FastCdc2020,
         avg_chunk_size: int = DEFAULT_AVG_SIZE,
         compression_level: int = frames.DEFAULT_LEVEL,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self._store = store
         self._chunker = chunker
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
-        self._own_workers = Workers() if workers is None else None
-        pool = workers or self._own_workers or Workers()
+        self._own_pool = Pool() if pool is None else None
+        pool = pool or self._own_pool or Pool()
         # Where requests mostly wait there can be more of them than cores.
-        self._workers = pool.wide if store.waits else pool
-        self.waits = store.waits
+        self._pool = pool.io_pool if store.high_latency else pool
+        self.high_latency = store.high_latency
         self._shared = SharedStore(store, self.chunk_key) if store.shared else None
 
     def has(self, digest: B3Digest) -> bool:
@@ -89,9 +89,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
             if chunks is None:
                 return None
             if chunks:
-                return ChunkedReader(
-                    self, chunks, digest=digest, key=_key(_BLOBS, digest), workers=self._workers
-                )
+                return ChunkedReader(self, chunks, digest=digest, key=_key(_BLOBS, digest), pool=self._pool)
             # An empty index, so one chunk of this digest; it may have come since it was asked for.
             data = self.get_chunk(digest)
             if data is None:
@@ -104,13 +102,13 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
 
     def _open_write_to(self, store: ChunkStore) -> BlobWriter:
         chunker = self._chunker(self._avg_chunk_size)
-        if self.waits:
-            return ChunkedWriter(store, chunker, self._workers, job_size=0)
-        return ChunkedWriter(store, chunker, self._workers)
+        if self.high_latency:
+            return ChunkedWriter(store, chunker, self._pool, job_size=0)
+        return ChunkedWriter(store, chunker, self._pool)
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
-        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._workers)
+        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._pool)
         if known is None:
             return super().put_source(source, progress)
         digest, size = known
@@ -123,7 +121,9 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
     ) -> Iterator[B3Digest | SourceError]:
         """Store many files, small ones together."""
         limit = self._chunker(self._avg_chunk_size).min_size
-        return SmallFiles(self, self, self._workers, limit=limit, waits=self.waits).put(paths, progress)
+        return SmallFiles(self, self, self._pool, limit=limit, high_latency=self.high_latency).put(
+            paths, progress
+        )
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
@@ -133,9 +133,9 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
             return blob_index.decode(index, digest, key=key)
         return () if self.has_chunk(digest) else None
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return a power; whether processes can tell each other anything depends on the store."""
-        return cast("P | None", self._shared) if power is SharedPlace else super().capability(power)
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability; whether processes can tell each other anything depends on the store."""
+        return cast("P | None", self._shared) if kind is SharedPlace else super().capability(kind)
 
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every index. What is no digest in the folder of indexes is passed over."""
@@ -182,7 +182,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
             return False
         needed = {meta.digest for meta in chunks} or {digest} - {EMPTY}
         # A look at a file costs less than handing that to another thread.
-        if not all((self._workers.map if self.waits else map)(self.claim_chunk, needed)):
+        if not all((self._pool.map if self.high_latency else map)(self.claim_chunk, needed)):
             return False
         self._store.settle()
         return True
@@ -264,8 +264,8 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
 
     def close(self) -> None:
         """Release the store's connections."""
-        if self._own_workers is not None:
-            self._own_workers.close()
+        if self._own_pool is not None:
+            self._own_pool.close()
         self._store.close()
 
 

@@ -112,11 +112,11 @@ class SqliteConfig:
         """Say in which file it keeps blobs."""
         return Traits(writable=True, answers=True, place=view.base / self.path, place_field="path")
 
-    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
-        """Have the powers of the service."""
+    def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
+        """Have the capabilities of the service."""
         from castore_sqlite.service import SqliteBlobService  # noqa: PLC0415 - once somebody asks
 
-        return issubclass(SqliteBlobService, power)
+        return issubclass(SqliteBlobService, kind)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service. The file is made when the first blob is written, not before."""
@@ -135,7 +135,7 @@ class SqliteConfig:
             chunker=self.chunker,
             avg_chunk_size=self.avg_chunk_size,
             compression_level=self.compression_level,
-            workers=context.workers,
+            pool=context.pool,
         )
 
 

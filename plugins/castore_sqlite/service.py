@@ -30,7 +30,7 @@ from castore.errors import BadIndexError, MissingChunkError, SourceError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.threads.process_locks import FolderOfLocks
 from castore_sqlite import keeping, leases, rows
 from castore_sqlite.database import Database
@@ -72,7 +72,7 @@ class SqliteBlobService(
         chunker: type[Chunker] = FastCdc2020,
         avg_chunk_size: int = DEFAULT_AVG_SIZE,
         compression_level: int = frames.DEFAULT_LEVEL,
-        workers: Workers | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self._database = database
         self._group = GroupCommit(self._commit)
@@ -80,8 +80,8 @@ class SqliteBlobService(
         self._chunker = chunker
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
-        self._own_workers = Workers() if workers is None else None
-        self._workers = workers or self._own_workers or Workers()
+        self._own_pool = Pool() if pool is None else None
+        self._pool = pool or self._own_pool or Pool()
         _services.add(self)
 
     def has(self, digest: B3Digest) -> bool:
@@ -106,7 +106,7 @@ class SqliteBlobService(
                 return None
             if chunks:
                 key = self._key("indexes", digest)
-                return ChunkedReader(self, chunks, digest=digest, key=key, workers=self._workers)
+                return ChunkedReader(self, chunks, digest=digest, key=key, pool=self._pool)
             # An empty index, so one chunk of this digest; it may have come since it was asked for.
             data = b"" if digest == EMPTY else self.get_chunk(digest)
             if data is None:
@@ -119,11 +119,11 @@ class SqliteBlobService(
 
     def open_write_to(self, store: ChunkStore) -> BlobWriter:
         """Start a blob that is cut as here, and goes to *store*."""
-        return ChunkedWriter(store, self._chunker(self._avg_chunk_size), self._workers)
+        return ChunkedWriter(store, self._chunker(self._avg_chunk_size), self._pool)
 
     def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; of one that is there already, and whole, little more is done than to hash it."""
-        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._workers)
+        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._pool)
         if known is None:
             return super().put_source(source, progress)
         digest, size = known
@@ -136,7 +136,7 @@ class SqliteBlobService(
     ) -> Iterator[B3Digest | SourceError]:
         """Store many files, small ones together in one transaction."""
         limit = self._chunker(self._avg_chunk_size).min_size
-        return SmallFiles(self, self, self._workers, limit=limit).put(paths, progress)
+        return SmallFiles(self, self, self._pool, limit=limit).put(paths, progress)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
@@ -344,8 +344,8 @@ class SqliteBlobService(
 
     def close(self) -> None:
         """Commit what waits, and close the connections."""
-        if self._own_workers is not None:
-            self._own_workers.close()
+        if self._own_pool is not None:
+            self._own_pool.close()
         try:
             self._group.commit()
         finally:

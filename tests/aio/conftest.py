@@ -13,7 +13,7 @@ import pytest
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
 from castore.contract.capabilities import BlobDeleter
-from castore.wrapping.forwarding import PassingReader, PassingWriter
+from castore.wrapping.forwarding import ForwardingReader, ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
 from castore_memory.service import MemoryBlobService
 
@@ -83,7 +83,7 @@ class Open:
     aborted_one: threading.Event = attrs.field(factory=threading.Event)
 
 
-class _Reader(PassingReader):
+class _Reader(ForwardingReader):
     def __init__(self, reader: BlobReader, watched: Watched) -> None:
         super().__init__(reader, watched.around)
         self._watched = watched
@@ -99,7 +99,7 @@ class _Reader(PassingReader):
         super().close()
 
 
-class _Writer(PassingWriter):
+class _Writer(ForwardingWriter):
     def __init__(self, writer: BlobWriter, watched: Watched) -> None:
         super().__init__(writer, watched.around)
         self._watched = watched

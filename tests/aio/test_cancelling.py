@@ -18,7 +18,7 @@ import castore
 from castore import B3Digest, BlobNotFoundError
 from castore.aio import AsyncBlobService
 from castore.contract.capabilities import BlobLister
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import copy
 
 DATA: Final = bytes(range(250)) * 20  # of 5,000 bytes, five pieces
@@ -101,7 +101,7 @@ async def copy_from_it(blobs: AsyncBlobService, folder: Path) -> None:
     other = AsyncBlobService(castore.from_url("memory:"), threads=1)
     try:
         # On no other threads, so that the steps have an order.
-        tally, failed = await blobs.call(copy, other, workers=Workers(0))
+        tally, failed = await blobs.call(copy, other, pool=Pool(0))
         assert (tally.blobs_copied, failed) == (2, [])
     finally:
         await other.close()

@@ -25,7 +25,7 @@ from castore import (
 )
 from castore.aio import AsyncBlobService, AsyncComposition
 from castore.testing import FaultyService
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 DATA: Final = bytes(range(250)) * 20
 LARGE: Final = bytes(range(251)) * 40_000
@@ -525,7 +525,7 @@ def test_many_files_stop_at_the_next_one(tmp_path: Path, drive: Callable) -> Non
             with pytest.raises(asyncio.CancelledError):
                 await task
             # One more for each thread of the pool, which may have looked at the flag before it was set.
-            most = len(opened) + stores.workers.size
+            most = len(opened) + stores.pool.size
             let_go.set()
             await both.close()
         assert len(opened) <= most
@@ -533,7 +533,7 @@ def test_many_files_stop_at_the_next_one(tmp_path: Path, drive: Callable) -> Non
     drive(main())
 
 
-# -- powers and calls --
+# -- capabilities and calls --
 
 
 def test_a_list_comes_whole_and_what_goes_wrong_after_it(drive: Callable) -> None:
@@ -563,7 +563,7 @@ def test_a_list_comes_whole_and_what_goes_wrong_after_it(drive: Callable) -> Non
 
 def test_what_a_service_cannot_do_is_said(drive: Callable) -> None:
     class Poor(FaultyService):
-        def capability(self, power: Any) -> Any:
+        def capability(self, kind: Any) -> Any:
             return None
 
     async def main() -> None:
@@ -583,7 +583,7 @@ def test_any_function_can_be_called(drive: Callable) -> None:
     async def main() -> None:
         async with castore.aio.from_url("memory:") as one, castore.aio.from_url("memory:") as two:
             digest = await one.write(DATA)
-            tally, failed = await one.call(copy, two, [digest], workers=Workers(0))
+            tally, failed = await one.call(copy, two, [digest], pool=Pool(0))
             assert (tally.blobs_copied, failed) == (1, [])
             assert await two.read(digest) == DATA
             assert await two.call(lambda service, name: (service.has(digest), name), name="x") == (True, "x")

@@ -8,7 +8,7 @@ import pytest
 
 from castore import B3Digest
 from castore.chunks.hasher import BlobHasher
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 
 @pytest.mark.parametrize("size", [0, 1, 4])
@@ -16,7 +16,7 @@ def test_what_is_added_is_hashed_in_order(size: int) -> None:
     """By any number of threads that catch up at the same time."""
     parts = [bytes([number % 256]) * (number % 7 * 1000) for number in range(200)]
     hasher = BlobHasher()
-    workers = Workers(size)
+    workers = Pool(size)
     tasks = []
     for part in parts:
         hasher.add(memoryview(part))

@@ -16,7 +16,7 @@ from castore.chunks import known_content
 from castore.contract.inputs import Source
 from castore.errors import SourceError
 from castore.format.chunking import FastCdc2020
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_memory.service import MemoryBlobService
 
 PIECE = 16 << 10
@@ -29,9 +29,9 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=[0, 1, 2, 8])
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+def workers(request: pytest.FixtureRequest) -> Iterator[Pool]:
     """Pools of several sizes."""
-    pool = Workers(request.param)
+    pool = Pool(request.param)
     yield pool
     pool.close()
 
@@ -67,20 +67,20 @@ class File(io.BytesIO):
             self.under_way -= 1
 
 
-def find(file: File, store: Any, workers: Workers) -> tuple[B3Digest, int] | None:
+def find(file: File, store: Any, workers: Pool) -> tuple[B3Digest, int] | None:
     """Look for a file; all of it can be read."""
     source = Source(file, "the file", size=len(file.getvalue()))
     return known_content.find_known(store, CHUNKER, source, workers)
 
 
 @pytest.mark.parametrize("size", [PIECE, PIECE + 1, 5 * PIECE - 1, 5 * PIECE, 40 * PIECE + 77])
-def test_the_digest_is_that_of_the_file(workers: Workers, size: int) -> None:
+def test_the_digest_is_that_of_the_file(workers: Pool, size: int) -> None:
     """However many pieces there are, and whoever takes them."""
     data = random.Random(size).randbytes(size)
     assert find(File(data), Store(data), workers) == (B3Digest.of(data), size)
 
 
-def test_another_file_is_not_known(workers: Workers) -> None:
+def test_another_file_is_not_known(workers: Pool) -> None:
     """It has been read to its end, and is at its start again."""
     data = random.Random(1).randbytes(9 * PIECE)
     file = File(data)
@@ -89,7 +89,7 @@ def test_another_file_is_not_known(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("failing_at", [PIECE, 2 * PIECE, 2 * PIECE + 5000, 8 * PIECE])
-def test_a_file_that_cannot_be_read(workers: Workers, failing_at: int) -> None:
+def test_a_file_that_cannot_be_read(workers: Pool, failing_at: int) -> None:
     """The error comes out, whoever has met it, and nobody reads on."""
 
     def fail(position: int) -> None:
@@ -121,7 +121,7 @@ def test_what_one_cannot_read_the_other_does_not_try() -> None:
     data = random.Random(3).randbytes(400 * PIECE)
     file = File(data)
     file.before = fail  # type: ignore[method-assign]
-    pool = Workers(1)
+    pool = Pool(1)
     with pytest.raises(SourceError):
         find(file, Store(data), pool)
     pool.close()
@@ -141,7 +141,7 @@ class Interrupted:
             raise KeyboardInterrupt
 
 
-def test_the_thread_that_asks_is_interrupted(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_that_asks_is_interrupted(workers: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one ends soon, not only with the file; and before the file may be closed."""
     monkeypatch.setattr(known_content, "blake3", Interrupted)
     data = random.Random(4).randbytes(400 * PIECE)
@@ -159,7 +159,7 @@ def test_the_thread_that_asks_is_interrupted(workers: Workers, monkeypatch: pyte
 def test_a_pool_that_is_busy_is_not_waited_for() -> None:
     """The thread that asks does all of it alone."""
     data = random.Random(4).randbytes(9 * PIECE)
-    pool, going_on = Workers(1), threading.Event()
+    pool, going_on = Pool(1), threading.Event()
     busy = pool.submit(going_on.wait)
     try:
         assert find(File(data), Store(data), pool) == (B3Digest.of(data), len(data))
@@ -173,7 +173,7 @@ def test_small_files_are_not_asked_for() -> None:
     """Those that could be one chunk."""
     data = b"x" * (CHUNKER.max_size - 1)
     file = File(data)
-    assert find(file, Store(data), Workers(0)) is None
+    assert find(file, Store(data), Pool(0)) is None
     assert not file.reads
 
 
@@ -181,6 +181,6 @@ def test_a_file_whose_first_chunk_is_new_is_not_hashed() -> None:
     """Only its beginning has been read."""
     data = random.Random(5).randbytes(9 * PIECE)
     file = File(data)
-    assert find(file, MemoryBlobService(), Workers(0)) is None
+    assert find(file, MemoryBlobService(), Pool(0)) is None
     assert file.reads == -(-PIECE // 5000)
     assert file.tell() == 0

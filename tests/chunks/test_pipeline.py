@@ -15,7 +15,7 @@ from castore.chunks.pipeline import ChunkLine, store_new
 from castore.chunks.segments import Segment
 from castore.contract.capabilities import ChunkStore
 from castore.format.chunking import Chunker
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -99,15 +99,15 @@ def metas(data: bytes) -> list[ChunkMeta]:
 
 
 @pytest.fixture(params=[0, 1, 2, 5], ids=lambda size: f"{size} threads")
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    workers = Workers(request.param)
+def workers(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    workers = Pool(request.param)
     yield workers
     workers.close()
 
 
 @pytest.mark.parametrize("size", [7, 10, 33, 4000])
 @pytest.mark.parametrize("job_size", [0, 25, 100_000])
-def test_segments_become_chunks_in_order_and_a_digest(workers: Workers, size: int, job_size: int) -> None:
+def test_segments_become_chunks_in_order_and_a_digest(workers: Pool, size: int, job_size: int) -> None:
     store = Store()
     line = ChunkLine(store, Tens(), workers, helpers=workers.size, job_size=job_size)
 
@@ -119,7 +119,7 @@ def test_segments_become_chunks_in_order_and_a_digest(workers: Workers, size: in
     line.close()
 
 
-def test_a_segment_comes_back_when_its_chunks_are_stored(workers: Workers) -> None:
+def test_a_segment_comes_back_when_its_chunks_are_stored(workers: Pool) -> None:
     """So it may be filled anew."""
     store = Store()
     store.slowly = lambda: time.sleep(0.002)  # type: ignore[method-assign]
@@ -139,7 +139,7 @@ def test_the_jobs_of_one_segment_are_shared() -> None:
     meeting = threading.Barrier(4, timeout=30)
     store = Store()
     store.slowly = meeting.wait  # type: ignore[assignment]
-    workers = Workers(3)
+    workers = Pool(3)
     line = ChunkLine(store, Tens(), workers, helpers=3, job_size=0)
 
     send(line, DATA[:40], 100)
@@ -153,7 +153,7 @@ def test_the_jobs_of_one_segment_are_shared() -> None:
 def test_no_more_threads_are_at_work_than_may_help(helpers: int) -> None:
     store = Store()
     store.slowly = lambda: time.sleep(0.001)  # type: ignore[method-assign]
-    workers = Workers(8)
+    workers = Pool(8)
     line = ChunkLine(store, Tens(), workers, helpers=helpers, job_size=0)
 
     send(line, DATA[:1500], 50)
@@ -179,7 +179,7 @@ def test_a_job_is_looked_up_at_once_and_what_repeats_in_it_is_put_once() -> None
 def test_a_single_job_is_begun_at_once_if_the_store_takes_its_time() -> None:
     """Nobody need get the segment back for that."""
     store = Store()
-    workers = Workers(1)
+    workers = Pool(1)
     line = ChunkLine(store, Tens(), workers, helpers=1, job_size=0)
     ((segment, final),) = segments(DATA[:10], 10)
 
@@ -195,7 +195,7 @@ def test_a_single_job_is_begun_at_once_if_the_store_takes_its_time() -> None:
 
 
 @pytest.mark.parametrize("size", [5, 30, 200])
-def test_what_cannot_be_cut_is_an_error_and_nothing_more_is_done(workers: Workers, size: int) -> None:
+def test_what_cannot_be_cut_is_an_error_and_nothing_more_is_done(workers: Pool, size: int) -> None:
     """Nobody waits for a turn that does not come."""
     store = Store()
     line = ChunkLine(store, Tens(), workers, helpers=workers.size, job_size=20)
@@ -210,7 +210,7 @@ def test_what_cannot_be_cut_is_an_error_and_nothing_more_is_done(workers: Worker
     assert set(put) <= {meta.digest for meta in metas(DATA[:100])}
 
 
-def test_the_first_error_is_told_and_the_others_are_not_waited_for(workers: Workers) -> None:
+def test_the_first_error_is_told_and_the_others_are_not_waited_for(workers: Pool) -> None:
     errors = []
 
     def fail() -> None:
@@ -239,7 +239,7 @@ def test_one_that_is_closed_does_nothing_more() -> None:
         time.sleep(0.02)
 
     store.slowly = slowly  # type: ignore[method-assign]
-    workers = Workers(2)
+    workers = Pool(2)
     line = ChunkLine(store, Tens(), workers, helpers=2, job_size=0)
     for segment, final in segments(DATA, 100):
         line.add(segment, final=final)
@@ -260,7 +260,7 @@ def test_others_have_the_pool_before_all_is_done(job_size: int, size: int, most:
     store = Store()
     gate = threading.Event()
     store.slowly = lambda: gate.wait(30)  # type: ignore[assignment]
-    workers = Workers(1)
+    workers = Pool(1)
     line = ChunkLine(store, Tens(), workers, helpers=1, job_size=job_size)
     for segment, final in segments(DATA[:400], size):
         line.add(segment, final=final)
@@ -300,7 +300,7 @@ def test_who_waits_for_a_store_that_takes_its_time_stores_nothing_else() -> None
             return super().cut(data)
 
     store.slowly = slowly  # type: ignore[method-assign]
-    workers = Workers(1)
+    workers = Pool(1)
     line = ChunkLine(store, Noting(), workers, helpers=1, job_size=0)
     (first, _), (second, final) = segments(DATA[:100], 50)
     line.add(first)

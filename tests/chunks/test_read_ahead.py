@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from castore import B3Digest, ChunkMeta
 from castore.chunks import read_ahead as module
 from castore.chunks.read_ahead import ReadAhead
-from castore.threads.pool import Task, Workers
+from castore.threads.pool import Pool, Task
 
 
 class Source:
@@ -42,13 +42,13 @@ class Source:
 
 
 @pytest.fixture(params=[0, 1, 2, 8], ids=lambda size: f"{size} threads")
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    workers = Workers(request.param)
+def workers(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    workers = Pool(request.param)
     yield workers
     workers.close()
 
 
-def test_a_look_at_the_beginning_fetches_one_chunk(workers: Workers) -> None:
+def test_a_look_at_the_beginning_fetches_one_chunk(workers: Pool) -> None:
     """And a look at a few places here and there fetches those."""
     source = Source(100)
     ahead = ReadAhead(source.metas, source.fetch, workers)
@@ -57,7 +57,7 @@ def test_a_look_at_the_beginning_fetches_one_chunk(workers: Workers) -> None:
     assert source.fetched == [0, 50, 20, 99, 3]
 
 
-def test_in_order_each_chunk_is_fetched_once(workers: Workers) -> None:
+def test_in_order_each_chunk_is_fetched_once(workers: Pool) -> None:
     """All of them come, right and in order."""
     source = Source(200, seconds=0.0005)
     ahead = ReadAhead(source.metas, source.fetch, workers)
@@ -68,7 +68,7 @@ def test_in_order_each_chunk_is_fetched_once(workers: Workers) -> None:
 def test_who_waits_gets_more_at_once() -> None:
     """With a slow source ever more chunks are under way, and none too many with a fast one."""
     slow = Source(300, seconds=0.01)
-    workers = Workers(64)
+    workers = Pool(64)
     ahead = ReadAhead(slow.metas, slow.fetch, workers, run_size=0)
     for index in range(300):
         ahead.get(index)
@@ -80,7 +80,7 @@ def test_what_is_under_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the source is, only so many bytes are fetched ahead."""
     monkeypatch.setattr(module, "_MOST_AHEAD", 5000)
     source = Source(100, seconds=0.005)
-    workers = Workers(64)
+    workers = Pool(64)
     ahead = ReadAhead(source.metas, source.fetch, workers, run_size=0)
     for index in range(60):
         ahead.get(index)
@@ -93,7 +93,7 @@ def test_what_is_under_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_aside_gives_up_what_is_under_way() -> None:
     """After a jump nothing more is fetched ahead until the chunks are read in order again."""
     source = Source(100)
-    workers = Workers(2)
+    workers = Pool(2)
     ahead = ReadAhead(source.metas, source.fetch, workers)
     for index in (0, 1, 2, 3):
         ahead.get(index)
@@ -104,7 +104,7 @@ def test_a_step_aside_gives_up_what_is_under_way() -> None:
     workers.close()
 
 
-def test_chunks_stay_at_hand_for_a_while(workers: Workers) -> None:
+def test_chunks_stay_at_hand_for_a_while(workers: Pool) -> None:
     """A chunk that was just read is not fetched again, nor is one that comes many times."""
     source = Source(3)
     metas = [source.metas[0]] * 50 + [source.metas[1], source.metas[0], source.metas[2]]
@@ -119,7 +119,7 @@ def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest goes."""
     monkeypatch.setattr(module, "_MOST_AT_HAND", 3000)
     source = Source(10)
-    ahead = ReadAhead(source.metas, source.fetch, Workers(0))
+    ahead = ReadAhead(source.metas, source.fetch, Pool(0))
     for index in (0, 2, 4, 6, 4, 2, 0):
         ahead.get(index)
     assert source.fetched == [0, 2, 4, 6, 0]
@@ -130,7 +130,7 @@ def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_chunks_are_fetched_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once they are read in order, and never more of them together than was asked for."""
     source = Source(100)
-    workers = Workers(2)
+    workers = Pool(2)
     runs: list[int] = []
     fetched = module._fetched
     monkeypatch.setattr(
@@ -146,7 +146,7 @@ def test_chunks_are_fetched_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("run_size", [0, 3000, 1 << 20])
-def test_an_error_comes_at_its_chunk(workers: Workers, run_size: int) -> None:
+def test_an_error_comes_at_its_chunk(workers: Pool, run_size: int) -> None:
     """Those before it come; after it the chunk can be tried again."""
     source = Source(20)
     broken = {7}
@@ -178,7 +178,7 @@ def test_any_walk_gives_the_right_chunks(steps: list[int], size: int, run_size: 
     metas = list(source.metas)
     for _ in range(10):
         metas[random.Random(len(steps)).randrange(40)] = source.metas[0]
-    workers = Workers(size)
+    workers = Pool(size)
     ahead = ReadAhead(metas, lambda meta: source.data[source.metas.index(meta)], workers, run_size=run_size)
     index = 0
     for step in steps:
@@ -192,7 +192,7 @@ def test_any_walk_gives_the_right_chunks(steps: list[int], size: int, run_size: 
 def test_what_is_asked_for_at_once_is_fetched_at_once(run_size: int) -> None:
     """All threads are busy with it before the first has come, and nothing beyond it is fetched."""
     source = Source(100)
-    workers = Workers(4)
+    workers = Pool(4)
     # The first chunk of each run, and the one that is waited for. Who waits for that is one of the four,
     # unless the source takes its time.
     first = {10, 11, 12, 13, 14} if run_size == 0 else {10, 11, 13, 15}
@@ -214,7 +214,7 @@ def test_what_is_asked_for_at_once_is_fetched_at_once(run_size: int) -> None:
 def test_patience() -> None:
     """With `after`, so many bytes must have been read in order before anything else is fetched."""
     source = Source(100)
-    workers = Workers(2)
+    workers = Pool(2)
     ahead = ReadAhead(source.metas, source.fetch, workers, after=5000)
     for index in range(30, 35):
         ahead.get(index)
@@ -233,7 +233,7 @@ def test_patience() -> None:
 def test_what_was_asked_for_is_forgotten_elsewhere() -> None:
     """A look somewhere else fetches what is looked at."""
     source = Source(100)
-    workers = Workers(2)
+    workers = Pool(2)
     ahead = ReadAhead(source.metas, source.fetch, workers)
     ahead.expect(50, 90)
     for index in (20, 3, 95):
@@ -259,7 +259,7 @@ def test_who_waits_takes_part() -> None:
             assert slow.wait(30)
         return source.fetch(meta)
 
-    workers = Workers(2)
+    workers = Pool(2)
     ahead = ReadAhead(source.metas, fetch, workers, run_size=1)
     ahead._window, ahead._next = 8, 0
     assert ahead.get(0) == source.data[0]
@@ -284,7 +284,7 @@ def test_who_waits_for_a_source_that_takes_its_time_fetches_nothing_else() -> No
         meanwhile.add(threading.current_thread() is threading.main_thread())
         return True
 
-    workers = Workers(2)
+    workers = Pool(2)
     ahead = ReadAhead(source.metas, fetch, workers, run_size=0, meanwhile=note)
     ahead._window, ahead._next = 8, 0
     for index in range(30):
@@ -314,7 +314,7 @@ def test_who_waits_does_something_else_first() -> None:
             more.set()
         return True
 
-    workers = Workers(1)
+    workers = Pool(1)
     ahead = ReadAhead(source.metas, fetch, workers, run_size=1, meanwhile=meanwhile)
     assert [ahead.get(index) for index in range(30)] == source.data
     assert done == [1, 1, 1]
@@ -324,7 +324,7 @@ def test_who_waits_does_something_else_first() -> None:
 def test_who_has_nothing_to_fetch_does_something_else() -> None:
     """When it is called."""
     done = threading.Event()
-    workers = Workers(2)
+    workers = Pool(2)
     source = Source(3)
     ahead = ReadAhead(
         source.metas, source.fetch, workers, meanwhile=lambda: not done.is_set() and not done.set()
@@ -347,7 +347,7 @@ def test_one_that_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
                 raise KeyboardInterrupt
         return source.fetch(meta)
 
-    workers = Workers(1)
+    workers = Pool(1)
     workers.submit = lambda call: Task(call, Future())  # type: ignore[method-assign, assignment]
     ahead = ReadAhead(source.metas, fetch, workers, run_size=2000)
     ahead._window, ahead._next = 6, 0
@@ -369,7 +369,7 @@ def test_others_have_the_pool_before_all_is_fetched(run_size: int, most: int) ->
             assert gate.wait(30)
         return source.fetch(meta)
 
-    workers = Workers(1)
+    workers = Pool(1)
     ahead = ReadAhead(source.metas, fetch, workers, run_size=run_size)
     ahead._window, ahead._next = 50, 0
     assert ahead.get(0) == source.data[0]

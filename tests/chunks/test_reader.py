@@ -60,7 +60,7 @@ class Blobs(BlobService):
 
 
 class Chunks(Blobs, ChunkSource):
-    """Has the power to read single chunks, too."""
+    """Has the capability to read single chunks, too."""
 
     def __init__(self, parts: Sequence[bytes] = ()) -> None:
         super().__init__(parts)
@@ -281,8 +281,8 @@ def test_a_wrapper_is_asked_for_the_power_not_looked_at() -> None:
     inner = Chunks(PARTS)
 
     class Wrapper(Blobs):
-        def capability(self, power: object) -> object:  # type: ignore[override]
-            return inner if power is ChunkSource else None
+        def capability(self, kind: object) -> object:  # type: ignore[override]
+            return inner if kind is ChunkSource else None
 
     wrapper = Wrapper()
 

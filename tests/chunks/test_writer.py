@@ -23,7 +23,7 @@ from castore.contract.capabilities import ChunkStore
 from castore.digest import B3Digest
 from castore.errors import UnavailableError, WriterClosedError
 from castore.format.chunking import MAX_AVG_SIZE, Chunker, FastCdc2016, FastCdc2020
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -67,15 +67,15 @@ def store() -> Store:
 
 
 @pytest.fixture(params=[0, 1, 2, 4], ids=lambda size: f"{size} threads")
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    workers = Workers(request.param)
+def workers(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    workers = Pool(request.param)
     yield workers
     workers.close()
 
 
 @pytest.fixture
-def inline() -> Workers:
-    return Workers(0)
+def inline() -> Pool:
+    return Pool(0)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def _write(writer: ChunkedWriter, data: bytes, step: int) -> None:
 
 @pytest.mark.parametrize("step", [1000, 300_000, 9 * MIB])
 @pytest.mark.parametrize("size", [0, 1, 131_072, 131_073, 520_000, 4 * MIB, 4 * MIB + 1, 9 * MIB - 5])
-def test_a_stream_is_stored_as_its_chunks(store: Store, workers: Workers, size: int, step: int) -> None:
+def test_a_stream_is_stored_as_its_chunks(store: Store, workers: Pool, size: int, step: int) -> None:
     with ChunkedWriter(store, FastCdc2020(), workers) as writer:
         _write(writer, RANDOM[:size], step)
 
@@ -126,7 +126,7 @@ def test_a_stream_is_stored_as_its_chunks(store: Store, workers: Workers, size: 
 
 
 @pytest.mark.parametrize("avg_size", [512, 100_003, 1 << 20, MAX_AVG_SIZE])
-def test_any_average_will_do(store: Store, workers: Workers, avg_size: int) -> None:
+def test_any_average_will_do(store: Store, workers: Pool, avg_size: int) -> None:
     data = RANDOM * 2 if avg_size > 512 else RANDOM[:MIB]
 
     with ChunkedWriter(store, FastCdc2020(avg_size), workers) as writer:
@@ -150,7 +150,7 @@ class FarSighted(Chunker):
 
 @pytest.mark.parametrize("chunker", [FastCdc2020, FastCdc2016, FarSighted])
 def test_small_segments_change_nothing(
-    store: Store, workers: Workers, small_segments: None, chunker: Callable[[int], Chunker]
+    store: Store, workers: Pool, small_segments: None, chunker: Callable[[int], Chunker]
 ) -> None:
     """Hundreds of turns: what is not settled moves on each time."""
     data = RANDOM[:500_000] + bytes(50_000) + RANDOM[:3000]
@@ -172,7 +172,7 @@ def test_pieces_of_any_size_make_the_same_chunks(
     pieces: list[int], start: int, threads: int, zeros: bool
 ) -> None:
     store = Store()
-    workers = Workers(threads)
+    workers = Pool(threads)
     data = bytes(sum(pieces)) if zeros else RANDOM[start : start + sum(pieces)]
     with pytest.MonkeyPatch.context() as monkeypatch:
         _make_segments_small(monkeypatch)
@@ -193,7 +193,7 @@ def test_a_chunk_is_whole_while_the_store_takes_its_time(small_segments: None) -
         def _slowly(self) -> None:
             time.sleep(random.random() / 300)
 
-    store, workers = Slow(), Workers(4)
+    store, workers = Slow(), Pool(4)
     with ChunkedWriter(store, FastCdc2020(512), workers) as writer:
         _write(writer, RANDOM[:300_000], 5000)
     workers.close()
@@ -201,9 +201,7 @@ def test_a_chunk_is_whole_while_the_store_takes_its_time(small_segments: None) -
     _check_stored(store, RANDOM[:300_000], FastCdc2020(512), writer.close())
 
 
-def test_the_buffer_of_a_write_may_be_used_again(
-    store: Store, workers: Workers, small_segments: None
-) -> None:
+def test_the_buffer_of_a_write_may_be_used_again(store: Store, workers: Pool, small_segments: None) -> None:
     buffer = bytearray(5000)
     with ChunkedWriter(store, FastCdc2020(512), workers) as writer:
         for start in range(0, 200_000, 5000):
@@ -217,7 +215,7 @@ def test_the_buffer_of_a_write_may_be_used_again(
 # -- what the store is asked, in which order --
 
 
-def test_without_threads_the_order_is_that_of_the_reference(store: Store, inline: Workers) -> None:
+def test_without_threads_the_order_is_that_of_the_reference(store: Store, inline: Pool) -> None:
     """Each chunk is asked for and put, one after another; the index is last."""
     with ChunkedWriter(store, FastCdc2020(), inline) as writer:
         _write(writer, RANDOM, 1_000_000)
@@ -226,7 +224,7 @@ def test_without_threads_the_order_is_that_of_the_reference(store: Store, inline
     assert store.did == [*expected, ("index", B3Digest.of(RANDOM))]
 
 
-def test_a_small_blob_is_one_chunk_of_its_own_digest(store: Store, workers: Workers) -> None:
+def test_a_small_blob_is_one_chunk_of_its_own_digest(store: Store, workers: Pool) -> None:
     with ChunkedWriter(store, FastCdc2020(), workers) as writer:
         writer.write(b"\x00\x01")
 
@@ -235,7 +233,7 @@ def test_a_small_blob_is_one_chunk_of_its_own_digest(store: Store, workers: Work
     assert store.indexes == {digest: ()}
 
 
-def test_an_empty_blob_is_an_index_alone(store: Store, workers: Workers) -> None:
+def test_an_empty_blob_is_an_index_alone(store: Store, workers: Pool) -> None:
     digest = ChunkedWriter(store, FastCdc2020(), workers).close()
 
     assert digest == B3Digest.of(b"")
@@ -243,7 +241,7 @@ def test_an_empty_blob_is_an_index_alone(store: Store, workers: Workers) -> None
     assert store.indexes == {digest: ()}
 
 
-def test_a_blob_that_could_be_cut_and_is_not_has_no_chunks(store: Store, workers: Workers) -> None:
+def test_a_blob_that_could_be_cut_and_is_not_has_no_chunks(store: Store, workers: Pool) -> None:
     with ChunkedWriter(store, FastCdc2020(), workers) as writer:
         writer.write(bytes(500_000))
 
@@ -252,7 +250,7 @@ def test_a_blob_that_could_be_cut_and_is_not_has_no_chunks(store: Store, workers
     assert store.indexes == {digest: ()}
 
 
-def test_the_index_comes_after_every_chunk(store: Store, workers: Workers) -> None:
+def test_the_index_comes_after_every_chunk(store: Store, workers: Pool) -> None:
     with ChunkedWriter(store, FastCdc2020(), workers) as writer:
         _write(writer, RANDOM, MIB)
         assert "index" not in [step for step, _ in store.did]
@@ -262,7 +260,7 @@ def test_the_index_comes_after_every_chunk(store: Store, workers: Workers) -> No
     assert {digest for step, digest in store.did if step == "put"} == {meta.digest for meta in metas}
 
 
-def test_a_chunk_that_is_there_is_not_sent_again(store: Store, workers: Workers) -> None:
+def test_a_chunk_that_is_there_is_not_sent_again(store: Store, workers: Pool) -> None:
     with ChunkedWriter(store, FastCdc2020(), workers) as writer:
         _write(writer, RANDOM, MIB)
     store.did.clear()
@@ -276,7 +274,7 @@ def test_a_chunk_that_is_there_is_not_sent_again(store: Store, workers: Workers)
     assert len(sent) == 1
 
 
-def test_a_small_chunk_that_is_there_is_not_sent_again(store: Store, inline: Workers) -> None:
+def test_a_small_chunk_that_is_there_is_not_sent_again(store: Store, inline: Pool) -> None:
     digest = ChunkedWriter(store, FastCdc2020(), inline)
     digest.write(b"abc")
     digest.close()
@@ -289,7 +287,7 @@ def test_a_small_chunk_that_is_there_is_not_sent_again(store: Store, inline: Wor
 
 
 def test_a_chunk_that_repeats_within_a_blob_is_sent_once_and_listed_each_time(
-    store: Store, inline: Workers
+    store: Store, inline: Pool
 ) -> None:
     with ChunkedWriter(store, FastCdc2020(), inline) as writer:
         writer.write(bytes(MIB))
@@ -298,7 +296,7 @@ def test_a_chunk_that_repeats_within_a_blob_is_sent_once_and_listed_each_time(
     assert [meta.size for meta in store.indexes[writer.close()]] == [524_288] * 2
 
 
-def test_closing_again_asks_nothing(store: Store, workers: Workers) -> None:
+def test_closing_again_asks_nothing(store: Store, workers: Pool) -> None:
     writer = ChunkedWriter(store, FastCdc2020(), workers)
     _write(writer, RANDOM, MIB)
     digest = writer.close()
@@ -338,7 +336,7 @@ class HeldStore(Store):
 
 
 def test_a_long_blob_is_held_from_its_first_chunk_until_its_index_is_there(
-    workers: Workers, small_segments: None
+    pool: Pool, small_segments: None
 ) -> None:
     """Once, and before anything is asked or put; afterwards it is given back."""
     store = HeldStore()
@@ -354,7 +352,7 @@ def test_a_long_blob_is_held_from_its_first_chunk_until_its_index_is_there(
     _check_stored(store, RANDOM[:100_000], FastCdc2020(512), writer.close())
 
 
-def test_a_blob_of_one_segment_needs_no_hold(store: Store, workers: Workers) -> None:
+def test_a_blob_of_one_segment_needs_no_hold(store: Store, workers: Pool) -> None:
     """Nothing of it is in the store before `close`."""
     store.hold = None  # type: ignore[assignment, method-assign]
     with ChunkedWriter(store, FastCdc2020(), workers) as writer:
@@ -365,7 +363,7 @@ def test_a_blob_of_one_segment_needs_no_hold(store: Store, workers: Workers) -> 
 
 @pytest.mark.parametrize("end", ["aborted", "a chunk fails", "the index fails", "the hold fails"])
 def test_a_writer_that_ends_without_a_blob_gives_back_its_hold(
-    workers: Workers, small_segments: None, end: str
+    pool: Pool, small_segments: None, end: str
 ) -> None:
     """Else no garbage could be collected any more."""
     store = HeldStore()
@@ -395,7 +393,7 @@ def test_a_writer_that_ends_without_a_blob_gives_back_its_hold(
 
 
 @pytest.mark.parametrize("size", [0, 1, 200_000, 9 * MIB])
-def test_an_aborted_writer_leaves_no_index(store: Store, workers: Workers, size: int) -> None:
+def test_an_aborted_writer_leaves_no_index(store: Store, workers: Pool, size: int) -> None:
     writer = ChunkedWriter(store, FastCdc2020(), workers)
     _write(writer, RANDOM[:size], 300_000)
 
@@ -440,9 +438,7 @@ STEPS = 2 * len(_metas(FastCdc2020(2048), DATA)) + 1
 
 
 @pytest.mark.parametrize("good", range(STEPS))
-def test_a_store_that_fails_at_any_step_fails_the_writer(
-    workers: Workers, small_segments: None, good: int
-) -> None:
+def test_a_store_that_fails_at_any_step_fails_the_writer(pool: Pool, small_segments: None, good: int) -> None:
     error = UnavailableError("far", "the network is down")
     store = FailingStore(good, error)
     writer = ChunkedWriter(store, FastCdc2020(2048), workers)
@@ -464,7 +460,7 @@ def test_a_store_that_fails_at_any_step_fails_the_writer(
     assert store.indexes == {}
 
 
-def test_a_store_that_fails_at_no_step_does_not(workers: Workers, small_segments: None) -> None:
+def test_a_store_that_fails_at_no_step_does_not(workers: Pool, small_segments: None) -> None:
     """So the steps above are all there are."""
     store = FailingStore(STEPS, UnavailableError("far", "down"))
     with ChunkedWriter(store, FastCdc2020(2048), workers) as writer:
@@ -493,7 +489,7 @@ def test_after_a_writer_has_ended_no_chunk_is_sent(small_segments: None, threads
             self.did.append(("has", digest))
             return False
 
-    workers = Workers(threads)
+    workers = Pool(threads)
     store = SlowlyFailing(1 if end == "fails" else 1000, UnavailableError("far", "down"))
     writer = ChunkedWriter(store, FastCdc2020(2048), workers)
 
@@ -524,7 +520,7 @@ class Discarding(Store):
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("avg_size", [1 << 18, MAX_AVG_SIZE])
 def test_memory_does_not_grow_with_the_blob(threads: int, avg_size: int) -> None:
-    workers = Workers(threads)
+    workers = Pool(threads)
     tracemalloc.start()
     try:
         with ChunkedWriter(Discarding(), FastCdc2020(avg_size), workers) as writer:
@@ -541,7 +537,7 @@ def test_memory_does_not_grow_with_the_blob(threads: int, avg_size: int) -> None
     assert peak < 3 * (max(3 * MIB, 8 * avg_size) + 2 * avg_size) + 2 * avg_size + MIB
 
 
-def test_a_small_blob_takes_little_memory(inline: Workers) -> None:
+def test_a_small_blob_takes_little_memory(inline: Pool) -> None:
     """Many small files are stored one after another, or at once."""
     chunker = FastCdc2020()
     gc.collect()
@@ -557,7 +553,7 @@ def test_a_small_blob_takes_little_memory(inline: Workers) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])
-def test_a_writer_that_has_ended_holds_no_buffers(inline: Workers, end: str) -> None:
+def test_a_writer_that_has_ended_holds_no_buffers(inline: Pool, end: str) -> None:
     chunker = FastCdc2020()
     tracemalloc.start()
     try:
@@ -581,7 +577,7 @@ def test_a_store_that_is_slow_slows_the_producer(threads: int) -> None:
         def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
             assert gate.wait(60)
 
-    workers = Workers(threads)
+    workers = Pool(threads)
     written = 0
 
     def produce() -> None:
@@ -615,7 +611,7 @@ def test_while_segments_are_stored_the_next_ones_fill() -> None:
         def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
             assert gate.wait(60)
 
-    workers = Workers(1)
+    workers = Pool(1)
     done = threading.Event()
 
     def produce() -> None:
@@ -646,7 +642,7 @@ def test_chunks_are_stored_in_parallel() -> None:
             if next(numbers) < 4:
                 barrier.wait()
 
-    workers = Workers(4)
+    workers = Pool(4)
     with ChunkedWriter(Meeting(), FastCdc2020(), workers) as writer:
         writer.write(RANDOM)
     workers.close()
@@ -654,7 +650,7 @@ def test_chunks_are_stored_in_parallel() -> None:
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
 def test_writers_inside_tasks_of_the_same_pool_do_not_deadlock(threads: int, small_segments: None) -> None:
-    workers = Workers(threads)
+    workers = Pool(threads)
     store = Store()
 
     def put(number: int) -> B3Digest:

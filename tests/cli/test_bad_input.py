@@ -227,12 +227,12 @@ def test_an_error_in_json_is_json_whatever_the_bytes(castore, place):
 
 @pytest.fixture
 def humble(place):
-    """Run castore without the powers of root, who may read and write everything."""
+    """Run castore without the capabilities of root, who may read and write everything."""
     prefix = []
     if os.geteuid() == 0:
         prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
         if not shutil.which("setpriv") or subprocess.run([*prefix, "true"], check=False).returncode:
-            pytest.skip("root cannot give up its powers here")
+            pytest.skip("root cannot give up its capabilities here")
 
     def run(*arguments):
         return subprocess.run(

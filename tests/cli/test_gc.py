@@ -8,7 +8,7 @@ import os
 import pytest
 
 from castore import B3Digest
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_objectstore.local import LocalObjectStore
 
 NO_ROOTS = "There are no roots, so all that is old would go. Name the blobs to keep"
@@ -276,13 +276,13 @@ def test_a_writer_that_holds_is_mentioned(castore, place, digests):
 def test_the_threads_of_the_composition_are_used(castore, digests, monkeypatch):
     """Reading an index in a bucket takes its time."""
     sizes = set()
-    submit = Workers.submit
+    submit = Pool.submit
 
     def noting(self, call):
         sizes.add(self.size)
         return submit(self, call)
 
-    monkeypatch.setattr(Workers, "submit", noting)
+    monkeypatch.setattr(Pool, "submit", noting)
 
     castore("gc", "--service", "far", digests[0])
 

@@ -10,7 +10,7 @@ import pytest
 
 from castore import BlobService, UnavailableError
 from castore.composites.hedging import Hedge
-from castore.composites.members import Child, Children
+from castore.composites.members import Member, Members
 from castore.threads.deadlines import Clock
 from castore_memory.service import MemoryBlobService
 
@@ -39,8 +39,8 @@ class Scene(Clock):
         name = self.asked[-1]
         return name in self.hangs and self.began[name].wait(30)
 
-    def child(self, name: str, service: BlobService, **settings: float) -> Child:
-        return Child(name, service, clock=self, **settings)  # type: ignore[arg-type]
+    def member(self, name: str, service: BlobService, **settings: float) -> Member:
+        return Member(name, service, clock=self, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -51,19 +51,19 @@ def scene() -> Iterator[Scene]:
         event.set()
 
 
-def asking(scene: Scene, answers: dict[str, object]) -> Callable[[Child], object]:
+def asking(scene: Scene, answers: dict[str, object]) -> Callable[[Member], object]:
     """A question that each child answers as told; `...` hangs."""
     for name, answer in answers.items():
         scene.began[name] = threading.Event()
         if answer is ...:
             scene.hangs[name] = threading.Event()
 
-    def ask(child: Child) -> object:
-        answer = answers[child.name]
+    def ask(member: Member) -> object:
+        answer = answers[member.name]
         if answer is ...:
-            scene.began[child.name].set()
-            scene.hangs[child.name].wait(30)
-            return f"late {child.name}"
+            scene.began[member.name].set()
+            scene.hangs[member.name].wait(30)
+            return f"late {member.name}"
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -71,31 +71,31 @@ def asking(scene: Scene, answers: dict[str, object]) -> Callable[[Child], object
     return ask
 
 
-def children(scene: Scene, hedge: Hedge, timeouts: dict[str, float] | None = None) -> Children:
+def members(scene: Scene, hedge: Hedge, timeouts: dict[str, float] | None = None) -> Members:
     made = [
-        scene.child(
+        scene.member(
             name,
             MemoryBlobService(),
             **({"timeout": timeouts[name]} if timeouts and name in timeouts else {}),
         )
         for name in "abc"
     ]
-    for child in made:
-        start = child.deadlines.start
-        child.deadlines.start = (  # type: ignore[method-assign]
-            lambda call, name=child.name, start=start, **more: (
+    for member in made:
+        start = member.deadlines.start
+        member.deadlines.start = (  # type: ignore[method-assign]
+            lambda call, name=member.name, start=start, **more: (
                 scene.asked.append(name),
                 start(call, **more),
             )[1]
         )
-    return Children("root", made, hedge=hedge)
+    return Members("root", made, hedge=hedge)
 
 
 def test_whoever_answers_in_time_is_alone(scene: Scene) -> None:
     hedge = Hedge(0.1, clock=scene)
-    found = children(scene, hedge).first(asking(scene, {"a": 1, "b": 2, "c": 3}))
+    found = members(scene, hedge).first(asking(scene, {"a": 1, "b": 2, "c": 3}))
     assert found is not None
-    assert (found.value, found.child.name, scene.asked, hedge.hedged) == (1, "a", ["a"], 0)
+    assert (found.value, found.member.name, scene.asked, hedge.hedged) == (1, "a", ["a"], 0)
 
 
 def test_the_next_is_asked_when_the_first_takes_too_long(scene: Scene) -> None:
@@ -103,13 +103,13 @@ def test_the_next_is_asked_when_the_first_takes_too_long(scene: Scene) -> None:
     hedge = Hedge(0.1, clock=scene)
     late: list[object] = []
     released = threading.Event()
-    found = children(scene, hedge).first(
+    found = members(scene, hedge).first(
         asking(scene, {"a": ..., "b": 2, "c": 3}), late=lambda value: (late.append(value), released.set())
     )
     assert found is not None
     assert (found.value, scene.asked, hedge.hedged) == (2, ["a", "b"], 1)
     assert scene.time == pytest.approx(0.1)
-    assert found.tally.faults == []
+    assert found.votes.faults == []
     scene.hangs["a"].set()
     assert released.wait(30)
     assert late == ["late a"]
@@ -119,17 +119,17 @@ def test_a_child_that_lacks_it_or_fails_needs_no_hedge(scene: Scene) -> None:
     """The next is asked at once, and it is not counted."""
     hedge = Hedge(0.1, clock=scene)
     fault = UnavailableError("b", "gone")
-    found = children(scene, hedge).first(asking(scene, {"a": None, "b": fault, "c": 3}))
+    found = members(scene, hedge).first(asking(scene, {"a": None, "b": fault, "c": 3}))
     assert found is not None
     assert (found.value, scene.asked, hedge.hedged, scene.time) == (3, ["a", "b", "c"], 0, 0)
-    assert [child.name for child in found.tally.missed] == ["a"]
-    assert [(child.name, error) for child, error in found.tally.faults] == [("b", fault)]
+    assert [member.name for member in found.votes.missed] == ["a"]
+    assert [(member.name, error) for member, error in found.votes.faults] == [("b", fault)]
 
 
 def test_what_hangs_for_ever_is_given_up_at_its_timeout(scene: Scene) -> None:
     """Then nobody has an answer, and the error names all."""
     hedge = Hedge(0.1, clock=scene)
-    group = children(scene, hedge, {"a": 1.0, "b": 2.0, "c": 3.0})
+    group = members(scene, hedge, {"a": 1.0, "b": 2.0, "c": 3.0})
     with pytest.raises(UnavailableError) as caught:
         group.first(asking(scene, {"a": ..., "b": ..., "c": ...}))
     assert caught.value.message == (
@@ -137,13 +137,13 @@ def test_what_hangs_for_ever_is_given_up_at_its_timeout(scene: Scene) -> None:
         "`c`: no answer within 3 s"
     )
     assert scene.time == pytest.approx(3.2)
-    assert [child.deadlines.abandoned for child in group.all] == [1, 1, 1]
+    assert [member.deadlines.abandoned for member in group.all] == [1, 1, 1]
 
 
 def test_hedging_has_a_budget(scene: Scene) -> None:
     """Ten in a row, and then as many as the share says; without one the timeout is waited for."""
     hedge = Hedge(0.1, budget=0.25, clock=scene)
-    group = children(scene, hedge, {"a": 1.0})
+    group = members(scene, hedge, {"a": 1.0})
     answers = {"a": ..., "b": 2, "c": 3}
     for _ in range(10):
         found = group.first(asking(scene, answers))
@@ -160,7 +160,7 @@ def test_hedging_has_a_budget(scene: Scene) -> None:
 
 def test_an_error_that_is_final_ends_it(scene: Scene) -> None:
     hedge = Hedge(0.1, clock=scene)
-    group = children(scene, hedge)
+    group = members(scene, hedge)
     group.all[0].final = True
     fault = UnavailableError("a", "gone")
     with pytest.raises(UnavailableError) as caught:

@@ -102,8 +102,8 @@ def test_everything_lies_on_the_paper(picture: Picture) -> None:
     assert shift is not None
     left, top = map(float, shift.groups())
     for rect in root.iterfind("svg:g//svg:rect", NS):
-        x, y, wide, high = (float(rect.attrib[key]) for key in ("x", "y", "width", "height"))
-        assert 0 < x + left < x + left + wide < width
+        x, y, io_pool, high = (float(rect.attrib[key]) for key in ("x", "y", "width", "height"))
+        assert 0 < x + left < x + left + io_pool < width
         assert 0 < y + top < y + top + high < height
 
 

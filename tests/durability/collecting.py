@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from castore import B3Digest
 from castore.chunks import writer as chunked_writer
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import collect
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
@@ -35,7 +35,7 @@ _SLOW_WRITERS: Final = 2
 def service_of(folder: Path, durability: Any = "process") -> ObjectStoreBlobService:
     """The store of the test, with small chunks."""
     store = LocalObjectStore(folder / "store", instance="store", durability=durability, fresh_seconds=FRESH)
-    return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0))
+    return ObjectStoreBlobService(store, avg_chunk_size=512, pool=Pool(0))
 
 
 def content(number: int) -> bytes:

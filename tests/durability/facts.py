@@ -8,7 +8,7 @@ from pathlib import Path
 
 from castore import B3Digest, CastoreError
 from castore.format import blob_index, frames
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 
@@ -58,4 +58,4 @@ def faults_of_blob(digest: B3Digest, index: bytes, files: dict[str, bytes]) -> I
 def service_on(folder: Path, **options: object) -> ObjectStoreBlobService:
     """A service over a folder, with small chunks and no threads of its own."""
     store = LocalObjectStore(folder, instance="files", **options)  # type: ignore[arg-type]
-    return ObjectStoreBlobService(store, avg_chunk_size=1024, workers=Workers(0))
+    return ObjectStoreBlobService(store, avg_chunk_size=1024, pool=Pool(0))

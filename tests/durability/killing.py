@@ -22,7 +22,7 @@ import mutants
 from facts import faults_in, files_of, service_on
 
 from castore import B3Digest
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import verify
 from castore_objectstore import staging
 from castore_objectstore.local import LocalObjectStore
@@ -41,7 +41,7 @@ def write_forever(folder: Path, first: int, report: int) -> None:
     """Store blob after blob; report the number of each that is stored."""
     staging._MANY_FILES = 20  # type: ignore[misc] - these few are to be much
     store = LocalObjectStore(folder, instance="files")
-    service = ObjectStoreBlobService(store, avg_chunk_size=1024, workers=Workers(2))
+    service = ObjectStoreBlobService(store, avg_chunk_size=1024, pool=Pool(2))
     for seed in range(first, first + 100_000):
         digest = service.write(content(seed))
         assert digest == B3Digest.of(content(seed))
@@ -94,7 +94,7 @@ def main() -> int:
             for number in reported
             if service.read(B3Digest.of(content(number))) != content(number)
         ]
-        faults += [f"castore verify: {finding}" for finding in verify(service, workers=Workers(0)).findings]
+        faults += [f"castore verify: {finding}" for finding in verify(service, pool=Pool(0)).findings]
         if faults:
             print("\n".join(faults[:5]))
             return 1

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from killing import content, one_death
 
 from castore import B3Digest, CastoreError
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_sqlite import rows
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
@@ -26,7 +26,7 @@ from castore_sqlite.service import SqliteBlobService
 def service_on(path: Path) -> SqliteBlobService:
     """Return a service with small chunks."""
     database = Database(path, instance="file", durability="process")
-    return SqliteBlobService(database, avg_chunk_size=1024, workers=Workers(2))
+    return SqliteBlobService(database, avg_chunk_size=1024, pool=Pool(2))
 
 
 def write_forever(path: Path, first: int, report: int) -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mutants
 
 from castore import B3Digest, BlobService
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
 from castore_sqlite.database import Database
@@ -28,19 +28,19 @@ SIZE = 5_000_000
 def folder(place: Path) -> BlobService:
     """A folder whose chunks wait for a flush."""
     store = LocalObjectStore(place, instance="files")
-    return ObjectStoreBlobService(store, avg_chunk_size=16_384, workers=Workers(2))
+    return ObjectStoreBlobService(store, avg_chunk_size=16_384, pool=Pool(2))
 
 
 def folder_without_flushes(place: Path) -> BlobService:
     """A folder in which each chunk has its name at once."""
     store = LocalObjectStore(place, instance="files", durability="process")
-    return ObjectStoreBlobService(store, avg_chunk_size=16_384, workers=Workers(2))
+    return ObjectStoreBlobService(store, avg_chunk_size=16_384, pool=Pool(2))
 
 
 def sqlite(place: Path) -> BlobService:
     """A file."""
     database = Database(place / "blobs.sqlite", instance="file", durability="process")
-    return SqliteBlobService(database, avg_chunk_size=16_384, workers=Workers(2))
+    return SqliteBlobService(database, avg_chunk_size=16_384, pool=Pool(2))
 
 
 def content(number: int) -> bytes:

@@ -19,7 +19,7 @@ import castore
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
 from castore.aio import AsyncBlobService
 from castore.testing import FaultyService
-from castore.wrapping.forwarding import PassingReader, PassingWriter
+from castore.wrapping.forwarding import ForwardingReader, ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
 
 uvicorn = pytest.importorskip("uvicorn")
@@ -229,7 +229,7 @@ class Held(WrapperService):
         return HeldWriter(writer, self)
 
 
-class HeldReader(PassingReader):
+class HeldReader(ForwardingReader):
     def __init__(self, reader: BlobReader, service: Held) -> None:
         super().__init__(reader, service.around)
         self._service = service
@@ -244,7 +244,7 @@ class HeldReader(PassingReader):
         super().close()
 
 
-class HeldWriter(PassingWriter):
+class HeldWriter(ForwardingWriter):
     def __init__(self, writer: BlobWriter, service: Held) -> None:
         super().__init__(writer, service.around)
         self._service = service

@@ -180,7 +180,7 @@ def _cuts(data: bytes, avg_size: int, bits: int) -> Iterator[int]:
     [(512, 9), (513, 9), (700, 9), (725, 10), (1000, 10), (1024, 10), (1500, 11), (2048, 11)],
 )
 def test_the_default_chunker_is_the_published_algorithm(avg_size: int, bits: int) -> None:
-    """Also for averages that are no power of two: those are rounded on a logarithmic scale."""
+    """Also for averages that are no capability of two: those are rounded on a logarithmic scale."""
     data = p3m()[:200_000]
 
     assert _lengths(data, avg_size) == list(_cuts(data, avg_size, bits))

@@ -59,7 +59,7 @@ class Shell:
         return {name: entry.calls for name, entry in self.meters.snapshot().items()}
 
 
-def power(service: BlobService, which: Callable[..., Any]) -> Any:
+def kind(service: BlobService, which: Callable[..., Any]) -> Any:
     found = service.capability(which)
     assert found is not None
     return found
@@ -101,7 +101,7 @@ class TestItself:
         assert bare(own) is own
 
     def test_a_service_by_its_own_class(self, chunked: BlobService) -> None:
-        """Who asks for more than a power gets what is behind."""
+        """Who asks for more than a capability gets what is behind."""
         found = measured(chunked, Meters())
         assert found.capability(type(chunked)) is chunked
         assert found.capability(MemoryBlobService) is None
@@ -109,9 +109,9 @@ class TestItself:
 
     def test_powers_are_those_of_the_service_with_their_properties(self, chunked: BlobService) -> None:
         found = measured(chunked, Meters())
-        assert power(found, ChunkSource).waits is power(chunked, ChunkSource).waits
-        assert power(found, Durable).durability == power(chunked, Durable).durability
-        assert power(found, FrameStore).frame_format == "zstd"
+        assert kind(found, ChunkSource).high_latency is kind(chunked, ChunkSource).high_latency
+        assert kind(found, Durable).durability == kind(chunked, Durable).durability
+        assert kind(found, FrameStore).frame_format == "zstd"
         assert found.capability(BatchExistence) is None
         assert found.capability(ChunkStore) is found.capability(ChunkStore)
 
@@ -350,7 +350,7 @@ class TestWriting:
 class TestPowers:
     def test_chunks(self, shell: Shell) -> None:
         """Hits and misses where they are read; bytes in both directions; keywords as well."""
-        store = power(shell.service, ChunkStore)
+        store = kind(shell.service, ChunkStore)
         chunk = CHUNKS[0]
         assert not store.claim_chunk(chunk.digest)
         store.put_chunk(chunk.digest, chunk.data)
@@ -366,7 +366,7 @@ class TestPowers:
         assert (claims.calls, claims.hits, claims.misses) == (1, 0, 0)
 
     def test_frames(self, shell: Shell) -> None:
-        store = power(shell.service, FrameStore)
+        store = kind(shell.service, FrameStore)
         frame = store.get_frame(HELLO.digest)
         store.put_frame(HELLO.digest, frame)
         assert shell["get_frame"].bytes_out == shell["put_frame"].bytes_in == len(frame)
@@ -376,11 +376,11 @@ class TestPowers:
             pass
 
         shell = Shell(Batches())
-        assert power(shell.service, BatchExistence).missing([ABSENT]) == {ABSENT}
+        assert kind(shell.service, BatchExistence).missing([ABSENT]) == {ABSENT}
         assert (shell["missing"].calls, shell["missing"].misses) == (1, 1)
 
     def test_contexts(self, shell: Shell) -> None:
-        with power(shell.service, ChunkStore).hold():
+        with kind(shell.service, ChunkStore).hold():
             pass
         assert shell["hold"].calls == 1
 
@@ -391,7 +391,7 @@ class TestPowers:
                 raise UnavailableError("far", "gone")
 
         shell = Shell(Broken())
-        digests = power(shell.service, BlobLister).list_blobs()
+        digests = kind(shell.service, BlobLister).list_blobs()
         assert next(digests) == ABSENT
         assert (shell["list_blobs"].calls, shell["list_blobs"].errors) == (1, {})
         with pytest.raises(UnavailableError):
@@ -399,7 +399,7 @@ class TestPowers:
         assert (shell["list_blobs"].calls, shell["list_blobs"].errors) == (1, {"unavailable": 1})
 
     def test_items(self, shell: Shell) -> None:
-        assert len(list(power(shell.service, Inventory).list_items())) > 3
+        assert len(list(kind(shell.service, Inventory).list_items())) > 3
         assert shell.counts() == {"list_items": 1}
 
 

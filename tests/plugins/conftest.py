@@ -1,4 +1,4 @@
-"""Helpers for the tests of the bundled plugins."""
+"""Crew for the tests of the bundled plugins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from castore import B3Digest, BlobReader, BlobService, BlobWriter
 from castore.errors import UnavailableError
 from castore.streams.readers import BytesReader
 from castore.testing import EMPTY, HELLO, P3M
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.object_store import ObjectStore, StoredObject
@@ -105,7 +105,7 @@ def blobs_of() -> Callable[..., BlobService]:
     """Make a blob service over an object store, which does one thing at a time unless told otherwise."""
 
     def make(store: ObjectStore, *, workers: int = 0, **options: Any) -> ObjectStoreBlobService:
-        return ObjectStoreBlobService(store, workers=Workers(workers), **options)
+        return ObjectStoreBlobService(store, pool=Pool(workers), **options)
 
     return make
 
@@ -154,7 +154,7 @@ def index_of() -> Callable[..., bytes]:
 
 
 class Smallest(BlobService):
-    """No chunks, no powers; blobs may be given wrong bytes, to lie about."""
+    """No chunks, no capabilities; blobs may be given wrong bytes, to lie about."""
 
     def __init__(self) -> None:
         self.blobs: dict[B3Digest, bytes] = {}
@@ -192,7 +192,7 @@ class SlowReader(BytesReader):
 
 @pytest.fixture
 def smallest() -> type[Smallest]:
-    """The class of a service of three methods, without chunks and powers."""
+    """The class of a service of three methods, without chunks and capabilities."""
     return Smallest
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from castore import B3Digest, ChunkMeta
 from castore.contract.capabilities import ChunkStore, Pinning
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_lru.bounds import Bounds
 from castore_lru.service import LruBlobService
 from castore_objectstore.local import LocalObjectStore
@@ -40,10 +40,10 @@ def child_in(folder: Path) -> ObjectStoreBlobService | SqliteBlobService:
     """What the name of the folder says."""
     if folder.name == "rows":
         database = Database(folder / "blobs.sqlite", instance="rows", durability="process")
-        return SqliteBlobService(database, avg_chunk_size=512, workers=Workers(0))
+        return SqliteBlobService(database, avg_chunk_size=512, pool=Pool(0))
     durability = "full" if folder.name == "deferring" else "process"
     store = LocalObjectStore(folder, instance="files", durability=durability)  # type: ignore[arg-type]
-    return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0))
+    return ObjectStoreBlobService(store, avg_chunk_size=512, pool=Pool(0))
 
 
 def lru_in(folder: Path, budget: int = BUDGET) -> LruBlobService:

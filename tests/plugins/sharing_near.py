@@ -13,7 +13,7 @@ import sys
 import threading
 
 from castore import B3Digest, from_url
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.locations import open_store
@@ -47,7 +47,7 @@ class Logging(MemoryBlobService):
 def far(log: str, mode: str) -> Logging:
     """Return a far that has the blob in chunks."""
     made = ObjectStoreBlobService(
-        open_store("memory:", {}, base=None, instance="made"), avg_chunk_size=CHUNK, workers=Workers(0)
+        open_store("memory:", {}, base=None, instance="made"), avg_chunk_size=CHUNK, pool=Pool(0)
     )
     digest = made.write(blob())
     service = Logging(log, mode)
@@ -61,7 +61,7 @@ def main() -> None:
     url, log, digest, mode = sys.argv[1:]
     behind = far(log, mode)
     with from_url(url) as near:
-        cache = CacheBlobService(near, behind, workers=Workers(2))
+        cache = CacheBlobService(near, behind, pool=Pool(2))
         print("ready", flush=True)
         sys.stdin.readline()
         print(B3Digest.of(cache.read(B3Digest.parse(digest))), flush=True)

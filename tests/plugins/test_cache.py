@@ -149,7 +149,7 @@ class TestWriting:
 
 
 class TestPowers:
-    """A cache has the powers that its children make possible, no more and no less."""
+    """A cache has the capabilities that its children make possible, no more and no less."""
 
     @pytest.mark.parametrize(
         ("near", "far", "write", "lists", "stores"),

@@ -35,7 +35,7 @@ class Patient(Clock):
     def __init__(self) -> None:
         self.time = 100.0
         self.changed = threading.Condition()
-        self.waits: list[float | None] = []
+        self.high_latency: list[float | None] = []
 
     def now(self) -> float:
         return self.time
@@ -43,7 +43,7 @@ class Patient(Clock):
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
         ends = None if seconds is None else self.time + seconds
         with self.changed:
-            self.waits.append(seconds)
+            self.high_latency.append(seconds)
             self.changed.notify_all()
         while not event.wait(0.002):
             if ends is not None and self.time >= ends:
@@ -52,11 +52,11 @@ class Patient(Clock):
 
     def until_waited_for(self, seconds: float) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: seconds in self.waits, 30)
+            assert self.changed.wait_for(lambda: seconds in self.high_latency, 30)
 
     def pass_by(self, seconds: float) -> None:
         with self.changed:
-            self.waits.clear()
+            self.high_latency.clear()
         self.time += seconds
 
 
@@ -188,7 +188,7 @@ class TestAcknowledging:
         for chunk in CHUNKS:
             store.put_chunk(chunk.digest, chunk.data)
         assert scene.waiting() == set()
-        scene.clock.waits.clear()  # type: ignore[attr-defined]
+        scene.clock.high_latency.clear()  # type: ignore[attr-defined]
         store.put_indexes([(chunk.digest, ()) for chunk in CHUNKS])
         assert len(CHUNKS) > 2
         cache = scene.open()

@@ -24,7 +24,7 @@ BIG = P3M.data + P3M.data[: 2 << 20]
 BIG_DIGEST = B3Digest.of(BIG)
 
 
-def powers(service: BlobService) -> Any:
+def capabilities(service: BlobService) -> Any:
     return service.capability(ChunkStore) or service.capability(ChunkSource)
 
 
@@ -180,8 +180,8 @@ class TestNearFails:
             assert cache.has(blob.digest) is True
             assert cache.missing([blob.digest]) == set()
             assert cache.chunks(blob.digest) is not None
-            assert powers(cache).get_chunk(HELLO.digest) == HELLO.data
-            assert powers(cache).get_chunk(HELLO.digest, 12) == HELLO.data
+            assert capabilities(cache).get_chunk(HELLO.digest) == HELLO.data
+            assert capabilities(cache).get_chunk(HELLO.digest, 12) == HELLO.data
         if operation in near.calls or operation == "all":
             record = caplog.records[0]
             assert (record.name, record.levelname) == ("castore_cache", "WARNING")
@@ -260,8 +260,8 @@ class TestNearFails:
             "missing": lambda: HELLO.digest not in cache.missing([HELLO.digest]),
             "chunks": lambda: cache.chunks(HELLO.digest),
             "open_read": lambda: cache.open_read(HELLO.digest),
-            "get_chunk": lambda: powers(cache).get_chunk(HELLO.digest),
-            "get_chunk, sized": lambda: powers(cache).get_chunk(HELLO.digest, 12),
+            "get_chunk": lambda: capabilities(cache).get_chunk(HELLO.digest),
+            "get_chunk, sized": lambda: capabilities(cache).get_chunk(HELLO.digest, 12),
         }
         for name, call in calls.items():
             if write == "near":
@@ -294,8 +294,8 @@ class TestFarFails:
             lambda: cache.chunks(HELLO.digest),
             lambda: cache.open_read(HELLO.digest),
             lambda: cache.read(HELLO.digest),
-            lambda: powers(cache).get_chunk(HELLO.digest),
-            lambda: powers(cache).get_chunk(HELLO.digest, 12),
+            lambda: capabilities(cache).get_chunk(HELLO.digest),
+            lambda: capabilities(cache).get_chunk(HELLO.digest, 12),
             lambda: list(lister.list_blobs()),
         ]
         for call in calls:

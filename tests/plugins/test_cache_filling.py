@@ -31,7 +31,7 @@ BIG = P3M.data + P3M.data[: 2 << 20]
 BIG_DIGEST = B3Digest.of(BIG)
 
 
-def powers(service: BlobService) -> Any:
+def capabilities(service: BlobService) -> Any:
     return service.capability(ChunkStore) or service.capability(ChunkSource)
 
 
@@ -213,7 +213,7 @@ class TestForgeries:
             cache.read(digest)
         assert (caught.value.expected, caught.value.found) == (digest, B3Digest.of(lie))
         with pytest.raises(CorruptBlobError):
-            powers(cache).get_chunk(digest)
+            capabilities(cache).get_chunk(digest)
         assert near.has(digest) is False
         assert near.has(B3Digest.of(lie)) is False
 
@@ -310,7 +310,7 @@ class TestFarWithoutChunks:
     def test_chunks_of_near_are_used(self, far: Any) -> None:
         """A single chunk is read through the cache, checked, and kept."""
         near = MemoryBlobService()
-        source = powers(CacheBlobService(near, far))
+        source = capabilities(CacheBlobService(near, far))
         assert source.get_chunk(HELLO.digest) == HELLO.data
         assert source.get_chunk(P3M.digest, P3M.size) == P3M.data
         assert near.has_chunk(HELLO.digest)

@@ -14,7 +14,7 @@ from castore import B3Digest, BlobReader, BlobService, ChunkMeta, UnavailableErr
 from castore.contract.capabilities import SharedPlace
 from castore.testing import HELLO, P3M
 from castore.threads.deadlines import Clock
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.flights import Flight, Flights
 from castore_cache.near import Near
 from castore_cache.service import CacheBlobService
@@ -241,7 +241,7 @@ class TestManyReaders:
     ) -> None:
         """Whatever near is, and wherever chunks are fetched; near has the blob in the end."""
         inner = {"memory": MemoryBlobService, "smallest": smallest, "objects": lambda: near}[kind]()
-        cache = CacheBlobService(inner, counting, workers=Workers(workers))
+        cache = CacheBlobService(inner, counting, pool=Pool(workers))
         begin = threading.Barrier(100)
 
         def read(_: int) -> bytes:
@@ -320,8 +320,8 @@ class TestManyReaders:
         self, pool: ThreadPoolExecutor, counting: Counting, watched: Watched
     ) -> None:
         """Though it was the one that asked far, for all others."""
-        workers = Workers(4)
-        cache = CacheBlobService(MemoryBlobService(), counting, workers=workers, clock=watched)
+        workers = Pool(4)
+        cache = CacheBlobService(MemoryBlobService(), counting, pool=workers, clock=watched)
         leader = cache.open_read(P3M.digest)
         assert leader is not None
         reading = pool.submit(leader.read)
@@ -403,7 +403,7 @@ class TestRanges:
     def test_a_part_moves_little_more_than_itself(self, far: Any, near: Any) -> None:
         """1 MiB in the middle moves 1 MiB, two chunks and the index at most; the rest comes later, alone."""
         data = b"".join(B3Digest.of(bytes([n % 256, n // 256])) * 4096 for n in range(128))
-        small = type(far)(far._store, avg_chunk_size=65536, workers=Workers(0))
+        small = type(far)(far._store, avg_chunk_size=65536, pool=Pool(0))
         digest = small.write(data)
         counting = Counting()
         counting.gate.set()
@@ -414,8 +414,8 @@ class TestRanges:
         largest = max(meta.size for meta in index)
         for pieces in (1, 16, 300):
             counting.bytes = 0
-            workers = Workers(4)
-            cache = CacheBlobService(MemoryBlobService(), counting, workers=workers)
+            workers = Pool(4)
+            cache = CacheBlobService(MemoryBlobService(), counting, pool=workers)
             with cache.open_read(digest) as reader:  # type: ignore[union-attr]
                 reader.seek(7 << 20)
                 got = b"".join(reader.read(-(-(1 << 20) // pieces)) for _ in range(pieces))[: 1 << 20]
@@ -428,9 +428,9 @@ class TestRanges:
 
     def test_what_is_asked_for_is_fetched_at_once(self, counting: Counting, pool: ThreadPoolExecutor) -> None:
         """A read of many chunks asks for several of them before the first has come, where that is slow."""
-        workers = Workers(4)
-        counting.waits = True
-        cache = CacheBlobService(MemoryBlobService(), counting, workers=workers)
+        workers = Pool(4)
+        counting.high_latency = True
+        cache = CacheBlobService(MemoryBlobService(), counting, pool=workers)
         reading = pool.submit(cache.read, P3M.digest)
         while len(counting.asked) < 9:  # All chunks, and the index.
             threading.Event().wait(0.001)
@@ -475,14 +475,14 @@ class Hurried(Clock):
 
     def __init__(self) -> None:
         self.time = 0.0
-        self.waits: list[float] = []
+        self.high_latency: list[float] = []
 
     def now(self) -> float:
         return self.time
 
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
         assert seconds is not None
-        self.waits.append(seconds)
+        self.high_latency.append(seconds)
         self.time += seconds
         return event.is_set()
 
@@ -516,8 +516,8 @@ class TestTurns:
         place.others_at = 20
         assert self.take(place, clock) == "brought"
         assert place.left == place.tries == 21
-        assert clock.waits == sorted(clock.waits)
-        assert max(clock.waits) == 0.05
+        assert clock.high_latency == sorted(clock.high_latency)
+        assert max(clock.high_latency) == 0.05
 
     def test_another_takes_too_long(self) -> None:
         """Then one brings it for oneself."""

@@ -20,7 +20,7 @@ from castore import (
 from castore.contract.capabilities import BlobDeleter, ChunkStore, Durable
 from castore.faults import READS, WRITES
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.backlog import Backlog
 from castore_cache.behind import Behind
 from castore_cache.service import CacheBlobService
@@ -101,7 +101,7 @@ class TestWhoHoldsWhat:
         fill, what = policy
         near = MemoryBlobService()
         far.write(P3M.data)
-        with make(near, far, fill=fill, write=write, workers=Workers(size)) as cache:
+        with make(near, far, fill=fill, write=write, pool=Pool(size)) as cache:
             with cache.open_read(P3M.digest) as reader:
                 assert reader.read(10 if what == "some" else -1) == P3M.data[: 10 if what == "some" else None]
             chunks = [meta for meta in far.chunks(P3M.digest) if near.has(meta.digest)]
@@ -342,8 +342,8 @@ class TestPowers:
 
         policies = {"write": write, "on_near_error": "fail" if strict else "ignore"}
         with make(child(near), child(far), **policies) as cache:
-            power = cache.capability(Durable)
-            assert (power and power.durability) == expected
+            kind = cache.capability(Durable)
+            assert (kind and kind.durability) == expected
 
     def test_deleting(self, make: Any) -> None:
         """A blob is deleted in far and in near, and is not sent to far any more."""

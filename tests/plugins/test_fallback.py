@@ -19,7 +19,7 @@ from castore import (
     MissingChunkError,
     UnavailableError,
 )
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
@@ -35,7 +35,7 @@ from castore.contract.capabilities import (
 from castore.faults import READS
 from castore.streams.readers import BytesReader
 from castore.testing import HELLO, P3M, FaultyService
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
 
@@ -45,8 +45,8 @@ BIG_DIGEST = B3Digest.of(BIG)
 
 
 def fallback(*services: BlobService, **settings: Any) -> FallbackBlobService:
-    children = [Child(name, service) for name, service in zip("abc", services, strict=False)]
-    return FallbackBlobService(children, name="root", **settings)
+    members = [Member(name, service) for name, service in zip("abc", services, strict=False)]
+    return FallbackBlobService(members, name="root", **settings)
 
 
 class TestOrder:
@@ -77,7 +77,7 @@ class TestOrder:
         """With `on_error = "fail"` the child's own error is the answer, and nobody else is asked."""
         first, second = FaultyService(MemoryBlobService(), READS, instance="first"), MemoryBlobService()
         digest = second.write(b"data")
-        service = FallbackBlobService([Child("a", first, final=True), Child("b", second)])
+        service = FallbackBlobService([Member("a", first, final=True), Member("b", second)])
         calls: list[Callable[[], object]] = [
             lambda: service.has(digest),
             lambda: service.missing([digest]),
@@ -95,7 +95,7 @@ class TestOrder:
         first, second = (
             FaultyService(MemoryBlobService(), READS, instance=name) for name in ("first", "a deeper one")
         )
-        service = FallbackBlobService([Child("first", first), Child("second", second)], name="root")
+        service = FallbackBlobService([Member("first", first), Member("second", second)], name="root")
         with pytest.raises(UnavailableError) as caught:
             service.has(HELLO.digest)
         assert caught.value.message == (
@@ -197,9 +197,9 @@ class TestInTheMiddle:
 
     def test_chunks_are_fetched_ahead(self, cut: Any, stores: Any) -> None:
         """As from the child itself; what fails there in the meantime comes from the next one."""
-        workers = Workers(2)
-        children = [Child(name, service) for name, service in zip("ab", cut, strict=False)]
-        service = FallbackBlobService(children, workers=workers)
+        workers = Pool(2)
+        members = [Member(name, service) for name, service in zip("ab", cut, strict=False)]
+        service = FallbackBlobService(members, pool=workers)
         with service.open_read(P3M.digest) as reader:  # type: ignore[union-attr]
             got = reader.read(200_000)
             stores[0].failing = lambda verb, key: True
@@ -236,7 +236,7 @@ class TestInTheMiddle:
         first, second = smallest(), smallest()
         first.write(BIG)
         second.write(BIG)
-        probe = FaultyService(first, instance="a", powers=False)
+        probe = FaultyService(first, instance="a", capabilities=False)
         with fallback(probe, second).open_read(BIG_DIGEST) as reader:  # type: ignore[union-attr]
             got = reader.read(1_000_000)
             probe.failing |= READS
@@ -262,7 +262,7 @@ class TestInTheMiddle:
         first, liar = smallest(), smallest()
         first.write(BIG)
         liar.blobs[BIG_DIGEST] = BIG[:-1]
-        probe = FaultyService(first, instance="a", powers=False)
+        probe = FaultyService(first, instance="a", capabilities=False)
         with fallback(probe, liar).open_read(BIG_DIGEST) as reader:  # type: ignore[union-attr]
             reader.read(1_000_000)
             probe.failing |= READS
@@ -282,7 +282,7 @@ class TestInTheMiddle:
         assert fallback(liar, second).read(HELLO.digest) == HELLO.data
 
     def test_chunks_by_themselves(self, cut: Any, stores: Any, key_of: Any) -> None:
-        """The power to read chunks passes over what fails, too, and tells sizes that are wrong."""
+        """The capability to read chunks passes over what fails, too, and tells sizes that are wrong."""
         meta = cut[0].chunks(P3M.digest)[0]
         cut[2].capability(ChunkStore).put_chunk(meta.digest, P3M.data[: meta.size])
         stores[0].objects[key_of("chunks", meta.digest)] = b"spoilt"
@@ -375,7 +375,7 @@ class TestHangs:
             second.write(data)
         hanging.ended.clear()
         hanging.over.clear()
-        return FallbackBlobService([Child("slow", hanging, timeout=0.25), Child("b", second)], name="root")
+        return FallbackBlobService([Member("slow", hanging, timeout=0.25), Member("b", second)], name="root")
 
     @pytest.mark.parametrize("at", ["open_read", "read"])
     @pytest.mark.parametrize("data", [HELLO.data, BIG], ids=["small", "big"])
@@ -437,7 +437,7 @@ class TestHangs:
 
     def test_health_tells(self, hanging: Hanging) -> None:
         service = self.service_over(hanging)
-        assert all(child.ok for child in service.health())
+        assert all(member.ok for member in service.health())
         hanging.at = "open_read"
         service.read(HELLO.digest)
         slow, other = service.health()
@@ -445,7 +445,7 @@ class TestHangs:
         assert slow.last_error == "`slow` is unavailable: no answer within 0.25 s"
         assert other.ok
         hanging.released.set()
-        service._children.all[0].timeout = 30
+        service._members.all[0].timeout = 30
         service.has(HELLO.digest)
         assert service.health()[0].failures == 0
 
@@ -515,7 +515,7 @@ class TestCopying:
 
 
 class Deleting(MemoryBlobService, BlobDeleter, BatchExistence, Durable):
-    """Has more powers than most."""
+    """Has more capabilities than most."""
 
     durability = "process"
 
@@ -530,24 +530,24 @@ class TestPowers:
     """None is lost and none is faked."""
 
     def test_what_takes_the_power_of_all(self, smallest: Any) -> None:
-        for power in (BlobLister, BlobDeleter, BatchExistence):
-            assert isinstance(fallback(Deleting(), Deleting()).capability(power), power)
-            assert fallback(Deleting(), smallest()).capability(power) is None
-            assert fallback(smallest(), Deleting()).capability(power) is None
+        for kind in (BlobLister, BlobDeleter, BatchExistence):
+            assert isinstance(fallback(Deleting(), Deleting()).capability(kind), kind)
+            assert fallback(Deleting(), smallest()).capability(kind) is None
+            assert fallback(smallest(), Deleting()).capability(kind) is None
 
     def test_what_takes_the_power_of_the_one_that_is_written_to(self, smallest: Any) -> None:
-        for power in (ChunkStore, Durable):
-            assert isinstance(fallback(Deleting(), smallest()).capability(power), power)
-            assert fallback(smallest(), Deleting()).capability(power) is None
-            assert isinstance(fallback(smallest(), Deleting(), write_to="b").capability(power), power)
+        for kind in (ChunkStore, Durable):
+            assert isinstance(fallback(Deleting(), smallest()).capability(kind), kind)
+            assert fallback(smallest(), Deleting()).capability(kind) is None
+            assert isinstance(fallback(smallest(), Deleting(), write_to="b").capability(kind), kind)
 
     def test_chunks_can_always_be_read(self, smallest: Any) -> None:
         assert isinstance(fallback(smallest()).capability(ChunkSource), ChunkSource)
 
     def test_what_is_never_there(self) -> None:
         """What concerns single stores, or comes unchecked so that the next one could not be asked instead."""
-        for power in (Inventory, Sweepable, FrameStore, EvictionEvents):
-            assert fallback(Deleting(), Deleting()).capability(power) is None
+        for kind in (Inventory, Sweepable, FrameStore, EvictionEvents):
+            assert fallback(Deleting(), Deleting()).capability(kind) is None
 
     def test_the_list_has_what_any_child_has_once(self) -> None:
         """If one of them fails so does the list: it would be short."""
@@ -613,6 +613,6 @@ def test_as_a_composition() -> None:
         assert not stores.blobs("one").has(digest)
         assert root.read(digest) == b"data"
         assert stores.blobs("one").has(digest)
-        assert [child.name for child in root.health()] == ["one", "two", "services[2]"]
+        assert [member.name for member in root.health()] == ["one", "two", "services[2]"]
         with pytest.raises(BlobNotFoundError):
             root.read(HELLO.digest)

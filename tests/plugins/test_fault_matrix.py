@@ -25,7 +25,7 @@ import attrs
 import pytest
 
 from castore import B3Digest, BlobService, CorruptBlobError, UnavailableError
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.metrics.meters import Meters
 from castore.metrics.model import OperationMetrics
 from castore.metrics.shell import measured
@@ -169,9 +169,9 @@ SUBJECTS: Final[dict[str, tuple[int, Callable[[Sequence[str]], dict[str, str]]]]
 
 
 def rows_of(subject: str) -> Iterator[list[str]]:
-    children, rule = SUBJECTS[subject]
-    yield [*"abc"[:children], *OPERATIONS]
-    for kinds in itertools.product(KINDS, repeat=children):
+    members, rule = SUBJECTS[subject]
+    yield [*"abc"[:members], *OPERATIONS]
+    for kinds in itertools.product(KINDS, repeat=members):
         outcome = rule(kinds)
         yield [*kinds, *(outcome[operation] for operation in OPERATIONS)]
 
@@ -187,9 +187,9 @@ def table_of(subject: str) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
     if os.environ.get("CASTORE_RENEW_GOLDEN"):
         (FOLDER / f"{subject}.txt").write_text(render(subject))
     header, *rows = (line.split() for line in (FOLDER / f"{subject}.txt").read_text().splitlines())
-    children = len(header) - len(OPERATIONS)
+    members = len(header) - len(OPERATIONS)
     for row in rows:
-        yield tuple(row[:children]), dict(zip(header[children:], row[children:], strict=True))
+        yield tuple(row[:members]), dict(zip(header[members:], row[members:], strict=True))
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
@@ -210,7 +210,7 @@ class Bench:
     kept: dict[bytes, dict[str, bytes]] = attrs.field(factory=dict)
     meters: dict[str, Meters] = attrs.field(factory=dict)
 
-    def child(self, name: str, kind: str, data: bytes) -> BlobService:
+    def member(self, name: str, kind: str, data: bytes) -> BlobService:
         store = self.stores[name] = self.store(name)
         if kind in ("ok", "corrupt"):
             store.objects.update(self.objects(data))
@@ -254,18 +254,18 @@ class Bench:
 
     def _composite(self, subject: str, kinds: Sequence[str], data: bytes) -> BlobService:
         # What hangs may be given up soon, for it never answers. The others may take as long as they like.
-        children = [
-            Child(name, self.child(name, kind, data), timeout=0.001 if kind == "hang" else None)
+        members = [
+            Member(name, self.member(name, kind, data), timeout=0.001 if kind == "hang" else None)
             for name, kind in zip("abc", kinds, strict=False)
         ]
         if subject == "fallback":
-            return FallbackBlobService(children, name="root")
+            return FallbackBlobService(members, name="root")
         if subject == "mirror":
             # What is healed afterwards is for other tests.
             queue = HealingQueue(limit=0)
-            return MirrorBlobService(children, write_quorum=2, miss_quorum=2, queue=queue, name="root")
+            return MirrorBlobService(members, write_quorum=2, miss_quorum=2, queue=queue, name="root")
         # A cache has no deadlines; a fallback of one service gives them to any.
-        near, far = (FallbackBlobService([child], name=child.name) for child in children)
+        near, far = (FallbackBlobService([member], name=member.name) for member in members)
         return CacheBlobService(near, far, name="root", **CACHES[subject])
 
 

@@ -21,7 +21,7 @@ from castore_wrappers.limit.rates import Rate, Slots
 from castore_wrappers.limit.service import LimitService
 
 
-def power(service: BlobService, which: Callable[..., Any]) -> Any:
+def kind(service: BlobService, which: Callable[..., Any]) -> Any:
     found = service.capability(which)
     assert found is not None
     return found
@@ -174,7 +174,7 @@ class TestConcurrency:
         digest = service.write(P3M.data)
         with service.open_read(digest) as reader:  # type: ignore[union-attr]
             assert service.put_file(reader) == digest
-        sweepable = power(service, Sweepable)
+        sweepable = kind(service, Sweepable)
         assert list(sweepable.sweep(sweepable.list_items(), older_than=0.0)) == []
 
     def test_a_failed_operation_makes_room(self) -> None:
@@ -194,7 +194,7 @@ class TestOperations:
         inner = MemoryBlobService()
         inner.write(HELLO.data)
         service = LimitService(inner, operations_per_second=10, clock=clock, sleep=clock.sleep)
-        store = power(service, ChunkStore)
+        store = kind(service, ChunkStore)
         begun = clock.now
         for _ in range(25):
             service.has(HELLO.digest)
@@ -223,9 +223,9 @@ class TestBytes:
         [
             lambda service: service.write(P3M.data),
             lambda service: service.put_file(io.BytesIO(P3M.data)),
-            lambda service: power(service, ChunkStore).put_chunk(P3M.digest, P3M.data),
-            lambda service: power(service, ChunkStore).put_chunk(P3M.digest, data=P3M.data),
-            lambda service: power(service, FrameStore).put_frame(P3M.digest, P3M.data),
+            lambda service: kind(service, ChunkStore).put_chunk(P3M.digest, P3M.data),
+            lambda service: kind(service, ChunkStore).put_chunk(P3M.digest, data=P3M.data),
+            lambda service: kind(service, FrameStore).put_frame(P3M.digest, P3M.data),
         ],
         ids=["write", "put_file", "put_chunk", "put_chunk-by-name", "put_frame"],
     )
@@ -243,7 +243,7 @@ class TestBytes:
             clock.now += 1
             if metas:
                 assert (
-                    sum(len(power(service, ChunkStore).get_chunk(meta.digest)) for meta in metas) == P3M.size
+                    sum(len(kind(service, ChunkStore).get_chunk(meta.digest)) for meta in metas) == P3M.size
                 )
             else:
                 assert service.read(digest) == P3M.data

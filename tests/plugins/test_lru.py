@@ -42,7 +42,7 @@ from castore.contract.capabilities import (
 )
 from castore.testing import EMPTY, HELLO, FaultyService
 from castore.threads.deadlines import Clock
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_lru import accounts, journal
 from castore_lru.bounds import Amount, Bounds, Excess
 from castore_lru.service import LruBlobService
@@ -68,17 +68,17 @@ class Hand(Clock):
 
 def folder_in(folder: Path, durability: Any = "process", **options: Any) -> ObjectStoreBlobService:
     store = LocalObjectStore(folder / "store", instance="store", durability=durability)
-    return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0), **options)
+    return ObjectStoreBlobService(store, avg_chunk_size=512, pool=Pool(0), **options)
 
 
 def bucket() -> ObjectStoreBlobService:
     store = open_store("memory:", {}, base=Path("/"), instance="bucket")
-    return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0))
+    return ObjectStoreBlobService(store, avg_chunk_size=512, pool=Pool(0))
 
 
 def sqlite_in(folder: Path) -> SqliteBlobService:
     database = Database(folder / "blobs.sqlite", instance="rows", durability="process")
-    return SqliteBlobService(database, avg_chunk_size=512, workers=Workers(0))
+    return SqliteBlobService(database, avg_chunk_size=512, pool=Pool(0))
 
 
 CHILDREN: dict[str, Callable[[Path], BlobService]] = {
@@ -111,9 +111,9 @@ def meta_of(data: bytes) -> ChunkMeta:
 
 
 def items_of(service: BlobService) -> list[StoredItem]:
-    power = service.capability(Evictable)
-    assert power is not None
-    return [item for item in power.stored_items() if not item.foreign]
+    kind = service.capability(Evictable)
+    assert kind is not None
+    return [item for item in kind.stored_items() if not item.foreign]
 
 
 def bytes_of(service: BlobService) -> int:

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, UnavailableError
 from castore.contract.capabilities import ChunkStore, Evictable, Pinning
 from castore.threads.deadlines import Clock
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_lru.bounds import Bounds
 from castore_lru.service import LruBlobService
 from castore_memory.service import MemoryBlobService
@@ -89,11 +89,11 @@ class Stories(RuleBasedStateMachine):
             return self.memory
         if self.kind == "rows":
             database = Database(path / "blobs.sqlite", instance="rows", durability="process")
-            return SqliteBlobService(database, avg_chunk_size=512, workers=Workers(0))
+            return SqliteBlobService(database, avg_chunk_size=512, pool=Pool(0))
         store = LocalObjectStore(
             path / "store", instance="files", durability="full" if self.kind == "deferring" else "process"
         )
-        return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(0))
+        return ObjectStoreBlobService(store, avg_chunk_size=512, pool=Pool(0))
 
     # -- what is put --
 

@@ -71,9 +71,9 @@ def stopped(folder: Path) -> Iterator[None]:
 
 def items_in(folder: Path) -> list[StoredItem]:
     with child_in(folder) as child:
-        power = child.capability(Evictable)
-        assert power is not None
-        return [item for item in power.stored_items() if not item.foreign]
+        kind = child.capability(Evictable)
+        assert kind is not None
+        return [item for item in kind.stored_items() if not item.foreign]
 
 
 def stored_in(folder: Path) -> int:

@@ -18,7 +18,7 @@ from castore import (
     CorruptBlobError,
     UnavailableError,
 )
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.contract.capabilities import (
     BatchExistence,
     BlobDeleter,
@@ -34,12 +34,12 @@ from castore.contract.capabilities import (
 from castore.faults import READS, WRITES
 from castore.testing import HELLO, P3M, FaultyService
 from castore.threads.deadlines import Clock
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
+from castore_mirror.capabilities import durability_of
 from castore_mirror.healing import HealingQueue
-from castore_mirror.powers import durability_of
 from castore_mirror.service import MirrorBlobService
 from castore_mirror.writing import MirrorWriter
 
@@ -89,8 +89,8 @@ def probes() -> list[FaultyService]:
 
 
 def mirror(services: Any, *, w: int = 2, r: int = 2, **settings: Any) -> MirrorBlobService:
-    children = [Child(name, service) for name, service in zip("abc", services, strict=False)]
-    return MirrorBlobService(children, write_quorum=w, miss_quorum=r, name="root", **settings)
+    members = [Member(name, service) for name, service in zip("abc", services, strict=False)]
+    return MirrorBlobService(members, write_quorum=w, miss_quorum=r, name="root", **settings)
 
 
 @pytest.fixture
@@ -196,8 +196,8 @@ class TestQuorum:
                 writer.write = lambda data: (barrier.wait(), take(data))[1]  # type: ignore[method-assign]
                 return writer
 
-        workers = Workers(2)
-        service = mirror([Meeting(), Meeting(), Meeting()], workers=workers)
+        workers = Pool(2)
+        service = mirror([Meeting(), Meeting(), Meeting()], pool=workers)
         assert service.read(service.write(P3M.data)) == P3M.data
         workers.close()
 
@@ -222,13 +222,13 @@ class TestHealing:
         """When it is back the queue empties, and all three have the blob."""
         down(probes[1])
         digests = [root.write(data) for data in (HELLO.data, BIG, b"")]
-        assert [child.to_heal for child in root.health()] == [0, 3, 0]
+        assert [member.to_heal for member in root.health()] == [0, 3, 0]
         assert not root.health()[1].ok
         probes[1].failing.clear()
         assert root.queue.settle(30)
         assert [probes[1].read(digest) for digest in digests] == [HELLO.data, BIG, b""]
         assert root.queue.healed == 3
-        assert all(child.to_heal == 0 for child in root.health())
+        assert all(member.to_heal == 0 for member in root.health())
 
     def test_a_read_finds_one_that_lacks_it(self, root: Any, probes: Any) -> None:
         digest = probes[2]._service.write(BIG)
@@ -292,7 +292,7 @@ class TestHealing:
         digest = other.write(b"".join(parts))
         near.put_index(digest, metas)
         service = mirror([both, other], w=2, r=1)
-        service.queue.add(service._children.all[0], digest, "corrupt")
+        service.queue.add(service._members.all[0], digest, "corrupt")
         assert service.queue.settle(30)
         assert far.chunks(digest) == tuple(metas)
         assert far.read(digest) == b"".join(parts)
@@ -308,7 +308,7 @@ class TestHealing:
             entry.objects[key] = b"spoilt"
         with pytest.raises(CorruptBlobError):
             service.read(digest)
-        service.queue.add(service._children.all[0], digest, "corrupt")
+        service.queue.add(service._members.all[0], digest, "corrupt")
         assert service.queue.settle(30)
         assert service.queue.dropped == 1
         assert f"`root`: {digest} cannot be copied to `a`" in caplog.text
@@ -325,7 +325,7 @@ class TestHealing:
         tried = probes[1].calls.count("has")
         clock.pass_by(60)
         clock.until_waited_for(60)
-        while any(child.to_heal for child in service.health()[2:]):
+        while any(member.to_heal for member in service.health()[2:]):
             pass
         assert all(probes[2].has(digest) for digest in digests)
         assert probes[1].calls.count("has") == tried + 1
@@ -402,14 +402,14 @@ class TestHealing:
     def test_what_is_deleted_is_not_healed(self, clock: Patient) -> None:
         """A copy that is under way does not bring it back."""
         hung, released = threading.Event(), threading.Event()
-        children = [FaultyService(Deleting(), instance=name) for name in "abc"]
+        members = [FaultyService(Deleting(), instance=name) for name in "abc"]
         queue = HealingQueue("root", interval=60, drain=30, clock=clock)
-        service = mirror(children, queue=queue)
-        children[1].failing = {"open_write"}
+        service = mirror(members, queue=queue)
+        members[1].failing = {"open_write"}
         digest = service.write(b"data")
         clock.until_waited_for(60)
-        children[1].failing.clear()
-        meet = children[1].meet
+        members[1].failing.clear()
+        meet = members[1].meet
 
         def hang(operation: str) -> None:
             meet(operation)
@@ -417,7 +417,7 @@ class TestHealing:
                 hung.set()
                 released.wait(30)
 
-        children[1].meet = hang  # type: ignore[method-assign]
+        members[1].meet = hang  # type: ignore[method-assign]
         clock.pass_by(60)
         assert hung.wait(30)
         assert service.capability(BlobDeleter).delete(digest) is True  # type: ignore[union-attr]
@@ -428,11 +428,11 @@ class TestHealing:
     def test_one_that_cannot_be_copied_now_holds_up_no_other(self, clock: Patient) -> None:
         """It goes to the end of the queue."""
         queue = HealingQueue("root", interval=60, clock=clock)
-        child = Child("a", MemoryBlobService())
+        member = Member("a", MemoryBlobService())
         first, second = B3Digest.of(b"1"), B3Digest.of(b"2")
         healed: list[B3Digest] = []
 
-        def heal(_: Child, digest: B3Digest, *__: Any) -> bool:
+        def heal(_: Member, digest: B3Digest, *__: Any) -> bool:
             if digest == first and len(healed) < 1:
                 raise UnavailableError("the source of the first", "gone")
             healed.append(digest)
@@ -440,8 +440,8 @@ class TestHealing:
 
         queue.start(heal)
         with queue._lock:
-            queue._entries.update({(child, first): "missing", (child, second): "missing"})
-        queue.add(child, first)
+            queue._entries.update({(member, first): "missing", (member, second): "missing"})
+        queue.add(member, first)
         for _ in range(2):
             if not queue.settle(0):
                 clock.until_waited_for(60)
@@ -451,7 +451,7 @@ class TestHealing:
 
 
 class Deleting(MemoryBlobService, BlobDeleter, BatchExistence):
-    """Has more powers than most."""
+    """Has more capabilities than most."""
 
     def delete(self, digest: B3Digest) -> bool:
         return self._blobs.pop(digest, None) is not None
@@ -475,16 +475,16 @@ class Lasting(MemoryBlobService, Durable):
 class TestPowers:
     """None is lost and none is faked."""
 
-    @pytest.mark.parametrize("power", [BlobLister, BlobDeleter, BatchExistence, ChunkStore])
-    def test_what_takes_the_power_of_all(self, smallest: Any, power: Any) -> None:
-        assert isinstance(mirror([Deleting()] * 3).capability(power), power)
-        assert mirror([Deleting(), Deleting(), smallest()]).capability(power) is None
+    @pytest.mark.parametrize("capability", [BlobLister, BlobDeleter, BatchExistence, ChunkStore])
+    def test_what_takes_the_power_of_all(self, smallest: Any, kind: Any) -> None:
+        assert isinstance(mirror([Deleting()] * 3).capability(kind), kind)
+        assert mirror([Deleting(), Deleting(), smallest()]).capability(kind) is None
         assert isinstance(mirror([smallest()] * 3).capability(ChunkSource), ChunkSource)
 
     def test_what_is_never_there(self) -> None:
         """What concerns single stores, or comes unchecked so that the next one could not be asked instead."""
-        for power in (Inventory, Sweepable, FrameStore, EvictionEvents):
-            assert mirror([Deleting()] * 3).capability(power) is None
+        for kind in (Inventory, Sweepable, FrameStore, EvictionEvents):
+            assert mirror([Deleting()] * 3).capability(kind) is None
 
     @pytest.mark.parametrize(
         ("levels", "quorum", "expected"),
@@ -504,7 +504,7 @@ class TestPowers:
     ) -> None:
         """Whichever children acknowledge a write, one of them keeps it as stated."""
         services = [MemoryBlobService() if level is None else Lasting(level) for level in levels]
-        found = durability_of([Child("x", service) for service in services], quorum)
+        found = durability_of([Member("x", service) for service in services], quorum)
         assert (None if found is None else found.durability) == expected
 
     def test_chunks_go_to_all(self, root: Any, probes: Any) -> None:
@@ -552,7 +552,7 @@ class TestPowers:
     def test_a_chunk_that_a_child_has_missed_where_it_writes(self) -> None:
         """That another of its own children has it is not enough for an index there."""
         target, archive = FaultyService(MemoryBlobService()), MemoryBlobService()
-        both = FallbackBlobService([Child("target", target), Child("archive", archive)])
+        both = FallbackBlobService([Member("target", target), Member("archive", archive)])
         service = mirror([both, MemoryBlobService()], w=1, r=2, queue=HealingQueue(limit=0))
         store: Any = service.capability(ChunkStore)
         parts = [b"one" * 100, b"two" * 100]
@@ -628,14 +628,14 @@ class TestHangs:
     def test_a_write(self, hanging: Any, at: str) -> None:
         """The others have it; the one that hangs is to be healed, and the shared pool is free."""
         hanging.at = at
-        children = [
-            Child("a", hanging, timeout=0.5),
-            Child("b", MemoryBlobService()),
-            Child("c", MemoryBlobService()),
+        members = [
+            Member("a", hanging, timeout=0.5),
+            Member("b", MemoryBlobService()),
+            Member("c", MemoryBlobService()),
         ]
-        workers = Workers(1)
+        workers = Pool(1)
         queue = HealingQueue(interval=3600, drain=0)
-        service = MirrorBlobService(children, write_quorum=2, miss_quorum=2, queue=queue, workers=workers)
+        service = MirrorBlobService(members, write_quorum=2, miss_quorum=2, queue=queue, pool=workers)
         buffer = bytearray(BIG)
         with service.open_write() as writer:
             writer.write(buffer)
@@ -653,8 +653,8 @@ class TestHangs:
 
     def test_health_tells(self, hanging: Any) -> None:
         hanging.at = "has"
-        children = [Child("a", hanging, timeout=0.05), Child("b", MemoryBlobService())]
-        service = MirrorBlobService(children, write_quorum=2, miss_quorum=1)
+        members = [Member("a", hanging, timeout=0.05), Member("b", MemoryBlobService())]
+        service = MirrorBlobService(members, write_quorum=2, miss_quorum=1)
         assert service.has(HELLO.digest) is False
         slow, other = service.health()
         assert (slow.failures, slow.abandoned, slow.ok) == (1, 1, False)
@@ -733,7 +733,7 @@ class TestConfig:
             assert config.quorums == expected
             root = stores.blobs()
             assert isinstance(root, MirrorBlobService)
-            assert (root._quorum, root._children.misses) == expected
+            assert (root._quorum, root._members.misses) == expected
 
     def test_a_composition_heals_before_it_closes(self, tmp_path: Path) -> None:
         """The mirror is closed before its children."""
@@ -763,9 +763,9 @@ def test_a_writer_that_cannot_begin_leaves_none_behind(probes: Any) -> None:
         probe._service.open_write = open_write
     down(probes[0])
     down(probes[1])
-    children = [Child(name, probe) for name, probe in zip("abc", probes, strict=True)]
+    members = [Member(name, probe) for name, probe in zip("abc", probes, strict=True)]
     with pytest.raises(UnavailableError):
-        MirrorWriter("root", children, quorum=2, missed=lambda *_: None, workers=Workers(0))
+        MirrorWriter("root", members, quorum=2, missed=lambda *_: None, pool=Pool(0))
     assert aborted == ["yes"]
 
 

@@ -440,7 +440,7 @@ class TestRequests:
 
     def test_the_index_is_last_with_threads_too(self, blobs_of: Any, store: Any) -> None:
         """However many threads put the chunks, the index comes after them all."""
-        blobs = blobs_of(store, workers=4, avg_chunk_size=2048)
+        blobs = blobs_of(store, pool=4, avg_chunk_size=2048)
         blobs.write(P3M.data)
         requests = store.take_requests()
         assert requests[-2:] == ["HEAD blobs", "PUT blobs"]
@@ -452,7 +452,7 @@ class TestRequests:
         last = B3Digest.of(P3M.data[-113592:]).hex()
         store.failing = lambda verb, key: verb == "PUT" and key.endswith(last)
         with pytest.raises(UnavailableError, match=last):
-            blobs_of(store, workers=workers).write(P3M.data)
+            blobs_of(store, pool=workers).write(P3M.data)
         assert [key for key in store.objects if key.startswith("blobs/")] == []
 
     def test_has(self, blobs_of: Any, store: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 from castore import BlobService, Composition, CorruptChunkError, UnavailableError
 from castore.contract.capabilities import BlobLister, ChunkStore
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
-from castore.upkeep import CopyTally, collect, copy, repair, verify
+from castore.upkeep import CopyCounts, collect, copy, repair, verify
 
 if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask")):
     pytest.skip("needs moto[s3,server] and s3fs", allow_module_level=True)
@@ -177,8 +177,8 @@ def test_maintenance(
     stores = compose(FSSPEC_NAMES + place)
     here, there = stores.blobs("here"), stores.blobs()
     blobs = [here.write(blob.data) for blob in (P3M, HELLO, EMPTY, BLOB_A)]
-    assert copy(here, there, workers=stores.workers)[0].blobs_copied == 4
-    assert copy(here, there, workers=stores.workers)[0] == CopyTally(blobs_skipped=4)
+    assert copy(here, there, pool=stores.pool)[0].blobs_copied == 4
+    assert copy(here, there, pool=stores.pool)[0] == CopyCounts(blobs_skipped=4)
     assert verify(there, expected=blobs).ok
     chunks = [chunk.digest for chunk in there.chunks(P3M.digest) or ()]
     bucket.put_object(Key=f"pre/fix/{key_of('chunks', chunks[1])}", Body=frame_of(b"something else"))
@@ -291,7 +291,7 @@ def test_garbage_is_collected(bucket: Any, compose: Callable[..., Composition]) 
         assert held.held_since is not None
     assert held.gone["index"].count == 0
     assert collect(blobs, [kept]).gone["index"].count == 0
-    collected = collect(blobs, [kept], clock=lambda: later, workers=stores.workers)
+    collected = collect(blobs, [kept], clock=lambda: later, pool=stores.pool)
 
     assert (collected.gone["index"].count, collected.kept("index").count) == (1, 1)
     assert not blobs.has(gone)

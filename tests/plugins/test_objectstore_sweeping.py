@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, UnavailableError
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import collect
 from castore_objectstore import fsspec_store
 from castore_objectstore.fsspec_store import FsspecObjectStore
@@ -27,7 +27,7 @@ class Place:
 
     def __init__(self) -> None:
         self.store = FsspecObjectStore("memory:", {}, instance="memory", fresh_seconds=HOUR)
-        self.blobs = ObjectStoreBlobService(self.store, avg_chunk_size=512, workers=Workers(0))
+        self.blobs = ObjectStoreBlobService(self.store, avg_chunk_size=512, pool=Pool(0))
         self.fs: Any = self.store._open()[0]
 
     def age(self, seconds: float, under: str = "/") -> None:

@@ -47,14 +47,14 @@ def test_reading_is_that_of_the_service_within(blob: Any) -> None:
 
 
 def test_what_can_also_write_is_denied(blobs_of: Any, store: Any) -> None:
-    """A power that changes anything is not there, however much of it only reads."""
+    """A capability that changes anything is not there, however much of it only reads."""
     service = ReadOnlyService(blobs_of(store))
-    for power in (ChunkStore, FrameStore, Inventory, Sweepable):
-        assert service.capability(power) is None
+    for kind in (ChunkStore, FrameStore, Inventory, Sweepable):
+        assert service.capability(kind) is None
 
 
 def test_powers_of_strangers_are_denied() -> None:
-    """Of a power that is not known it cannot be told whether it writes."""
+    """Of a capability that is not known it cannot be told whether it writes."""
 
     class Erasing:
         def erase(self) -> None: ...

@@ -58,7 +58,7 @@ def retrying(inner: BlobService, clock: Any, policy: Policy = STEADY, **options:
     return RetryService(inner, policy, name="patient", clock=clock, sleep=clock.sleep, **options)
 
 
-def power(service: BlobService, which: Callable[..., Any]) -> Any:
+def kind(service: BlobService, which: Callable[..., Any]) -> Any:
     found = service.capability(which)
     assert found is not None
     return found
@@ -79,13 +79,13 @@ class TestWaits:
             (attrs.evolve(STEADY, deadline=0.0), []),
         ],
     )
-    def test_are_just_these(self, clock: Any, policy: Policy, waits: list[float]) -> None:
+    def test_are_just_these(self, clock: Any, policy: Policy, high_latency: list[float]) -> None:
         """Doubled each time up to the longest; none after the last attempt, none beyond the deadline."""
         flaky = Flaky(MemoryBlobService(), has=1000)
         with pytest.raises(UnavailableError):
             retrying(flaky, clock, policy).has(HELLO.digest)
-        assert clock.slept == waits
-        assert len(flaky.calls) == len(waits) + 1
+        assert clock.slept == high_latency
+        assert len(flaky.calls) == len(high_latency) + 1
 
     def test_with_chance_are_known_by_the_seed(self, clock: Any) -> None:
         """The waits of a seed are always the same, each between half and all of what it would be."""
@@ -176,7 +176,7 @@ class TestOperations:
     def test_on_chunks_are_tried_again(self, clock: Any) -> None:
         """Getting and putting them, and putting an index, is the same however often it is done."""
         faults = dict.fromkeys(("hold", "claim_chunk", "put_chunk", "put_indexes", "get_chunk"), 1)
-        store = power(retrying(Flaky(MemoryBlobService(), **faults), clock), ChunkStore)
+        store = kind(retrying(Flaky(MemoryBlobService(), **faults), clock), ChunkStore)
         with store.hold():
             assert store.claim_chunk(HELLO.digest) is False
             store.put_chunk(HELLO.digest, HELLO.data)
@@ -199,7 +199,7 @@ class TestOperations:
 
         inner = LosingAnswers()
         inner.write(HELLO.data)
-        store = power(retrying(Flaky(inner, claim_indexes=1), clock), ChunkStore)
+        store = kind(retrying(Flaky(inner, claim_indexes=1), clock), ChunkStore)
         assert store.claim_chunks(iter([HELLO.digest, P3M.digest])) == {HELLO.digest}
         assert inner.attempts == 2
         store.claim_indexes([(HELLO.digest, ())])
@@ -220,7 +220,7 @@ class TestOperations:
 
         found = []
         with pytest.raises(UnavailableError, match="no more"):
-            found.extend(power(retrying(Listing(), clock), BlobLister).list_blobs())
+            found.extend(kind(retrying(Listing(), clock), BlobLister).list_blobs())
         assert clock.slept == [1]
 
     def test_that_remove_are_not_tried_again(self, clock: Any) -> None:
@@ -234,7 +234,7 @@ class TestOperations:
         inner = Deleting()
         inner.write(HELLO.data)
         with pytest.raises(UnavailableError, match="the answer was lost"):
-            power(retrying(inner, clock), BlobDeleter).delete(HELLO.digest)
+            kind(retrying(inner, clock), BlobDeleter).delete(HELLO.digest)
         assert clock.slept == []
 
 
@@ -311,7 +311,7 @@ class TestReading:
         self, clock: Any, store: Any, blobs_of: Any, workers: int
     ) -> None:
         """A chunk whose request failed is requested again, also if that was done ahead of time."""
-        inner = blobs_of(store, workers=workers)
+        inner = blobs_of(store, pool=workers)
         inner.write(P3M.data)
         asked: Counter[str] = Counter()
 
@@ -549,7 +549,7 @@ class TestConfig:
 
 def test_chunks_of_a_blob_through_a_flaky_store(clock: Any) -> None:
     """A chunk put in the midst of failures is the same as one put in peace."""
-    store = power(retrying(Flaky(MemoryBlobService(), put_chunk=3), clock), ChunkStore)
+    store = kind(retrying(Flaky(MemoryBlobService(), put_chunk=3), clock), ChunkStore)
     for chunk in CHUNKS:
         store.put_chunk(chunk.digest, chunk.data)
     assert [store.get_chunk(chunk.digest) for chunk in CHUNKS] == [chunk.data for chunk in CHUNKS]

@@ -11,7 +11,7 @@ import pytest
 
 from castore import B3Digest, BlobService, SourceError, UnavailableError
 from castore.chunks import small_files
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
@@ -45,7 +45,7 @@ def test_each_is_stored_and_reported_in_order(tmp_path: Path, workers: int) -> N
     """The digests are those of the files, in their order, and each blob is there when its digest comes."""
     paths = files_in(tmp_path / "files", 1500)
     store = CountingStore(tmp_path / "store", instance="files")
-    service = ObjectStoreBlobService(store, avg_chunk_size=1024, workers=Workers(workers))
+    service = ObjectStoreBlobService(store, avg_chunk_size=1024, pool=Pool(workers))
     sizes: list[int] = []
     other = ObjectStoreBlobService(LocalObjectStore(tmp_path / "store", instance="other"))
     for path, digest in zip(paths, service.put_files(paths, progress=sizes.append), strict=True):
@@ -102,7 +102,7 @@ def test_a_store_that_fails(tmp_path: Path, store: Any, blobs_of: Any) -> None:
     paths = files_in(tmp_path / "files", 100)
     store.failing = lambda verb, key: verb == "PUT" and key.startswith("chunks")
     with pytest.raises(UnavailableError, match="no route for PUT"):
-        list(blobs_of(store, workers=2).put_files(paths))
+        list(blobs_of(store, pool=2).put_files(paths))
     assert [key for key in store.objects if key.startswith("blobs")] == []
 
 
@@ -139,7 +139,7 @@ def test_only_so_much_waits_to_be_stored(tmp_path: Path, monkeypatch: pytest.Mon
     paths = [tmp_path / str(number) for number in range(640)]
     for number, path in enumerate(paths):
         path.write_bytes(random.Random(number).randbytes(1000))
-    workers = Workers(size)
+    workers = Pool(size)
     found = list(small_files.SmallFiles(store, store, workers, limit=2000).put(paths, None))
     workers.close()
     assert found == [B3Digest.of(path.read_bytes()) for path in paths]

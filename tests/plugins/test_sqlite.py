@@ -19,7 +19,7 @@ from castore import B3Digest, ChunkMeta, Composition, CompositionError, MissingC
 from castore.contract.capabilities import BlobDeleter, StoredItem
 from castore.format.chunking import FastCdc2016
 from castore.testing import BLOB_B, CHUNKS, EMPTY, HELLO, P3M
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_sqlite.config import SqliteConfig
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
@@ -34,7 +34,7 @@ def service_on() -> Iterator[Callable[..., SqliteBlobService]]:
 
     def make(path: Path, **options: Any) -> SqliteBlobService:
         database = Database(path, instance="root", durability=options.pop("durability", "process"), **options)
-        made.append(SqliteBlobService(database, avg_chunk_size=1024, workers=Workers(0)))
+        made.append(SqliteBlobService(database, avg_chunk_size=1024, pool=Pool(0)))
         return made[-1]
 
     yield make
@@ -206,7 +206,7 @@ class TestFile:
 
     def test_settings_are_those_of_new_chunks(self, path: Path, service_on: Any) -> None:
         """A file may be opened with others at any time, and all of it read."""
-        large = SqliteBlobService(Database(path, instance="root"), workers=Workers(0))
+        large = SqliteBlobService(Database(path, instance="root"), pool=Pool(0))
         digest = large.write(BLOB_B.data)
         assert service_on(path).read(digest) == BLOB_B.data
         assert len(service_on(path).chunks(digest)) == len(large.chunks(digest) or ())

@@ -23,7 +23,7 @@ from castore import (
     UnavailableError,
 )
 from castore.testing import BLOB_B, EMPTY, HELLO, P3M
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 def service_on(path: Path, **options: Any) -> SqliteBlobService:
     database = Database(path, instance="root", durability="process", **options)
-    return SqliteBlobService(database, avg_chunk_size=1024, workers=Workers(0))
+    return SqliteBlobService(database, avg_chunk_size=1024, pool=Pool(0))
 
 
 def change(path: Path, statement: str, *parameters: object) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from castore import B3Digest, UnavailableError
 from castore.testing import CHUNKS, HELLO, P3M
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_sqlite import rows
 from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
@@ -30,7 +30,7 @@ WHOLE = B3Digest.of(bytes(range(16)))
 
 def service_on(path: Path, workers: int = 0, **options: Any) -> SqliteBlobService:
     database = Database(path, instance="root", **{"durability": "process", **options})
-    return SqliteBlobService(database, avg_chunk_size=1024, workers=Workers(workers))
+    return SqliteBlobService(database, avg_chunk_size=1024, pool=Pool(workers))
 
 
 def is_sound(path: Path) -> bool:
@@ -54,7 +54,7 @@ def blobs_of(seed: int, count: int) -> list[bytes]:
 @pytest.mark.parametrize("durability", ["process", "full"])
 def test_threads_share_transactions(path: Path, durability: str) -> None:
     """Each blob is there when its write returns, and they take fewer transactions than there are blobs."""
-    service = service_on(path, durability=durability, workers=2)
+    service = service_on(path, durability=durability, pool=2)
     other = service_on(path)
 
     def store(data: bytes) -> None:
@@ -103,7 +103,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_sqlite_sharing import blobs_of, service_on
-service = service_on(Path(sys.argv[2]), workers=1, durability=sys.argv[4])
+service = service_on(Path(sys.argv[2]), pool=1, durability=sys.argv[4])
 input()
 for data in blobs_of(int(sys.argv[3]), 150):
     service.write(data)

@@ -28,7 +28,7 @@ from castore.format import frames
 from castore.streams.readers import BytesReader
 from castore.streams.writers import SpooledWriter
 from castore.testing import CHUNKS, EMPTY, HELLO, P3M
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_memory.service import MemoryBlobService
 from castore_wrappers.verify.service import VerifyService
 
@@ -43,7 +43,7 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def power(service: BlobService, which: Callable[..., Any]) -> Any:
+def kind(service: BlobService, which: Callable[..., Any]) -> Any:
     found = service.capability(which)
     assert found is not None
     return found
@@ -192,9 +192,9 @@ class TestBlobsOfChunks:
                 reader.read(1)
 
     def test_chunks_by_themselves(self, chunked: Trusting) -> None:
-        """Also by the power to read chunks, and as blobs of their own."""
+        """Also by the capability to read chunks, and as blobs of their own."""
         service = VerifyService(chunked)
-        source = power(service, ChunkSource)
+        source = kind(service, ChunkSource)
         assert source.get_chunk(CHUNKS[1].digest) == CHUNKS[1].data
         chunked.spoil(CHUNKS[1].digest, b"????")
         with pytest.raises(CorruptChunkError):
@@ -207,7 +207,7 @@ class TestBlobsOfChunks:
     def test_right_ones(self, store: Any, blobs_of: Any, workers: int) -> None:
         """They are read as if nothing stood before them, ahead if there is somebody to do it."""
         within = blobs_of(store)
-        service = VerifyService(within, workers=Workers(workers))
+        service = VerifyService(within, pool=Pool(workers))
         assert service.write(P3M.data) == P3M.digest
         assert service.read(P3M.digest) == P3M.data
         assert service.chunks(P3M.digest) == within.chunks(P3M.digest)
@@ -230,7 +230,7 @@ class TestFrames:
         """A frame of another chunk, or none at all, is not handed out."""
         within = blobs_of(store)
         within.write(HELLO.data)
-        service = power(VerifyService(within), FrameStore)
+        service = kind(VerifyService(within), FrameStore)
         assert frames.decode_chunk(service.get_frame(HELLO.digest), HELLO.digest) == HELLO.data
         assert service.get_frame(P3M.digest) is None
         for wrong in (frames.compress(b"something else"), b"no frame"):

@@ -8,8 +8,8 @@ from typing import Any, Final
 from unittest import mock
 
 from castore.composites import failover_reading as relaying
-from castore.composites.members import Children, Tally
-from castore.composites.union import JoinedDeleter
+from castore.composites.members import Members, Votes
+from castore.composites.union import UnionDeleter
 from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore
 from castore.errors import CastoreError, CorruptBlobError, UnavailableError
 from castore.threads.deadlines import Deadlines
@@ -22,9 +22,9 @@ from castore_cache.reading import FillingChunkedReader
 from castore_cache.writing import BothWriter
 from castore_fallback.copying import Copier
 from castore_fallback.service import FallbackBlobService
+from castore_mirror.capabilities import StoreInAll, _Behind
 from castore_mirror.healing import HealingQueue
 from castore_mirror.mending import Mender
-from castore_mirror.powers import StoreInAll, _Behind
 from castore_mirror.service import MirrorBlobService
 from castore_mirror.writing import MirrorWriter
 from castore_wrappers.breaker.circuit import Circuit, Verdict
@@ -59,33 +59,33 @@ def patch(target: Any, name: str, value: Any) -> Any:
 
 @mutant
 def fallback_takes_an_error_for_absence() -> Iterator[None]:
-    def settle(self: Tally, instance: str, misses: int) -> None:
+    def settle(self: Votes, instance: str, misses: int) -> None:
         return
 
-    with patch(Tally, "settle", settle):
+    with patch(Votes, "settle", settle):
         yield
 
 
 @mutant
 def fallback_takes_one_miss_for_absence() -> Iterator[None]:
-    def first(self: Children, ask: Any, **kwargs: Any) -> Any:
+    def first(self: Members, ask: Any, **kwargs: Any) -> Any:
         return right(self, ask, **{**kwargs, "order": self.all[:1]})
 
-    right = Children.first
-    with patch(Children, "first", first):
+    right = Members.first
+    with patch(Members, "first", first):
         yield
 
 
 @mutant
 def fallback_prefers_corrupt_to_unavailable() -> Iterator[None]:
-    def settle(self: Tally, instance: str, misses: int) -> None:
+    def settle(self: Votes, instance: str, misses: int) -> None:
         for _, error in self.faults:
             if isinstance(error, CorruptBlobError):
                 raise error
         right(self, instance, misses)
 
-    right = Tally.settle
-    with patch(Tally, "settle", settle):
+    right = Votes.settle
+    with patch(Votes, "settle", settle):
         yield
 
 
@@ -110,8 +110,8 @@ def fallback_copies_half_of_what_is_read() -> Iterator[None]:
 
 @mutant
 def fallback_writes_to_the_first_whatever_is_said() -> Iterator[None]:
-    def made(self: FallbackBlobService, children: Any, **options: Any) -> None:
-        right(self, children, **{**options, "write_to": None})
+    def made(self: FallbackBlobService, members: Any, **options: Any) -> None:
+        right(self, members, **{**options, "write_to": None})
 
     right = FallbackBlobService.__init__
     with patch(FallbackBlobService, "__init__", made):
@@ -120,10 +120,10 @@ def fallback_writes_to_the_first_whatever_is_said() -> Iterator[None]:
 
 @mutant
 def fallback_fakes_the_power_to_delete() -> Iterator[None]:
-    def capability(self: FallbackBlobService, power: Any) -> Any:
-        if power is BlobDeleter:
-            return self._target.service.capability(power)
-        return right(self, power)
+    def capability(self: FallbackBlobService, kind: Any) -> Any:
+        if kind is BlobDeleter:
+            return self._target.service.capability(kind)
+        return right(self, kind)
 
     right = FallbackBlobService.capability
     with patch(FallbackBlobService, "capability", capability):
@@ -132,13 +132,13 @@ def fallback_fakes_the_power_to_delete() -> Iterator[None]:
 
 @mutant
 def fallback_forgets_that_a_child_is_final() -> Iterator[None]:
-    def made(self: Children, name: str, children: Any, **options: Any) -> None:
-        right(self, name, children, **options)
-        for child in self.all:
-            child.final = False
+    def made(self: Members, name: str, members: Any, **options: Any) -> None:
+        right(self, name, members, **options)
+        for member in self.all:
+            member.final = False
 
-    right = Children.__init__
-    with patch(Children, "__init__", made):
+    right = Members.__init__
+    with patch(Members, "__init__", made):
         yield
 
 
@@ -148,9 +148,9 @@ def fallback_forgets_that_a_child_is_final() -> Iterator[None]:
 @mutant
 def mirror_counts_a_failed_write_towards_the_quorum() -> Iterator[None]:
     def leave_out(self: MirrorWriter, faults: Any) -> None:
-        failed = {child for child, _ in faults}
+        failed = {member for member, _ in faults}
         self._faults = [*self._faults, *faults]
-        self._legs = [leg for leg in self._legs if leg.child not in failed] or self._legs[:1]
+        self._legs = [leg for leg in self._legs if leg.member not in failed] or self._legs[:1]
 
     with patch(MirrorWriter, "_leave_out", leave_out):
         yield
@@ -158,23 +158,23 @@ def mirror_counts_a_failed_write_towards_the_quorum() -> Iterator[None]:
 
 @mutant
 def mirror_ignores_its_miss_quorum() -> Iterator[None]:
-    def made(self: Children, name: str, children: Any, **options: Any) -> None:
-        right(self, name, children, **options)
+    def made(self: Members, name: str, members: Any, **options: Any) -> None:
+        right(self, name, members, **options)
         self.misses = min(self.misses, 1)
 
-    right = Children.__init__
-    with patch(Children, "__init__", made):
+    right = Members.__init__
+    with patch(Members, "__init__", made):
         yield
 
 
 @mutant
 def mirror_heals_from_a_corrupt_child() -> Iterator[None]:
-    def heal(self: Mender, child: Any, digest: Any, reason: Any, stop: Any) -> bool:
+    def heal(self: Mender, member: Any, digest: Any, reason: Any, stop: Any) -> bool:
         for other in self._all:
-            reader = None if other is child else other.service.open_read(digest)
+            reader = None if other is member else other.service.open_read(digest)
             if reader is not None:
                 with reader:
-                    child.service.write(reader.read())
+                    member.service.write(reader.read())
                 return True
         return False
 
@@ -184,7 +184,7 @@ def mirror_heals_from_a_corrupt_child() -> Iterator[None]:
 
 @mutant
 def mirror_does_not_heal_what_a_write_has_missed() -> Iterator[None]:
-    def add(self: HealingQueue, child: Any, digest: Any, reason: str = "missing") -> None:
+    def add(self: HealingQueue, member: Any, digest: Any, reason: str = "missing") -> None:
         return
 
     with patch(HealingQueue, "add", add):
@@ -193,11 +193,11 @@ def mirror_does_not_heal_what_a_write_has_missed() -> Iterator[None]:
 
 @mutant
 def mirror_never_rests_from_healing_in_vain() -> Iterator[None]:
-    def copy(self: HealingQueue, child: Any, digest: Any, reason: Any) -> None:
+    def copy(self: HealingQueue, member: Any, digest: Any, reason: Any) -> None:
         with contextlib.suppress(CastoreError):
-            right(self, child, digest, reason)
+            right(self, member, digest, reason)
         with self._lock:
-            self._resting[child] = float("inf")
+            self._resting[member] = float("inf")
 
     right = HealingQueue._copy
     with patch(HealingQueue, "_copy", copy):
@@ -212,10 +212,10 @@ def mirror_puts_an_index_where_chunks_are_missing() -> Iterator[None]:
 
 @mutant
 def mirror_deletes_at_the_first_child_only() -> Iterator[None]:
-    def delete(self: JoinedDeleter, digest: Any) -> bool:
-        return self._children[0][1].delete(digest)
+    def delete(self: UnionDeleter, digest: Any) -> bool:
+        return self._members[0][1].delete(digest)
 
-    with patch(JoinedDeleter, "delete", delete):
+    with patch(UnionDeleter, "delete", delete):
         yield
 
 
@@ -523,8 +523,8 @@ def verify_trusts_a_blob_in_one_piece() -> Iterator[None]:
 
 @mutant
 def verify_loses_a_power() -> Iterator[None]:
-    def capability(self: Any, power: Any) -> Any:
-        return None if power is ChunkStore else right(self, power)
+    def capability(self: Any, kind: Any) -> Any:
+        return None if kind is ChunkStore else right(self, kind)
 
     right = verify_service.VerifyService.capability
     with patch(verify_service.VerifyService, "capability", capability):
@@ -533,10 +533,10 @@ def verify_loses_a_power() -> Iterator[None]:
 
 @mutant
 def limit_lets_powers_through_unlimited() -> Iterator[None]:
-    """What goes through a power is not checked, nor counted, nor tried again."""
+    """What goes through a capability is not checked, nor counted, nor tried again."""
 
-    def wrap_power(self: WrapperService, power: type, found: Any) -> Any:
-        return found if type(self).__name__ != "Tap" else right(self, power, found)
+    def wrap_power(self: WrapperService, kind: type, found: Any) -> Any:
+        return found if type(self).__name__ != "Tap" else right(self, kind, found)
 
     right = WrapperService._wrap_power
     with patch(WrapperService, "_wrap_power", wrap_power):
@@ -548,8 +548,8 @@ def limit_lets_powers_through_unlimited() -> Iterator[None]:
 
 @mutant
 def read_only_lets_put_index_through() -> Iterator[None]:
-    def capability(self: ReadOnlyService, power: Any) -> Any:
-        return self.inner.capability(power) if power is ChunkStore else right(self, power)
+    def capability(self: ReadOnlyService, kind: Any) -> Any:
+        return self.inner.capability(kind) if kind is ChunkStore else right(self, kind)
 
     right = ReadOnlyService.capability
     with patch(ReadOnlyService, "capability", capability):
@@ -558,8 +558,8 @@ def read_only_lets_put_index_through() -> Iterator[None]:
 
 @mutant
 def mirror_hides_its_source_of_chunks() -> Iterator[None]:
-    def capability(self: MirrorBlobService, power: Any) -> Any:
-        return None if power is ChunkSource else right(self, power)
+    def capability(self: MirrorBlobService, kind: Any) -> Any:
+        return None if kind is ChunkSource else right(self, kind)
 
     right = MirrorBlobService.capability
     with patch(MirrorBlobService, "capability", capability):

@@ -167,7 +167,7 @@ class ReadOnlyRules(Rules):
             return None if call.said == "unsupported" else "must be unsupported"
         return super().judge_answer(node, call, subs)
 
-    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+    def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
         return frozenset(having[0]) & {"list", "source", "batch"}
 
     def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
@@ -186,14 +186,14 @@ class MirrorRules(SeveralRules):
     def at_rest(self, scene: Scene, node: Node, service: Any, whole: Iterable[B3Digest]) -> Problem:
         if scene.endless:
             return None
-        waiting = sum(child.to_heal for child in service.health())
+        waiting = sum(member.to_heal for member in service.health())
         if waiting:
             return f"{waiting} blobs still wait to be healed"
         if service.queue.dropped:
             return None
-        for digest, child in itertools.product(whole, node.children):
-            if scene.outlook(child, digest) == {"none"}:
-                return f"{digest.hex()[:6]} was never healed at {child}"
+        for digest, member in itertools.product(whole, node.members):
+            if scene.outlook(member, digest) == {"none"}:
+                return f"{digest.hex()[:6]} was never healed at {member}"
         return None
 
 
@@ -246,9 +246,9 @@ class CacheRules(Rules):
         asked = [sub for sub in subs if sub.operation not in WRITES]
         if not asked or (call.operation == "has_chunk" and any(sub.said == call.said for sub in asked)):
             return None  # It is at hand; or it is asked as one that writes chunks, of where they are written.
-        first_of_far = next((sub.began for sub in asked if sub.node == node.children[1]), None)
-        far = stance([sub for sub in asked if sub.node == node.children[1]])
-        before_far = itertools.takewhile(lambda sub: sub.node == node.children[0], asked)
+        first_of_far = next((sub.began for sub in asked if sub.node == node.members[1]), None)
+        far = stance([sub for sub in asked if sub.node == node.members[1]])
+        before_far = itertools.takewhile(lambda sub: sub.node == node.members[0], asked)
         near = stance(list(before_far))
         allowed = self._settled(node, call.operation, near, far)
         if allowed is None and call.said == "corrupt" and any(sub.said == "wrong" for sub in asked):
@@ -281,7 +281,7 @@ class CacheRules(Rules):
 
     def targets(self, node: Node) -> list[str]:
         """Those that must have what is written."""
-        near, far = node.children
+        near, far = node.members
         both = [far, near] if node.settings["on_near_error"] == "fail" else [far]
         return {"near": [near], "far": [far], "both": both}[node.settings["write"]]
 
@@ -296,7 +296,7 @@ class CacheRules(Rules):
         return None
 
     def _judge_missing(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        near, far = ([sub for sub in subs if sub.node == child] for child in node.children)
+        near, far = ([sub for sub in subs if sub.node == member] for member in node.members)
         if call.said != "hit":
             return None if any(sub.said in FAULTS for sub in subs) else "failed, and no child did"
         taken_for_misses = node.settings["on_far_error"] == "miss" and any(sub.said in FAULTS for sub in far)
@@ -307,7 +307,7 @@ class CacheRules(Rules):
                 return f"calls {digest.hex()[:6]} absent, and near has it"
         return None
 
-    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+    def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
         near, far = map(frozenset, having)
         found = {"source"} | near & far & {"list", "delete", "batch"}
         written = {"near": near, "far": far, "both": near & far}[node.settings["write"]]
@@ -323,7 +323,7 @@ class CacheRules(Rules):
         return node.settings["on_far_error"] == "fail" and super().candid(scene, node)
 
     def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
-        near, far = (scene.outlook(child, digest) for child in node.children)
+        near, far = (scene.outlook(member, digest) for member in node.members)
         # A chunk that is damaged in near is asked of far as a chunk, which far need not have.
         found = {"corrupt", *((near | far) & {"unavailable"})} if scene.damaged(digest) else set()
         said = {"data": "hit", "none": "miss"}

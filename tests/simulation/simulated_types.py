@@ -35,8 +35,8 @@ from simulation.shelf import Look
 
 from castore import B3Digest, BlobService
 from castore.composites.hedging import Hedge
-from castore.composites.members import Child
-from castore.threads.pool import Workers
+from castore.composites.members import Member
+from castore.threads.pool import Pool
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
@@ -59,7 +59,7 @@ def seconds(dice: Random, least: float, most: float) -> float:
 # -- settings --
 
 
-def draw_retry(dice: Random, children: Sequence[str]) -> Drawn:
+def draw_retry(dice: Random, members: Sequence[str]) -> Drawn:
     return Drawn(
         {
             "attempts": dice.randint(1, 4),
@@ -71,11 +71,11 @@ def draw_retry(dice: Random, children: Sequence[str]) -> Drawn:
     )
 
 
-def draw_breaker(dice: Random, children: Sequence[str]) -> Drawn:
+def draw_breaker(dice: Random, members: Sequence[str]) -> Drawn:
     return Drawn({"failures": dice.randint(1, 3), "open_for": seconds(dice, 2, 40)})
 
 
-def draw_limit(dice: Random, children: Sequence[str]) -> Drawn:
+def draw_limit(dice: Random, members: Sequence[str]) -> Drawn:
     settings = {
         "concurrency": dice.randint(1, 2),
         "operations_per_second": dice.randint(2, 50),
@@ -84,7 +84,7 @@ def draw_limit(dice: Random, children: Sequence[str]) -> Drawn:
     return Drawn({name: settings[name] for name in dice.sample(list(settings), dice.randint(1, 3))})
 
 
-def draw_cache(dice: Random, children: Sequence[str]) -> Drawn:
+def draw_cache(dice: Random, members: Sequence[str]) -> Drawn:
     settings = {
         "write": dice.choice(("near", "far", "both")),
         "fill": dice.choice(("none", "chunks", "blob")),
@@ -95,29 +95,29 @@ def draw_cache(dice: Random, children: Sequence[str]) -> Drawn:
     return Drawn(settings)
 
 
-def draw_error(dice: Random, children: Sequence[str]) -> Drawn:
+def draw_error(dice: Random, members: Sequence[str]) -> Drawn:
     return Drawn({"outcome": dice.choice(("unavailable", "absent", "corrupt"))})
 
 
-def timeouts(dice: Random, children: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"timeout": seconds(dice, 1, 6)} if dice.random() < 0.3 else {} for _ in children]
+def timeouts(dice: Random, members: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"timeout": seconds(dice, 1, 6)} if dice.random() < 0.3 else {} for _ in members]
 
 
-def draw_fallback(dice: Random, children: Sequence[str]) -> Drawn:
-    entries = timeouts(dice, children)
+def draw_fallback(dice: Random, members: Sequence[str]) -> Drawn:
+    entries = timeouts(dice, members)
     for entry in entries:
         if dice.random() < 0.15:
             entry["on_error"] = "fail"
     settings = {}
     if dice.random() < 0.5:
-        settings["write_to"] = dice.choice(children)
+        settings["write_to"] = dice.choice(members)
     if dice.random() < 0.5:
-        settings["copy_to"] = dice.choice(children)
+        settings["copy_to"] = dice.choice(members)
     return Drawn(settings, tuple(entries))
 
 
-def draw_mirror(dice: Random, children: Sequence[str]) -> Drawn:
-    count = len(children)
+def draw_mirror(dice: Random, members: Sequence[str]) -> Drawn:
+    count = len(members)
     writes = dice.randint(1, count)
     settings: dict[str, Any] = {
         "write_quorum": writes,
@@ -128,22 +128,22 @@ def draw_mirror(dice: Random, children: Sequence[str]) -> Drawn:
     if dice.random() < 0.3:
         settings["hedge_after"] = seconds(dice, 0.1, 1)
         settings["hedge_budget"] = dice.choice((0.05, 1.0))
-    return Drawn(settings, tuple(timeouts(dice, children)))
+    return Drawn(settings, tuple(timeouts(dice, members)))
 
 
 # -- building --
 
 
-def children_of(site: Site) -> list[Child]:
+def children_of(site: Site) -> list[Member]:
     return [
-        Child(
+        Member(
             name,
             service,
             timeout=entry.get("timeout"),
             final=entry.get("on_error") == "fail",
             clock=site.clock,
         )
-        for name, service, entry in zip(site.node.children, site.children, site.node.entries, strict=True)
+        for name, service, entry in zip(site.node.members, site.members, site.node.entries, strict=True)
     ]
 
 
@@ -152,7 +152,7 @@ def build_retry(site: Site) -> BlobService:
     replay = settings.pop("replay")
     clock = site.clock
     return RetryService(
-        *site.children,
+        *site.members,
         Policy(**settings),
         replay=replay,
         name=site.node.name,
@@ -163,13 +163,13 @@ def build_retry(site: Site) -> BlobService:
 
 
 def build_breaker(site: Site) -> BlobService:
-    return BreakerService(*site.children, **site.node.settings, name=site.node.name, clock=site.clock.now)
+    return BreakerService(*site.members, **site.node.settings, name=site.node.name, clock=site.clock.now)
 
 
 def build_limit(site: Site) -> BlobService:
     clock = site.clock
     return LimitService(
-        *site.children,
+        *site.members,
         **site.node.settings,
         name=site.node.name,
         clock=clock.now,
@@ -179,11 +179,11 @@ def build_limit(site: Site) -> BlobService:
 
 
 def build_verify(site: Site) -> BlobService:
-    return VerifyService(*site.children, name=site.node.name, workers=Workers(0))
+    return VerifyService(*site.members, name=site.node.name, pool=Pool(0))
 
 
 def build_read_only(site: Site) -> BlobService:
-    return ReadOnlyService(*site.children, name=site.node.name)
+    return ReadOnlyService(*site.members, name=site.node.name)
 
 
 def build_error(site: Site) -> BlobService:
@@ -191,13 +191,11 @@ def build_error(site: Site) -> BlobService:
 
 
 def build_cache(site: Site) -> BlobService:
-    return CacheBlobService(*site.children, **site.node.settings, name=site.node.name, clock=site.clock)
+    return CacheBlobService(*site.members, **site.node.settings, name=site.node.name, clock=site.clock)
 
 
 def build_fallback(site: Site) -> BlobService:
-    return FallbackBlobService(
-        children_of(site), **site.node.settings, workers=Workers(0), name=site.node.name
-    )
+    return FallbackBlobService(children_of(site), **site.node.settings, pool=Pool(0), name=site.node.name)
 
 
 def build_mirror(site: Site) -> BlobService:
@@ -213,7 +211,7 @@ def build_mirror(site: Site) -> BlobService:
         hedge=hedge,
         queue=queue,
         read_repair=settings["read_repair"],
-        workers=Workers(0),
+        pool=Pool(0),
         name=site.node.name,
     )
 
@@ -222,11 +220,11 @@ def build_mirror(site: Site) -> BlobService:
 
 
 def all_must_miss(node: Node) -> int:
-    return len(node.children)
+    return len(node.members)
 
 
 def one_is_written(node: Node) -> tuple[Sequence[str], int]:
-    return [node.settings.get("write_to", node.children[0])], 1
+    return [node.settings.get("write_to", node.members[0])], 1
 
 
 def quorum_must_miss(node: Node) -> int:
@@ -234,7 +232,7 @@ def quorum_must_miss(node: Node) -> int:
 
 
 def all_are_written(node: Node) -> tuple[Sequence[str], int]:
-    return node.children, int(node.settings["write_quorum"])
+    return node.members, int(node.settings["write_quorum"])
 
 
 ERROR_TABLE: Final = {
@@ -274,7 +272,7 @@ class MemoryStore(Store):
 
 
 def draw_shelf(dice: Random) -> Settings:
-    powers = dice.choice(
+    capabilities = dice.choice(
         (
             *[("list", "delete", "source", "store", "batch")] * 2,
             ("list", "source", "store"),
@@ -283,7 +281,7 @@ def draw_shelf(dice: Random) -> Settings:
             (),
         )
     )
-    return {"cut": dice.choice(CUTS), "powers": powers, "checks": dice.choice(("all", "chunks"))}
+    return {"cut": dice.choice(CUTS), "capabilities": capabilities, "checks": dice.choice(("all", "chunks"))}
 
 
 def draw_liar(dice: Random) -> Settings:

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from simulation import Shelf, StuckError, VirtualClock
 
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.errors import UnavailableError
 from castore.threads.deadlines import Deadlines
 
@@ -118,6 +118,6 @@ def test_deadlines_are_kept(clock: VirtualClock) -> None:
 
 
 def test_a_child_that_answers_in_time(clock: VirtualClock) -> None:
-    child = Child("disk", Shelf(), timeout=2, clock=clock)
-    assert child.call(lambda: child.service.write(b"data")) == child.service.write(b"data")
+    member = Member("disk", Shelf(), timeout=2, clock=clock)
+    assert member.call(lambda: member.service.write(b"data")) == member.service.write(b"data")
     assert clock.now() == 0

@@ -60,7 +60,7 @@ class Sound(
     EvictionEvents,
     Durable,
 ):
-    """A service with every power that keeps every clause. The broken ones differ from it in one thing."""
+    """A service with every capability that keeps every clause. The broken ones differ from it in one thing."""
 
     reader: Callable[[bytes], BlobReader] = BytesReader
     writer: Callable[[Sound], BlobWriter]
@@ -714,18 +714,18 @@ class OneThread(Sound):
         return super().open_write()
 
 
-# -- powers --
+# -- capabilities --
 
 
-@caught_by("powers-are-real")
+@caught_by("capabilities-are-real")
 class SaysYes(Sound):
-    def capability(self, power: Any) -> Any:
+    def capability(self, kind: Any) -> Any:
         return True
 
 
 @caught_by(*(clause.name for clause in CLAUSES if clause.name.startswith("without-")))
 class DeniesAll(Sound):
-    def capability(self, power: Any) -> Any:
+    def capability(self, kind: Any) -> Any:
         return None
 
 
@@ -1144,7 +1144,7 @@ class ForgetsWhenUnpinned(Sound):
 
 
 class Smallest(BlobService):
-    """The smallest service: three methods, no chunks, no powers."""
+    """The smallest service: three methods, no chunks, no capabilities."""
 
     def __init__(self) -> None:
         self._behind = Sound()
@@ -1183,7 +1183,7 @@ def test_each_clause_catches_something() -> None:
 
 
 def test_a_sound_service_with_all_powers_passes() -> None:
-    """Nothing fails, and only the clauses for services without a power are skipped."""
+    """Nothing fails, and only the clauses for services without a capability are skipped."""
     found = verdicts(Sound)
     assert [name for name, verdict in found.items() if verdict == "FAIL"] == []
     assert {name for name, verdict in found.items() if verdict == "skip"} == {
@@ -1192,7 +1192,7 @@ def test_a_sound_service_with_all_powers_passes() -> None:
 
 
 def test_the_smallest_service_passes() -> None:
-    """Three methods are enough; each clause about a power is skipped, and its negative one is not."""
+    """Three methods are enough; each clause about a capability is skipped, and its negative one is not."""
     found = verdicts(Smallest)
     assert [name for name, verdict in found.items() if verdict == "FAIL"] == []
     skipped = {name for name, verdict in found.items() if verdict == "skip"}
@@ -1201,7 +1201,7 @@ def test_the_smallest_service_passes() -> None:
 
 
 def test_a_power_without_the_one_that_extends_it() -> None:
-    """Who only reads chunks, or only lists items, has some methods of a power that it lacks, and may."""
+    """Who only reads chunks, or only lists items, has some methods of a capability that it lacks, and may."""
 
     class Part(Smallest, ChunkSource, Inventory):
         def has_chunk(self, digest: B3Digest) -> bool:
@@ -1232,6 +1232,6 @@ def test_clauses_may_share_a_service_that_is_not_empty() -> None:
 
 
 def test_faulty_service_without_faults_is_no_different() -> None:
-    """A `FaultyService` passes on everything, powers included, until it is told to fail."""
+    """A `FaultyService` passes on everything, capabilities included, until it is told to fail."""
     assert verdicts(lambda: FaultyService(Sound())) == verdicts(Sound)
-    assert verdicts(lambda: FaultyService(Sound(), powers=False)) == verdicts(Smallest)
+    assert verdicts(lambda: FaultyService(Sound(), capabilities=False)) == verdicts(Smallest)

@@ -43,7 +43,7 @@ def named(name: str) -> Clause:
 
 
 def test_faulty_service_fails_where_told() -> None:
-    """What is named fails with `UnavailableError`, also through a power; it is noted, too."""
+    """What is named fails with `UnavailableError`, also through a capability; it is noted, too."""
     service = FaultyService(
         DurableService(), {"has", "get_chunk", "reader.read", "durability"}, instance="far"
     )

@@ -154,7 +154,7 @@ class TestKinds:
         assert service.write(HELLO.data) != HELLO.digest
 
     def test_partial(self) -> None:
-        """About half is left out, also of what a power lists."""
+        """About half is left out, also of what a capability lists."""
         blobs = [b"%d" % number for number in range(200)]
         service = faulty(*blobs, partial=1)
         found = set(service.capability(BlobLister).list_blobs())
@@ -189,8 +189,8 @@ class TestKinds:
 
     def test_the_operations_are_the_methods_that_there_are(self) -> None:
         """A name in the lists that nothing has would never meet a fault."""
-        powers = (ChunkStore, FrameStore, Sweepable, BlobLister, Durable)
-        known = {name for cls in (BlobService, LocalObjectStore, *powers) for name in dir(cls)}
+        capabilities = (ChunkStore, FrameStore, Sweepable, BlobLister, Durable)
+        known = {name for cls in (BlobService, LocalObjectStore, *capabilities) for name in dir(cls)}
         known |= {"reader.read", "writer.write", "writer.close", "delete"}
         assert known >= ALL
         assert all(operation(name).data in {None, RESULT, 0, 1} for name in ALL)
@@ -247,7 +247,7 @@ class TestObjects:
         return tmp_path
 
     def test_a_service_stands_on_them(self, filled: Path) -> None:
-        """With all its powers, and what is no operation passed on."""
+        """With all its capabilities, and what is no operation passed on."""
         store = self.store(filled)
         with ObjectStoreBlobService(store) as service:
             assert service.read(P3M.digest) == P3M.data
@@ -330,7 +330,7 @@ class TestObjects:
 
 
 def test_an_index_that_is_put_meets_faults_too() -> None:
-    """Powers with several arguments, and with keywords, pass them on."""
+    """Capabilities with several arguments, and with keywords, pass them on."""
     behind = MemoryBlobService()
     store = FaultyService(behind).capability(ChunkStore)
     for chunk in CHUNKS:

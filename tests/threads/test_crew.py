@@ -1,4 +1,4 @@
-"""Helpers: called when there is work, at it as long as there is any, and never more than may be."""
+"""Crew: called when there is work, at it as long as there is any, and never more than may be."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import deque
 
 import pytest
 
-from castore.threads.crew import Helpers, helpers_beside
-from castore.threads.pool import Workers
+from castore.threads.crew import Crew, crew_beside
+from castore.threads.pool import Pool
 
 
 class Work:
     """Numbers that are to be doubled."""
 
-    def __init__(self, workers: Workers, most: int, seconds: float = 0) -> None:
+    def __init__(self, workers: Pool, most: int, seconds: float = 0) -> None:
         self.left: deque[int] = deque()
         self.done: list[int] = []
         self.at_once = self.most_at_once = 0
@@ -23,7 +23,7 @@ class Work:
         self.gate = threading.Event()
         self.gate.set()
         self.changed = threading.Condition(threading.Lock())
-        self.helpers = Helpers(workers, most, self.do, lambda: bool(self.left), self.changed, turn=4)
+        self.helpers = Crew(workers, most, self.do, lambda: bool(self.left), self.changed, turn=4)
 
     def add(self, *numbers: int) -> None:
         with self.changed:
@@ -52,7 +52,7 @@ class Work:
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_all_work_is_done_by_as_many_as_may(most: int) -> None:
-    workers = Workers(4)
+    workers = Pool(4)
     work = Work(workers, most, seconds=0.005)
 
     work.add(*range(20))
@@ -65,7 +65,7 @@ def test_all_work_is_done_by_as_many_as_may(most: int) -> None:
 
 def test_they_come_again_when_there_is_more() -> None:
     """However the call and their leaving fall together."""
-    workers = Workers(1)
+    workers = Pool(1)
     work = Work(workers, 1)
 
     for number in range(500):
@@ -76,7 +76,7 @@ def test_they_come_again_when_there_is_more() -> None:
 
 
 def test_none_that_may_help_is_called() -> None:
-    workers = Workers(0)
+    workers = Pool(0)
     work = Work(workers, 0)
 
     work.add(1)
@@ -86,7 +86,7 @@ def test_none_that_may_help_is_called() -> None:
 
 
 def test_who_is_at_it_is_waited_for_and_can_be_called_again() -> None:
-    workers = Workers(2)
+    workers = Pool(2)
     work = Work(workers, 2, seconds=0.02)
     work.add(1, 2)
     with work.changed:
@@ -104,7 +104,7 @@ def test_who_is_at_it_is_waited_for_and_can_be_called_again() -> None:
 
 def test_who_was_called_and_did_not_come_is_not_waited_for() -> None:
     """The pool is busy with something else; later there are as many helpers as before."""
-    workers = Workers(1)
+    workers = Pool(1)
     gate = threading.Event()
     busy = workers.submit(lambda: gate.wait(30))
     work = Work(workers, 1)
@@ -124,12 +124,12 @@ def test_who_was_called_and_did_not_come_is_not_waited_for() -> None:
 @pytest.mark.parametrize(("size", "helpers"), [(0, 0), (1, 1), (2, 1), (3, 2), (8, 7)])
 def test_the_one_that_is_helped_counts(size: int, helpers: int) -> None:
     """But where there is one core: a source may take its time."""
-    assert helpers_beside(Workers(size)) == helpers
+    assert crew_beside(Pool(size)) == helpers
 
 
 def test_after_a_turn_others_have_the_pool() -> None:
     """Who has much to do keeps nobody from it for long."""
-    workers = Workers(1)
+    workers = Pool(1)
     work = Work(workers, 1)
     work.gate.clear()
     work.add(*range(40))

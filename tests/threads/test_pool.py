@@ -15,20 +15,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from castore.threads.pool import Task, Workers
+from castore.threads.pool import Pool, Task
 
 
 @pytest.fixture(params=[0, 1, 2, 8], ids=lambda size: f"{size} threads")
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    workers = Workers(request.param)
+def workers(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    workers = Pool(request.param)
     yield workers
     workers.close()
 
 
 @pytest.fixture
-def busy() -> Iterator[Workers]:
+def busy() -> Iterator[Pool]:
     """A pool of one thread, which is busy until the pool is closed."""
-    workers = Workers(1)
+    workers = Pool(1)
     gate, begun = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -47,17 +47,17 @@ def busy() -> Iterator[Workers]:
 
 
 def test_a_pool_has_a_thread_for_each_core_by_default() -> None:
-    assert Workers().size == (os.cpu_count() or 1)
+    assert Pool().size == (os.cpu_count() or 1)
 
 
 def test_a_pool_cannot_have_less_than_no_threads() -> None:
     with pytest.raises(ValueError, match="-1 threads"):
-        Workers(-1)
+        Pool(-1)
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_more_tasks_run_at_once_than_there_are_threads(size: int) -> None:
-    workers = Workers(size)
+    workers = Pool(size)
     lock = threading.Lock()
     running = most = 0
 
@@ -80,7 +80,7 @@ def test_no_more_tasks_run_at_once_than_there_are_threads(size: int) -> None:
 def test_no_thread_is_started_before_it_is_needed() -> None:
     before = threading.active_count()
 
-    workers = Workers(4)
+    workers = Pool(4)
     assert threading.active_count() == before
 
     workers.submit(int).result()
@@ -90,7 +90,7 @@ def test_no_thread_is_started_before_it_is_needed() -> None:
 
 def test_a_pool_of_no_threads_starts_none() -> None:
     before = threading.active_count()
-    ran_in = Workers(0).submit(threading.get_ident).result()
+    ran_in = Pool(0).submit(threading.get_ident).result()
 
     assert ran_in == threading.get_ident()
     assert threading.active_count() == before
@@ -99,7 +99,7 @@ def test_a_pool_of_no_threads_starts_none() -> None:
 def test_a_pool_of_no_threads_runs_a_task_where_it_is_waited_for() -> None:
     """Not before: that is the sequential program."""
     did = []
-    tasks = [Workers(0).submit(lambda number=number: did.append(number)) for number in range(3)]  # type: ignore[misc]
+    tasks = [Pool(0).submit(lambda number=number: did.append(number)) for number in range(3)]  # type: ignore[misc]
     assert did == []
 
     for task in tasks:
@@ -109,7 +109,7 @@ def test_a_pool_of_no_threads_runs_a_task_where_it_is_waited_for() -> None:
 
 
 def test_the_threads_are_named() -> None:
-    workers = Workers(1)
+    workers = Pool(1)
     gate = threading.Event()
 
     def name() -> str:
@@ -126,13 +126,13 @@ def test_the_threads_are_named() -> None:
 # -- results and errors --
 
 
-def test_a_result_travels(workers: Workers) -> None:
+def test_a_result_travels(workers: Pool) -> None:
     tasks = [workers.submit(lambda number=number: number * number) for number in range(50)]  # type: ignore[misc]
 
     assert [task.result() for task in tasks] == [number * number for number in range(50)]
 
 
-def test_a_result_can_be_had_again_and_the_task_runs_once(workers: Workers) -> None:
+def test_a_result_can_be_had_again_and_the_task_runs_once(workers: Pool) -> None:
     did: list[int] = []
     task = workers.submit(lambda: did.append(1))
 
@@ -142,7 +142,7 @@ def test_a_result_can_be_had_again_and_the_task_runs_once(workers: Workers) -> N
 
 @pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
 def test_an_error_travels_and_the_task_that_raised_it_does_not_run_again(
-    workers: Workers, error: BaseException
+    pool: Pool, error: BaseException
 ) -> None:
     did = []
 
@@ -159,7 +159,7 @@ def test_an_error_travels_and_the_task_that_raised_it_does_not_run_again(
     assert did == [1]
 
 
-def test_an_error_leads_to_the_line_that_raised_it(workers: Workers) -> None:
+def test_an_error_leads_to_the_line_that_raised_it(workers: Pool) -> None:
     def fail() -> None:
         raise ValueError("wrong")
 
@@ -169,7 +169,7 @@ def test_an_error_leads_to_the_line_that_raised_it(workers: Workers) -> None:
     assert caught.traceback[-1].name == "fail"
 
 
-def test_an_error_does_not_keep_what_its_task_held(workers: Workers) -> None:
+def test_an_error_does_not_keep_what_its_task_held(workers: Pool) -> None:
     """Without a collection of garbage: a writer's failed task holds megabytes."""
 
     class Held:
@@ -196,7 +196,7 @@ def test_an_error_does_not_keep_what_its_task_held(workers: Workers) -> None:
         gc.enable()
 
 
-def test_an_error_that_nobody_asks_for_disturbs_nobody(workers: Workers) -> None:
+def test_an_error_that_nobody_asks_for_disturbs_nobody(workers: Pool) -> None:
     def fail() -> None:
         raise ValueError("unheard")
 
@@ -208,12 +208,12 @@ def test_an_error_that_nobody_asks_for_disturbs_nobody(workers: Workers) -> None
 # -- no deadlock --
 
 
-def test_a_task_that_has_not_begun_runs_where_it_is_waited_for(busy: Workers) -> None:
+def test_a_task_that_has_not_begun_runs_where_it_is_waited_for(busy: Pool) -> None:
     assert busy.submit(threading.get_ident).result() == threading.get_ident()
 
 
 def test_a_task_that_was_run_where_it_was_waited_for_does_not_run_in_the_pool_as_well() -> None:
-    workers = Workers(1)
+    workers = Pool(1)
     gate = threading.Event()
     did: list[int] = []
     workers.submit(lambda: gate.wait(60))
@@ -227,7 +227,7 @@ def test_a_task_that_was_run_where_it_was_waited_for_does_not_run_in_the_pool_as
 
 
 def test_a_task_that_runs_is_waited_for() -> None:
-    workers = Workers(1)
+    workers = Pool(1)
     begun, gate = threading.Event(), threading.Event()
 
     def run() -> int:
@@ -243,7 +243,7 @@ def test_a_task_that_runs_is_waited_for() -> None:
     workers.close()
 
 
-def _nested(workers: Workers, depth: int) -> int:
+def _nested(workers: Pool, depth: int) -> int:
     """A task that waits for a task that waits ... *depth* times over."""
     if depth == 0:
         return 0
@@ -251,11 +251,11 @@ def _nested(workers: Workers, depth: int) -> int:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 60])
-def test_tasks_may_wait_for_tasks_deeper_than_there_are_threads(workers: Workers, depth: int) -> None:
+def test_tasks_may_wait_for_tasks_deeper_than_there_are_threads(workers: Pool, depth: int) -> None:
     assert workers.submit(lambda: _nested(workers, depth)).result() == depth
 
 
-def _tree(workers: Workers, depth: int, width: int) -> int:
+def _tree(workers: Pool, depth: int, width: int) -> int:
     """A task that submits several first and then waits for all of them, at each level."""
     if depth == 0:
         return 1
@@ -263,11 +263,11 @@ def _tree(workers: Workers, depth: int, width: int) -> int:
     return sum(task.result() for task in tasks)
 
 
-def test_tasks_may_wait_for_many_tasks_each(workers: Workers) -> None:
+def test_tasks_may_wait_for_many_tasks_each(workers: Pool) -> None:
     assert workers.submit(lambda: _tree(workers, 5, 4)).result() == 4**5
 
 
-def test_many_threads_may_wait_for_nested_tasks_at_once(workers: Workers) -> None:
+def test_many_threads_may_wait_for_nested_tasks_at_once(workers: Pool) -> None:
     results: list[int] = []
 
     def use() -> None:
@@ -284,7 +284,7 @@ def test_many_threads_may_wait_for_nested_tasks_at_once(workers: Workers) -> Non
 
 def test_tasks_of_two_pools_may_wait_for_each_other() -> None:
     """A cache over a chunked store, each with a pool of its own."""
-    pools = Workers(1), Workers(1)
+    pools = Pool(1), Pool(1)
 
     def zigzag(depth: int) -> int:
         if depth == 0:
@@ -296,7 +296,7 @@ def test_tasks_of_two_pools_may_wait_for_each_other() -> None:
         pool.close()
 
 
-def test_an_error_travels_through_nested_tasks(workers: Workers) -> None:
+def test_an_error_travels_through_nested_tasks(workers: Pool) -> None:
     def fail(depth: int) -> None:
         if depth == 0:
             raise LookupError("at the bottom")
@@ -316,7 +316,7 @@ _TREES: st.SearchStrategy[list[Any]] = st.recursive(
 @given(tree=_TREES, size=st.integers(0, 3), backwards=st.booleans(), drop=st.booleans())
 def test_no_shape_of_nested_tasks_deadlocks(tree: list[Any], size: int, backwards: bool, drop: bool) -> None:
     """Waited for in any order, and some dropped: every leaf that was waited for ran once."""
-    workers = Workers(size)
+    workers = Pool(size)
 
     def leaves(node: list[Any]) -> int:
         tasks = [workers.submit(lambda child=child: leaves(child)) for child in node]  # type: ignore[misc]
@@ -335,7 +335,7 @@ def test_no_shape_of_nested_tasks_deadlocks(tree: list[Any], size: int, backward
 # -- dropping --
 
 
-def test_a_task_that_has_not_begun_can_be_dropped(busy: Workers) -> None:
+def test_a_task_that_has_not_begun_can_be_dropped(busy: Pool) -> None:
     did: list[int] = []
 
     busy.submit(lambda: did.append(1)).drop()
@@ -345,7 +345,7 @@ def test_a_task_that_has_not_begun_can_be_dropped(busy: Workers) -> None:
 
 
 def test_a_dropped_task_never_runs() -> None:
-    workers = Workers(1)
+    workers = Pool(1)
     gate = threading.Event()
     did: list[int] = []
     workers.submit(lambda: gate.wait(60))
@@ -361,14 +361,14 @@ def test_a_dropped_task_never_runs() -> None:
 def test_a_dropped_task_of_a_pool_of_no_threads_never_runs() -> None:
     did: list[int] = []
 
-    Workers(0).submit(lambda: did.append(1)).drop()
+    Pool(0).submit(lambda: did.append(1)).drop()
 
     assert did == []
 
 
 @pytest.mark.parametrize("error", [None, ValueError("wrong"), SystemExit(3)], ids=repr)
 def test_dropping_a_task_that_runs_waits_for_its_end_and_ignores_it(error: BaseException | None) -> None:
-    workers = Workers(1)
+    workers = Pool(1)
     begun, ended = threading.Event(), threading.Event()
 
     def run() -> None:
@@ -386,7 +386,7 @@ def test_dropping_a_task_that_runs_waits_for_its_end_and_ignores_it(error: BaseE
     workers.close()
 
 
-def test_dropping_a_task_that_has_ended_does_nothing(workers: Workers) -> None:
+def test_dropping_a_task_that_has_ended_does_nothing(workers: Pool) -> None:
     task = workers.submit(lambda: 5)
     assert task.result() == 5
 
@@ -396,7 +396,7 @@ def test_dropping_a_task_that_has_ended_does_nothing(workers: Workers) -> None:
     assert task.result() == 5
 
 
-def test_dropping_a_task_that_has_failed_does_not_raise(workers: Workers) -> None:
+def test_dropping_a_task_that_has_failed_does_not_raise(workers: Pool) -> None:
     def fail() -> None:
         raise ValueError("wrong")
 
@@ -410,7 +410,7 @@ def test_dropping_a_task_that_has_failed_does_not_raise(workers: Workers) -> Non
 # -- closing --
 
 
-def test_close_waits_for_what_was_submitted(workers: Workers) -> None:
+def test_close_waits_for_what_was_submitted(workers: Pool) -> None:
     if not workers.size:
         pytest.skip("runs nothing by itself")
     did: list[int] = []
@@ -427,7 +427,7 @@ def test_close_waits_for_what_was_submitted(workers: Workers) -> None:
     assert sorted(did) == list(range(20))
 
 
-def test_a_pool_can_be_closed_again_and_used_again(workers: Workers) -> None:
+def test_a_pool_can_be_closed_again_and_used_again(workers: Pool) -> None:
     workers.close()
     workers.close()
 
@@ -438,7 +438,7 @@ def test_a_pool_can_be_closed_again_and_used_again(workers: Workers) -> None:
 
 def test_a_pool_may_be_closed_while_others_submit() -> None:
     """It starts anew then; no task is refused."""
-    workers = Workers(2)
+    workers = Pool(2)
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -462,7 +462,7 @@ def test_a_pool_may_be_closed_while_others_submit() -> None:
     assert errors == []
 
 
-def test_a_task_whose_pool_was_closed_has_its_result(workers: Workers) -> None:
+def test_a_task_whose_pool_was_closed_has_its_result(workers: Pool) -> None:
     task = workers.submit(lambda: 5)
 
     workers.close()
@@ -473,7 +473,7 @@ def test_a_task_whose_pool_was_closed_has_its_result(workers: Workers) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_pool_of_a_forked_process_does_not_hang() -> None:
     """Its threads stayed with the parent; whoever waits runs the task."""
-    workers = Workers(1)
+    workers = Pool(1)
     workers.submit(int).result()
 
     child = os.fork()
@@ -495,7 +495,7 @@ Submit = Callable[[], object]
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_producer_helps_while_the_pool_is_busy(size: int) -> None:
     """Whoever waits works: with *size* threads at a standstill everything is still done."""
-    workers = Workers(size)
+    workers = Pool(size)
     gate = threading.Event()
     blockers = [workers.submit(lambda: gate.wait(60)) for _ in range(size)]
     calls: list[Submit] = [lambda number=number: number for number in range(20)]  # type: ignore[misc]
@@ -508,7 +508,7 @@ def test_the_producer_helps_while_the_pool_is_busy(size: int) -> None:
     workers.close()
 
 
-def test_map_keeps_the_order_and_runs_each_once(workers: Workers) -> None:
+def test_map_keeps_the_order_and_runs_each_once(workers: Pool) -> None:
     """The results come in the order of the arguments."""
     seen: list[int] = []
 
@@ -520,7 +520,7 @@ def test_map_keeps_the_order_and_runs_each_once(workers: Workers) -> None:
     assert sorted(seen) == list(range(100))
 
 
-def test_map_runs_little_ahead(workers: Workers) -> None:
+def test_map_runs_little_ahead(workers: Pool) -> None:
     """However many arguments there are, only a few are taken before they are needed."""
     taken: list[int] = []
 
@@ -536,7 +536,7 @@ def test_map_runs_little_ahead(workers: Workers) -> None:
     assert len(taken) <= 2 * workers.size + 1
 
 
-def test_map_raises_what_a_call_raises(workers: Workers) -> None:
+def test_map_raises_what_a_call_raises(workers: Pool) -> None:
     """At its place; what was started behind it is dropped."""
     results = workers.map(lambda number: 10 // number, [5, 2, 0, 1])
     assert [next(results), next(results)] == [2, 5]
@@ -547,7 +547,7 @@ def test_map_raises_what_a_call_raises(workers: Workers) -> None:
 
 def test_a_pool_may_be_closed_by_a_thread_of_its_own() -> None:
     """The last who knows a service may be a task; a thread cannot wait for its own end."""
-    workers = Workers(2)
+    workers = Pool(2)
     assert workers.submit(lambda: workers.close() or 1).result() == 1
     # In a thread for sure: a task that nobody takes back.
     closed = threading.Event()

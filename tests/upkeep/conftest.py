@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.fsspec_store import FsspecObjectStore
 from castore_objectstore.local import LocalObjectStore
@@ -52,7 +52,7 @@ def make_local(tmp_path: Path) -> Callable[..., Place]:
         name: str = "here", *, avg: int = 1024, cls: Any = ObjectStoreBlobService, **options: Any
     ) -> Place:
         objects = LocalObjectStore(tmp_path / name, instance=name, durability="process")
-        return Place(cls(objects, avg_chunk_size=avg, workers=Workers(0)), objects)
+        return Place(cls(objects, avg_chunk_size=avg, pool=Pool(0)), objects)
 
     return make
 
@@ -65,7 +65,7 @@ def make_place(request: pytest.FixtureRequest, make_local: Callable[..., Place])
         name: str = "here", *, avg: int = 1024, cls: Any = ObjectStoreBlobService, **options: Any
     ) -> Place:
         objects = FsspecObjectStore("memory:", {}, instance=name)
-        return Place(cls(objects, avg_chunk_size=avg, workers=Workers(0)), objects)
+        return Place(cls(objects, avg_chunk_size=avg, pool=Pool(0)), objects)
 
     return make_local if request.param == "folder" else make
 
@@ -77,7 +77,7 @@ def long() -> bytes:
 
 
 class Smallest(BlobService):
-    """No chunks and no powers."""
+    """No chunks and no capabilities."""
 
     def __init__(self) -> None:
         self.behind = MemoryBlobService()

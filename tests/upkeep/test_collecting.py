@@ -23,7 +23,7 @@ from castore import (
 )
 from castore.chunks import writer as chunked_writer
 from castore.contract.capabilities import StoredItem
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import Collected, MissingRootsError, collect
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
@@ -54,7 +54,7 @@ class Place:
 
     def service(self, store: LocalObjectStore | None = None, workers: int = 0) -> ObjectStoreBlobService:
         store = store or self.store()
-        return ObjectStoreBlobService(store, avg_chunk_size=512, workers=Workers(workers))
+        return ObjectStoreBlobService(store, avg_chunk_size=512, pool=Pool(workers))
 
     def put(self, *, shared: bytes = b"", size: int = 3000) -> B3Digest:
         """Store a blob long ago."""
@@ -95,7 +95,7 @@ class Interfering(ObjectStoreBlobService):
     """Does something of a test's, once, at a moment of a collection."""
 
     def __init__(self, store: LocalObjectStore, moment: str, act: Callable[[], object]) -> None:
-        super().__init__(store, avg_chunk_size=512, workers=Workers(0))
+        super().__init__(store, avg_chunk_size=512, pool=Pool(0))
         self.moment = moment
         self.act = act
 
@@ -225,9 +225,9 @@ class TestWhatGoes:
         place = Place(tmp_path)
         digests = [place.put() for _ in range(12)]
         stays = place.files_of(*digests[:6])
-        pool = Workers(workers)
+        pool = Pool(workers)
 
-        run(place.blobs, *digests[:6], workers=pool)
+        run(place.blobs, *digests[:6], pool=pool)
 
         pool.close()
         assert place.files == stays

@@ -23,8 +23,8 @@ from castore import (
 from castore.contract.capabilities import BlobLister
 from castore.format import blob_index, frames
 from castore.testing import EMPTY, HELLO, P3M
-from castore.threads.pool import Workers
-from castore.upkeep import Copier, CopyTally, collect, copy, verify
+from castore.threads.pool import Pool
+from castore.upkeep import Copier, CopyCounts, collect, copy, verify
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.service import ObjectStoreBlobService
 
@@ -75,10 +75,10 @@ class TestStores:
     ) -> None:
         source, target = make_place(), make_local("there", cls=Counting)
         blobs = {source.service.write(data): data for data in (long, long + b"!", HELLO.data, b"")}
-        workers = Workers(size)
+        workers = Pool(size)
         seen: list[int] = []
 
-        tally, failed = copy(source.service, target.service, workers=workers, progress=seen.append)
+        tally, failed = copy(source.service, target.service, pool=workers, progress=seen.append)
 
         assert failed == []
         assert contents(target.service) == set(blobs)
@@ -88,9 +88,9 @@ class TestStores:
         assert (tally.blobs_copied, tally.blobs_skipped) == (4, 0)
 
         target.service.log.clear()
-        again, failed = copy(source.service, target.service, workers=workers)
+        again, failed = copy(source.service, target.service, pool=workers)
         workers.close()
-        assert (again, failed, target.service.log) == (CopyTally(blobs_skipped=4), [], [])
+        assert (again, failed, target.service.log) == (CopyCounts(blobs_skipped=4), [], [])
 
     def test_boundaries_and_frames_are_kept(self, make_place: Any, make_local: Any, long: bytes) -> None:
         """Whatever the target would do itself: nothing is cut or compressed again."""
@@ -138,7 +138,7 @@ class TestStores:
         for number in range(600):
             source.service.write(b"%d" % number)
 
-        copy(source.service, target.service, workers=Workers(0))
+        copy(source.service, target.service, pool=Pool(0))
 
         assert [entry for entry in target.service.log if isinstance(entry, int)] == [256, 256, 88]
         assert "not held" not in target.service.log
@@ -172,7 +172,7 @@ class TestStores:
 
         tally, failed = copy(source.service, target.service, blobs if named else None)
 
-        assert (tally, failed) == (CopyTally(blobs_skipped=3), [])
+        assert (tally, failed) == (CopyCounts(blobs_skipped=3), [])
         collected = collect(target.service, [], no_roots=True, grace_seconds=3600)
         assert {kind: amount.count for kind, amount in collected.gone.items() if amount.count} == {}
         assert verify(target.service, expected=blobs).ok
@@ -237,10 +237,10 @@ class TestFaults:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            copy(source.service, target.service, workers=Workers(2), progress=progress)
+            copy(source.service, target.service, pool=Pool(2), progress=progress)
         first = contents(target.service)
         assert 10 < len(first) < 40
-        tally, _ = copy(source.service, target.service, workers=Workers(2))
+        tally, _ = copy(source.service, target.service, pool=Pool(2))
 
         assert contents(target.service) == blobs
         assert tally.blobs_skipped == len(first)
@@ -254,7 +254,7 @@ class TestFaults:
         target.service.room = 12
 
         with pytest.raises(UnavailableError, match="No space left"):
-            copy(source.service, target.service, workers=Workers(0))
+            copy(source.service, target.service, pool=Pool(0))
         assert len(contents(target.service)) == 12
 
     def test_a_source_that_does_not_answer_ends_it(self, make_local: Any) -> None:
@@ -270,7 +270,7 @@ class TestFaults:
         outcomes = []
 
         def run() -> None:
-            for copied in Copier(source.service, target.service, Workers(0)).run():
+            for copied in Copier(source.service, target.service, Pool(0)).run():
                 outcomes.append(copied)
 
         with pytest.raises(UnavailableError, match="no route"):
@@ -301,7 +301,7 @@ class TestOtherServices:
         tally, failed = copy(source.service, other, blobs)
         assert (tally.blobs_copied, failed) == (3, [])
         again, failed = copy(source.service, other, blobs)
-        assert (again, failed) == (CopyTally(blobs_skipped=3), [])
+        assert (again, failed) == (CopyCounts(blobs_skipped=3), [])
         tally, failed = copy(other, target.service, blobs)
         assert (tally.blobs_copied, failed) == (3, [])
 

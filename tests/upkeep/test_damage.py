@@ -16,7 +16,7 @@ import pytest
 from castore import B3Digest, BlobService, CastoreError, ChunkMeta
 from castore.format import blob_index
 from castore.format.frames import decode_chunk
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import Finding, copy, repair, verify
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
@@ -156,7 +156,7 @@ def make_blobs(rng: random.Random) -> Iterator[bytes]:
 
 def open_store(folder: Path) -> ObjectStoreBlobService:
     local = LocalObjectStore(folder, instance=folder.name, durability="process")
-    return ObjectStoreBlobService(local, avg_chunk_size=1024, workers=Workers(0))
+    return ObjectStoreBlobService(local, avg_chunk_size=1024, pool=Pool(0))
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def service(tmp_path: Path) -> ObjectStoreBlobService:
 def other(service: BlobService, tmp_path: Path, store: Store) -> BlobService:
     """A copy of everything."""
     other = open_store(tmp_path / "there")
-    copy(service, other, workers=Workers(0))
+    copy(service, other, pool=Pool(0))
     return other
 
 
@@ -233,7 +233,7 @@ def test_all_damage_is_found_and_mended(
     service: BlobService, other: BlobService, store: Store, check_read: Callable[[B3Digest], None]
 ) -> None:
     """Also while the repair is at work, a read gives the right bytes or an error of castore."""
-    assert verify(service, expected=store.blobs, workers=Workers(0)).findings == []
+    assert verify(service, expected=store.blobs, pool=Pool(0)).findings == []
     done = 0
     while done < DAMAGES:
         for _ in range(min(PER_ROUND, DAMAGES - done)):
@@ -242,7 +242,7 @@ def test_all_damage_is_found_and_mended(
             done += 1
         before = {path: path.read_bytes() for path in store.damaged() if path.exists()}
 
-        findings = verify(service, expected=store.blobs, workers=Workers(2)).findings
+        findings = verify(service, expected=store.blobs, pool=Pool(2)).findings
 
         check_findings(store, findings)
         for digest in store.blobs:
@@ -257,4 +257,4 @@ def test_all_damage_is_found_and_mended(
             path.read_bytes() for path in (store.folder / "quarantine").rglob("*") if path.is_file()
         }
         assert set(before.values()) <= quarantine
-    assert verify(service, expected=store.blobs, workers=Workers(0)).findings == []
+    assert verify(service, expected=store.blobs, pool=Pool(0)).findings == []

@@ -106,7 +106,7 @@ class Prepared(MemoryBlobService):
 
 
 class Plain(BlobService):
-    """A store without any power, in front of a prepared one."""
+    """A store without any capability, in front of a prepared one."""
 
     def __init__(self, inner: Prepared) -> None:
         self.inner = inner

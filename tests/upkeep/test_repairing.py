@@ -10,7 +10,7 @@ from castore import B3Digest, BlobService, UnavailableError, UnsupportedError
 from castore.contract.capabilities import StoredItem
 from castore.format import blob_index, frames
 from castore.testing import EMPTY, HELLO
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import Finding, Mending, copy, repair, verify
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.service import ObjectStoreBlobService
@@ -19,13 +19,13 @@ RUBBISH = b"rubbish"
 
 
 def mend(place: Any, other: BlobService, **options: Any) -> list[Mending]:
-    findings = verify(place.service, workers=Workers(0), **options).findings
+    findings = verify(place.service, pool=Pool(0), **options).findings
     assert findings
     return list(repair(place.service, other, findings, name="`other`"))
 
 
 def is_sound(place: Any, *blobs: B3Digest) -> bool:
-    return verify(place.service, expected=blobs, workers=Workers(0)).ok
+    return verify(place.service, expected=blobs, pool=Pool(0)).ok
 
 
 class Watched(ObjectStoreBlobService):

@@ -12,7 +12,7 @@ import pytest
 from castore import B3Digest, BlobService, ChunkMeta, UnavailableError, UnsupportedError
 from castore.format import blob_index, frames
 from castore.testing import EMPTY, HELLO, P3M
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore.upkeep import Finding, Ledger, Scope, Verification, verify
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.service import ObjectStoreBlobService
@@ -21,7 +21,7 @@ NOBODY = B3Digest(bytes(32))
 
 
 def check(service: BlobService, **options: Any) -> list[Finding]:
-    return verify(service, workers=Workers(0), **options).findings
+    return verify(service, pool=Pool(0), **options).findings
 
 
 def outline(findings: Sequence[Finding]) -> set[tuple[str, B3Digest, str]]:
@@ -51,10 +51,10 @@ class TestStores:
         place = make_place()
         for data in (long, long + b"!", HELLO.data, b""):
             place.service.write(data)
-        workers = Workers(size)
+        workers = Pool(size)
         seen: list[int] = []
 
-        report = verify(place.service, workers=workers, progress=seen.append)
+        report = verify(place.service, pool=workers, progress=seen.append)
 
         workers.close()
         assert (report.findings, report.residue, report.ok) == ([], [], True)
@@ -194,7 +194,7 @@ class TestStores:
         place = make_place(cls=Fleeting)
         place.service.write(long)
 
-        report = verify(place.service, workers=Workers(0))
+        report = verify(place.service, pool=Pool(0))
 
         assert (report.findings, report.tally.blobs) == ([], 0)
 
@@ -309,7 +309,7 @@ class TestResuming:
         ledger = Ledger(path)
         findings = []
         try:
-            for finding in Verification(service, ledger, workers=Workers(0), progress=progress).run():
+            for finding in Verification(service, ledger, pool=Pool(0), progress=progress).run():
                 findings.append(finding)
         except KeyboardInterrupt:
             pass

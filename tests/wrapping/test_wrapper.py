@@ -1,4 +1,4 @@
-"""What stands around a service sees each operation, loses no power, and costs no copy."""
+"""What stands around a service sees each operation, loses no capability, and costs no copy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from castore.contract.capabilities import (
 )
 from castore.streams.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M
-from castore.wrapping.forwarding import PassingReader, PassingWriter, passing_power, pieces_of
+from castore.wrapping.forwarding import ForwardingReader, ForwardingWriter, forwarded_capability, pieces_of
 from castore.wrapping.wrapper import WrapperService
 from castore_memory.service import MemoryBlobService
 
@@ -64,7 +64,7 @@ def chunked() -> Iterator[BlobService]:
         yield service
 
 
-def power(service: BlobService, which: Callable[..., Any]) -> Any:
+def kind(service: BlobService, which: Callable[..., Any]) -> Any:
     found = service.capability(which)
     assert found is not None
     return found
@@ -88,9 +88,9 @@ class TestOperations:
         assert noting.take() == ["open_read", *["reader.read"] * 8]
 
     def test_of_powers(self, noting: Noting) -> None:
-        """So is each method of a power; what it only states about itself is none."""
+        """So is each method of a capability; what it only states about itself is none."""
         chunk = CHUNKS[0]
-        store = power(noting, ChunkStore)
+        store = kind(noting, ChunkStore)
         with store.hold():
             assert store.claim_chunk(chunk.digest) is False
             store.put_chunk(chunk.digest, chunk.data)
@@ -98,13 +98,13 @@ class TestOperations:
         assert store.get_chunk(chunk.digest, chunk.size) == chunk.data
         assert noting.take() == ["hold", "claim_chunk", "put_chunk", "put_indexes", "get_chunk"]
         assert store.chunk_key(chunk.digest).startswith("chunks/b3/")
-        assert power(noting, FrameStore).frame_format == "zstd"
-        assert power(noting, Durable).durability in {"process", "full"}
+        assert kind(noting, FrameStore).frame_format == "zstd"
+        assert kind(noting, Durable).durability in {"process", "full"}
         assert noting.take() == []
-        assert list(power(noting, BlobLister).list_blobs()) == [chunk.digest]
-        items = list(power(noting, Sweepable).list_items())
+        assert list(kind(noting, BlobLister).list_blobs()) == [chunk.digest]
+        items = list(kind(noting, Sweepable).list_items())
         assert [item.kind for item in items] == ["index", "chunk"]
-        assert list(power(noting, Sweepable).sweep(items, older_than=0.0)) == []
+        assert list(kind(noting, Sweepable).sweep(items, older_than=0.0)) == []
         assert noting.take() == ["list_blobs", "list_items", "sweep"]
 
     @pytest.mark.parametrize("operation", ["has", "chunks", "missing", "open_read", "open_write"])
@@ -130,7 +130,7 @@ class TestOperations:
 
 class TestPowers:
     def test_are_those_within(self) -> None:
-        """A wrapper has what is within, as an object of that power alone, and the same one each time."""
+        """A wrapper has what is within, as an object of that capability alone, and the same one each time."""
         wrapped = WrapperService(MemoryBlobService())
         source = wrapped.capability(ChunkSource)
         assert isinstance(source, ChunkSource)
@@ -145,7 +145,7 @@ class TestPowers:
         assert wrapped.capability(WrapperService) is wrapped
 
     def test_of_strangers(self) -> None:
-        """A power that castore has never heard of goes through as well."""
+        """A capability that castore has never heard of goes through as well."""
 
         class Rewinding(ABC):
             @property
@@ -167,7 +167,7 @@ class TestPowers:
                 return f"{times} {fast}"
 
         noting = Noting(Tape())
-        found = power(noting, Rewinding)
+        found = kind(noting, Rewinding)
         assert isinstance(found, Rewinding)
         assert (found.speed, found.rewind(2, fast=True)) == (7, "2 True")
         assert noting.noted == ["rewind"]
@@ -182,9 +182,9 @@ class TestPowers:
 
         noting = Noting(Evicting())
         told: list[B3Digest] = []
-        power(noting, EvictionEvents).on_evict(told.append)
+        kind(noting, EvictionEvents).on_evict(told.append)
         assert (told, noting.take()) == ([HELLO.digest], [])
-        assert power(noting, BatchExistence).missing(iter([HELLO.digest])) == {HELLO.digest}
+        assert kind(noting, BatchExistence).missing(iter([HELLO.digest])) == {HELLO.digest}
         assert noting.take() == ["missing"]
 
 
@@ -207,7 +207,9 @@ class TestIterators:
     def test_begin_when_they_are_iterated(self) -> None:
         """Asking for a list does nothing; no item is lost."""
         listing = Listing()
-        iterator = passing_power(BlobLister, listing, WrapperService(MemoryBlobService()).around).list_blobs()
+        iterator = forwarded_capability(
+            BlobLister, listing, WrapperService(MemoryBlobService()).around
+        ).list_blobs()
         assert listing.begun == 0
         assert list(iterator) == [HELLO.digest, P3M.digest]
         assert listing.begun == 1
@@ -221,13 +223,16 @@ class TestIterators:
             return call(*args, **kwargs)
 
         listing = Listing(failures=1)
-        assert list(passing_power(BlobLister, listing, twice).list_blobs()) == [HELLO.digest, P3M.digest]
+        assert list(forwarded_capability(BlobLister, listing, twice).list_blobs()) == [
+            HELLO.digest,
+            P3M.digest,
+        ]
         assert listing.begun == 2
 
     def test_of_nothing(self) -> None:
         """An empty list is one."""
         noting = Noting(MemoryBlobService())
-        assert list(power(noting, BlobLister).list_blobs()) == []
+        assert list(kind(noting, BlobLister).list_blobs()) == []
 
     def test_a_hold_lasts_as_long_as_its_block(self) -> None:
         """It is entered once and left once, also after an error."""
@@ -242,7 +247,7 @@ class TestIterators:
                 finally:
                     events.append("out")
 
-        store = power(Noting(Holding()), ChunkStore)
+        store = kind(Noting(Holding()), ChunkStore)
         with pytest.raises(ZeroDivisionError), store.hold():  # noqa: PT012 - it is the block that matters
             assert events == ["in"]
             raise ZeroDivisionError
@@ -254,7 +259,7 @@ class TestReaders:
         """Through ten readers the piece is a view of the very bytes that are kept."""
         reader: Any = BytesReader(P3M.data)
         for _ in range(10):
-            reader = PassingReader(reader, WrapperService(MemoryBlobService()).around)
+            reader = ForwardingReader(reader, WrapperService(MemoryBlobService()).around)
         assert reader.piece_at(5).obj is P3M.data
 
     def test_small_reads_stay_in_the_piece(self, chunked: BlobService) -> None:
@@ -290,7 +295,7 @@ class TestReaders:
                 return memoryview(self.buffer)[: len(piece)]
 
         inner = Reusing(b"abcdefgh")
-        with PassingReader(inner, WrapperService(MemoryBlobService()).around) as reader:
+        with ForwardingReader(inner, WrapperService(MemoryBlobService()).around) as reader:
             assert reader.read(4) == b"abcd"
             inner.failing = True
             with pytest.raises(UnavailableError):
@@ -319,7 +324,7 @@ class TestReaders:
                 return data
 
         strange = Strange()
-        with PassingReader(strange, WrapperService(MemoryBlobService()).around) as reader:
+        with ForwardingReader(strange, WrapperService(MemoryBlobService()).around) as reader:
             assert reader.read(3) == b"abc"
             reader.seek(23)
             assert reader.read() == b"xyz"
@@ -330,7 +335,7 @@ class TestReaders:
     def test_closing(self) -> None:
         """The reader within closes once; what is held goes, and reading on is refused."""
         inner = BytesReader(HELLO.data)
-        reader = PassingReader(inner, WrapperService(MemoryBlobService()).around)
+        reader = ForwardingReader(inner, WrapperService(MemoryBlobService()).around)
         reader.read(1)
         reader.close()
         reader.close()
@@ -399,7 +404,7 @@ class TestWriters:
             return 5
 
         around = WrapperService(MemoryBlobService()).around
-        writer = PassingWriter(PassingWriter(Filling(), around), around)
+        writer = ForwardingWriter(ForwardingWriter(Filling(), around), around)
         assert writer.fill(give) == 5
         assert writer.tell() == 5
         assert buffer[:5] == b"bytes"

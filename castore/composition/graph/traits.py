@@ -6,8 +6,8 @@ for unknown, about which nothing is ever said::
     def traits(self, view: View) -> Traits:                   # what its service can do
         return view.of(self.inner)
 
-    def offers(self, power: type, view: View) -> bool | None: # as `capability` of the service will answer
-        return view.offers(self.inner, power)
+    def offers(self, capability: type, view: View) -> bool | None: # as `capability` of the service will answer
+        return view.offers(self.inner, capability)
 
     def lints(self, view: View) -> Iterator[Problem]:         # what looks wrong
         if view.of(self.inner).writable is False:
@@ -81,8 +81,8 @@ class View:
             repeater=repeater.repeater,
         )
 
-    def offers(self, ref: Ref[Any], power: type) -> bool | None:
-        """Tell whether the instance that a field refers to will have a power; `None` if that is not known."""
+    def offers(self, ref: Ref[Any], kind: type) -> bool | None:
+        """Tell whether the instance that a field refers to will have a capability; `None` if that is not known."""
         target = self._target(ref)
         if target is None:
             return None
@@ -90,14 +90,14 @@ class View:
         if ask is None:
             return None
         try:
-            answer = ask(power, View(self.base, label(target), target, self._graph, self._traits))
+            answer = ask(kind, View(self.base, label(target), target, self._graph, self._traits))
         except Exception:  # noqa: BLE001 - the fault of that type, which concerns the one that asks in no way
             return None
         return answer if isinstance(answer, bool) else None
 
-    def all_offer(self, refs: Iterable[Ref[Any]], power: type) -> bool | None:
-        """Tell whether several instances will all have a power; `None` if that is not known."""
-        return _all(self.offers(ref, power) for ref in refs)
+    def all_offer(self, refs: Iterable[Ref[Any]], kind: type) -> bool | None:
+        """Tell whether several instances will all have a capability; `None` if that is not known."""
+        return _all(self.offers(ref, kind) for ref in refs)
 
     def stores(self, ref: Ref[Any]) -> frozenset[str]:
         """Return what an instance that a field refers to ends in: those that refer to no other, by name."""

@@ -33,8 +33,8 @@ class ErrorConfig:
         """Say that it takes nothing, and tells of absence only if that is its outcome."""
         return Traits(writable=False, answers=self.outcome == "absent")
 
-    def offers(self, power: type, view: View) -> bool:  # noqa: ARG002 - as above
-        """Have no powers."""
+    def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - as above
+        """Have no capabilities."""
         return False
 
     def explain(self, asking: Asking) -> Plan:

@@ -28,7 +28,7 @@ class ErrorService(BlobService):
     `corrupt`       True                    `CorruptBlobError`      `UnsupportedError`
     ==============  ======================  ======================  ====================
 
-    It has no powers. What it took it would lose, so where it is not unavailable it takes nothing.
+    It has no capabilities. What it took it would lose, so where it is not unavailable it takes nothing.
     """
 
     def __init__(

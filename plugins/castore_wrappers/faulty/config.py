@@ -83,9 +83,9 @@ class FaultyConfig:
         """Say what the service within can do."""
         return view.of(self.inner)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers of the service within."""
-        return view.offers(self.inner, power)
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities of the service within."""
+        return view.offers(self.inner, kind)
 
     def explain(self, asking: Asking) -> Plan:
         """Say which faults may come instead."""

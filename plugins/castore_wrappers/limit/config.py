@@ -47,9 +47,9 @@ class LimitConfig:
         """Say what the service within can do."""
         return view.of(self.inner)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers of the service within."""
-        return view.offers(self.inner, power)
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities of the service within."""
+        return view.offers(self.inner, kind)
 
     def explain(self, asking: Asking) -> Plan:
         """Say what an operation waits for."""

@@ -10,7 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
 from castore.streams.readers import BytesReader
 from castore.streams.writers import GuardedWriter
-from castore.wrapping.forwarding import Around, PassingReader, PassingWriter
+from castore.wrapping.forwarding import Around, ForwardingReader, ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
 from castore_wrappers.limit.rates import Rate, Slots
 
@@ -115,7 +115,7 @@ class LimitService(WrapperService):
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:  # noqa: ARG002 - as declared
         """Return a reader whose pieces are limited; bytes in memory are so only in their rate."""
         if self._received is None:
-            return reader if type(reader) is BytesReader else PassingReader(reader, self.around)
+            return reader if type(reader) is BytesReader else ForwardingReader(reader, self.around)
         return _EvenReader(reader, self.around, self._receive, self._part)
 
     def wrap_writer(self, writer: BlobWriter) -> BlobWriter:
@@ -135,7 +135,7 @@ def _calls_back(arguments: tuple[object, ...]) -> bool:
     return any(isinstance(argument, Iterator) or callable(argument) for argument in arguments)
 
 
-class _EvenReader(PassingReader):
+class _EvenReader(ForwardingReader):
     """Hands out long pieces in parts of *most* bytes, each when it is due."""
 
     def __init__(self, reader: BlobReader, around: Around, receive: Callable[[int], None], most: int) -> None:
@@ -161,6 +161,6 @@ class _EvenReader(PassingReader):
         super().close()
 
 
-class _LimitedWriter(PassingWriter):
+class _LimitedWriter(ForwardingWriter):
     # Through a buffer of its own: what is read from may be a blob of this very service (`_calls_back`).
     fill = GuardedWriter.fill

@@ -31,11 +31,11 @@ class ReadOnlyConfig:
         """Say that nothing can be written."""
         return attrs.evolve(view.of(self.inner), writable=False)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have those powers of the service within that change nothing."""
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have those capabilities of the service within that change nothing."""
         from castore_wrappers.read_only.service import KEPT  # noqa: PLC0415 - once somebody asks
 
-        return view.offers(self.inner, power) if power in KEPT else False
+        return view.offers(self.inner, kind) if kind in KEPT else False
 
     def explain(self, asking: Asking) -> Plan:
         """Refuse what is put."""

@@ -12,13 +12,13 @@ from castore.wrapping.wrapper import WrapperService
 P = TypeVar("P")
 
 KEPT: Final = (BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents)
-"""The powers that change nothing. Of one that is not known it cannot be told."""
+"""The capabilities that change nothing. Of one that is not known it cannot be told."""
 
 
 class ReadOnlyService(WrapperService):
     """Reads from *inner*; writing raises `UnsupportedError` and never reaches it.
 
-    It has those powers of *inner* that change nothing; not one that can do both.
+    It has those capabilities of *inner* that change nothing; not one that can do both.
     """
 
     def __init__(self, inner: BlobService, *, name: str = "read_only") -> None:
@@ -28,6 +28,6 @@ class ReadOnlyService(WrapperService):
         """Raise `UnsupportedError`."""
         raise UnsupportedError(f"`{self.name}` is read-only: write to another service")
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return a power of *inner* that cannot write."""
-        return super().capability(power) if power in KEPT else None
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability of *inner* that cannot write."""
+        return super().capability(kind) if kind in KEPT else None

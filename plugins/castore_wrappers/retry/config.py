@@ -70,9 +70,9 @@ class RetryConfig:
             return inner
         return attrs.evolve(inner, attempts=self.attempts * inner.attempts, repeater=view.name)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers of the service within."""
-        return view.offers(self.inner, power)
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities of the service within."""
+        return view.offers(self.inner, kind)
 
     def lints(self, view: View) -> Iterator[Problem]:
         """Warn of attempts that multiply."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 
 from castore import B3Digest, BlobReader, CastoreError, CorruptBlobError, UnavailableError
-from castore.wrapping.forwarding import Around, PassingReader, pieces_of
+from castore.wrapping.forwarding import Around, ForwardingReader, pieces_of
 from castore_wrappers.retry.patience import Patience
 
 
-class ResumingReader(PassingReader):
+class ResumingReader(ForwardingReader):
     """Tries again to get a piece that was unavailable, and gives no byte twice.
 
     The first of several new attempts asks the same reader: where each chunk is a request of its own nothing

@@ -29,7 +29,7 @@ _REPEATED: Final = frozenset({
 })  # fmt: skip
 """What does no harm, and answers the same, if it has been done already without that the answer arrived.
 
-Not so what removes: the second answer could be about what the first attempt has done. Of the powers of
+Not so what removes: the second answer could be about what the first attempt has done. Of the capabilities of
 strangers it is not known. A list is tried again until it has begun.
 """
 

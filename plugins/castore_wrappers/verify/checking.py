@@ -32,7 +32,7 @@ class CheckedChunks(ChunkSource):
 
     def __init__(self, source: ChunkSource) -> None:
         self._source = source
-        self.waits = source.waits
+        self.high_latency = source.high_latency
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Ask the source."""

@@ -39,9 +39,9 @@ class VerifyConfig:
         """Say what the service within can do."""
         return view.of(self.inner)
 
-    def offers(self, power: type, view: View) -> bool | None:
-        """Have the powers of the service within; of frames it is known when they are seen."""
-        return None if power is FrameStore else view.offers(self.inner, power)
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities of the service within; of frames it is known when they are seen."""
+        return None if kind is FrameStore else view.offers(self.inner, kind)
 
     def lints(self, view: View) -> Iterator[Problem]:
         """Warn of a service that cannot be built."""
@@ -67,5 +67,5 @@ class VerifyConfig:
         from castore_wrappers.verify.service import VerifyService  # noqa: PLC0415 - once it is named
 
         return VerifyService(
-            context.resolve(self.inner), on_corrupt=self.on_corrupt, name=name, workers=context.workers
+            context.resolve(self.inner), on_corrupt=self.on_corrupt, name=name, pool=context.pool
         )

@@ -8,8 +8,8 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, ChunkedReader, CorruptBlobError
 from castore.contract.capabilities import ChunkSource, FrameStore
-from castore.threads.pool import Workers
-from castore.wrapping.forwarding import PassingReader
+from castore.threads.pool import Pool
+from castore.wrapping.forwarding import ForwardingReader
 from castore.wrapping.wrapper import WrapperService
 from castore_wrappers.verify.checking import CheckedChunks, check_whole, checked_chunk
 from castore_wrappers.verify.quarantine import Quarantine
@@ -36,10 +36,10 @@ class VerifyService(WrapperService):
 
     Arguments:
         inner: The service that is not trusted.
-        on_corrupt: With `quarantine`, what is wrong is also moved out of the way, through the power
-            `Inventory`; raises `UnsupportedError` if *inner* has no such power.
+        on_corrupt: With `quarantine`, what is wrong is also moved out of the way, through the capability
+            `Inventory`; raises `UnsupportedError` if *inner* has no such capability.
         name: The name of this instance.
-        workers: Fetch and check chunks ahead while they are read in order.
+        pool: Fetch and check chunks ahead while they are read in order.
     """
 
     passes_files = True
@@ -50,14 +50,14 @@ class VerifyService(WrapperService):
         *,
         on_corrupt: Literal["report", "quarantine"] = "report",
         name: str = "verify",
-        workers: Workers | None = None,
+        pool: Pool | None = None,
     ) -> None:
         super().__init__(inner, name=name)
         self._quarantine = Quarantine(inner, name) if on_corrupt == "quarantine" else None
         found = inner.capability(ChunkSource)
         self._chunks = None if found is None else CheckedChunks(found)
-        waits = found is not None and found.waits
-        self._workers = workers.wide if workers is not None and waits else workers
+        high_latency = found is not None and found.high_latency
+        self._pool = pool.io_pool if pool is not None and high_latency else pool
 
     def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call; check what came of it; take care of what is wrong."""
@@ -86,17 +86,17 @@ class VerifyService(WrapperService):
         chunks = self.chunks(digest)
         if not chunks:
             return self.around("open_read", self._open_whole, digest)
-        reader = ChunkedReader(self.inner, chunks, digest=digest, source=self._chunks, workers=self._workers)
-        return PassingReader(reader, self.around)
+        reader = ChunkedReader(self.inner, chunks, digest=digest, source=self._chunks, pool=self._pool)
+        return ForwardingReader(reader, self.around)
 
     def _open_whole(self, digest: B3Digest) -> BlobReader | None:
         reader = self.inner.open_read(digest)
         return None if reader is None else check_whole(reader, digest)
 
-    def capability(self, power: Callable[..., A]) -> A | None:
-        """Return a power of *inner* that hands out only what was checked; frames only if they are zstd."""
-        if power is FrameStore:
+    def capability(self, kind: Callable[..., A]) -> A | None:
+        """Return a capability of *inner* that hands out only what was checked; frames only if they are zstd."""
+        if kind is FrameStore:
             found = self.inner.capability(FrameStore)
             if found is None or found.frame_format != _FORMAT:
                 return None
-        return super().capability(power)
+        return super().capability(kind)

@@ -72,7 +72,7 @@ class Rambling(Passing):
     def traits(self, view: View) -> Any:
         return {"writable": False}
 
-    def offers(self, power: type, view: View) -> Any:
+    def offers(self, kind: type, view: View) -> Any:
         raise LookupError("a mistake")
 
     def lints(self, view: View) -> Any:
@@ -184,7 +184,7 @@ RIGHT = {
         root = { type = "cache", near = "&a", far = "&a", write = "both" }
         a = { type = "passing", inner = "&b" }
         b = { type = "read_only", inner = "memory:" }""",
-    "a-power-that-may-be-there": """
+    "a-capability-that-may-be-there": """
         root = { type = "bounded", inner = "&a" }
         a = { type = "passing", inner = "memory:" }""",
 }
@@ -280,9 +280,9 @@ def test_a_long_chain_is_no_trouble(registry: Registry) -> None:
 
 
 POWERS = [
-    power
-    for power in vars(capabilities).values()
-    if inspect.isclass(power) and issubclass(power, abc.ABC) and power.__module__ == capabilities.__name__
+    kind
+    for kind in vars(capabilities).values()
+    if inspect.isclass(kind) and issubclass(kind, abc.ABC) and kind.__module__ == capabilities.__name__
 ]
 STORES = {
     "memory": 'type = "memory"',
@@ -327,10 +327,10 @@ def test_what_is_said_of_powers_beforehand_comes_true(
         for instance in stores.graph.named(registry.kind(BlobService)):
             service = stores.blobs(instance.name)
             view = View(tmp_path, instance.name, instance, stores.graph, {})
-            for power in POWERS:
-                said = instance.config.offers(power, view)
+            for kind in POWERS:
+                said = instance.config.offers(kind, view)
                 known += said is not None
-                assert said in {None, service.capability(power) is not None}, (instance.name, power)
+                assert said in {None, service.capability(kind) is not None}, (instance.name, kind)
     assert known > len(POWERS) * 3
 
 

@@ -12,7 +12,7 @@ from castore.contract.blobs import BlobReader, BlobService
 from castore.digest import B3Digest
 from castore.errors import CorruptBlobError, UnavailableError, UnsupportedError
 from castore.streams.readers import BytesReader
-from castore.wrapping.forwarding import PassingReader
+from castore.wrapping.forwarding import ForwardingReader
 from castore.wrapping.wrapper import WrapperService
 from simulation.contents import TRUTH
 
@@ -124,7 +124,7 @@ class Tap(WrapperService):
         """Return a reader whose pieces are listened to; one over memory is looked at when it is opened."""
         if type(reader) is BytesReader:
             return reader
-        return PassingReader(reader, _About(self, digest))
+        return ForwardingReader(reader, _About(self, digest))
 
 
 class _About:

@@ -27,7 +27,7 @@ class Node:
 
     name: str
     tag: str
-    children: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     """The fields of its children, or one for the list of them all."""
     settings: Settings = attrs.field(factory=dict)
@@ -41,7 +41,7 @@ class Site:
     """What the service of a node is built from."""
 
     node: Node
-    children: tuple[BlobService, ...]
+    members: tuple[BlobService, ...]
     clock: VirtualClock
     dice: Random
 
@@ -54,7 +54,7 @@ class Drawn:
     entries: tuple[Settings, ...] = ()
 
 
-def _plain(dice: Random, children: Sequence[str]) -> Drawn:
+def _plain(dice: Random, members: Sequence[str]) -> Drawn:
     return Drawn()
 
 
@@ -77,7 +77,7 @@ class Kind:
     rules: Rules
     roles: tuple[str, ...] = ("inner",)
     draw: Callable[[Random, Sequence[str]], Drawn] = _plain
-    children: tuple[int, int] = (1, 1)
+    members: tuple[int, int] = (1, 1)
     weight: float = 1.0
 
     @property
@@ -158,13 +158,13 @@ class _Drawing:
         dice = self._dice
         usable = [kind for kind in self._kinds.composites if kind.roles or name != "root"]
         kind = dice.choices(usable, [entry.weight for entry in usable])[0]
-        count = dice.randint(*kind.children) if kind.many else len(kind.roles)
-        children: list[str] = []
+        count = dice.randint(*kind.members) if kind.many else len(kind.roles)
+        members: list[str] = []
         for _ in range(count):
-            children.append(self._child(kind, depth - 1, children))
-        drawn = kind.draw(dice, children)
+            members.append(self._child(kind, depth - 1, members))
+        drawn = kind.draw(dice, members)
         self._nodes[name] = Node(
-            name, kind.tag, tuple(children), kind.roles, drawn.settings, drawn.entries or ({},) * count
+            name, kind.tag, tuple(members), kind.roles, drawn.settings, drawn.entries or ({},) * count
         )
 
     def _child(self, above: Kind, depth: int, siblings: Sequence[str]) -> str:
@@ -193,10 +193,10 @@ class _Drawing:
 def _table(node: Node) -> str:
     lines = [f"[blobservices.{node.name}]", f'type = "{node.tag}"']
     if node.roles == ("services",):
-        listed = (_entry(name, entry) for name, entry in zip(node.children, node.entries, strict=True))
+        listed = (_entry(name, entry) for name, entry in zip(node.members, node.entries, strict=True))
         lines.append(f"services = [{', '.join(listed)}]")
     else:
-        lines += [f'{role} = "&{child}"' for role, child in zip(node.roles, node.children, strict=True)]
+        lines += [f'{role} = "&{member}"' for role, member in zip(node.roles, node.members, strict=True)]
     lines += [f"{key} = {_value(value)}" for key, value in node.settings.items()]
     return "\n".join(lines) + "\n"
 

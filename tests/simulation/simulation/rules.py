@@ -118,31 +118,31 @@ class Rules:
     def _judge_wrong(self, scene: Scene, node: Node, call: Call) -> Problem:
         if call.digest is None:
             return None
-        if self.trusts and any(scene.tainted(node.name, child, call.digest) for child in node.children):
+        if self.trusts and any(scene.tainted(node.name, member, call.digest) for member in node.members):
             return None
         return "gives bytes that are not the blob's"
 
-    # -- about powers and places --
+    # -- about capabilities and places --
 
-    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
-        """Return the names of the powers that a node must have, whose children have those in *having*."""
+    def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+        """Return the names of the capabilities that a node must have, whose children have those in *having*."""
         return frozenset(having[0])
 
     def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
         """Tell whether a blob is where a write through the node must have put it."""
-        return scene.stored(node.children[0], digest)
+        return scene.stored(node.members[0], digest)
 
     def takes(self, scene: Scene, node: Node) -> bool:
         """Tell whether a write through the node can succeed while nothing fails."""
-        return scene.takes(node.children[0])
+        return scene.takes(node.members[0])
 
     def candid(self, scene: Scene, node: Node) -> bool:
         """Tell whether a node calls nothing absent that it could not ask for; a policy may say otherwise."""
-        return all(map(scene.candid, node.children))
+        return all(map(scene.candid, node.members))
 
     def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
         """Return what reading a blob may come to while nothing fails."""
-        return scene.outlook(node.children[0], digest)
+        return scene.outlook(node.members[0], digest)
 
     def at_rest(self, scene: Scene, node: Node, service: object, whole: Iterable[B3Digest]) -> Problem:
         """Judge a node when nothing fails and nothing is under way any more.
@@ -189,8 +189,8 @@ class SeveralRules(Rules):
             return None if at_hand else "was answered without asking anyone"
         limits = [entry.get("timeout") for entry in node.entries]
         stances = [
-            stance([sub for sub in asked if sub.node == child], limit)
-            for child, limit in zip(node.children, limits, strict=True)
+            stance([sub for sub in asked if sub.node == member], limit)
+            for member, limit in zip(node.members, limits, strict=True)
         ]
         if None not in limits and call.operation == "has" and call.ended - call.began > sum(limits) + 1e-6:  # type: ignore[arg-type]
             return f"took {call.ended - call.began:.2f} s, more than all the time limits together"
@@ -200,7 +200,7 @@ class SeveralRules(Rules):
             return allowed
         if call.said in allowed:
             return None
-        told = ", ".join(f"{child}: {said}" for child, said in zip(node.children, stances, strict=True))
+        told = ", ".join(f"{member}: {said}" for member, said in zip(node.members, stances, strict=True))
         return f"must be {' or '.join(sorted(allowed))}, as its children said {told}"
 
     def _settled(
@@ -220,10 +220,10 @@ class SeveralRules(Rules):
             return ends
         if "hit" in stances:
             return {"hit"}
-        for child, said, limit in zip(node.children, stances, limits, strict=True):
+        for member, said, limit in zip(node.members, stances, limits, strict=True):
             # One that hangs too often is not asked for a while.
             if said == "unasked" and limit is None:
-                return f"gave up without asking {child}"
+                return f"gave up without asking {member}"
         outcome = settle(
             ["unavailable" if said == "unasked" else said for said in stances], self._misses(node)
         )
@@ -239,7 +239,7 @@ class SeveralRules(Rules):
         done = {sub.node: sub.ended - sub.began for sub in asked if sub.said in ("hit", "miss")}
         if call.said in ("hit", "miss") and len(done) < quorum:
             return f"was acknowledged, and only {len(done)} of {quorum} children had done it"
-        limits = {name: entry.get("timeout") for name, entry in zip(node.children, node.entries, strict=True)}
+        limits = {name: entry.get("timeout") for name, entry in zip(node.members, node.entries, strict=True)}
         in_time = [name for name, taken in done.items() if (limits[name] or taken) >= taken]
         if call.said in ERRORS and len(in_time) >= quorum:
             return f"failed, though {len(in_time)} children had done it, and {quorum} are enough"
@@ -247,7 +247,7 @@ class SeveralRules(Rules):
 
     def _judge_missing(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         asked = [sub for sub in subs if sub.operation == "missing"]
-        limits = {name: entry.get("timeout") for name, entry in zip(node.children, node.entries, strict=True)}
+        limits = {name: entry.get("timeout") for name, entry in zip(node.members, node.entries, strict=True)}
         answers = [sub for sub in asked if stance([sub], limits[sub.node]) == "hit"]
         if call.said != "hit":
             return "failed, and no child did" if len(answers) == len(asked) else None
@@ -262,15 +262,15 @@ class SeveralRules(Rules):
 
     def _judge_delete(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         done = {sub.node for sub in subs if sub.operation == "delete" and sub.said in ("hit", "miss")}
-        if call.said in ("hit", "miss") and done != set(node.children):
+        if call.said in ("hit", "miss") and done != set(node.members):
             return "was acknowledged, and not all children had done it"
         return None
 
-    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+    def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
         """Return `source`; `store` if those that are written to have it; of the rest what all have."""
         common = frozenset.intersection(*map(frozenset, having)) & {"list", "delete", "batch"}
         targets, _ = self._targets(node)
-        by_name = dict(zip(node.children, having, strict=True))
+        by_name = dict(zip(node.members, having, strict=True))
         stores = all("store" in by_name[name] for name in targets)
         return common | {"source"} | ({"store"} if stores else frozenset())
 
@@ -287,7 +287,7 @@ class SeveralRules(Rules):
     def outlook(self, scene: Scene, node: Node, digest: B3Digest) -> Outlook:
         """Settle what the children's outlooks are; several that are corrupt may make up one that is not."""
         found: set[str] = set()
-        for said in itertools.product(*(scene.outlook(name, digest) for name in node.children)):
+        for said in itertools.product(*(scene.outlook(name, digest) for name in node.members)):
             outcomes = self._outlook_of(node, said)
             found |= outcomes
         return frozenset(found)
@@ -344,7 +344,7 @@ class FixedRules(Rules):
         expected = self._table[node.settings["outcome"]].get(call.operation)
         return None if expected in (None, call.said) else f"must be {expected}"
 
-    def powers(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
+    def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
         """Return none."""
         return frozenset()
 

@@ -27,7 +27,7 @@ POWERS: Final[dict[str, type]] = {
     "store": ChunkStore,
     "batch": BatchExistence,
 }
-"""The powers that simulations know, by short names."""
+"""The capabilities that simulations know, by short names."""
 
 Look = Literal["data", "none", "corrupt"]
 
@@ -62,14 +62,14 @@ class Watcher:
 
 
 class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, Store):
-    """Keeps blobs in memory, in chunks of *cut* bytes if it has the power `store`.
+    """Keeps blobs in memory, in chunks of *cut* bytes if it has the capability `store`.
 
     What is written replaces what was there. It looks closely at what it is given: chunks that are not what
     they are called, and indexes that do not make up their blob, are told to *watcher*.
 
     Arguments:
         cut: The size of chunks, in bytes.
-        powers: The names of its powers, of `POWERS`.
+        capabilities: The names of its capabilities, of `POWERS`.
         checks: What it checks when it is read: all bytes, chunks alone (as what trusts its disk), or nothing,
             which is less than the contract asks for.
         watcher: Is told what befalls it.
@@ -79,21 +79,21 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
         self,
         *,
         cut: int = 48,
-        powers: Collection[str] = ("list", "delete", "source", "store", "batch"),
+        capabilities: Collection[str] = ("list", "delete", "source", "store", "batch"),
         checks: Literal["all", "chunks", "nothing"] = "all",
         watcher: Watcher | None = None,
     ) -> None:
         self.service = self
         self._cut = cut
         self._checks = checks
-        self._powers = {POWERS[name] for name in powers}
+        self._capabilities = {POWERS[name] for name in capabilities}
         self._watcher = Watcher() if watcher is None else watcher
         self._pieces: dict[B3Digest, bytes] = {}
         self._indexes: dict[B3Digest, tuple[ChunkMeta, ...]] = {}
 
-    def capability(self, power: Callable[..., P]) -> P | None:
-        """Return a power that this shelf was given."""
-        return super().capability(power) if power in self._powers else None
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability that this shelf was given."""
+        return super().capability(kind) if kind in self._capabilities else None
 
     # -- reading --
 
@@ -142,7 +142,7 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
     def _put(self, data: bytes) -> B3Digest:
         digest = B3Digest.of(data)
         self._look_at(digest, data)
-        pieces = pieces_of(data, self._cut) if ChunkStore in self._powers else [data]
+        pieces = pieces_of(data, self._cut) if ChunkStore in self._capabilities else [data]
         if len(pieces) > 1:
             for piece in pieces:
                 self._pieces[B3Digest.of(piece)] = piece

@@ -121,9 +121,9 @@ class World(Watcher):
             kind = self.kind(node)
             if kind is None:
                 continue
-            children = tuple(self.tap(child, node.name) for child in node.children)
+            members = tuple(self.tap(member, node.name) for member in node.members)
             dice = Random(f"{self._seed}/{node.name}/{self._built}")
-            self._services[node.name] = kind.build(Site(node, children, self.clock, dice))
+            self._services[node.name] = kind.build(Site(node, members, self.clock, dice))
             self._state[node.name] = kind.rules.new_state(node)
         self._check_powers()
 
@@ -131,14 +131,14 @@ class World(Watcher):
         having: dict[str, frozenset[str]] = {}
         for node in self.graph.nodes.values():
             service = self._services.get(node.name) or self.faulty[node.name]
-            found = frozenset(name for name, power in POWERS.items() if service.capability(power) is not None)
+            found = frozenset(name for name, kind in POWERS.items() if service.capability(kind) is not None)
             having[node.name] = found
             if node.name not in self._services:
                 continue
-            expected = self.kind(node).rules.powers(node, [having[child] for child in node.children])
+            expected = self.kind(node).rules.capabilities(node, [having[member] for member in node.members])
             if found != expected:
                 words = f"are {_listed(found)}, and must be {_listed(expected)}"
-                self.report(node.name, "powers", words)
+                self.report(node.name, "capabilities", words)
 
     def tap(self, name: str, owner: str = USER) -> Tap:
         """Return a service as its *owner*, or the user, sees it."""
@@ -237,9 +237,9 @@ class World(Watcher):
     def hurried(self, node: str) -> bool:
         """Tell whether anything above *node* waits for it only so long."""
         return any(
-            child == node and ("timeout" in entry or self.hurried(above.name))
+            member == node and ("timeout" in entry or self.hurried(above.name))
             for above in self.graph.nodes.values()
-            for child, entry in zip(above.children, above.entries, strict=True)
+            for member, entry in zip(above.members, above.entries, strict=True)
         )
 
     def judge_rest(self) -> None:

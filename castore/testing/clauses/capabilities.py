@@ -1,4 +1,4 @@
-"""A power that a service has does what it says; one that it denies is not there by another way."""
+"""A capability that a service has does what it says; one that it denies is not there by another way."""
 
 # ruff: noqa: D401 - a clause states a fact
 
@@ -39,11 +39,11 @@ clause = chapter.clause
 
 @clause()
 def powers_are_real(service: BlobService) -> None:
-    """What `capability` returns for a power is an object of that power, or None."""
-    for power in POWERS:
-        found = service.capability(power)
-        is_one = found is None or isinstance(found, power)
-        expect_that(is_one, f"capability({power.__name__}) to be one, or None", type(found))
+    """What `capability` returns for a capability is an object of that capability, or None."""
+    for kind in POWERS:
+        found = service.capability(kind)
+        is_one = found is None or isinstance(found, kind)
+        expect_that(is_one, f"capability({kind.__name__}) to be one, or None", type(found))
 
 
 @clause(needs=(BlobLister,))
@@ -226,7 +226,7 @@ def chunk_store_takes_small_blobs(service: BlobService) -> None:
 
 @clause(needs=(BatchExistence,))
 def batch_missing_agrees(service: BlobService) -> None:
-    """`missing` of the power says what `has` says, for many digests at once, none of them none."""
+    """`missing` of the capability says what `has` says, for many digests at once, none of them none."""
     batch = power_of(service, BatchExistence)
     here = {service.write(fresh()) for _ in range(20)}
     gone = {absent() for _ in range(300)}
@@ -253,26 +253,26 @@ def durability_is_stated(service: BlobService) -> None:
     expect_that(stated in ("process", "full"), "durability to be 'process' or 'full'", stated)
 
 
-# -- powers that are denied --
+# -- capabilities that are denied --
 
 _OWN: Final = frozenset(dir(BlobService))
 
 
-def _deny(power: type) -> Clause:
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", power.__name__).lower()
-    members = [member for member in dir(power) if not member.startswith("_") and member not in _OWN]
+def _deny(kind: type) -> Clause:
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+    members = [member for member in dir(kind) if not member.startswith("_") and member not in _OWN]
 
     def run(service: BlobService) -> None:
-        expect(f"isinstance(service, {power.__name__}), which it denies,", isinstance(service, power), False)
-        # It may have another power that this one extends.
+        expect(f"isinstance(service, {kind.__name__}), which it denies,", isinstance(service, kind), False)
+        # It may have another capability that this one extends.
         had = {member for other in POWERS if service.capability(other) for member in dir(other)}
         for member in members:
             if member in had:
                 continue
             expect(f"hasattr(service, {member!r})", hasattr(service, member), False)
 
-    text = f"A service without {power.__name__} is none, and has none of its methods to call by mistake."
-    return Clause(f"without-{name}", text, run, lacks=(power,))
+    text = f"A service without {kind.__name__} is none, and has none of its methods to call by mistake."
+    return Clause(f"without-{name}", text, run, lacks=(kind,))
 
 
-chapter.clauses += [_deny(power) for power in POWERS]
+chapter.clauses += [_deny(kind) for kind in POWERS]

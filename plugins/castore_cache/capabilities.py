@@ -18,9 +18,9 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 
-def powers_of(services: Sequence[BlobService], power: Callable[..., P]) -> list[P] | None:
-    """Return the *power* of each of the services, `None` if one of them does not have it."""
-    found = [service.capability(power) for service in services]
+def powers_of(services: Sequence[BlobService], kind: Callable[..., P]) -> list[P] | None:
+    """Return the *kind* of each of the services, `None` if one of them does not have it."""
+    found = [service.capability(kind) for service in services]
     having = [entry for entry in found if entry is not None]
     return having if len(having) == len(found) else None
 
@@ -31,7 +31,7 @@ class WritingChunks(ChunkStore):
     def __init__(self, source: ChunkSource, stores: Sequence[ChunkStore]) -> None:
         self._source = source
         self._stores = stores
-        self.waits = source.waits
+        self.high_latency = source.high_latency
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether every service that is written to has a chunk: a writer skips those that are there."""

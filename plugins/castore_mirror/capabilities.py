@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from castore import B3Digest, CastoreError, ChunkMeta
-from castore.composites.members import Child, no_answer
+from castore.composites.members import Member, no_answer
 from castore.composites.union import held
 from castore.contract.capabilities import ChunkSource, ChunkStore, Durable
-from castore.threads.pool import Workers
+from castore.threads.pool import Pool
 from castore_mirror.writing import Faults, collect_all
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ class StoreInAll(ChunkStore):
         self,
         name: str,
         source: ChunkSource,
-        stores: Sequence[tuple[Child, ChunkStore]],
+        stores: Sequence[tuple[Member, ChunkStore]],
         *,
         quorum: int,
-        missed: Callable[[Child, B3Digest], object],
-        workers: Workers,
+        missed: Callable[[Member, B3Digest], object],
+        pool: Pool,
     ) -> None:
         self._name = name
         self._source = source
         self._stores = stores
         self._quorum = quorum
         self._missed = missed
-        self._workers = workers
-        self.waits = source.waits
-        self._behind = {child: _Behind() for child, _ in stores}
+        self._pool = pool
+        self.high_latency = source.high_latency
+        self._behind = {member: _Behind() for member, _ in stores}
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether any child has a chunk."""
@@ -62,21 +62,21 @@ class StoreInAll(ChunkStore):
     def claim_chunk(self, digest: B3Digest) -> bool:
         """Tell whether all children that answer have a chunk, and enough of them answer."""
         faults: Faults = []
-        for child, store in self._stores:
+        for member, store in self._stores:
             try:
-                if not child.call(lambda entry=store: entry.claim_chunk(digest)):  # type: ignore[misc]
+                if not member.call(lambda entry=store: entry.claim_chunk(digest)):  # type: ignore[misc]
                     return False
             except CastoreError as error:
-                faults.append((child, error))
+                faults.append((member, error))
         self._settle(faults)
         self._note(faults, digest)
         return True
 
     def claim_blob(self, digest: B3Digest) -> bool:
         """Tell whether all children have a whole blob; one that fails leaves it to the writer to find out."""
-        for child, store in self._stores:
+        for member, store in self._stores:
             try:
-                if not child.call(lambda entry=store: entry.claim_blob(digest)):  # type: ignore[misc]
+                if not member.call(lambda entry=store: entry.claim_blob(digest)):  # type: ignore[misc]
                     return False
             except CastoreError:
                 return False
@@ -85,10 +85,10 @@ class StoreInAll(ChunkStore):
     @contextmanager
     def _held(self) -> Iterator[None]:
         with ExitStack() as stack:
-            for child, store in self._stores:
+            for member, store in self._stores:
                 # A child that cannot hold may lose chunks; that is found when they are read, and healed.
                 with suppress(CastoreError):
-                    stack.enter_context(held(child, store))
+                    stack.enter_context(held(member, store))
             yield
 
     def hold(self) -> AbstractContextManager[None]:
@@ -97,7 +97,7 @@ class StoreInAll(ChunkStore):
 
     def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
         """Store a chunk at all children."""
-        if any(child.timeout is not None for child, _ in self._stores):
+        if any(member.timeout is not None for member, _ in self._stores):
             faults = self._put(digest, bytes(data))
         else:
             # A thread may keep its last task a moment longer, but no hold on the caller's buffer by it.
@@ -114,24 +114,24 @@ class StoreInAll(ChunkStore):
         """Make a blob visible at all children that have its chunks."""
         wanted = {meta.digest for meta in chunks} or {digest}
         able, faults = [], []
-        for child, store in self._stores:
+        for member, store in self._stores:
             try:
-                if child.call(lambda entry=child, at=store: self._behind[entry].has_all(at, wanted)):  # type: ignore[misc]
-                    able.append((child, store))
+                if member.call(lambda entry=member, at=store: self._behind[entry].has_all(at, wanted)):  # type: ignore[misc]
+                    able.append((member, store))
                     continue
                 error: CastoreError = CastoreError("it has missed some of the chunks")
             except CastoreError as fault:
                 error = fault
-            faults.append((child, error))
+            faults.append((member, error))
         faults += self._at_all(lambda store: store.put_index(digest, chunks), able)
         self._settle(faults)
-        for child, _ in faults:
-            self._missed(child, digest)
+        for member, _ in faults:
+            self._missed(member, digest)
 
-    def _at_all(self, ask: Callable[[ChunkStore], T], stores: Sequence[tuple[Child, ChunkStore]]) -> Faults:
+    def _at_all(self, ask: Callable[[ChunkStore], T], stores: Sequence[tuple[Member, ChunkStore]]) -> Faults:
         begun = [
-            (child, child.begin(lambda entry=store: ask(entry), self._workers))  # type: ignore[misc]
-            for child, store in stores
+            (member, member.begin(lambda entry=store: ask(entry), self._pool))  # type: ignore[misc]
+            for member, store in stores
         ]
         return collect_all(begun)[1]
 
@@ -140,8 +140,8 @@ class StoreInAll(ChunkStore):
             raise no_answer(self._name, faults)
 
     def _note(self, faults: Faults, digest: B3Digest) -> None:
-        for child, _ in faults:
-            self._behind[child].add(digest)
+        for member, _ in faults:
+            self._behind[member].add(digest)
 
 
 class _Behind:
@@ -180,9 +180,9 @@ class DurableByQuorum(Durable):
         return self._durability
 
 
-def durability_of(children: Sequence[Child], quorum: int) -> Durable | None:
+def durability_of(members: Sequence[Member], quorum: int) -> Durable | None:
     """Return what a write that *quorum* of the children acknowledged survives, `None` if nothing is sure."""
-    stated = [child.service.capability(Durable) for child in children]
+    stated = [member.service.capability(Durable) for member in members]
     levels = [None if entry is None else entry.durability for entry in stated]
     # Of any `quorum` children one is durable if those that are not are fewer.
     if sum(level != "full" for level in levels) < quorum:

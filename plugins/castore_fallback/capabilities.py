@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from castore import B3Digest, ChunkMeta
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.composites.union import held
 from castore.contract.capabilities import ChunkSource, ChunkStore
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class StoreInOne(ChunkStore):
     """Reads chunks through *source*, and writes them to the *store* of one child."""
 
-    def __init__(self, source: ChunkSource, child: Child, store: ChunkStore) -> None:
+    def __init__(self, source: ChunkSource, member: Member, store: ChunkStore) -> None:
         self._source = source
-        self._child = child
+        self._child = member
         self._store = store
-        self.waits = source.waits
+        self.high_latency = source.high_latency
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Tell whether any child has a chunk."""

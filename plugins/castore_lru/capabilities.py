@@ -1,4 +1,4 @@
-"""The powers of the service within, such that whatever is put, used or removed by them is accounted for."""
+"""The capabilities of the service within, such that whatever is put, used or removed by them is accounted for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BoundedSource(ChunkSource):
     def __init__(self, space: Space, source: ChunkSource) -> None:
         self._space = space
         self._source = source
-        self.waits = source.waits
+        self.high_latency = source.high_latency
 
     def has_chunk(self, digest: B3Digest) -> bool:
         """Ask the service within."""
