@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import errno
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -175,6 +175,30 @@ class UnavailableError(CastoreError):
         self.instance = instance
         self.cause = cause
         self.causes = dict(causes or {})
+
+
+class BatchError(UnavailableError):
+    """A call for many things was done in part.
+
+    Attributes:
+        done: The digests of what was done.
+        faults: Why others were not, by their digests. What is in neither is not known.
+    """
+
+    code = "batch"
+
+    def __init__(
+        self, instance: str, faults: Mapping[B3Digest, CastoreError], *, done: Iterable[B3Digest] = ()
+    ) -> None:
+        self.done = frozenset(done)
+        self.faults = dict(faults)
+        first = next(iter(self.faults.values()), None)
+        # A fault of the instance itself is told by its cause, so that its name does not stand there twice.
+        own = isinstance(first, UnavailableError) and first.instance == instance
+        cause = first.cause if own and isinstance(first, UnavailableError) else first or "nothing is known"
+        count = len(self.faults)
+        words = f"{describe(cause)} (and {count - 1} more like this)" if count > 1 else cause
+        super().__init__(instance, words)
 
 
 class UnsupportedError(CastoreError):

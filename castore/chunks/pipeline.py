@@ -2,12 +2,12 @@
 
 Whoever begins with a segment does all of that with it, because its bytes are in the caches of that core: it
 is cut, which has to wait until the one before has been; its bytes are added to the digest of the blob, in the
-same way; and its chunks are hashed and stored, some to a *job*. Who finds no segment to begin with takes jobs
-of the others. So the parts of the work that must be done in order are never done far from the rest of it, and
-no more threads are at it than there are cores. With a store that takes its time many more threads are, each
-with a chunk; then the one that adds a segment cuts it.
+same way; and its chunks are hashed, claimed and put, some to a *job*. Who finds no segment to begin with
+takes jobs of the others. So the parts of the work that must be done in order are never done far from the rest
+of it, and no more threads are at it than there are cores. Of a segment for a store of high latency all chunks
+are one job, and two are under way: such a store makes many requests at once itself.
 
-The pool *helps*, and so does whoever waits for a segment: it does what nobody does yet, and waits only for
+The pool helps, and so does whoever waits for a segment: it does what nobody does yet, and waits only for
 what others are doing. So no wait can deadlock, at any size of the pool; with size 0 the one who waits does
 everything, which is the sequential program.
 """
@@ -17,24 +17,125 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
 
 from blake3 import blake3
 
-from castore.chunks.segments import Job, Segment
+from castore.buffers import new_buffer
+from castore.contract.batches import MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import ChunkMeta
 from castore.contract.capabilities import ChunkStore
+from castore.contract.inputs import InputFile
 from castore.digest import B3Digest
 from castore.format.chunking import Chunker, settled_cuts
-from castore.threads.crew import Crew
-from castore.threads.pool import Pool
+from castore.threads.crew import Crew, crew_beside
 
 _TURN: Final = 4
 """Pieces of work, most of which are a segment, that a thread of the pool does before others may have it."""
 
+_JOB_SIZE: Final = 1 << 20
+"""Chunks are claimed and put together until they are as many bytes."""
 
-class ChunkLine:
+_SEGMENT_SIZE: Final = 3 << 20
+"""What a core can keep at hand."""
+
+_CHUNKS_PER_SEGMENT: Final = 4
+_LEAST_SEGMENTS: Final = 3
+_MOST_BYTES: Final = 48 << 20
+"""What all segments together have space for, unless that would be fewer than the least."""
+
+
+Job: TypeAlias = "tuple[int, list[memoryview]]"
+"""Chunks that are stored together, and their place among the jobs of their segment."""
+
+
+class Segment:
+    """A buffer that is filled, then cut into jobs, and can be filled anew when these are done.
+
+    The first *reserve* bytes are for what the segment before could not settle. It belongs to the thread that
+    fills it, then to the one that cuts it; what follows is for its owner to lock.
+    """
+
+    __slots__ = ("_buffer", "_end", "_metas", "_reserve", "_start", "jobs")
+
+    def __init__(self, size: int, reserve: int = 0) -> None:
+        self.jobs: deque[Job] = deque()
+        """Those that nobody has begun with."""
+        self._metas: list[list[ChunkMeta] | None] | None = None
+        self._allocate(size, reserve)
+
+    def _allocate(self, size: int, reserve: int) -> None:
+        self._buffer = new_buffer(reserve + size)
+        self._start = self._end = self._reserve = reserve
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the stream it has space for."""
+        return len(self._buffer) - self._reserve
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no space left."""
+        return self._end == len(self._buffer)
+
+    @property
+    def content(self) -> memoryview:
+        """What is in it."""
+        return self._buffer[self._start : self._end]
+
+    def fill(self, source: InputFile) -> int:
+        """Read from *source* into what is free; return how many bytes that were."""
+        count = source.readinto(self._buffer[self._end :])
+        self._end += count
+        return count
+
+    def take(self, view: memoryview) -> int:
+        """Copy what there is space for; return how many bytes that is."""
+        count = min(len(view), len(self._buffer) - self._end)
+        self._buffer[self._end : self._end + count] = view[:count]
+        self._end += count
+        return count
+
+    def begin_with(self, rest: bytes) -> None:
+        """Put what the segment before could not settle in front."""
+        self._start = self._reserve - len(rest)
+        self._buffer[self._start : self._reserve] = rest
+
+    def grow(self, size: int, reserve: int) -> None:
+        """Get space for *size* bytes; what is in it stays."""
+        content = self.content
+        self._allocate(size, reserve)
+        self.take(content)
+
+    def be_cut(self, jobs: Iterable[list[memoryview]]) -> None:
+        """Take the jobs that it has been cut into, in order."""
+        self.jobs.extend(enumerate(jobs))
+        self._metas = [None] * len(self.jobs)
+
+    def be_stored(self, number: int, metas: list[ChunkMeta]) -> None:
+        """Take what a job has found its chunks to be."""
+        assert self._metas is not None
+        self._metas[number] = metas
+
+    @property
+    def done(self) -> bool:
+        """Whether it was cut, and all of its jobs are done."""
+        return self._metas is not None and None not in self._metas
+
+    @property
+    def metas(self) -> list[ChunkMeta]:
+        """Its chunks in order, when it is done."""
+        return [meta for metas in self._metas or () for meta in metas or ()]
+
+    def empty(self) -> None:
+        """Be as new."""
+        self._start = self._end = self._reserve
+        self.jobs.clear()
+        self._metas = None
+
+
+class Pipeline:
     """Cuts segments, in the order they are added, and stores what of their chunks *store* lacks.
 
     Segments are added, and got back, by one thread: that of the writer.
@@ -42,17 +143,16 @@ class ChunkLine:
     Arguments:
         store: Where the chunks go.
         chunker: Cuts this blob.
-        pool: The pool.
-        helpers: How many of its threads may be at work at once, beside the one that adds.
-        job_size: How many bytes of chunks make a job at least; 0 makes each chunk one.
     """
 
-    def __init__(self, store: ChunkStore, chunker: Chunker, pool: Pool, *, crew: int, job_size: int) -> None:
+    def __init__(self, store: ChunkStore, chunker: Chunker) -> None:
         self.chunks: list[ChunkMeta] = []
         """Those of the segments that were got back."""
         self._store = store
         self._chunker = chunker
-        self._job_size = job_size
+        pool = store.pool
+        high_latency = store.high_latency
+        self._job_size = MOST_BYTES - chunker.max_size if high_latency else _JOB_SIZE
         # The one that is cut or hashed next, in order: a thread has the next lock before it lets go of one.
         self._taking = threading.Lock()
         self._cutting = threading.Lock()
@@ -65,8 +165,14 @@ class ChunkLine:
         self._under_way: deque[Segment] = deque()
         self._ended = False
         self._error: BaseException | None = None
-        turn = _TURN if job_size else 1
-        self._crew = Crew(pool, crew, self._work, self._is_work_left, self._changed, turn=turn)
+        self._crew = Crew(
+            pool,
+            min(pool.size, 1) if high_latency else crew_beside(pool),
+            self._work,
+            self._is_work_left,
+            self._changed,
+            turn=1 if high_latency else _TURN,
+        )
 
     def __len__(self) -> int:
         """Return how many segments were added and not got back."""
@@ -77,21 +183,15 @@ class ChunkLine:
         with self._changed:
             self._under_way.append(segment)
             self._uncut.append((segment, final))
-            if self._job_size:
-                self._crew.call(1)
-        if not self._job_size:
-            # Many threads are at what comes next; this one has the bytes at hand, and nothing else to do.
-            self._cut_next(wait=True)
+            self._crew.call(1)
 
     def get_back(self) -> Segment:
         """Return the oldest segment, empty, when all its chunks are stored; raises what went wrong."""
         segment = self._under_way[0]
-        # Who stores something else in a store that takes its time can send nothing off meanwhile.
-        only = None if self._job_size else segment
         while not self._has_ended_with(segment):
-            if not self._work(only):
+            if not self._work():
                 with self._changed:
-                    self._changed.wait_for(lambda: self._ended or segment.done or self._is_work_left(only))
+                    self._changed.wait_for(lambda: self._ended or segment.done or self._is_work_left())
         if self._error is not None:
             error, self._error = self._error, None
             try:
@@ -119,28 +219,19 @@ class ChunkLine:
 
     # -- the work --
 
-    def _work(self, only: Segment | None = None) -> bool:
-        """Do what nobody does yet: a segment with its jobs, or jobs of another; False if there is none.
-
-        With *only*, jobs of that segment. If the store takes its time, one job: others may want the thread.
-        """
+    def _work(self) -> bool:
+        """Do what nobody does yet: a segment with its jobs, or jobs of another; False if there is none."""
         try:
-            segment = only or self._next_segment()
+            segment = self._next_segment()
             if segment is None:
                 return False
-            job = self._next_job(segment)
-            if job is None and segment is only:
-                return False
-            while job is not None:
+            while (job := self._next_job(segment)) is not None:
                 self._do(job, segment)
-                job = self._next_job(segment) if self._job_size else None
         except BaseException as error:  # noqa: BLE001 - it is raised where the segment is waited for
             self._end(error)
         return True
 
     def _next_segment(self) -> Segment | None:
-        if not self._job_size:
-            return self._one_with_jobs()
         # One thread waits for its turn to cut. The others had better store something meanwhile.
         return self._cut_next(wait=False) or self._one_with_jobs() or self._cut_next(wait=True)
 
@@ -172,8 +263,7 @@ class ChunkLine:
         with self._changed:
             if not self._ended:
                 segment.be_cut(jobs)
-                # Whoever cuts takes a job; not who only adds segments, as the store takes its time.
-                self._crew.call(len(jobs) - bool(self._job_size))
+                self._crew.call(len(jobs) - 1)  # Whoever cuts takes a job.
             self._changed.notify_all()
         return segment
 
@@ -184,7 +274,7 @@ class ChunkLine:
         for length in settled_cuts(self._chunker, view, final=final):
             job.append(view[start : start + length])
             start += length
-            if start - begin >= self._job_size:
+            if start - begin >= self._job_size or len(job) == MOST_ITEMS:
                 yield job
                 job, begin = [], start
         if job:
@@ -206,11 +296,8 @@ class ChunkLine:
             if segment.done:
                 self._changed.notify_all()
 
-    def _is_work_left(self, only: Segment | None = None) -> bool:
-        if only is not None:
-            return bool(only.jobs)
-        is_uncut_left = bool(self._uncut and self._job_size)
-        return is_uncut_left or any(segment.jobs for segment in self._under_way)
+    def _is_work_left(self) -> bool:
+        return bool(self._uncut) or any(segment.jobs for segment in self._under_way)
 
     def _has_ended_with(self, segment: Segment) -> bool:
         with self._changed:
@@ -228,13 +315,22 @@ class ChunkLine:
             self._changed.notify_all()
 
 
+def segments_for(store: ChunkStore, chunker: Chunker) -> tuple[int, int]:
+    """Return the size of a segment in bytes, and how many of them there may be."""
+    pool = store.pool
+    size = max(MOST_BYTES if store.high_latency else _SEGMENT_SIZE, _CHUNKS_PER_SEGMENT * chunker.max_size)
+    if not pool.size:
+        return size, 1
+    # Each thread that works wants a segment; besides, one is filled, and one can be begun with meanwhile.
+    wanted = _LEAST_SEGMENTS if store.high_latency else max(pool.size, 2) + 1
+    return size, max(min(wanted, _MOST_BYTES // size), _LEAST_SEGMENTS)
+
+
 def store_new(store: ChunkStore, chunks: list[memoryview]) -> list[ChunkMeta]:
     """Store those of *chunks* that are not there, or torn; return what all of them are."""
     metas = [ChunkMeta(B3Digest.of(data), len(data)) for data in chunks]
-    # All at once: each look at a file in between hashing would wait for the interpreter's lock.
-    there = set(store.claim_chunks([meta.digest for meta in metas]))
-    for meta, data in zip(metas, chunks, strict=True):
-        if meta.digest not in there:
-            store.put_chunk(meta.digest, data)
-            there.add(meta.digest)
+    there = store.claim({meta.digest for meta in metas})
+    new = {meta.digest: data for meta, data in zip(metas, chunks, strict=True) if meta.digest not in there}
+    if new:
+        store.put_chunks(new)
     return metas

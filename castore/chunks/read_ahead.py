@@ -7,18 +7,21 @@ has to wait for one, up to a limit in bytes, and so finds out by itself how much
 one is never far ahead. A few chunks stay at hand when they are done with, for reads that go back and forth,
 and for blobs that have the same chunk many times.
 
-The window is fetched in *runs* of several chunks: to hand something over, and to wake who waits for it, costs
-as much as a good part of a chunk. For the same reason who waits takes part: it fetches what nobody has begun
-with, and is mostly not woken but finds the next chunk ready.
+The window is fetched in *runs* of several chunks, each a call for many: to hand something over, and to wake
+who waits for it, costs as much as a good part of a chunk. For the same reason who waits takes part: it
+fetches what nobody has begun with, and is mostly not woken but finds the next chunk ready. A source of high
+latency makes many requests at once itself: there the window is two runs, of which one is fetched while the
+other is read.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from castore.contract.batches import MOST_ITEMS
 from castore.contract.blobs import ChunkMeta
 from castore.digest import B3Digest
 from castore.threads.crew import Crew, crew_beside
@@ -35,11 +38,14 @@ _MOST_AT_HAND: Final = 1 << 20
 _RUN_SIZE: Final = 1 << 20
 """Chunks are fetched together until they are as many bytes."""
 
+_WAITING_RUN: Final = 12 << 20
+"""The same where requests mostly wait."""
+
 _TURN: Final = 16
 """So many runs a thread of the pool fetches before others may have it."""
 
-_Fetched: TypeAlias = "dict[B3Digest, bytes | Exception]"
-"""Chunks, or what each was lost to: an error comes at its own chunk, not at the first of its run."""
+Fetch: TypeAlias = "Callable[[Sequence[ChunkMeta]], Mapping[B3Digest, bytes | Exception]]"
+"""Returns checked bytes for all of some chunks, or what each was lost to: an error comes at its own chunk."""
 
 
 class _Run:
@@ -52,7 +58,7 @@ class _Run:
         self.end = end
         self.size = size
         self.lacking = lacking
-        self.found: _Fetched | None = None
+        self.found: dict[B3Digest, bytes | Exception] | None = None
 
     def take(self, digest: B3Digest) -> bytes | None:
         """Return a chunk of this run, `None` if it is none, or was taken; raises what fetching it raised."""
@@ -68,11 +74,10 @@ class ReadAhead:
 
     Arguments:
         chunks: The list.
-        fetch: Returns the checked bytes of a chunk; called in threads of the pool.
+        fetch: Fetches some of them with one call; called in threads of the pool.
         pool: The pool.
         after: How many bytes must have been read in order before more is fetched than was asked for.
-        run_size: How many bytes of chunks are fetched together; with 0 each is by itself, and by a thread of
-            the pool, as many as it has: for a source that takes its time to answer.
+        high_latency: Whether the source takes its time to answer, and then answers for many at once.
         meanwhile: Does something else that is to be done, for who has to wait; returns False if there is
             nothing.
     """
@@ -80,18 +85,19 @@ class ReadAhead:
     def __init__(
         self,
         chunks: Sequence[ChunkMeta],
-        fetch: Callable[[ChunkMeta], bytes],
+        fetch: Fetch,
         pool: Pool,
         *,
         after: int = 0,
-        run_size: int = _RUN_SIZE,
+        high_latency: bool = False,
         meanwhile: Callable[[], bool] = lambda: False,
     ) -> None:
         self._chunks = chunks
         self._fetch = fetch
         self._pool = pool
         self._after = after
-        self._run_size = run_size
+        self._high_latency = high_latency
+        self._run_size = _WAITING_RUN if high_latency else _RUN_SIZE
         self._at_hand: OrderedDict[B3Digest, bytes] = OrderedDict()
         self._bytes_at_hand = 0
         self._runs: deque[_Run] = deque()
@@ -106,11 +112,11 @@ class ReadAhead:
         self._not_begun: deque[_Run] = deque()
         self._crew = Crew(
             pool,
-            crew_beside(pool) if run_size else pool.size,
+            min(pool.size, 2) if high_latency else crew_beside(pool),
             self._work,
             lambda: bool(self._not_begun),
             self._changed,
-            turn=_TURN if run_size else 1,
+            turn=1 if high_latency else _TURN,
         )
 
     def call_for_help(self) -> None:
@@ -151,14 +157,28 @@ class ReadAhead:
                 if waited:
                     self._wait_for(run)
                 data = run.take(meta.digest)
-            if index + 1 == run.end:
-                self._runs.popleft()
-                self._bytes_ahead -= run.size
         if data is None:
             waited = True
-            data = self._fetch(meta)
+            data = self._fetch_now(index)
+        if self._runs and self._runs[0].end == index + 1:
+            self._bytes_ahead -= self._runs.popleft().size
         self._keep(meta.digest, data)
         return data, waited
+
+    def _fetch_now(self, index: int) -> bytes:
+        """Fetch a chunk, and what else of its run has not come, as when fetching that was interrupted."""
+        wanted = [self._chunks[index]]
+        run = self._runs[0] if self._runs and self._runs[0].start <= index else None
+        if run is not None and run.found is not None:
+            coming = self._chunks[index + 1 : run.end]
+            wanted += [meta for meta in coming if meta.digest not in run.found]
+        found = dict(self._fetch(wanted))
+        data = found.pop(wanted[0].digest)
+        if run is not None and run.found is not None:
+            run.found.update(found)
+        if isinstance(data, Exception):
+            raise data
+        return data
 
     def _keep(self, digest: B3Digest, data: bytes) -> None:
         if digest in self._at_hand:
@@ -183,12 +203,9 @@ class ReadAhead:
             self._window = max(reached - self._next, _FIRST_WINDOW)
 
     def _start_what_is_asked_for(self, begin: int, end: int) -> None:
-        """Let the workers fetch what comes next of it, enough to keep them busy."""
-        at_once = 2 * self._pool.size
-        if self._run_size:
-            self._start(begin, end, min(at_once * self._run_size, _MOST_AHEAD), whole=True)
-        else:
-            self._start(begin, min(end, begin + at_once), _MOST_AHEAD, whole=True)
+        """Let the pool fetch what comes next of it, enough to keep it busy."""
+        at_once = 2 if self._high_latency else 2 * self._pool.size
+        self._start(begin, end, min(at_once * self._run_size, _MOST_AHEAD), whole=True)
 
     def _start(self, begin: int, end: int, most: int, *, whole: bool) -> int:
         """Let the chunks from *begin* to *end* be fetched, no more than *most* bytes being under way.
@@ -204,10 +221,12 @@ class ReadAhead:
                 break
             index += 1
             size += more
-            if size >= self._run_size:
+            if size >= self._run_size or index - start == MOST_ITEMS:
                 self._submit(start, index, size)
                 start, size = index, 0
-        if start < index and (not self._runs or (whole and index == end)):
+        # Where requests mostly wait, what the window has grown by is a run, as soon as only one is under way.
+        last = len(self._runs) < 2 if self._high_latency else not self._runs
+        if start < index and (last or (whole and index == end)):
             self._submit(start, index, size)
         return index
 
@@ -233,15 +252,15 @@ class ReadAhead:
             self._fetch_run(run)
         while run.found is None:
             # Unless the source takes its time: what has come must be handed out then, and more asked for.
-            if not self._run_size or not (self._meanwhile() or self._fetch_next()):
+            if self._high_latency or not (self._meanwhile() or self._fetch_next()):
                 with self._changed:
                     self._changed.wait_for(lambda: run.found is not None)
 
     def _work(self) -> bool:
-        if self._run_size:
-            return self._fetch_next() or self._meanwhile()
-        self._meanwhile()
-        return self._fetch_next()
+        if self._high_latency:
+            self._meanwhile()
+            return self._fetch_next()
+        return self._fetch_next() or self._meanwhile()
 
     def _fetch_next(self) -> bool:
         with self._changed:
@@ -252,11 +271,13 @@ class ReadAhead:
         return True
 
     def _fetch_run(self, run: _Run) -> None:
-        found: _Fetched = {}
+        found: dict[B3Digest, bytes | Exception] = {}
         try:
-            found = _fetched(self._fetch, run.lacking)
+            found.update(self._fetch(run.lacking))
+        except Exception as error:  # noqa: BLE001 - it is raised where the first of them is asked for
+            found = {meta.digest: error for meta in run.lacking[:1]}
         finally:
-            # Also if it was interrupted: then each chunk is fetched when it is its turn.
+            # Also if it was interrupted: then what it lacks is fetched when its first chunk is asked for.
             with self._changed:
                 run.found = found
                 self._changed.notify_all()
@@ -274,15 +295,3 @@ class ReadAhead:
         self.drop()
         self._at_hand.clear()
         self._bytes_at_hand = 0
-
-
-def _fetched(fetch: Callable[[ChunkMeta], bytes], chunks: Sequence[ChunkMeta]) -> _Fetched:
-    found: _Fetched = {}
-    for meta in chunks:
-        if meta.digest not in found:
-            try:
-                found[meta.digest] = fetch(meta)
-            except Exception as error:  # noqa: BLE001 - it is raised where its chunk is asked for
-                found[meta.digest] = error
-                break
-    return found

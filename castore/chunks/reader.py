@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
+from castore.chunks.fetching import find_in, missing_chunk
 from castore.chunks.hasher import BlobHasher
 from castore.chunks.read_ahead import ReadAhead
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import ChunkSource
+from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
-from castore.errors import CorruptBlobError, CorruptChunkError, MissingChunkError
-from castore.format.frames import check_size
+from castore.errors import CorruptBlobError
 from castore.streams.readers import PieceReader
 from castore.threads.pool import Pool
 
-_NO_WORKERS: Final = Pool(0)
+_NO_POOL: Final = Pool(0)
 
 _HASHED_TOGETHER: Final = 2 << 20
 """When so many bytes have been read a worker hashes them, if it has nothing to fetch."""
@@ -60,7 +60,7 @@ class ChunkedReader(PieceReader):
         digest: That of the whole blob. Without it only the chunks are checked.
         key: Where the list is stored, to name it in an error.
         source: Where to read chunks from, if not from what *service* has for that.
-        pool: Fetch chunks ahead while they are read in order; without them nothing is fetched ahead.
+        pool: Fetches chunks ahead while they are read in order; without one nothing is fetched ahead.
         ahead_after: How many bytes must have been read in order before more is fetched than was asked for.
 
     Reading raises `MissingChunkError`, `CorruptChunkError`, `CorruptBlobError`, or what the service raises.
@@ -80,16 +80,15 @@ class ChunkedReader(PieceReader):
         self._map = ChunkMap(chunks)
         self._service = service
         self._source = service.capability(ChunkSource) if source is None else source
-        self._pool = pool or _NO_WORKERS
-        runs = {"run_size": 0} if self._source is not None and self._source.high_latency else {}
+        self._pool = pool or _NO_POOL
         self._hasher = BlobHasher()
         self._ahead = ReadAhead(
             chunks,
             self._fetch,
             self._pool,
             after=ahead_after,
+            high_latency=self._source is not None and self._source.high_latency,
             meanwhile=self._hasher.catch_up_if_free,
-            **runs,
         )
         self._digest = digest
         self._key = key
@@ -133,8 +132,14 @@ class ChunkedReader(PieceReader):
         self._ahead.close()
         super().close()
 
-    def _fetch(self, meta: ChunkMeta) -> bytes:
-        return fetch_chunk(self._service, self._source, meta, blob=self._digest)
+    def _fetch(self, metas: Sequence[ChunkMeta]) -> FoundChunks:
+        if not metas:
+            return {}
+        found = find_in(self._service, self._source, {meta.digest: meta.size for meta in metas})
+        for meta in metas:
+            if meta.digest not in found:
+                found[meta.digest] = missing_chunk(self._source, meta, self._digest)
+        return found
 
     def _checked_chunk(self, index: int) -> bytes:
         if self._mismatch is not None:
@@ -168,47 +173,3 @@ class ChunkedReader(PieceReader):
             )
             raise self._mismatch
         self._verified = True
-
-
-def fetch_chunk(
-    service: BlobService, source: ChunkSource | None, meta: ChunkMeta, *, blob: B3Digest | None = None
-) -> bytes:
-    """Return the checked bytes of one chunk of *blob*; as `find_chunk`, but absence is an error, too.
-
-    Raises `MissingChunkError` if the chunk is absent.
-    """
-    data = find_chunk(service, source, meta)
-    if data is None:
-        key = None if source is None else source.chunk_key(meta.digest)
-        raise MissingChunkError(blob=meta.digest if blob is None else blob, chunk=meta.digest, key=key)
-    return data
-
-
-def find_chunk(service: BlobService, source: ChunkSource | None, meta: ChunkMeta) -> bytes | None:
-    """Return the checked bytes of one chunk from *source*, or without one from *service* as a blob.
-
-    Returns `None` if it is absent; raises `CorruptChunkError` if its digest or size is another.
-    """
-    if source is None:
-        return _read_as_blob(service, meta)
-    data = source.get_chunk(meta.digest, meta.size)
-    if data is not None:
-        check_size(meta.digest, len(data), meta.size)
-    return data
-
-
-def _read_as_blob(service: BlobService, meta: ChunkMeta) -> bytes | None:
-    reader = service.open_read(meta.digest)
-    if reader is None:
-        return None
-    with reader:
-        check_size(meta.digest, reader.size, meta.size)
-        data = reader.read(meta.size)
-    found = B3Digest.of(data)
-    if found != meta.digest:
-        raise CorruptChunkError(
-            f"chunk {meta.digest} is corrupt: its bytes have the digest {found}",
-            expected=meta.digest,
-            found=found,
-        )
-    return data

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from blake3 import blake3
 
-from castore.chunks.reader import ChunkedReader, find_chunk
+from castore.chunks.fetching import find_in
+from castore.chunks.reader import ChunkedReader
 from castore.composites.members import Found, Member, Members
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
-from castore.contract.capabilities import ChunkSource
+from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError
 from castore.streams.readers import BytesReader, PieceReader
@@ -27,16 +28,16 @@ Watch: TypeAlias = Callable[[Found[Any]], object]
 
 
 class FailoverChunks(ChunkSource):
-    """Single chunks, each from the first child that has it right.
+    """Chunks, each from the first member that has it right.
 
-    Of the blob that they are part of, if it is named: then a child that has the blob, but not cut alike, is
-    read at the place of the chunk. A child that has failed is asked last from then on.
+    Of the blob that they are part of, if it is named: then a member that has the blob, but not cut alike, is
+    read at the place of the chunk. A member that has failed is asked last from then on.
 
     Arguments:
-        watch: Is told of each chunk for which more than one child had to be asked.
+        watch: Is told of each chunk for which more than one member had to be asked.
         blob: What the chunks are parts of.
         chunks: Its chunks in order.
-        first: The child to begin with.
+        first: The member to begin with.
     """
 
     def __init__(
@@ -53,52 +54,69 @@ class FailoverChunks(ChunkSource):
         self._blob = blob
         self._offsets = _offsets(chunks)
         self._order = sorted(members.all, key=lambda member: member is not first)
-        self.high_latency = members.wait
+        self.high_latency = members.high_latency
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether a child has a chunk."""
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that a member has."""
+        found, lacking = self._members.gather(_find_chunks, digests)
+        for votes in lacking.values():
+            votes.decide(self._members.name, self._members.misses)
+        return set(found)
 
-        def ask(member: Member) -> bool | None:
-            source = member.source
-            return (member.service.has(digest) if source is None else source.has_chunk(digest)) or None
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks; the verdict is on each by itself."""
 
-        return self._members.first(ask) is not None
+        def ask(member: Member, rest: Collection[B3Digest]) -> FoundChunks:
+            return self._fetch(member, {digest: sizes[digest] for digest in rest})
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Return a chunk, `None` if it is absent."""
-        found = self._members.first(
-            lambda member: self._fetch(member, digest, size), order=tuple(self._order)
-        )
-        if found is None:
-            return None
-        if found.votes.missed or found.votes.faults:
-            failed = found.votes.others
+        found, lacking = self._members.gather(ask, sizes, order=tuple(self._order))
+        answers: FoundChunks = {}
+        failed: set[Member] = set()
+        for digest, answer in found.items():
+            answers[digest] = answer.value
+            if answer.votes.missed or answer.votes.faults:
+                failed |= answer.votes.others
+                if self._watch is not None:
+                    self._watch(answer)
+        for digest, votes in lacking.items():
+            try:
+                votes.decide(self._members.name, self._members.misses)
+            except CastoreError as error:
+                answers[digest] = error
+        if failed:
             # A new list: another thread may be at the old one.
             self._order = sorted(self._order, key=lambda member: member in failed)
-            if self._watch is not None:
-                self._watch(found)
-        return found.value
+        return answers
 
     def chunk_key(self, digest: B3Digest) -> str | None:
-        """Return where the first child that tells keeps a chunk."""
+        """Return where the first member that tells keeps a chunk."""
         keys = (member.source.chunk_key(digest) for member in self._order if member.source is not None)
         return next((key for key in keys if key is not None), None)
 
-    def _fetch(self, member: Member, digest: B3Digest, size: int | None) -> bytes | None:
-        if size is None:
-            return read_checked(member, digest)
-        meta = ChunkMeta(digest, size)
-        fault: CorruptBlobError | None = None
-        try:
-            data = find_chunk(member.service, member.source, meta)
-        except CorruptBlobError as error:
-            # Asked for the blob, a child with children of its own may find one that has cut it elsewhere.
-            data, fault = None, error
-        if data is None and self._blob is not None and digest in self._offsets:
-            data = _cut_out(member.service, self._blob, self._offsets[digest], meta)
-        if data is None and fault is not None:
-            raise fault
-        return data
+    def _fetch(self, member: Member, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        found = find_in(member.service, member.source, sizes)
+        for digest, size in sizes.items():
+            # Asked for the blob, a member with members of its own may find one that has cut it elsewhere.
+            fault = found.get(digest)
+            if size is None or digest not in self._offsets:
+                continue
+            if fault is not None and not isinstance(fault, CorruptBlobError):
+                continue
+            assert self._blob is not None
+            try:
+                data = _cut_out(member.service, self._blob, self._offsets[digest], ChunkMeta(digest, size))
+            except CastoreError as error:
+                found[digest] = error
+                continue
+            if data is not None:
+                found[digest] = data
+        return found
+
+
+def _find_chunks(member: Member, digests: Collection[B3Digest]) -> dict[B3Digest, bool]:
+    source = member.source
+    found = set(digests) - member.service.missing(digests) if source is None else source.find_chunks(digests)
+    return dict.fromkeys(found, True)
 
 
 def _offsets(chunks: Sequence[ChunkMeta]) -> dict[B3Digest, int]:
@@ -108,17 +126,6 @@ def _offsets(chunks: Sequence[ChunkMeta]) -> dict[B3Digest, int]:
         offsets.setdefault(meta.digest, position)
         position += meta.size
     return offsets
-
-
-def read_checked(member: Member, digest: B3Digest) -> bytes | None:
-    """Return the bytes of a chunk, or of a blob that fits into memory, checked; `None` if it is absent."""
-    if member.source is not None:
-        return member.source.get_chunk(digest)
-    reader = member.service.open_read(digest)
-    if reader is None:
-        return None
-    with reader:
-        return _checked(reader, digest)
 
 
 def _checked(reader: BlobReader, digest: B3Digest) -> bytes:

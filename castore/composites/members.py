@@ -7,7 +7,7 @@ known. The blob is absent only when enough children said so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
@@ -168,7 +168,7 @@ class Votes:
         """Those that were asked and did not have it right."""
         return {*self.missed, *(member for member, _ in self.faults)}
 
-    def settle(self, instance: str, misses: int) -> None:
+    def decide(self, instance: str, misses: int) -> None:
         """Return if this means that it is absent, which takes so many *misses*; else raise what it means."""
         faults = self.faults
         unknown = [error for _, error in faults if not isinstance(error, CorruptBlobError)]
@@ -214,7 +214,7 @@ class Members:
         self.hedge = hedge
 
     @property
-    def wait(self) -> bool:
+    def high_latency(self) -> bool:
         """Whether asking them is mostly waiting: for a network, or for the end of a timeout."""
         return any(
             member.timeout is not None or (member.source is not None and member.source.high_latency)
@@ -225,7 +225,7 @@ class Members:
         """Return which of the pools is the one for calls to them; without *pool* one of no threads."""
         if pool is None:
             return Pool(0)
-        return pool.io_pool if self.wait else pool
+        return pool.io_pool if self.high_latency else pool
 
     def first(
         self,
@@ -241,7 +241,7 @@ class Members:
             order: Those to ask, if not all in their order.
             late: What to do with an answer that comes when it is not waited for any more.
 
-        Raises the error of a child that is `final`, else what `Tally.settle` says.
+        Raises the error of a child that is `final`, else what `Votes.decide` says.
         """
         asked = self.all if order is None else order
         if self.hedge is not None and len(asked) > 1:
@@ -249,31 +249,67 @@ class Members:
         else:
             found, votes = _in_turn(asked, ask, late)
         if found is None:
-            votes.settle(self.name, self.misses)
+            votes.decide(self.name, self.misses)
         return found
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that are absent; each child is asked only for what those before it lack.
+        """Return those that are absent; each member is asked only for what those before it lack.
 
         Raises as `first` does.
         """
         wanted = set(digests)
-        votes = Votes()
-        for member in self.all:
-            if not wanted:
+
+        def ask(member: Member, rest: Collection[B3Digest]) -> Mapping[B3Digest, bool]:
+            absent = member.service.missing(rest)
+            return {digest: True for digest in rest if digest not in absent}
+
+        found, lacking = self.gather(ask, wanted)
+        for votes in lacking.values():
+            votes.decide(self.name, self.misses)
+        return wanted - found.keys()
+
+    def gather(
+        self,
+        ask: Callable[[Member, Collection[B3Digest]], Mapping[B3Digest, T | CastoreError]],
+        digests: Iterable[B3Digest],
+        *,
+        order: Sequence[Member] | None = None,
+    ) -> tuple[dict[B3Digest, Found[T]], dict[B3Digest, Votes]]:
+        """Ask the members one after the other, each once, for what those before it lacked or failed.
+
+        Arguments:
+            ask: Returns what a member has of some digests: an answer, or what is wrong; what is absent is left
+                out. An error that it raises is that of all of them.
+            digests: What is asked for.
+            order: The members to ask, if not all in their order.
+
+        Returns the answers, and the votes on each digest that nobody had right.
+
+        Raises the error of a member that is `final`.
+        """
+        found: dict[B3Digest, Found[T]] = {}
+        votes: dict[B3Digest, Votes] = {digest: Votes() for digest in digests}
+        for member in self.all if order is None else order:
+            if not votes:
                 break
+            rest = list(votes)
             try:
-                absent = member.call(lambda asked=member, of=wanted: asked.service.missing(of))  # type: ignore[misc]
+                answers = member.call(partial(ask, member, rest))
             except CastoreError as error:
                 if member.final:
                     raise
-                votes.faults.append((member, error))
-                continue
-            votes.missed.append(member)
-            wanted &= absent
-        if wanted:
-            votes.settle(self.name, self.misses)
-        return wanted
+                answers = dict.fromkeys(rest, error)
+            for digest in rest:
+                answer = answers.get(digest)
+                if answer is None:
+                    votes[digest].missed.append(member)
+                elif isinstance(answer, CastoreError):
+                    if member.final:
+                        raise answer
+                    votes[digest].faults.append((member, answer))
+                else:
+                    found[digest] = Found(answer, member, votes.pop(digest))
+        return found, votes
 
     def all_with(self, kind: Callable[..., P]) -> list[tuple[Member, P]] | None:
         """Return each child with its *kind*, `None` if one of them does not have it."""

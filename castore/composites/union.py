@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Final
 
 from castore.composites.members import Member, no_answer
-from castore.contract.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkStore
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkStore
 from castore.digest import B3Digest
 from castore.errors import CastoreError
 
@@ -62,24 +62,13 @@ class UnionDeleter(BlobDeleter):
 
 
 @contextmanager
-def held(member: Member, store: ChunkStore) -> Iterator[None]:
-    """Hold what is put or claimed at a child; entering and leaving take no longer than its timeout."""
-    hold = store.hold()
-    member.call(hold.__enter__, late=lambda _: hold.__exit__(None, None, None))
+def leased(member: Member, store: ChunkStore, *, brief: bool) -> Iterator[ChunkStore]:
+    """Lease the store of a member; entering and leaving take no longer than its timeout."""
+    lease = store.lease(brief=brief)
+    entered = member.call(lease.__enter__, late=lambda _: lease.__exit__(None, None, None))
     try:
-        yield
+        yield entered
     finally:
         # One that cannot be ended now ends with its process; the error would hide what came before.
         with suppress(CastoreError):
-            member.call(lambda: hold.__exit__(None, None, None))
-
-
-class AskingForMany(BatchExistence):
-    """Asks for many digests at once through *missing*, a method of the service."""
-
-    def __init__(self, missing: Callable[[Iterable[B3Digest]], set[B3Digest]]) -> None:
-        self._missing = missing
-
-    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that are absent."""
-        return self._missing(digests)
+            member.call(lambda: lease.__exit__(None, None, None))

@@ -1,8 +1,9 @@
 """The contract: what every service of blobs promises, and what its readers and writers do.
 
-A backend subclasses `BlobService` and writes three methods, `has`, `open_read` and `open_write`, and a
-fourth, `chunks`, if it keeps blobs in chunks. `castore.streams` has the usual readers and writers ready made. Services are used by many threads at once; a reader or a writer belongs
-to one thread at a time.
+A backend that keeps blobs whole subclasses `BlobService` and writes three methods, `has`, `open_read` and
+`open_write`; one that keeps them in chunks subclasses `castore.chunks.backend.ChunkBackend`.
+`castore.streams` has the usual readers and writers ready made. Services are used by many threads at once; a
+reader or a writer belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, cast, final
 
 import attrs
 
 from castore.buffers import new_buffer
-from castore.contract.inputs import Source, Sourceable, open_source
+from castore.contract.inputs import InputFile, Storable
 from castore.digest import B3Digest, no_digest
-from castore.errors import BlobNotFoundError, SourceError
+from castore.errors import BlobNotFoundError, CastoreError, SourceError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -84,14 +85,15 @@ class BlobWriter(ABC):
     def write(self, data: Buffer, /) -> int:
         """Take all of *data*, in bytes; return how many that were. The buffer may be reused afterwards."""
 
-    def fill(self, readinto: Callable[[memoryview], int]) -> int:
-        """Take bytes from *readinto*, called once with a buffer; return how many it put there, 0 at the end.
+    def fill(self, source: InputFile) -> int:
+        """Take some bytes of *source*, which is read once; return how many, 0 at its end.
 
-        As reading into a buffer and writing that, but a writer may spare a copy of the bytes.
+        As reading into a buffer and writing that, but a writer may spare a copy of the bytes. One that has to
+        begin again may rewind the source, if that `rewinds` and all bytes so far were taken from it.
         """
         if self._buffer is None:
             self._buffer = new_buffer(_COPY_SIZE)
-        count = readinto(self._buffer)
+        count = source.readinto(self._buffer)
         self.write(self._buffer[:count])
         return count
 
@@ -118,6 +120,11 @@ class BlobWriter(ABC):
             self.abort()
 
 
+Answer: TypeAlias = "bytes | BlobReader | CastoreError | None"
+"""What `BlobService.read_many` gives for a digest: a small blob as bytes, another as a reader, what is wrong
+with it, or `None` if it is absent."""
+
+
 class BlobService(ABC):
     """A place that keeps blobs, named by the BLAKE3 digest of their bytes.
 
@@ -126,6 +133,10 @@ class BlobService(ABC):
 
     A subclass needs no call of a constructor of this class.
     """
+
+    high_latency: bool = False
+    """Whether its requests mostly wait: then `put_files` and `read_many` make up to 16 calls at once, if it
+    keeps no chunks."""
 
     @abstractmethod
     def has(self, digest: B3Digest) -> bool:
@@ -139,6 +150,12 @@ class BlobService(ABC):
     def open_write(self) -> BlobWriter:
         """Start a new blob."""
 
+    # -- made of those; a service has its own where it can do better --
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those of *digests* that `has` is false for."""
+        return {digest for digest in set(digests) if not self.has(digest)}
+
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks of a blob in order.
 
@@ -147,70 +164,76 @@ class BlobService(ABC):
         """
         return () if self.has(digest) else None
 
-    # -- written once on top of the four; a service overrides one only to be faster --
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Yield many blobs, each digest of *digests* once: small ones as bytes, others as readers.
 
-    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those of *digests* that `has` is false for."""
-        return {digest for digest in set(digests) if not self.has(digest)}
-
-    def read(self, digest: B3Digest) -> bytes:
-        """Return a whole blob; raise `BlobNotFoundError` if it is absent."""
-        reader = self.open_read(digest)
-        if reader is None:
-            if not isinstance(digest, bytes):
-                raise no_digest(digest)
-            raise BlobNotFoundError(digest)
-        with reader:
-            return reader.read()
-
-    def write(self, data: Buffer) -> B3Digest:
-        """Store *data* as one blob; return its digest."""
-        with self.open_write() as writer:
-            writer.write(data)
-            return writer.close()
-
-    def put_file(self, source: Sourceable, *, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file, by its path or opened in binary mode from where it stands; return its digest.
-
-        A file that cannot be opened or read raises `SourceError`, and nothing is stored. *progress* is
-        called with the number of bytes of each piece that is done.
+        What is wrong with one is its value, and ends nothing; `None` stands for one that is absent. A reader
+        is the caller's to close, at the latest before the next one is asked for.
         """
-        with open_source(source) as opened:
-            return self.put_source(opened, progress)
+        from castore.chunks.reading_many import read_many  # noqa: PLC0415 - that stands above the contract
 
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store what `put_file` has opened; overridden by a service that need not read it all."""
-        with self.open_write() as writer:
-            while count := writer.fill(source.readinto):
-                if progress is not None:
-                    progress(count)
-            return writer.close()
-
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
-    ) -> Iterator[B3Digest | SourceError]:
-        """Store many files; yield for each, in order, its digest, or what kept it from being read.
-
-        A service that can store several at once yields later than it reads: what was yielded is stored.
-        """
-        for path in paths:
-            try:
-                yield self.put_file(path, progress=progress)
-            except SourceError as error:
-                yield error
+        return read_many(self, digests)
 
     def capability(self, kind: Callable[..., P]) -> P | None:
-        """Return this service as one with the optional *kind*, or `None` if it does not have it.
+        """Return what has the optional capability *kind*, or `None` if the service does not have it.
 
-        *kind* is a class of `castore.contract.capabilities`. (It is typed as a callable because type
-        checkers refuse an abstract class where `type[P]` is asked for.) A wrapper overrides this to derive its
-        answer from its children, so that it neither loses nor fakes a capability.
+        *kind* is a class such as those of `castore.contract.capabilities`. (It is typed as a callable because
+        type checkers refuse an abstract class where `type[P]` is asked for.) A wrapper overrides this to
+        derive its answer from the service within, so that it neither loses nor fakes a capability.
         """
         has_it = isinstance(kind, type) and isinstance(self, kind)
         return cast("P", self) if has_it else None
 
     def close(self) -> None:  # noqa: B027 - nothing to release is common
         """Release what the service holds. Closing again does nothing; using it afterwards is an error."""
+
+    # -- written once, for all services, on top of the above and of `ChunkStore` --
+
+    @final
+    def open(self, digest: B3Digest) -> BlobReader:
+        """Open a blob, or a chunk, at its start; raise `BlobNotFoundError` if it is absent."""
+        reader = self.open_read(digest)
+        if reader is None:
+            if not isinstance(digest, bytes):
+                raise no_digest(digest)
+            raise BlobNotFoundError(digest)
+        return reader
+
+    @final
+    def read(self, digest: B3Digest) -> bytes:
+        """Return a whole blob; raise `BlobNotFoundError` if it is absent."""
+        with self.open(digest) as reader:
+            return reader.read()
+
+    @final
+    def write(self, data: Buffer) -> B3Digest:
+        """Store *data* as one blob; return its digest."""
+        from castore.chunks import storing  # noqa: PLC0415 - that stands above the contract
+
+        return storing.store_bytes(self, data)
+
+    @final
+    def put_file(self, source: Storable, *, progress: Callable[[int], object] | None = None) -> B3Digest:
+        """Store a file, by its path or opened in binary mode from where it stands; return its digest.
+
+        A file that cannot be opened or read raises `SourceError`, and nothing is stored. *progress* is
+        called with the number of bytes of each piece that is done.
+        """
+        from castore.chunks import storing  # noqa: PLC0415 - as above
+
+        return storing.store_file(self, source, progress)
+
+    @final
+    def put_files(
+        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
+    ) -> Iterator[B3Digest | SourceError]:
+        """Store many files; yield for each, in order, its digest, or what kept it from being read.
+
+        Several are stored at once, so that it yields later than it reads: what was yielded is stored.
+        """
+        from castore.chunks import storing  # noqa: PLC0415 - as above
+
+        return storing.store_files(self, paths, progress)
 
     def __enter__(self) -> Self:
         return self

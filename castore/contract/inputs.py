@@ -12,11 +12,11 @@ from castore.errors import CastoreError, SourceError
 
 _PIECE: Final = 64 << 10
 
-Sourceable: TypeAlias = "str | os.PathLike[str] | BinaryIO"
+Storable: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 """A path, or a file that is open in binary mode."""
 
 
-class Source:
+class InputFile:
     """A file or stream that is read from where it stands. What goes wrong with it raises `SourceError`."""
 
     def __init__(self, file: BinaryIO, name: object, *, size: int | None = None) -> None:
@@ -60,6 +60,11 @@ class Source:
         buffer[: len(data)] = data
         return len(data)
 
+    @property
+    def rewinds(self) -> bool:
+        """Whether it can be read again from its start."""
+        return self.size is not None
+
     def rewind(self) -> None:
         """Go back to the start of a regular file."""
         try:
@@ -69,7 +74,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(source: Sourceable) -> Iterator[Source]:
+def open_input(source: Storable) -> Iterator[InputFile]:
     """Open a path, or take a file that is open; a path is closed in the end.
 
     Raises `SourceError` if it cannot be opened, and `TypeError` for what is neither.
@@ -77,7 +82,7 @@ def open_source(source: Sourceable) -> Iterator[Source]:
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "read") and not hasattr(source, "readinto"):
             raise TypeError(f"a path or a binary file is needed, not {source!r}")
-        yield Source(source, getattr(source, "name", "the stream"))
+        yield InputFile(source, getattr(source, "name", "the stream"))
         return
     name = os.fspath(source)
     try:
@@ -86,7 +91,7 @@ def open_source(source: Sourceable) -> Iterator[Source]:
         raise SourceError(f"cannot read {name!r}: {_reason(error)}") from error
     with file:
         status = os.fstat(file.fileno())
-        yield Source(file, name, size=status.st_size if stat.S_ISREG(status.st_mode) else None)
+        yield InputFile(file, name, size=status.st_size if stat.S_ISREG(status.st_mode) else None)
 
 
 def read_beginning(path: str | os.PathLike[str], most: int) -> bytes:

@@ -13,7 +13,7 @@ import attrs
 from castore.digest import B3Digest
 from castore.errors import CorruptBlobError, UnavailableError
 from castore.faults.damage import damaged
-from castore.faults.operations import RESULT, Operation, operation
+from castore.faults.operations import RESULT, Risks, risks_of
 from castore.faults.plan import KINDS, FaultPlan
 
 _MOST: Final = 100_000
@@ -48,8 +48,8 @@ class _Call:
     dice: Random
 
     @property
-    def operation(self) -> Operation:
-        return operation(self.name)
+    def risks(self) -> Risks:
+        return risks_of(self.name)
 
 
 class Faults:
@@ -145,7 +145,7 @@ class Faults:
             self._hang()
         elif kind == "forget":
             self._note(call, kind)
-            known = call.operation.forgotten
+            known = call.risks.forgotten
             return forgotten() if forgotten is not None else known(*args) if known is not None else None
         elif kind in {"truncate", "flip"}:
             args = self._with_damage(call, kind, args)
@@ -168,12 +168,12 @@ class Faults:
     def _choose(self, call: _Call) -> str | None:
         throws = {kind: call.dice.random() for kind in KINDS[1:]}
         for kind, thrown in throws.items():
-            if thrown < self.plan.chance(kind) and call.operation.can(kind):
+            if thrown < self.plan.chance(kind) and call.risks.can(kind):
                 return kind
         return None
 
     def _with_damage(self, call: _Call, kind: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        number = call.operation.data
+        number = call.risks.data
         if number is None or not 0 <= number < len(args):
             return args
         return (*args[:number], self._damaged(call, kind, args[number]), *args[number + 1 :])
@@ -187,7 +187,7 @@ class Faults:
 
     def _spoilt(self, call: _Call, kind: str | None, result: Any, args: tuple[Any, ...]) -> Any:
         """Return what the caller gets to see of a result."""
-        if kind in {"truncate", "flip"} and call.operation.data == RESULT:
+        if kind in {"truncate", "flip"} and call.risks.data == RESULT:
             return self._damaged(call, kind, result)
         if kind == "corrupt" and result is not None:
             self._note(call, kind)

@@ -1,36 +1,33 @@
-"""What can go wrong with each operation, beside taking long and failing."""
+"""What can go wrong with each operation, beside taking long and failing: told by the table of operations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import attrs
 
-READS: Final = frozenset({
-    "has", "open_read", "reader.read", "chunks", "missing", "has_chunk", "get_chunk", "get_frame",
-    "list_blobs", "list_items", "held_since",
-})  # fmt: skip
-"""The operations of a service that read."""
+from castore.contract.operations import OPERATIONS, Operation
 
-WRITES: Final = frozenset({
-    "open_write", "writer.write", "writer.close", "claim_chunk", "hold", "put_chunk", "put_frame",
-    "put_index", "put_indexes", "delete", "set_aside", "sweep",
-})  # fmt: skip
-"""The operations of a service that write."""
-
-OBJECT_READS: Final = frozenset({"get", "exists", "list", "held_since"})
+OBJECT_READS: Final = frozenset({"get", "exists", "list", "leased_since"})
 """The operations of an object store that read."""
 
-OBJECT_WRITES: Final = frozenset({"put", "settle", "claim", "hold", "sweep", "set_aside"})
+OBJECT_WRITES: Final = frozenset({"put", "flush", "claim", "lease", "sweep", "set_aside"})
 """The operations of an object store that write."""
+
+WRITES: Final = frozenset(str(row) for row in OPERATIONS.values() if row.writes and not row.idle)
+"""The operations of a service that write, or prepare a write."""
+
+READS: Final = frozenset(str(row) for row in OPERATIONS.values() if not row.writes and not row.idle)
+"""The operations of a service that read."""
 
 RESULT: Final = -1
 """Stands for the result where the number of an argument is asked for."""
 
 
 @attrs.frozen
-class Operation:
+class Risks:
     """What can go wrong with an operation."""
 
     forgotten: Callable[..., object] | None = None
@@ -58,6 +55,43 @@ class Operation:
         return True
 
 
+def risks_of(name: str) -> Risks:
+    """Return what can go wrong with the operation of this name, of a service or of an object store."""
+    if name in _OF_OBJECTS:
+        return _OF_OBJECTS[name]
+    row = OPERATIONS.get(name)
+    return _PLAIN if row is None else _risks(row)
+
+
+@cache
+def _risks(row: Operation) -> Risks:
+    # A blob that was cut short looks whole; bits are turned where its bytes come out.
+    damages: tuple[str, ...] = ("flip",) if row == "reader.read" else ("truncate", "flip")
+    if row == "open_read":
+        return Risks(_nothing, RESULT, ("truncate",), checked=True)
+    return Risks(
+        forgotten=_forgotten(row),
+        data=RESULT if row.receives else 0 if row.sends else None,
+        damages=damages,
+        checked=row.receives or row == "chunks",
+        lists=row.yields == "iterator",
+    )
+
+
+def _forgotten(row: Operation) -> Callable[..., object] | None:
+    """Return what answers as a service that has forgotten what it is asked for, or drops what it is given."""
+    if row.yields is not None or row.buffered or row == "reader.read":
+        return None
+    match row.tells:
+        case "itself":
+            return _no if row == "has" else _nothing
+        case "found":
+            return lambda *_: {} if row.receives else set()
+        case "absent":
+            return set
+    return _nothing if row.writes else None
+
+
 def _nothing(*_: Any) -> None:
     return None
 
@@ -66,41 +100,10 @@ def _no(*_: Any) -> bool:
     return False
 
 
-def _yes(*_: Any) -> bool:
-    return True
-
-
-def operation(name: str) -> Operation:
-    """Return what can go wrong with the operation of this name."""
-    return _OPERATIONS.get(name, _PLAIN)
-
-
-_PLAIN: Final = Operation()
-_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "has": Operation(_no),
-    "missing": Operation(set),
-    "chunks": Operation(_nothing, checked=True),
-    # A blob that was cut short looks whole; bits are turned where its bytes come out.
-    "open_read": Operation(_nothing, RESULT, ("truncate",), checked=True),
-    "reader.read": Operation(None, RESULT, ("flip",), checked=True),
-    "writer.write": Operation(None, 0),
-    # What a writer that forgets returns only the writer can tell.
-    "writer.close": Operation(_nothing),
-    "list_blobs": Operation(lists=True),
-    "list_items": Operation(lists=True),
-    "delete": Operation(_yes),
-    "has_chunk": Operation(_no),
-    "claim_chunk": Operation(_no),
-    "get_chunk": Operation(_nothing, RESULT, checked=True),
-    "put_chunk": Operation(_nothing, 1),
-    "put_index": Operation(_nothing),
-    "put_indexes": Operation(_nothing),
-    "get_frame": Operation(_nothing, RESULT),
-    "put_frame": Operation(_nothing, 1),
-    "get": Operation(_nothing, RESULT),
-    "exists": Operation(_no),
-    "claim": Operation(_no),
-    "put": Operation(_nothing, 1),
-    "settle": Operation(_nothing, 0),
-    "list": Operation(lists=True),
+_PLAIN: Final = Risks()
+_OF_OBJECTS: Final[Mapping[str, Risks]] = {
+    "get": Risks(_nothing, RESULT),
+    "exists": Risks(_no),
+    "put": Risks(_nothing, 1),
+    "list": Risks(lists=True),
 }

@@ -16,9 +16,9 @@ import zstandard
 from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError
 
 from castore.buffers import byte_view
+from castore.contract.batches import MOST_UNKNOWN
 from castore.digest import B3Digest
 from castore.errors import BadFrameError, CorruptChunkError, OversizedFrameError
-from castore.format.chunking import MAX_CHUNK_SIZE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -115,22 +115,28 @@ def bound(size: int) -> int:
 
 
 def decode_chunk(
-    frame: Buffer, digest: B3Digest, *, size: int | None = None, key: str | None = None
+    frame: Buffer,
+    digest: B3Digest,
+    *,
+    size: int | None = None,
+    key: str | None = None,
+    limit: int = MOST_UNKNOWN,
 ) -> bytes:
     """Unpack the frame of one chunk and check it.
 
     Arguments:
         frame: What is stored.
         digest: The chunk's name, which the bytes must hash to.
-        size: How many bytes an index says they are; without one, up to `MAX_CHUNK_SIZE`.
+        size: How many bytes an index says they are.
         key: Where the frame is stored, to name it in an error.
+        limit: How many bytes they may be at most if *size* is not known.
 
     Raises:
         OversizedFrameError: It unpacks to more; nothing beyond the limit was unpacked.
         BadFrameError: It is not one or more whole frames.
         CorruptChunkError: The bytes have another digest or size.
     """
-    limit = MAX_CHUNK_SIZE if size is None else size
+    limit = limit if size is None else size
     try:
         data = _unpack(memoryview(frame), limit, expected=size)
     except _TooMuchError:

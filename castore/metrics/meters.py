@@ -12,6 +12,7 @@ from collections import Counter
 from time import perf_counter_ns as clock
 from typing import Final, TypeVar
 
+from castore.contract.operations import Operation
 from castore.metrics.model import BOUNDS, ErrorKind, Histogram, OperationMetrics, bucket_of, error_kind
 
 __all__ = ["MOST", "Meter", "Meters", "clock"]
@@ -29,8 +30,8 @@ class Meter:
     """Counts one operation of one instance.
 
     Who makes a call appends to `begun`, and when it has ended its time in ns to `ended`; that of a miss as
-    `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; of what a call
-    has asked for at once, how much was there goes to `found` and how much was not to `absent`. After that
+    `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; of a call for
+    many, how many they are goes to `items`, how many were there to `found`, and how many not to `absent`. After that
     `fold` is called if `ended` has grown longer than `MOST`. (These are lists to append to and no methods, as
     a call of a method costs more than all the rest.)
 
@@ -39,8 +40,8 @@ class Meter:
     """
 
     __slots__ = (
-        "_asks", "_begun", "_buckets", "_ended", "_errors", "_hits", "_lock", "_misses", "_ns", "_sent",
-        "_taken", "absent", "begun", "ended", "found", "sent", "taken",
+        "_asks", "_begun", "_buckets", "_ended", "_errors", "_hits", "_items", "_lock", "_misses", "_ns", "_sent",
+        "_taken", "absent", "begun", "ended", "found", "items", "sent", "taken",
     )  # fmt: skip
 
     def __init__(self, *, asks: bool = False) -> None:
@@ -50,9 +51,12 @@ class Meter:
         self.taken: list[int] = []
         self.found: list[int] = []
         self.absent: list[int] = []
+        self.items: list[int] = []
         self._asks = asks
         self._lock = threading.Lock()
-        self._begun = self._ended = self._hits = self._misses = self._ns = self._sent = self._taken = 0
+        self._items = self._begun = self._ended = self._hits = self._misses = self._ns = self._sent = (
+            self._taken
+        ) = 0
         self._buckets = [0] * (len(BOUNDS) + 1)
         self._errors: Counter[ErrorKind] = Counter()
 
@@ -95,6 +99,7 @@ class Meter:
             self._add_times(missed)
             self._hits += sum(_taken_from(self.found))
             self._misses += sum(_taken_from(self.absent))
+            self._items += sum(_taken_from(self.items))
             self._sent += sum(_taken_from(self.sent))
             self._taken += sum(_taken_from(self.taken))
             self._begun += len(_taken_from(self.begun, begun))
@@ -120,6 +125,7 @@ class Meter:
         with self._lock:
             return OperationMetrics(
                 calls=self._ended,
+                items=self._items,
                 under_way=max(self._begun - self._ended, 0),
                 hits=self._hits,
                 misses=self._misses,
@@ -138,21 +144,17 @@ def _taken_from(noted: list[T], count: int | None = None) -> list[T]:
     return entries
 
 
-_ASKS: Final = frozenset({"has", "open_read", "chunks", "read", "has_chunk", "get_chunk", "get_frame"})
-"""Where an answer is a hit or a miss."""
-
-
-class Meters(dict[str, Meter]):
+class Meters(dict[Operation, Meter]):
     """The meters of one instance by operation, each made when it is first looked up."""
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
 
-    def __missing__(self, operation: str) -> Meter:
+    def __missing__(self, operation: Operation) -> Meter:
         with self._lock:
             if operation not in self:
-                self[operation] = Meter(asks=operation in _ASKS)
+                self[operation] = Meter(asks=operation.tells == "itself")
         return self[operation]
 
     def snapshot(self) -> dict[str, OperationMetrics]:
@@ -160,4 +162,4 @@ class Meters(dict[str, Meter]):
         with self._lock:
             meters = sorted(self.items())
         counted = {name: meter.snapshot() for name, meter in meters}
-        return {name: entry for name, entry in counted.items() if entry.calls or entry.under_way}
+        return {str(name): entry for name, entry in counted.items() if entry.calls or entry.under_way}

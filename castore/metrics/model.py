@@ -119,6 +119,7 @@ class OperationMetrics:
 
     Attributes:
         calls: How many calls have ended, well or not.
+        items: How many things calls for many were about.
         under_way: How many have not ended yet, among them those that hang.
         hits: How often what was asked for was there.
         misses: How often it was absent, which is no error.
@@ -130,6 +131,7 @@ class OperationMetrics:
     """
 
     calls: int = 0
+    items: int = 0
     under_way: int = 0
     hits: int = 0
     misses: int = 0
@@ -228,6 +230,7 @@ def _as_dict(entry: OperationMetrics) -> dict[str, Any]:
     counts = [[bound, count] for bound, count in zip([*bounds, None], latency.counts, strict=True) if count]
     return {
         "calls": entry.calls,
+        "items": entry.items,
         "under_way": entry.under_way,
         "hits": entry.hits,
         "misses": entry.misses,

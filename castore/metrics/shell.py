@@ -7,55 +7,45 @@ everything but the contract it passes for the service itself: its attributes, an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from castore.buffers import byte_view
-from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.contract.capabilities import BatchExistence
-from castore.contract.inputs import Source, Sourceable
+from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore.contract.capabilities import ChunkSource
+from castore.contract.operations import OPERATIONS, READER_READ, Operation, size_of
 from castore.digest import B3Digest
-from castore.errors import SourceError
+from castore.errors import CastoreError
 from castore.metrics.meters import MOST, Meter, Meters, clock
 from castore.metrics.model import Gauges
 from castore.streams.readers import BytesReader, PieceReader
-from castore.wrapping.forwarding import forwarded_capability, pieces_of
-from castore.wrapping.wrapper import AskingForBatches
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Buffer
+from castore.wrapping.forwarding import (
+    ForwardingWriter,
+    forwarded_capability,
+    forwarded_iterator,
+    pieces_of,
+)
 
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SENDS: Final = frozenset({"get_chunk", "get_frame"})
-_TAKES: Final = frozenset({"put_chunk", "put_frame"})
-_PLAIN: Final = _SENDS | _TAKES | {"has_chunk", "claim_chunk", "claim_blob", "delete"}
-"""What is called with a digest, and may be so for each chunk."""
-
-_OWN: Final = frozenset({
-    "_inner", "_meters", "_powers", "_has", "_open_read", "_pieces", "_chunks", "_missing", "_read",
-    "_write",
-})  # fmt: skip
+_OWN: Final = frozenset({"_inner", "_meters", "_forwarded", "_has", "_open_read", "_pieces"})
 """The attributes of a shell; all others are those of its service."""
 
-_LISTS: Final = frozenset({"list_blobs", "list_items", "sweep"})
+_CHUNKS: Final = OPERATIONS["chunks"]
+_MISSING: Final = OPERATIONS["missing"]
+_OPEN_WRITE: Final = OPERATIONS["open_write"]
+_READ_MANY: Final = OPERATIONS["read_many"]
 
 
 def measured(service: BlobService, meters: Meters) -> BlobService:
     """Return *service* in a shell that counts with *meters*."""
-    if type(service).put_files is BlobService.put_files:
-        return _OneByOneService(service, meters)
     return MeasuredService(service, meters)
 
 
 def bare(service: T) -> T:
     """Return a service without the shells around it."""
-    while type(service) in {MeasuredService, _OneByOneService}:
+    while type(service) is MeasuredService:
         service = service._inner  # type: ignore[attr-defined]  # noqa: SLF001 - it is our own shell
     return service
 
@@ -66,16 +56,11 @@ class MeasuredService(BlobService):
     def __init__(self, inner: BlobService, meters: Meters) -> None:
         self._inner = inner
         self._meters = meters
-        self._capabilities: dict[Any, Any] = {}
-        # Made once, as looking them up would cost about as much as they do.
-        self._has = meters["has"]
-        self._open_read = meters["open_read"]
-        self._pieces = meters["reader.read"]
-        self._chunks: Callable[[B3Digest], Sequence[ChunkMeta] | None]
-        self._chunks = timed(meters["chunks"], inner, "chunks")
-        self._missing = meters["missing"]
-        self._read: Callable[[B3Digest], bytes] = timed(meters["read"], inner, "read")
-        self._write: Callable[[Buffer], B3Digest] = timed(meters["write"], inner, "write")
+        self._forwarded: dict[Any, Any] = {}
+        # Looked up once, as that costs about as much as what they do.
+        self._has = meters[OPERATIONS["has"]]
+        self._open_read = meters[OPERATIONS["open_read"]]
+        self._pieces = meters[READER_READ]
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -96,6 +81,11 @@ class MeasuredService(BlobService):
     def __repr__(self) -> str:
         return repr(self._inner)
 
+    @property
+    def high_latency(self) -> bool:  # type: ignore[override]
+        """What the service says."""
+        return self._inner.high_latency
+
     def has(self, digest: B3Digest) -> bool:
         """Ask the service."""
         meter = self._has
@@ -112,6 +102,14 @@ class MeasuredService(BlobService):
             meter.fold()
         return found
 
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Ask the service."""
+        return self._measure(_MISSING, self._inner.missing, digests if type(digests) is set else set(digests))
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """List the chunks of a blob there."""
+        return self._measure(_CHUNKS, self._inner.chunks, digest)
+
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open the blob there, with a reader that is measured; bytes that are in memory have been read."""
         meter = self._open_read
@@ -126,10 +124,11 @@ class MeasuredService(BlobService):
         ended.append(~(clock() - started) if reader is None else clock() - started)
         if len(ended) > MOST:
             meter.fold()
-        if reader is None:
-            return None
+        return None if reader is None else self._measured_reader(reader)
+
+    def _measured_reader(self, reader: BlobReader) -> BlobReader:
         if getattr(type(reader), "piece_at", None) is BytesReader.piece_at:
-            meter.sent.append(reader.size)
+            self._open_read.sent.append(reader.size)
             return reader
         if type(reader) is MeasuredReader:
             # It was handed on as it is, so it is read as often there as here.
@@ -137,71 +136,33 @@ class MeasuredService(BlobService):
             return reader
         return MeasuredReader(reader, self._pieces)
 
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Read many blobs: by their chunks, which is measured there, or as the service does."""
+        if self.capability(ChunkSource) is not None:
+            yield from super().read_many(digests)
+            return
+        meter = self._meters[_READ_MANY]
+        found = forwarded_iterator(_READ_MANY, self._measure, self._inner.read_many, list(digests))
+        for digest, answer in self._with_failures(_READ_MANY, found):
+            if isinstance(answer, BlobReader):
+                yield digest, self._measured_reader(answer)
+                continue
+            meter.sent.append(size_of(answer))
+            yield digest, answer
+
     def open_write(self) -> BlobWriter:
         """Start a blob there, with a writer that is measured."""
-        return MeasuredWriter(self._around("open_write", self._inner.open_write), self._meters)
-
-    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        """List the chunks there."""
-        return self._chunks(digest)
-
-    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Ask the service."""
-        meter = self._missing
-        wanted = digests if type(digests) is set else set(digests)
-        meter.begun.append(None)
-        started = clock()
-        try:
-            absent = self._inner.missing(wanted)
-        except BaseException as error:
-            meter.fail(error, clock() - started)
-            raise
-        ended = meter.ended
-        ended.append(clock() - started)
-        meter.found.append(len(wanted) - len(absent))
-        meter.absent.append(len(absent))
-        if len(ended) > MOST:
-            meter.fold()
-        return absent
-
-    def read(self, digest: B3Digest) -> bytes:
-        """Read a whole blob there."""
-        data = self._read(digest)
-        self._meters["read"].sent.append(len(data))
-        return data
-
-    def write(self, data: Buffer) -> B3Digest:
-        """Store *data* there."""
-        digest = self._write(data)
-        self._meters["write"].taken.append(_bytes_of(data))
-        return digest
-
-    def put_file(self, source: Sourceable, *, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file there."""
-        told = _telling(self._meters["put_file"], progress)
-        return self._around("put_file", self._inner.put_file, source, progress=told)
-
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file there."""
-        told = _telling(self._meters["put_source"], progress)
-        return self._around("put_source", self._inner.put_source, source, told)
-
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
-    ) -> Iterator[B3Digest | SourceError]:
-        """Store many files there; each is an operation."""
-        meter = self._meters["put_files"]
-        return _each_timed(meter, self._inner.put_files(paths, progress=_telling(meter, progress)))
+        return ForwardingWriter(self._measure(_OPEN_WRITE, self._inner.open_write), self._measure)
 
     def capability(self, kind: Callable[..., A]) -> A | None:
         """Return the capability of the service, its methods measured."""
-        known = self._capabilities.get(kind)
+        known = self._forwarded.get(kind)
         if known is None:
             found = self._inner.capability(kind)
             # Who asks for a service by its own class, or how it stands, gets that.
             if found is None or not isinstance(kind, type) or issubclass(kind, (BlobService, Gauges)):
                 return found
-            known = self._capabilities[kind] = self._measured_power(kind, found)
+            known = self._forwarded[kind] = forwarded_capability(cast("Any", kind), found, self._measure)
         wrapped: A | None = known
         return wrapped
 
@@ -209,30 +170,55 @@ class MeasuredService(BlobService):
         """Close the service."""
         self._inner.close()
 
-    def _measured_power(self, kind: type, found: Any) -> Any:
-        if kind is BatchExistence:
-            # That of the service is the same question.
-            return AskingForBatches(self)
-        made = forwarded_capability(kind, found, self._around)
-        for name in _PLAIN:
-            if hasattr(kind, name):
-                # In the way of the method of the class, which would call `_around`: these are called most.
-                setattr(made, name, _timed_member(name, self._meters[name], found))
-        return made
-
-    def _around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def _measure(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         meter = self._meters[operation]
-        answer: Any = timed(meter, call, "__call__")(*args, **kwargs)
-        if operation in _LISTS:
+        meter.begun.append(None)
+        started = clock()
+        try:
+            answer = call(*args, **kwargs)
+        except BaseException as error:
+            meter.fail(error, clock() - started)
+            raise
+        ns = clock() - started
+        if operation.tells == "itself":
+            meter.ended.append(~ns if answer is None or answer is False else ns)
+        else:
+            meter.ended.append(ns)
+            if operation.items is not None:
+                _count_items(operation, meter, args, kwargs, answer)
+        if operation.sends is not None or operation.counts:
+            meter.taken.append(operation.bytes_sent(args, kwargs, answer))
+        elif operation.receives:
+            meter.sent.append(operation.bytes_received(answer))
+        if len(meter.ended) > MOST:
+            meter.fold()
+        if operation.yields == "iterator" and isinstance(answer, tuple):
             first, rest = answer
-            answer = first, _each_failure_noted(meter, rest)
-        return answer  # type: ignore[no-any-return]
+            return first, self._with_failures(operation, rest)  # type: ignore[return-value]
+        return answer
+
+    def _with_failures(self, operation: Operation, rest: Iterator[T]) -> Iterator[T]:
+        """Yield the rest of what has begun well; note it if it fails after all."""
+        try:
+            yield from rest
+        except Exception as error:
+            self._meters[operation].spoil(error)
+            raise
 
 
-class _OneByOneService(MeasuredService):
-    """The shell of a service that stores many files as all do, which can be seen from its class."""
-
-    put_files = BlobService.put_files
+def _count_items(operation: Operation, meter: Meter, args: Any, kwargs: Any, answer: Any) -> None:
+    count = operation.count_items(args, kwargs)
+    meter.items.append(count)
+    if operation.tells is None:
+        return
+    found, absent = operation.count_found(args, kwargs, answer)
+    if isinstance(answer, dict):
+        for value in answer.values():
+            if isinstance(value, CastoreError):
+                found -= 1
+                meter.spoil(value)
+    meter.found.append(found)
+    meter.absent.append(absent)
 
 
 class MeasuredReader(PieceReader):
@@ -258,10 +244,12 @@ class MeasuredReader(PieceReader):
 
     @property
     def verified(self) -> bool:
-        """Whether the whole blob was found right, if it is a reader that knows (`ChunkedReader`)."""
-        # No `__getattr__` for all there is: `io` looks for an attribute that is not there at each read.
-        known: bool = self._reader.verified  # type: ignore[attr-defined]
-        return known
+        """Whether the whole blob was found right, as the reader beneath knows."""
+        return self._pieces.verified
+
+    def expect(self, begin: int, end: int) -> None:
+        """Tell the reader beneath."""
+        self._pieces.expect(begin, end)
 
     def count_also(self, meter: Meter) -> None:
         """Count with *meter*, too: one more service hands this reader out."""
@@ -320,138 +308,3 @@ class MeasuredReader(PieceReader):
         if not self.closed:
             self._pieces.close()
         super().close()
-
-
-class MeasuredWriter(BlobWriter):
-    """Another writer, measured; `abort` is not."""
-
-    def __init__(self, writer: BlobWriter, meters: Meters) -> None:
-        self._writer = writer
-        self._write: Callable[..., int] = timed(meters["writer.write"], writer, "write")
-        self._meters = meters
-        self._digest: B3Digest | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_writer":
-            raise AttributeError(name)
-        return getattr(self._writer, name)
-
-    def write(self, data: Buffer, /) -> int:
-        """Pass the bytes on."""
-        count = self._write(data)
-        self._meters["writer.write"].taken.append(count)
-        return count
-
-    def fill(self, readinto: Callable[[memoryview], int]) -> int:
-        """Let the writer take bytes in its own way."""
-        meter = self._meters["writer.fill"]
-        count: int = timed(meter, self._writer, "fill")(readinto)
-        meter.taken.append(count)
-        return count
-
-    def close(self) -> B3Digest:
-        """Close the writer; the first time is the one that counts."""
-        if self._digest is None:
-            self._digest = timed(self._meters["writer.close"], self._writer, "close")()
-            return self._digest
-        return self._writer.close()
-
-    def abort(self) -> None:
-        """Abort the writer."""
-        self._writer.abort()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # What ends the block well is the writer's own to say: it may have been aborted inside.
-        if kind is None and self._digest is None and not getattr(self._writer, "closed", False):
-            self.close()
-        else:
-            self._writer.__exit__(kind, error, trace)
-
-
-def timed(meter: Meter, owner: object, name: str) -> Callable[..., Any]:
-    """Return a function that calls the method *name* of *owner*, whatever that is then, and counts it."""
-    begun, ended = meter.begun, meter.ended
-
-    def measure(*args: Any, **kwargs: Any) -> Any:
-        begun.append(None)
-        started = clock()
-        try:
-            answer = getattr(owner, name)(*args, **kwargs)
-        except BaseException as error:
-            meter.fail(error, clock() - started)
-            raise
-        ended.append(~(clock() - started) if answer is None or answer is False else clock() - started)
-        if len(ended) > MOST:
-            meter.fold()
-        return answer
-
-    return measure
-
-
-def _timed_member(name: str, meter: Meter, owner: object) -> Callable[..., Any]:
-    """Return what counts a method of a capability, with the bytes that go through it."""
-    measure = timed(meter, owner, name)
-
-    def get(*args: Any, **kwargs: Any) -> Any:
-        data = measure(*args, **kwargs)
-        if data is not None:
-            meter.sent.append(len(data))
-        return data
-
-    def put(*args: Any, **kwargs: Any) -> Any:
-        answer = measure(*args, **kwargs)
-        meter.taken.append(_bytes_of((*args, *kwargs.values())[-1]))
-        return answer
-
-    return get if name in _SENDS else put if name in _TAKES else measure
-
-
-def _bytes_of(data: Buffer) -> int:
-    return len(data) if isinstance(data, bytes) else byte_view(data).nbytes
-
-
-def _telling(meter: Meter, progress: Callable[[int], object] | None) -> Callable[[int], object]:
-    """Return a function for progress that counts the bytes, and tells *progress*."""
-    taken = meter.taken
-    if progress is None:
-        return taken.append
-
-    def tell(count: int) -> None:
-        taken.append(count)
-        progress(count)
-
-    return tell
-
-
-def _each_timed(meter: Meter, outcomes: Iterator[T]) -> Iterator[T]:
-    """Yield *outcomes*, each an operation; an error among them is one that failed."""
-    while True:
-        meter.begun.append(None)
-        started = clock()
-        try:
-            outcome = next(outcomes)
-        except StopIteration:
-            meter.withdraw()
-            return
-        except BaseException as error:
-            meter.fail(error, clock() - started)
-            raise
-        if isinstance(outcome, Exception):
-            meter.fail(outcome, clock() - started)
-        else:
-            meter.ended.append(clock() - started)
-        yield outcome
-
-
-def _each_failure_noted(meter: Meter, rest: Iterator[T]) -> Iterator[T]:
-    """Yield the rest of a list, whose beginning went well; note it if it fails after all."""
-    try:
-        yield from rest
-    except Exception as error:
-        meter.spoil(error)
-        raise

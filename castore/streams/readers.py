@@ -26,6 +26,11 @@ class PieceReader(BlobReader):
 
     _position = 0
 
+    @property
+    def verified(self) -> bool:
+        """Whether the whole blob was read, and its digest found right; what cannot tell says no."""
+        return False
+
     @abstractmethod
     def piece_at(self, position: int) -> memoryview:
         """Return at least one byte from *position*, as many as are at hand. 0 <= position < size.

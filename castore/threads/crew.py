@@ -1,7 +1,7 @@
 """Threads of a pool that take part in some work, for as long as there is any.
 
 Where pieces of work are short, and who needs them does some as well, a task for each would cost as much as
-the piece: to hand it over, and to be woken when it is done. Crew are called when there is work, and go on
+the piece: to hand it over, and to be woken when it is done. A crew is called when there is work, and goes on
 until there is none. But others want the pool, too: after a *turn* of some pieces each goes to the end of the
 queue for its threads.
 """

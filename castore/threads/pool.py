@@ -155,3 +155,28 @@ class Pool:
             io_pool.close()
         if executor is not None:
             executor.shutdown(wait=not hasattr(self._inside, "pool"))
+
+
+class _ProcessPool:
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the pool, in a child: its threads have stayed behind, and one of them may have the lock."""
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+
+    def get(self) -> Pool:
+        with self._lock:
+            if self._pool is None:
+                self._pool = Pool()
+            return self._pool
+
+
+_of_process: Final = _ProcessPool()
+os.register_at_fork(after_in_child=_of_process.begin_anew)
+
+
+def process_pool() -> Pool:
+    """Return the pool of this process, for work that has been given no other; made when first asked for."""
+    return _of_process.get()

@@ -1,9 +1,8 @@
 """Readers, writers and capabilities that pass everything on, each operation through one function.
 
-That function, an `Around`, is called with the name of the operation, what to call, and its arguments; it
-calls that and returns what came of it, or does anything else. The names are those of the methods of
-`BlobService` and of the capabilities; those of readers and writers are `reader.read`, `writer.write`, `writer.fill`
-and `writer.close`.
+That function, an `Around`, is called with the operation (a name that knows more of itself, see
+`castore.contract.operations`), what to call, and its arguments; it calls that and returns what came of it, or
+does anything else.
 """
 
 from __future__ import annotations
@@ -11,11 +10,23 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cache, partial
-from itertools import islice
-from typing import Any, BinaryIO, Final, ParamSpec, Protocol, TypeVar, cast
+from itertools import chain, islice
+from typing import Any, BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 from castore.contract.blobs import BlobReader, BlobWriter
+from castore.contract.capabilities import ChunkStore
+from castore.contract.inputs import InputFile
+from castore.contract.operations import (
+    READER_READ,
+    WRITER_CLOSE,
+    WRITER_FILL,
+    WRITER_WRITE,
+    Operation,
+    as_lists,
+    operations_of,
+)
 from castore.digest import B3Digest
 from castore.streams.readers import FileReader, PieceReader
 from castore.streams.writers import GuardedWriter
@@ -23,14 +34,11 @@ from castore.streams.writers import GuardedWriter
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LOCAL: Final = frozenset({"chunk_bound", "chunk_key", "on_evict"})
-"""What asks for no work of the service: it is passed on as it is, like the properties of a capability."""
-
 
 class Around(Protocol):
-    """Does the operation of a name by calling what it is given, once, more often, or not at all."""
+    """Does an operation by calling what it is given, once, more often, or not at all."""
 
-    def __call__(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what came of the operation."""
         ...
 
@@ -54,6 +62,11 @@ class ForwardingReader(PieceReader):
         """The size of the blob in bytes."""
         return self._size
 
+    @property
+    def verified(self) -> bool:
+        """Whether the whole blob was read, and found right, by the reader beneath."""
+        return self._pieces.verified
+
     def piece_at(self, position: int) -> memoryview:
         """Return the bytes held from *position* on; get a piece there if there are none."""
         offset = position - self._held_at
@@ -70,7 +83,7 @@ class ForwardingReader(PieceReader):
         self._pieces.expect(begin, end)
 
     def _next_piece(self, position: int) -> memoryview:
-        return self._around("reader.read", self._pieces.piece_at, position)
+        return self._around(READER_READ, self._pieces.piece_at, position)
 
     def close(self) -> None:
         """Close the reader beneath."""
@@ -92,17 +105,17 @@ class ForwardingWriter(GuardedWriter):
         self._around = around
 
     def _take(self, view: memoryview) -> None:
-        self._around("writer.write", self._writer.write, view)
+        self._around(WRITER_WRITE, self._writer.write, view)
 
-    def fill(self, readinto: Callable[[memoryview], int]) -> int:
-        """Let the writer within take bytes from *readinto* in its own way."""
+    def fill(self, source: InputFile) -> int:
+        """Let the writer within take bytes of *source* in its own way."""
         self._require_open("write")
-        count = self._around("writer.fill", self._writer.fill, readinto)
+        count = self._around(WRITER_FILL, self._writer.fill, source)
         self._written += count
         return count
 
     def _finish(self) -> B3Digest:
-        return self._around("writer.close", self._writer.close)
+        return self._around(WRITER_CLOSE, self._writer.close)
 
     def _discard(self) -> None:
         self._writer.abort()
@@ -116,18 +129,22 @@ def pieces_of(reader: BlobReader) -> PieceReader:
 def forwarded_capability(kind: Callable[..., T], found: T, around: Around) -> T:
     """Return an object of the class *kind*, and of no other, whose methods are those of *found*.
 
-    Each call of a method is an operation of its name, except those that ask for no work. Properties are
-    passed on as they are. What a method is annotated to return decides how it is called: an iterator as by
-    `forwarded_iterator`; a context is an operation up to its entering.
+    Each call of a method is an operation, as its row in `castore.contract.operations` says, or that of its
+    class. Properties, attributes and what asks for no work are passed on as they are.
     """
-    made = object.__new__(_passing_class(kind))
+    made = object.__new__(_forwarding_class(kind))
     made._found = found
     made._around = around
     return cast("T", made)
 
 
 def forwarded_iterator(
-    operation: str, around: Around, call: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    operation: Operation,
+    around: Around,
+    call: Callable[P, Iterator[T]],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
 ) -> Iterator[T]:
     """Yield what *call* yields; from its beginning to the first item it is one operation.
 
@@ -139,47 +156,74 @@ def forwarded_iterator(
 
 
 @cache
-def _passing_class(kind: type) -> type[Any]:
-    names = {name for name in dir(kind) if not name.startswith("_")}
+def _forwarding_class(kind: type) -> type[Any]:
+    names = {name for name in dir(kind) if not name.startswith("_") and name != "OPERATIONS"}
     names |= getattr(kind, "__abstractmethods__", frozenset())
-    members = {name: _member(name, inspect.getattr_static(kind, name)) for name in names}
-    return type(f"Passing{kind.__name__}", (kind,), {"__module__": __name__, **members})
+    rows = operations_of(kind)
+    members = {
+        name: _method(rows[name]) if name in rows and not rows[name].idle else _attribute(name)
+        for name in names
+        # What is made of other methods once and for all is made of those here.
+        if not getattr(inspect.getattr_static(kind, name), "__final__", False)
+    }
+    return type(f"Forwarding{kind.__name__}", (kind,), {"__module__": __name__, **members})
 
 
-def _member(name: str, declared: object) -> Any:
-    if name in _LOCAL or not inspect.isfunction(declared):
-        return property(lambda self: getattr(self._found, name))
-    returned = str(declared.__annotations__.get("return", "")).partition("[")[0].rpartition(".")[2]
-    match returned:
-        case "Iterator" | "Iterable" | "Generator":
-            return _iterating(name)
-        case "AbstractContextManager" | "ContextManager":
-            return _entering(name)
-        case _:
-            takes_iterable = any("Iterable" in str(kind) for kind in declared.__annotations__.values())
-            return _calling_with_lists(name) if takes_iterable else _calling(name)
+def _attribute(name: str) -> property:
+    return property(lambda self: getattr(self._found, name))
 
 
-def _calling(name: str) -> Callable[..., Any]:
+def _method(row: Operation) -> Callable[..., Any]:
+    if not row.declared:
+        return _calling_with_care(row)
+    match row.yields:
+        case "iterator":
+            return _iterating(row)
+        case "context" | "store":
+            return _entering(row)
+    return _calling_with_lists(row) if row.iterables and row.repeatable else _calling(row)
+
+
+def _calling(row: Operation) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._around(name, getattr(self._found, name), *args, **kwargs)
+        return self._around(row, getattr(self._found, row), *args, **kwargs)
 
     return call
 
 
-def _calling_with_lists(name: str) -> Callable[..., Any]:
+def _calling_with_lists(row: Operation) -> Callable[..., Any]:
     """Return what can call several times, too, with an iterator, which can be gone through once."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        lists = [list(each) if isinstance(each, Iterator) else each for each in args]
-        return self._around(name, getattr(self._found, name), *lists, **kwargs)
+        lists, named = as_lists(args, kwargs)
+        return self._around(row, getattr(self._found, row), *lists, **named)
 
     return call
 
 
-def _iterating(name: str) -> Callable[..., Iterator[Any]]:
+def _calling_with_care(row: Operation) -> Callable[..., Any]:
+    """Return what calls a method of which nothing is known; an iterator or a context begins within."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(self._found, row)
+        if inspect.isgeneratorfunction(method):
+            return forwarded_iterator(row, self._around, method, *args, **kwargs)
+        if inspect.isgeneratorfunction(inspect.unwrap(method)):  # as `contextlib.contextmanager` makes one
+            return _entering(row)(self, *args, **kwargs)
+        return self._around(row, partial(_begun, method), *args, **kwargs)
+
+    return call
+
+
+def _begun(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    answer = method(*args, **kwargs)
+    return chain(list(islice(answer, 1)), answer) if isinstance(answer, Iterator) else answer
+
+
+def _iterating(row: Operation) -> Callable[..., Iterator[Any]]:
     def iterate(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        return forwarded_iterator(name, self._around, getattr(self._found, name), *args, **kwargs)
+        lists, named = as_lists(args, kwargs) if row.repeatable else (args, kwargs)
+        return forwarded_iterator(row, self._around, getattr(self._found, row), *lists, **named)
 
     return iterate
 
@@ -189,15 +233,20 @@ def _begin(method: Callable[..., Iterator[T]], *args: Any, **kwargs: Any) -> tup
     return list(islice(iterator, 1)), iterator
 
 
-def _entering(name: str) -> Callable[..., Any]:
+def _entering(row: Operation) -> Callable[..., Any]:
     @contextlib.contextmanager
     def enter(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         with contextlib.ExitStack() as stack:
-            manage = partial(_enter, stack, getattr(self._found, name))
-            yield self._around(name, manage, *args, **kwargs)
+            manage = partial(_enter, stack, getattr(self._found, row))
+            entered = self._around(row, manage, *args, **kwargs)
+            yield (
+                forwarded_capability(ChunkStore, entered, self._around) if row.yields == "store" else entered
+            )
 
     return enter
 
 
-def _enter(stack: contextlib.ExitStack, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _enter(
+    stack: contextlib.ExitStack, method: Callable[..., AbstractContextManager[T]], *args: Any, **kwargs: Any
+) -> T:
     return stack.enter_context(method(*args, **kwargs))

@@ -1,7 +1,8 @@
-"""The base of services that stand around one other service and do something at each of its operations.
+"""The two bases of services that stand around one other service.
 
-A wrapper says in one place, `around`, what happens: it is called for the methods of the service, the reads
-of its readers, the writes of its writers and the methods of its capabilities alike::
+A `WrapperService` passes everything on, and says in one place, `around`, what happens on the way: it is
+called for the methods of the service, the reads of its readers, the writes of its writers and the methods of
+its capabilities alike::
 
     class CountingService(WrapperService):
         def __init__(self, inner):
@@ -13,19 +14,22 @@ of its readers, the writes of its writers and the methods of its capabilities al
             return call(*args, **kwargs)
 
 It has all the capabilities of the service within, also those that castore has never heard of, and no other.
+
+A `SelectiveService` transforms what it passes on, or hides some of it. So it has no capability but those that
+it lists, for through each other one what it hides would come out.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, ParamSpec, TypeVar, final
 
-from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.contract.capabilities import BatchExistence
-from castore.contract.inputs import Source
-from castore.digest import B3Digest
-from castore.errors import SourceError
+from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore.contract.capabilities import ChunkSource
+from castore.contract.operations import OPERATIONS, Operation
+from castore.digest import B3Digest, no_digest
+from castore.streams.readers import BytesReader
 from castore.wrapping.forwarding import (
     ForwardingReader,
     ForwardingWriter,
@@ -37,33 +41,52 @@ A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MISSING: Final = OPERATIONS["missing"]
+_CHUNKS: Final = OPERATIONS["chunks"]
+_OPEN_READ: Final = OPERATIONS["open_read"]
+_OPEN_WRITE: Final = OPERATIONS["open_write"]
+_READ_MANY: Final = OPERATIONS["read_many"]
 
-class WrapperService(BlobService):
+
+class _AroundOneService(BlobService):
+    """What both bases have: `has` is the same question as `missing`."""
+
+    @final
+    def has(self, digest: B3Digest) -> bool:
+        """Tell what `missing` tells of one digest."""
+        if not isinstance(digest, bytes):
+            raise no_digest(digest)
+        return digest not in self.missing({digest})
+
+    @abstractmethod
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those of *digests* that are absent."""
+
+
+class WrapperService(_AroundOneService):
     """Passes everything on to *inner*, each operation through `around`.
 
-    `read` and `write` are made of the others, and so is the storing of files: nothing bypasses what a wrapper
-    does with readers and writers. Closing it leaves *inner* open, which who has made it closes.
+    Files are stored through the capabilities that this service has: nothing bypasses what a wrapper does.
+    Closing it leaves *inner* open, which who has made it closes.
 
     Attributes:
         inner: The service within.
         name: The name of this instance, for errors.
     """
 
-    passes_files: ClassVar[bool] = False
-    """Whether files are stored in the way of the service within, which may be faster: as the operations
-    `put_source` and `put_files`. For a wrapper that does nothing with the bytes that are written."""
-
     def __init__(self, inner: BlobService, *, name: str = "wrapper") -> None:
         self.inner = inner
         self.name = name
-        self._capabilities: dict[Any, Any] = {}
+        self.high_latency = inner.high_latency
+        self._forwarded: dict[Any, Any] = {}
 
-    def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002
         """Do one operation by calling *call* with the arguments; override it to do more, or else.
 
         Arguments:
             operation: The name of a method of `BlobService` or of a capability, or `reader.read`, called with
-                the position, `writer.write`, with the bytes, `writer.fill`, or `writer.close`.
+                the position, `writer.write`, with the bytes, `writer.fill`, with an `InputFile`, or
+                `writer.close`; as attributes it has what is known of it (`castore.contract.operations`).
             call: Does the operation; it may be called again, or not at all.
             *args: What to call it with.
             **kwargs: Likewise.
@@ -72,80 +95,104 @@ class WrapperService(BlobService):
 
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:  # noqa: ARG002 - for overriding
         """Return the reader to hand out for one of the service within, of the blob *digest*."""
-        if type(self).around is WrapperService.around:
-            return reader  # There is nothing to be done with it.
         return ForwardingReader(reader, self.around)
 
     def wrap_writer(self, writer: BlobWriter) -> BlobWriter:
         """Return the writer to hand out for one of the service within."""
-        if type(self).around is WrapperService.around:
-            return writer
         return ForwardingWriter(writer, self.around)
-
-    def has(self, digest: B3Digest) -> bool:
-        """Ask the service within."""
-        return self.around("has", self.inner.has, digest)
-
-    def open_read(self, digest: B3Digest) -> BlobReader | None:
-        """Open the blob there."""
-        reader = self.around("open_read", self.inner.open_read, digest)
-        return None if reader is None else self.wrap_reader(reader, digest)
-
-    def open_write(self) -> BlobWriter:
-        """Start a blob there."""
-        return self.wrap_writer(self.around("open_write", self.inner.open_write))
-
-    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        """List the chunks there."""
-        return self.around("chunks", self.inner.chunks, digest)
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Ask the service within."""
         # A set, as the call may be done again, and an iterator would be used up then.
-        return self.around("missing", self.inner.missing, set(digests))
+        return self.around(_MISSING, self.inner.missing, set(digests))
 
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file through a writer, or in the way of the service within."""
-        if not self.passes_files:
-            return super().put_source(source, progress)
-        return self.around("put_source", self.inner.put_source, source, progress)
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        """Open the blob there."""
+        reader = self.around(_OPEN_READ, self.inner.open_read, digest)
+        return None if reader is None else self.wrap_reader(reader, digest)
 
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
-    ) -> Iterator[B3Digest | SourceError]:
-        """Store many files one by one, or in the way of the service within."""
-        if not self.passes_files:
-            return super().put_files(paths, progress=progress)
-        return forwarded_iterator("put_files", self.around, self.inner.put_files, paths, progress=progress)
+    def open_write(self) -> BlobWriter:
+        """Start a blob there."""
+        return self.wrap_writer(self.around(_OPEN_WRITE, self.inner.open_write))
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """List the chunks there."""
+        return self.around(_CHUNKS, self.inner.chunks, digest)
+
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Read many blobs: by their chunks, or as the service within does."""
+        if self.capability(ChunkSource) is not None:
+            yield from super().read_many(digests)
+            return
+        for digest, answer in forwarded_iterator(
+            _READ_MANY, self.around, self.inner.read_many, list(digests)
+        ):
+            yield digest, self._wrap_answer(answer, digest)
+
+    def _wrap_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+        if isinstance(answer, BlobReader):
+            return self.wrap_reader(answer, digest)
+        if not isinstance(answer, bytes):
+            return answer
+        # What is done with the bytes of a reader is to be done with these, too.
+        with self.wrap_reader(BytesReader(answer), digest) as reader:
+            return reader.read()
 
     def capability(self, kind: Callable[..., A]) -> A | None:
-        """Return the capability of the service within, each of its methods passed through `around`."""
+        """Return the capability of the service within, each of its methods passed through `around`.
+
+        A capability that is among the bases of the wrapper's own class is its own.
+        """
         own = super().capability(kind)
         if own is not None or not isinstance(kind, type) or issubclass(kind, BlobService):
             return own
-        answer = self._capabilities.get(kind)
+        answer = self._forwarded.get(kind)
         if answer is None:
             found = self.inner.capability(kind)
             if found is not None:
-                answer = self._capabilities[kind] = self._wrap_power(kind, found)
+                answer = self._forwarded[kind] = self._forward(kind, found)
         wrapped: A | None = answer
         return wrapped
 
-    def _wrap_power(self, kind: type, found: Any) -> Any:
-        # That of the service is the same question, and already knows that it may be asked again.
-        return (
-            AskingForBatches(self)
-            if kind is BatchExistence
-            else forwarded_capability(kind, found, self.around)
-        )
+    def _forward(self, kind: type, found: Any) -> Any:
+        """Return the capability *kind* of this service, for that of the service within."""
+        return forwarded_capability(kind, found, self.around)
 
 
-class AskingForBatches(BatchExistence):
-    """The capability to ask for many digests, as `BlobService.missing` of *service* does."""
+class SelectiveService(_AroundOneService):
+    """Stands around *inner*, and has only those capabilities that `listed` names.
 
-    def __init__(self, service: BlobService) -> None:
-        self._service = service
+    Everything else that a subclass does not write it lacks: it need not know which capabilities there are.
 
-    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Ask the service."""
-        return self._service.missing(digests)
+    Attributes:
+        inner: The service within.
+        name: The name of this instance, for errors.
+    """
+
+    def __init__(self, inner: BlobService, *, name: str = "selective") -> None:
+        self.inner = inner
+        self.name = name
+        self.high_latency = inner.high_latency
+        self._made: dict[Any, Any] = {}
+
+    def listed(self) -> Mapping[type, Callable[[], Any]]:
+        """Return the capabilities that this service may have, each with what makes it, or returns `None`."""
+        return {}
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """Return that a blob has no finer chunks, `None` if it is absent."""
+        return () if self.has(digest) else None
+
+    @final
+    def capability(self, kind: Callable[..., A]) -> A | None:
+        """Return one of the listed capabilities, or what the class itself is."""
+        own = super().capability(kind)
+        if own is not None:
+            return own
+        if kind not in self._made:
+            make = self.listed().get(kind)  # type: ignore[call-overload]
+            if make is None:
+                return None
+            self._made[kind] = make()
+        made: A | None = self._made[kind]
+        return made

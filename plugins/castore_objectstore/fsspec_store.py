@@ -162,7 +162,7 @@ class FsspecObjectStore(ObjectStore):
         return True
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def lease(self) -> Iterator[None]:
         """Keep an object under `leases/` until the context ends; it counts for a day at most."""
         if not self.removes:
             yield
@@ -175,7 +175,7 @@ class FsspecObjectStore(ObjectStore):
             with contextlib.suppress(CastoreError):
                 self._remove(key)
 
-    def held_since(self) -> float | None:
+    def leased_since(self) -> float | None:
         """Return the time of the oldest lease that still counts; remove those that do not."""
         now = time.time()
         oldest: float | None = None

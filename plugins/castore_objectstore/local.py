@@ -24,7 +24,7 @@ from castore_objectstore.files import (
     write_all,
 )
 from castore_objectstore.flushing import Flusher
-from castore_objectstore.holding import Holds
+from castore_objectstore.leasing import Leases
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, Wholeness
 from castore_objectstore.staging import Staging
 
@@ -33,7 +33,7 @@ _TEMPORARY: Final = re.compile(r"#\d+$")
 _BEING_FILLED: Final = "being-filled"
 """The folder of locks of those who bring something from elsewhere."""
 
-_MOST_UNSETTLED: Final = 8
+_MOST_UNFLUSHED: Final = 8
 """How many temporary files of one object are looked at."""
 
 _DEEPEST: Final = 8
@@ -49,7 +49,7 @@ class LocalObjectStore(ObjectStore):
     An object is written to `<name>#<n>` beside its place and renamed: the names that the reference uses,
     which readers leave out. One of no bytes is made in its place: nobody could see half of it. With the
     durability `process` it is renamed at once, and so survives the death of the process. With `full` it is
-    renamed when its data is on the disk, and survives that of the machine when `settle` has returned; no
+    renamed when its data is on the disk, and survives that of the machine when `flush` has returned; no
     crash leaves an object that is not whole.
 
     A claim renews the time of a file that is older than *fresh_seconds*. That, and replacing a file that is
@@ -70,7 +70,7 @@ class LocalObjectStore(ObjectStore):
         self.renewal_seconds = fresh_seconds
         self._flusher = Flusher() if durability == "full" else None
         self._staging = Staging(self._flusher, self._rename) if self._flusher is not None else None
-        self._holds = Holds(self._root)
+        self._leases = Leases(self._root)
         self._locks = FolderOfLocks(f"{self._root}/{_BEING_FILLED}")
         self._new_files = NewFiles()
         self._root_seen = False
@@ -142,7 +142,7 @@ class LocalObjectStore(ObjectStore):
         if not os.access(path, os.F_OK):
             os.replace(temporary, path)
             return
-        with self._holds.against_sweeps():
+        with self._leases.against_sweeps():
             os.replace(temporary, path)
 
     def _create_empty(self, path: str) -> bool:
@@ -169,10 +169,10 @@ class LocalObjectStore(ObjectStore):
             raise
         return temporary
 
-    def settle(self, last: Sequence[LastObject] = ()) -> None:
+    def flush(self, last: Sequence[LastObject] = ()) -> None:
         """Flush and rename what waits, flush the names; then rename *last*, and flush its names."""
         if self._flusher is None or self._staging is None:
-            super().settle(last)
+            super().flush(last)
             return
         written: dict[str, str] = {}
         with self._reporting(self._root):
@@ -252,11 +252,11 @@ class LocalObjectStore(ObjectStore):
                 alone = stack.enter_context(self._locks.try_alone(digest))
             yield alone
 
-    def unsettled(self, key: str) -> Iterator[bytes]:
+    def unflushed(self, key: str) -> Iterator[bytes]:
         """Yield the temporary files beside the place of an object, some of which may be half written."""
         if self._staging is None:
             return
-        for number in range(1, _MOST_UNSETTLED + 1):
+        for number in range(1, _MOST_UNFLUSHED + 1):
             path = f"{self._path(key)}#{number}"
             with self._reporting(path):
                 try:
@@ -298,21 +298,21 @@ class LocalObjectStore(ObjectStore):
 
     def _renew(self, descriptor: int) -> bool:
         """Set the time of a file to now, unless it is gone; not while a sweep decides about it."""
-        with self._holds.against_sweeps():
+        with self._leases.against_sweeps():
             # It may have been renamed meanwhile, but not removed.
             if not os.fstat(descriptor).st_nlink:
                 return False
             os.utime(descriptor)
         return True
 
-    def hold(self) -> contextlib.AbstractContextManager[None]:
+    def lease(self) -> contextlib.AbstractContextManager[None]:
         """Keep a locked file in the folder `leases` until the context ends."""
-        return self._holds.hold(self._reporting)
+        return self._leases.lease(self._reporting)
 
-    def held_since(self) -> float | None:
+    def leased_since(self) -> float | None:
         """Return the time of the oldest file in `leases` that is locked; the others' holders have died."""
         with self._reporting(self._root):
-            return self._holds.held_since()
+            return self._leases.leased_since()
 
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
         """Remove old files, each under a lock that keeps it from being claimed in that moment."""
@@ -320,7 +320,7 @@ class LocalObjectStore(ObjectStore):
         limit = older_than - self.renewal_seconds
         for entry in objects:
             path = self._path(entry.key)
-            with self._reporting(path), self._holds.for_sweeping():
+            with self._reporting(path), self._leases.for_sweeping():
                 try:
                     if os.stat(path).st_mtime >= limit:
                         continue
@@ -354,7 +354,7 @@ class LocalObjectStore(ObjectStore):
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove files; nobody claims or replaces one in that moment."""
-        with self._reporting(self._root), self._holds.for_moving():
+        with self._reporting(self._root), self._leases.for_moving():
             for key in keys:
                 with self._reporting(self._path(key)), contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path(key))
@@ -379,7 +379,7 @@ class LocalObjectStore(ObjectStore):
             name = f"quarantine/{key}" + (f"~{number}" if number > 1 else "")
             target = self._path(name)
             # Else a writer might replace the file between the two steps.
-            with self._reporting(path), self._holds.for_moving():
+            with self._reporting(path), self._leases.for_moving():
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 try:
                     # Unlike a rename, a link replaces nothing.

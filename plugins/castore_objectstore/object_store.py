@@ -56,7 +56,7 @@ class ObjectStore(ABC):
     """
 
     durability: Literal["process", "full"] = "full"
-    """What an object survives that was put before a call of `settle`, when that has returned."""
+    """What an object survives that was put before a call of `flush`, when that has returned."""
 
     high_latency: bool = False
     """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
@@ -81,15 +81,15 @@ class ObjectStore(ABC):
     def put(self, key: str, data: bytes) -> None:
         """Store an object, replacing what was there; readers see the old one or the new one, whole.
 
-        This object sees the new one at once, others at the latest after a call of `settle`.
+        This object sees the new one at once, others at the latest after a call of `flush`.
         """
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose keys begin with *prefix*, which ends in `/`, and residue among them."""
 
-    def settle(self, last: Sequence[LastObject] = ()) -> None:
-        """Make all that was put before the call as durable as `durability` says; then put and settle *last*.
+    def flush(self, last: Sequence[LastObject] = ()) -> None:
+        """Make all that was put before the call as durable as `durability` says; then put and flush *last*.
 
         None of *last* is ever seen without what was put before, not even after a power cut.
         """
@@ -111,12 +111,12 @@ class ObjectStore(ABC):
         """
         return self.exists(key)
 
-    def hold(self) -> contextlib.AbstractContextManager[None]:
+    def lease(self) -> contextlib.AbstractContextManager[None]:
         """Keep what is put or claimed from now on from sweeps, until the context ends."""
         return contextlib.nullcontext()
 
-    def held_since(self) -> float | None:
-        """Return since when somebody holds, in seconds since 1970; `None` if nobody does."""
+    def leased_since(self) -> float | None:
+        """Return since when somebody has a lease, in seconds since 1970; `None` if nobody does."""
         return None
 
     # -- what processes that use it at once can tell each other --
@@ -128,8 +128,8 @@ class ObjectStore(ABC):
         """Enter as the only one that brings *digest* here; see `SharedPlace`."""
         return contextlib.nullcontext(enter_result=True)
 
-    def unsettled(self, key: str) -> Iterator[bytes]:  # noqa: ARG002 - for overriding
-        """Yield what others have put under a key and not settled yet; it need not be whole."""
+    def unflushed(self, key: str) -> Iterator[bytes]:  # noqa: ARG002 - for overriding
+        """Yield what others have put under a key and not flushed yet; it need not be whole."""
         return iter(())
 
     # -- what takes things away --
@@ -150,7 +150,7 @@ class ObjectStore(ABC):
 
     @property
     def defers(self) -> bool:
-        """Whether others see what was put no sooner than `settle` is called."""
+        """Whether others see what was put no sooner than `flush` is called."""
         return False
 
     @abstractmethod

@@ -8,29 +8,24 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
-from castore.chunks.known_content import find_known
-from castore.chunks.small_files import SmallFiles
-from castore.chunks.writer import ChunkedWriter
+from castore import B3Digest, BlobReader, ChunkMeta
+from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import (
     BlobLister,
     ChunkStore,
     Durable,
-    Evictable,
+    FoundChunks,
     FrameStore,
     SharedPlace,
-    StoredItem,
-    Sweepable,
 )
-from castore.contract.inputs import Source
+from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY, no_digest
-from castore.errors import BadIndexError, InvalidDigestError, MissingChunkError, SourceError
+from castore.errors import BadIndexError, InvalidDigestError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
@@ -47,12 +42,11 @@ _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
 
 
-class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durable):
+class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     """Keeps blobs as chunks in an `ObjectStore` in which nothing can be removed.
 
-    The requests for each operation are those of the reference, in its order; an index comes after all its
-    chunks are durable. A writer replaces an existing chunk only if it is torn, and an existing index only if
-    it cannot be right.
+    An index comes after all its chunks are durable. A writer replaces an existing chunk only if it is torn,
+    and an existing index only if it cannot be right.
     """
 
     def __init__(
@@ -69,61 +63,42 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
         self._own_pool = Pool() if pool is None else None
-        pool = pool or self._own_pool or Pool()
+        given = pool or self._own_pool or Pool()
         # Where requests mostly wait there can be more of them than cores.
-        self._pool = pool.io_pool if store.high_latency else pool
+        self._pool = given.io_pool if store.high_latency else given
         self.high_latency = store.high_latency
         self._shared = SharedStore(store, self.chunk_key) if store.shared else None
 
-    def has(self, digest: B3Digest) -> bool:
-        """Tell whether there is an index or a chunk of this digest."""
-        return self._store.exists(_key(_BLOBS, digest)) or self.has_chunk(digest)
+    @property
+    def pool(self) -> Pool:
+        """The pool that was given to the service, or its own."""
+        return self._pool
+
+    def new_chunker(self) -> Chunker:
+        """Return what cuts as the config says."""
+        return self._chunker(self._avg_chunk_size)
+
+    def chunk_key(self, digest: B3Digest) -> str:
+        """Return the key of a chunk."""
+        return _key(_CHUNKS, digest)
+
+    def index_key(self, digest: B3Digest) -> str:
+        """Return the key of the index of a blob."""
+        return _key(_BLOBS, digest)
+
+    # -- blobs --
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those of which there is neither an index nor a chunk."""
+        wanted = set(digests)
+        return wanted - self._find_each(self._exists, wanted)
+
+    def _exists(self, digest: B3Digest) -> bool:
+        return self._store.exists(_key(_BLOBS, digest)) or self._store.exists(_key(_CHUNKS, digest))
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk. The empty blob is always there, without asking."""
-        if digest == EMPTY:
-            return BytesReader(b"")
-        data = self.get_chunk(digest)
-        if data is None:
-            chunks = self.chunks(digest)
-            if chunks is None:
-                return None
-            if chunks:
-                return ChunkedReader(self, chunks, digest=digest, key=_key(_BLOBS, digest), pool=self._pool)
-            # An empty index, so one chunk of this digest; it may have come since it was asked for.
-            data = self.get_chunk(digest)
-            if data is None:
-                raise MissingChunkError(blob=digest, chunk=digest, key=_key(_CHUNKS, digest))
-        return BytesReader(data)
-
-    def open_write(self) -> BlobWriter:
-        """Start a new blob, whose chunks go to the store while it is written."""
-        return self._open_write_to(self)
-
-    def _open_write_to(self, store: ChunkStore) -> BlobWriter:
-        chunker = self._chunker(self._avg_chunk_size)
-        if self.high_latency:
-            return ChunkedWriter(store, chunker, self._pool, job_size=0)
-        return ChunkedWriter(store, chunker, self._pool)
-
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file; of one that is there already, and whole, little more is done than to hash it."""
-        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._pool)
-        if known is None:
-            return super().put_source(source, progress)
-        digest, size = known
-        if progress is not None:
-            progress(size)
-        return digest
-
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
-    ) -> Iterator[B3Digest | SourceError]:
-        """Store many files, small ones together."""
-        limit = self._chunker(self._avg_chunk_size).min_size
-        return SmallFiles(self, self, self._pool, limit=limit, high_latency=self.high_latency).put(
-            paths, progress
-        )
+        return BytesReader(b"") if digest == EMPTY else super().open_read(digest)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
@@ -131,7 +106,7 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         index = self._store.get(key)
         if index is not None:
             return blob_index.decode(index, digest, key=key)
-        return () if self.has_chunk(digest) else None
+        return () if self._store.exists(_key(_CHUNKS, digest)) else None
 
     def capability(self, kind: Callable[..., P]) -> P | None:
         """Return a capability; whether processes can tell each other anything depends on the store."""
@@ -146,67 +121,86 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
 
     # -- chunks --
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether there is an object for this chunk."""
-        return self._store.exists(_key(_CHUNKS, digest))
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those of which there is an object."""
+        return self._find_each(lambda digest: self._store.exists(_key(_CHUNKS, digest)), digests)
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Return a chunk, unpacked within bounds and checked."""
-        key = _key(_CHUNKS, digest)
-        frame = self._store.get(key)
-        return None if frame is None else frames.decode_chunk(frame, digest, size=size, key=key)
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks, unpacked within bounds and checked."""
 
-    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
-        """Compress and store a chunk."""
-        self._store.put(_key(_CHUNKS, digest), frames.compress(data, self._level))
+        def get(digest: B3Digest) -> bytes | None:
+            key = _key(_CHUNKS, digest)
+            frame = self._store.get(key)
+            return None if frame is None else frames.decode_chunk(frame, digest, size=sizes[digest], key=key)
+
+        return self._get_each(get, sizes)
+
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those of which there is a whole frame."""
+        return self._find_each(
+            lambda digest: self._store.claim(_key(_CHUNKS, digest), frames.is_whole), digests
+        )
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
-        """Compress chunks together, and store each."""
-        packed = frames.compress_each(list(chunks.values()), self._level)
-        for digest, frame in zip(chunks, packed, strict=True):
+        """Compress and store chunks; small ones are compressed together."""
+        packed = None if self.high_latency else iter(frames.compress_each(list(chunks.values()), self._level))
+
+        def put(digest: B3Digest) -> None:
+            frame = frames.compress(chunks[digest], self._level) if packed is None else next(packed)
             self._store.put(_key(_CHUNKS, digest), frame)
 
-    def claim_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether there is a whole frame for this chunk."""
-        return self._store.claim(_key(_CHUNKS, digest), frames.is_whole)
+        self._put_each(put, chunks)
 
-    def claim_blob(self, digest: B3Digest) -> bool:
-        """Tell whether an index and all of its chunks are there; flush them if they are."""
-        if not self._store.claim(_key(_BLOBS, digest), _anything):
-            return False
-        try:
-            chunks = self.chunks(digest)
-        except BadIndexError:
-            return False
+    def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:
+        """Keep a lease in the store, unless what is young is spared anyway."""
+        return contextlib.nullcontext(self) if brief else self._leased()
+
+    @contextlib.contextmanager
+    def _leased(self) -> Iterator[ChunkStore]:
+        with self._store.lease():
+            yield self
+
+    # -- indexes --
+
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        """Return those of which the index and all chunks are there."""
+        found = zip(
+            blobs, self._each(lambda digest: self._claim_list(digest, blobs[digest]), blobs), strict=True
+        )
+        needs = {digest: needed for digest, needed in found if needed is not None}
+        there = self.claim(set().union(*needs.values()))
+        return {digest for digest, needed in needs.items() if needed <= there}
+
+    def _claim_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta] | None) -> set[B3Digest] | None:
+        """Return the chunks that a blob needs, if its index is there and may stay."""
         if chunks is None:
-            return False
-        needed = {meta.digest for meta in chunks} or {digest} - {EMPTY}
-        # A look at a file costs less than handing that to another thread.
-        if not all((self._pool.map if self.high_latency else map)(self.claim_chunk, needed)):
-            return False
-        self._store.settle()
-        return True
+            if not self._store.claim(_key(_BLOBS, digest), _anything):
+                return None
+            try:
+                chunks = self.chunks(digest)
+            except BadIndexError:
+                return None
+        elif not self._claim_index(digest, chunks):
+            return None
+        return None if chunks is None else {meta.digest for meta in chunks} or {digest} - {EMPTY}
 
-    def hold(self) -> AbstractContextManager[None]:
-        """Keep a lease in the store."""
-        return self._store.hold()
-
-    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
-        """Store the index of a blob, durably and after its chunks, unless there is one that may be right."""
-        self.put_indexes([(digest, chunks)])
-
-    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        """Store indexes; a few flushes serve for all of them."""
-        last = []
-        for digest, chunks in dict(blobs).items():
-            if not self._claim_index(digest, chunks):
-                needs = [_key(_CHUNKS, meta.digest) for meta in chunks] or [_key(_CHUNKS, digest)]
-                last.append(LastObject(_key(_BLOBS, digest), blob_index.encode(chunks), needs))
-        self._store.settle(last)
-
-    def claim_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> set[B3Digest]:
-        """Look at the indexes one by one."""
-        return {digest for digest, chunks in blobs if self._claim_index(digest, chunks)}
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        """Store indexes, durably and after all chunks, unless there are some that may be right."""
+        there = self._find_each(lambda digest: self._claim_index(digest, blobs[digest]), blobs)
+        last = {
+            digest: LastObject(
+                _key(_BLOBS, digest),
+                blob_index.encode(chunks),
+                [_key(_CHUNKS, meta.digest) for meta in chunks] or [_key(_CHUNKS, digest)],
+            )
+            for digest, chunks in blobs.items()
+            if digest not in there
+        }
+        if not self.high_latency:
+            self._store.flush(list(last.values()))
+            return
+        self._store.flush()
+        self._put_each(lambda digest: self._store.put(last[digest].key, last[digest].data), last)
 
     def _claim_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Tell whether an index is there that may stay: this one, or another whose chunks are there."""
@@ -232,7 +226,8 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
             return False
         if others and chunks and sum(meta.size for meta in others) != sum(meta.size for meta in chunks):
             return False
-        return all(self.claim_chunk(meta.digest) for meta in others) if others else self.claim_chunk(digest)
+        needed = {meta.digest for meta in others} or {digest}
+        return needed <= self.claim(needed)
 
     # -- frames --
 
@@ -241,22 +236,18 @@ class AddOnlyBlobService(BlobService, BlobLister, ChunkStore, FrameStore, Durabl
         """Chunks are stored as zstd frames."""
         return "zstd"
 
-    def get_frame(self, digest: B3Digest) -> bytes | None:
-        """Return the frame of a chunk, unchecked."""
-        return self._store.get(_key(_CHUNKS, digest))
+    def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
+        """Return frames, unchecked."""
+        return self._get_each(lambda digest: self._store.get(_key(_CHUNKS, digest)), digests)
 
-    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
-        """Store the frame of a chunk."""
-        self._store.put(_key(_CHUNKS, digest), frame)
+    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
+        """Store frames."""
+        self._put_each(lambda digest: self._store.put(_key(_CHUNKS, digest), frames[digest]), frames)
 
     @property
     def durability(self) -> Literal["process", "full"]:
         """What a blob survives whose writer was closed."""
         return self._store.durability
-
-    def chunk_key(self, digest: B3Digest) -> str:
-        """Return the key of a chunk."""
-        return _key(_CHUNKS, digest)
 
     def check_usable(self) -> None:
         """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
@@ -287,16 +278,16 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
             entry = StoredObject(item.key, item.size, item.modified)
             for _ in self._store.sweep((entry,), older_than):
                 yield item
-        self._store.settle()
+        self._store.flush()
 
     @property
     def renewal_seconds(self) -> float:
         """How old the time of an object may be before a claim renews it."""
         return self._store.renewal_seconds
 
-    def held_since(self) -> float | None:
+    def leased_since(self) -> float | None:
         """Return the time of the oldest lease in the store."""
-        return self._store.held_since()
+        return self._store.leased_since()
 
     # -- for who keeps it within bounds --
 
@@ -309,27 +300,35 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
         """Whether chunks wait for a flush before others see them."""
         return self._store.defers
 
-    def open_write_to(self, store: ChunkStore) -> BlobWriter:
-        """Start a blob that is cut as here, and goes to *store*."""
-        return self._open_write_to(store)
-
     @property
     def state_folder(self) -> Path | None:
         """The folder `lru` beside those of the objects, if these are in a folder of this machine."""
         folder = self._store.folder
         return None if folder is None else folder / "lru"
 
-    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
-        """Return what a listing would say of an index or chunk."""
+    def find_items(self, kind: ItemKind, digests: Iterable[B3Digest]) -> Mapping[B3Digest, StoredItem]:
+        """Return what a listing would say of indexes or chunks."""
         prefix = _BLOBS if kind == "index" else _CHUNKS
-        found = self._store.describe(_key(prefix, digest))
-        return None if found is None else _item(kind, prefix, found)
+        wanted = list(dict.fromkeys(digests))
+        found = self._each(lambda digest: self._store.describe(_key(prefix, digest)), wanted)
+        return {
+            digest: _item(kind, prefix, entry)
+            for digest, entry in zip(wanted, found, strict=True)
+            if entry is not None
+        }
 
-    def residue_of(self, kind: Literal["index", "chunk"], digest: B3Digest) -> list[StoredItem]:
-        """Return the temporary files beside the place of an index or chunk."""
-        key = _key(_BLOBS if kind == "index" else _CHUNKS, digest)
-        found = self._store.list(f"{key.rpartition('/')[0]}/")
-        return [_item(kind, "", entry) for entry in found if entry.key.startswith(f"{key}#")]
+    def residue_of(self, kind: ItemKind, digests: Iterable[B3Digest]) -> list[StoredItem]:
+        """Return the temporary files beside the places of indexes or chunks."""
+        folders: dict[str, set[str]] = {}
+        for digest in digests:
+            key = _key(_BLOBS if kind == "index" else _CHUNKS, digest)
+            folders.setdefault(f"{key.rpartition('/')[0]}/", set()).add(key)
+        return [
+            _item(kind, "", entry)
+            for folder, keys in folders.items()
+            for entry in self._store.list(folder)
+            if "#" in entry.key and entry.key.rpartition("#")[0] in keys
+        ]
 
     def chunk_bound(self, size: int) -> int:
         """Return the size of a frame of that many bytes that cannot be compressed."""
@@ -339,9 +338,9 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
         """Remove objects, by their keys."""
         self._store.remove(item.key for item in items)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Flush what waits for that, and give it its names."""
-        self._store.settle()
+        self._store.flush()
 
     def free_bytes(self) -> int | None:
         """Return what the file system of a folder has left."""

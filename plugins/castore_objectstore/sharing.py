@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from castore import B3Digest, CorruptBlobError
 from castore.contract.capabilities import SharedPlace
@@ -18,14 +18,22 @@ class SharedStore(SharedPlace):
         self._store = store
         self._key_of = key_of
 
-    def try_alone(self, digest: B3Digest) -> AbstractContextManager[bool]:
-        """Lock the digest in the store, if nobody has."""
-        return self._store.try_alone(digest)
+    @contextlib.contextmanager
+    def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:
+        """Lock those digests in the store that nobody has locked."""
+        with contextlib.ExitStack() as stack:
+            yield frozenset(
+                digest for digest in digests if stack.enter_context(self._store.try_alone(digest))
+            )
 
-    def find_unsettled(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Look for a chunk among the files that wait to be flushed."""
+    def find_unflushed(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, bytes]:
+        """Look for chunks among the files that wait to be flushed."""
+        found = {digest: self._find(digest, size) for digest, size in sizes.items()}
+        return {digest: data for digest, data in found.items() if data is not None}
+
+    def _find(self, digest: B3Digest, size: int | None) -> bytes | None:
         key = self._key_of(digest)
-        for frame in self._store.unsettled(key):
+        for frame in self._store.unflushed(key):
             try:
                 return frames.decode_chunk(frame, digest, size=size, key=key)
             except CorruptBlobError:

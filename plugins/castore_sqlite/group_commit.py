@@ -9,7 +9,7 @@ processes from writing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -59,13 +59,15 @@ class GroupCommit:
         for digest, frame in (frames or {}).items():
             self._upcoming.add(digest, frame)
 
-    def find(self, digest: B3Digest) -> bytes | None:
-        """Return the frame of a chunk that waits, `None` if there is none."""
+    def find_all(self, digests: Iterable[B3Digest]) -> dict[B3Digest, bytes]:
+        """Return the frames of those chunks that wait."""
         with self._turn:
-            frame = self._upcoming.frames.get(digest)
-            if frame is None and self._running is not None:
-                frame = self._running.frames.get(digest)
-            return frame
+            upcoming = self._upcoming.frames
+            running = {} if self._running is None else self._running.frames
+            if not upcoming and not running:
+                return {}
+            found = ((digest, upcoming.get(digest) or running.get(digest)) for digest in digests)
+            return {digest: frame for digest, frame in found if frame is not None}
 
     @property
     def waiting(self) -> dict[B3Digest, bytes]:
@@ -73,14 +75,15 @@ class GroupCommit:
         running = {} if self._running is None else self._running.frames
         return {**running, **self._upcoming.frames}
 
-    def add(self, digest: B3Digest, frame: bytes) -> None:
-        """Let a chunk wait. If too much does, that is committed first; if it fails so does this."""
+    def add(self, frames: Mapping[B3Digest, bytes]) -> None:
+        """Let chunks wait. If too much does, that is committed first; if it fails so does this."""
         with self._turn:
             full = self._upcoming.full
         if full:
             self.commit()
         with self._turn:
-            self._upcoming.add(digest, frame)
+            for digest, frame in frames.items():
+                self._upcoming.add(digest, frame)
 
     def commit(self, indexes: Mapping[B3Digest, Sequence[ChunkMeta]] | None = None) -> None:
         """Return when all that waits, and *indexes*, is committed; raise `UnavailableError` if it is not."""

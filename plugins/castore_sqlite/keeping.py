@@ -8,12 +8,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from castore import B3Digest, UnavailableError
-from castore.contract.capabilities import StoredItem
+from castore.contract.upkeep import ItemKind, StoredItem
 from castore_sqlite.database import Database
-from castore_sqlite.rows import FRESH_SECONDS
+from castore_sqlite.rows import FRESH_SECONDS, queries
 
 _ANY_TIME: Final = (1 << 63) - 1
 
@@ -34,8 +34,8 @@ _DELETE: Final = {
     "indexes": "DELETE FROM indexes WHERE digest = ? AND modified < ?",
 }
 _FIND: Final = {
-    "chunk": "SELECT digest, modified, length(frame) FROM chunks WHERE digest = ?",
-    "index": "SELECT digest, modified, length(chunks) FROM indexes WHERE digest = ?",
+    "chunk": "SELECT digest, modified, length(frame) FROM chunks WHERE digest IN ({0})",
+    "index": "SELECT digest, modified, length(chunks) FROM indexes WHERE digest IN ({0})",
 }
 _TABLES: Final = {"chunk": "chunks", "index": "indexes"}
 _COPY_CHUNK: Final = (
@@ -78,9 +78,7 @@ def _index_rows(database: Database) -> Iterator[tuple[Any, ...]]:
         last = rows[-1][0]
 
 
-def _item(
-    kind: Literal["index", "chunk"], table: str, digest: bytes, modified: object, size: int
-) -> StoredItem:
+def _item(kind: ItemKind, table: str, digest: bytes, modified: object, size: int) -> StoredItem:
     key = f"{table}/{digest.hex()}"
     time = modified / 1000 if isinstance(modified, int) else None
     if len(digest) != 32:
@@ -111,15 +109,16 @@ def sweep(database: Database, items: Iterable[StoredItem], older_than: float) ->
         yield from gone
 
 
-def key_of(kind: Literal["index", "chunk"], digest: B3Digest) -> str:
+def key_of(kind: ItemKind, digest: B3Digest) -> str:
     """Return the key of a row."""
     return f"{_TABLES[kind]}/{digest}"
 
 
-def find_item(database: Database, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
-    """Return what a listing would say of a row, `None` if there is none."""
-    rows = database.fetch(_FIND[kind], (bytes(digest),))
-    return _item(kind, _TABLES[kind], *rows[0]) if rows else None
+def find_items(database: Database, kind: ItemKind, digests: Iterable[B3Digest]) -> Iterator[StoredItem]:
+    """Yield what a listing would say of those rows that are there."""
+    for query, group in queries(_FIND[kind], digests):
+        for row in database.fetch(query, group):
+            yield _item(kind, _TABLES[kind], *row)
 
 
 def remove(database: Database, items: Iterable[StoredItem]) -> None:

@@ -1,6 +1,6 @@
-"""Who holds what it puts, told to collectors of garbage in other processes.
+"""Who has a lease, told to collectors of garbage in other processes.
 
-A hold is a locked file beside the database. The lock ends with the process, however it dies, and is seen from
+A lease is a locked file beside the database. Its lock ends with the process, however it dies, and is seen by
 other containers as well; a row with the number of a process would be neither.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_MARK: Final = "-hold-"
+_MARK: Final = "-lease-"
 
 
 @contextlib.contextmanager
-def held(database: Path) -> Iterator[None]:
-    """Keep a hold until the context ends."""
+def leased(database: Path) -> Iterator[None]:
+    """Keep a lease until the context ends."""
     descriptor, path = _create(database)
     try:
         yield
@@ -41,8 +41,8 @@ def _create(database: Path) -> tuple[int, str]:
         os.close(descriptor)
 
 
-def held_since(database: Path) -> float | None:
-    """Return the time of the oldest hold, `None` if there is none; remove those of the dead."""
+def leased_since(database: Path) -> float | None:
+    """Return the time of the oldest lease, `None` if there is none; remove those of the dead."""
     prefix = f"{database.name}{_MARK}"
     times = []
     try:

@@ -21,11 +21,7 @@ _SIZES: Final = (32, 400)
 FRESH_SECONDS: Final = 60.0
 """How old the time of a row may be before a claim renews it."""
 
-HAS: Final = (
-    "SELECT 1 FROM chunks WHERE digest = ?1 UNION ALL SELECT 1 FROM indexes WHERE digest = ?1 LIMIT 1"
-)
-HAS_CHUNK: Final = "SELECT 1 FROM chunks WHERE digest = ?"
-GET_CHUNK: Final = "SELECT frame FROM chunks WHERE digest = ?"
+GET_CHUNKS: Final = "SELECT digest, frame FROM chunks WHERE digest IN ({0})"
 GET_INDEX: Final = "SELECT chunks FROM indexes WHERE digest = ?"
 _PUT_CHUNK: Final = (
     "INSERT INTO chunks (digest, modified, frame) VALUES (?, ?, ?)"
@@ -40,7 +36,7 @@ FIND: Final = (
     " UNION ALL SELECT digest FROM indexes WHERE digest IN ({0})"
 )
 FIND_TIMES: Final = "SELECT digest, modified FROM chunks WHERE digest IN ({0})"
-_FIND_INDEXES: Final = "SELECT digest, modified, chunks FROM indexes WHERE digest IN ({0})"
+FIND_INDEXES: Final = "SELECT digest, modified, chunks FROM indexes WHERE digest IN ({0})"
 _MARKS: Final = {size: ", ".join(f"?{number}" for number in range(1, size + 1)) for size in _SIZES}
 _RENEW: Final[dict[Table, str]] = {
     "chunks": "UPDATE chunks SET modified = ? WHERE digest = ?",
@@ -92,7 +88,7 @@ def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequenc
     """Put indexes; one that is there stays and counts as just put, unless it cannot be right."""
     there = {
         digest: (modified, as_bytes(index))
-        for query, group in queries(_FIND_INDEXES, blobs)
+        for query, group in queries(FIND_INDEXES, blobs)
         for digest, modified, index in connection.execute(query, group)
     }
     new, stale = [], []

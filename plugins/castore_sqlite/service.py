@@ -5,31 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta, UnavailableError
-from castore.chunks.known_content import find_known
-from castore.chunks.small_files import SmallFiles
-from castore.chunks.writer import ChunkedWriter
+from castore import B3Digest, ChunkMeta, UnavailableError
+from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import (
-    BatchExistence,
     BlobLister,
     ChunkStore,
     Durable,
-    Evictable,
+    FoundChunks,
     FrameStore,
     SharedPlace,
-    StoredItem,
-    Sweepable,
 )
-from castore.contract.inputs import Source
+from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY
-from castore.errors import BadIndexError, MissingChunkError, SourceError
+from castore.errors import BadIndexError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
-from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool
 from castore.threads.process_locks import FolderOfLocks
 from castore_sqlite import keeping, leases, rows
@@ -46,10 +40,8 @@ _services: weakref.WeakSet[SqliteBlobService] = weakref.WeakSet()
 
 
 class SqliteBlobService(
-    BlobService,
+    ChunkBackend,
     BlobLister,
-    BatchExistence,
-    ChunkStore,
     FrameStore,
     Sweepable,
     Evictable,
@@ -84,66 +76,42 @@ class SqliteBlobService(
         self._pool = pool or self._own_pool or Pool()
         _services.add(self)
 
-    def has(self, digest: B3Digest) -> bool:
-        """Tell whether there is an index or a chunk of this digest."""
-        if self._group.find(digest) is not None:
-            return True
-        return bool(self._database.fetch(rows.HAS, rows.one(digest)))
+    @property
+    def pool(self) -> Pool:
+        """The pool that was given to the service, or its own."""
+        return self._pool
+
+    def new_chunker(self) -> Chunker:
+        """Return what cuts as the config says."""
+        return self._chunker(self._avg_chunk_size)
+
+    def chunk_key(self, digest: B3Digest) -> str:
+        """Return the file and the key of a chunk."""
+        return self._key("chunks", digest)
+
+    def index_key(self, digest: B3Digest) -> str:
+        """Return the file and the key of the index of a blob."""
+        return self._key("indexes", digest)
+
+    def _key(self, table: str, digest: B3Digest) -> str:
+        return f"{self._database.path}: {table}/{digest}"
+
+    # -- blobs --
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are neither index nor chunk, with a query for some hundreds of them."""
-        absent = {digest for digest in set(digests) if self._group.find(digest) is None}
+        wanted = set(digests)
+        absent = wanted - self._group.find_all(wanted).keys()
         for query, group in rows.queries(rows.FIND, tuple(absent)):
             absent.difference_update(B3Digest(found) for (found,) in self._database.fetch(query, group))
         return absent
-
-    def open_read(self, digest: B3Digest) -> BlobReader | None:
-        """Open a blob or chunk."""
-        data = self.get_chunk(digest)
-        if data is None:
-            chunks = self.chunks(digest)
-            if chunks is None:
-                return None
-            if chunks:
-                key = self._key("indexes", digest)
-                return ChunkedReader(self, chunks, digest=digest, key=key, pool=self._pool)
-            # An empty index, so one chunk of this digest; it may have come since it was asked for.
-            data = b"" if digest == EMPTY else self.get_chunk(digest)
-            if data is None:
-                raise MissingChunkError(blob=digest, chunk=digest, key=self.chunk_key(digest))
-        return BytesReader(data)
-
-    def open_write(self) -> BlobWriter:
-        """Start a new blob, whose chunks are stored while it is written."""
-        return self.open_write_to(self)
-
-    def open_write_to(self, store: ChunkStore) -> BlobWriter:
-        """Start a blob that is cut as here, and goes to *store*."""
-        return ChunkedWriter(store, self._chunker(self._avg_chunk_size), self._pool)
-
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file; of one that is there already, and whole, little more is done than to hash it."""
-        known = find_known(self, self._chunker(self._avg_chunk_size), source, self._pool)
-        if known is None:
-            return super().put_source(source, progress)
-        digest, size = known
-        if progress is not None:
-            progress(size)
-        return digest
-
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
-    ) -> Iterator[B3Digest | SourceError]:
-        """Store many files, small ones together in one transaction."""
-        limit = self._chunker(self._avg_chunk_size).min_size
-        return SmallFiles(self, self, self._pool, limit=limit).put(paths, progress)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
         found = self._database.fetch(rows.GET_INDEX, rows.one(digest))
         if found:
             return blob_index.decode(rows.as_bytes(found[0][0]), digest, key=self._key("indexes", digest))
-        return () if self.has_chunk(digest) else None
+        return () if self.find_chunks((digest,)) else None
 
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every index."""
@@ -151,43 +119,33 @@ class SqliteBlobService(
 
     # -- chunks --
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether there is a row for this chunk, or it waits to become one."""
-        if self._group.find(digest) is not None:
-            return True
-        return bool(self._database.fetch(rows.HAS_CHUNK, rows.one(digest)))
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that have a row, or wait to get one."""
+        wanted = set(digests)
+        found = self._group.find_all(wanted).keys()
+        return found | self._times_of(wanted - found).keys()
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Return a chunk, unpacked within bounds and checked."""
-        frame = self.get_frame(digest)
-        if frame is None:
-            return None
-        return frames.decode_chunk(frame, digest, size=size, key=self.chunk_key(digest))
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks, unpacked within bounds and checked."""
+        stored = self._frames_of(sizes)
 
-    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
-        """Compress a chunk and let it wait to be committed with others."""
-        self._group.add(digest, frames.compress(data, self._level))
+        def decode(digest: B3Digest) -> bytes | None:
+            frame = stored.get(digest)
+            if frame is None:
+                return None
+            return frames.decode_chunk(frame, digest, size=sizes[digest], key=self.chunk_key(digest))
+
+        return self._get_each(decode, sizes)
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
-        """Compress chunks together, and let them wait."""
+        """Compress chunks together, and let them wait to be committed with others."""
         packed = frames.compress_each(list(chunks.values()), self._level)
-        for digest, frame in zip(chunks, packed, strict=True):
-            self._group.add(digest, frame)
+        self._group.add(dict(zip(chunks, packed, strict=True)))
 
-    def claim_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether a chunk is there, and renew its time if that is not recent."""
-        if self._group.find(digest) is not None:
-            return True
-        found = self._database.fetch("SELECT modified FROM chunks WHERE digest = ?", rows.one(digest))
-        if not found or rows.is_fresh(found[0][0]):
-            return bool(found)
-        with self._database.writing(lasting=False) as connection:
-            return rows.renew(connection, "chunks", (digest,))
-
-    def claim_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Claim several with one query, and one transaction for those whose times are not recent."""
         wanted = set(digests)
-        claimed = {digest for digest in wanted if self._group.find(digest) is not None}
+        claimed = set(self._group.find_all(wanted))
         times = self._times_of(wanted - claimed)
         stale = [digest for digest, time in times.items() if not rows.is_fresh(time)]
         claimed.update(times.keys() - stale)
@@ -204,29 +162,29 @@ class SqliteBlobService(
             for digest, time in self._database.fetch(query, group)
         }
 
-    def claim_blob(self, digest: B3Digest) -> bool:
-        """Tell whether an index and all of its chunks are there; renew their times and flush if they are."""
-        found = self._database.fetch(rows.GET_INDEX, rows.one(digest))
-        if not found:
-            return False
-        try:
-            chunks = blob_index.decode(rows.as_bytes(found[0][0]), digest)
-        except BadIndexError:
-            return False
-        needed = {meta.digest for meta in chunks} or {digest} - {EMPTY}
-        times = self._times_of(needed)
-        stale = [chunk for chunk in needed if not rows.is_fresh(times.get(chunk))]
-        with self._database.writing(lasting=True) as connection:
-            return rows.renew(connection, "indexes", (digest,)) and rows.renew(connection, "chunks", stale)
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        """Claim several with two queries, and one transaction for those whose times are not recent."""
+        needs: dict[B3Digest, set[B3Digest]] = {}
+        stale: list[B3Digest] = []
+        for query, group in rows.queries(rows.FIND_INDEXES, blobs):
+            for found, modified, index in self._database.fetch(query, group):
+                digest = B3Digest(found)
+                with contextlib.suppress(BadIndexError):
+                    chunks = blob_index.decode(rows.as_bytes(index), digest)
+                    needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
+                    if not rows.is_fresh(modified):
+                        stale.append(digest)
+        there = self.claim(set().union(*needs.values()))
+        if stale:
+            with self._database.writing(lasting=False) as connection:
+                for digest in stale:
+                    if not rows.renew(connection, "indexes", (digest,)):
+                        del needs[digest]
+        return {digest for digest, needed in needs.items() if needed <= there}
 
-    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
-        """Make a blob visible, in one transaction with all chunks that wait."""
-        self._group.commit({digest: chunks})
-
-    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        """Make several blobs visible in one transaction with all chunks that wait."""
-        if blobs:
-            self._group.commit(dict(blobs))
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        """Make blobs visible in one transaction with all chunks that wait."""
+        self._group.commit(blobs)
 
     def _commit(self, batch: Batch) -> None:
         with self._database.writing(lasting=bool(batch.indexes)) as connection:
@@ -240,17 +198,21 @@ class SqliteBlobService(
         """Chunks are stored as zstd frames."""
         return "zstd"
 
-    def get_frame(self, digest: B3Digest) -> bytes | None:
-        """Return the frame of a chunk, unchecked."""
-        frame = self._group.find(digest)
-        if frame is not None:
-            return frame
-        found = self._database.fetch(rows.GET_CHUNK, rows.one(digest))
-        return rows.as_bytes(found[0][0]) if found else None
+    def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
+        """Return the frames of chunks, unchecked."""
+        return {**self._frames_of(digests)}
 
-    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
-        """Let the frame of a chunk wait to be committed with others."""
-        self._group.add(digest, bytes(frame))
+    def _frames_of(self, digests: Iterable[B3Digest]) -> dict[B3Digest, bytes]:
+        wanted = dict.fromkeys(digests)
+        found = self._group.find_all(wanted)
+        for query, group in rows.queries(rows.GET_CHUNKS, [d for d in wanted if d not in found]):
+            for digest, frame in self._database.fetch(query, group):
+                found[B3Digest(digest)] = rows.as_bytes(frame)
+        return found
+
+    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
+        """Let the frames of chunks wait to be committed with others."""
+        self._group.add({digest: bytes(frame) for digest, frame in frames.items()})
 
     # -- looking after the file --
 
@@ -285,12 +247,18 @@ class SqliteBlobService(
         """Yield what `list_items` does."""
         return self.list_items()
 
-    def find_item(self, kind: Literal["index", "chunk"], digest: B3Digest) -> StoredItem | None:
-        """Return what a listing would say of a row, or of a chunk that waits to become one."""
-        waiting = self._group.find(digest) if kind == "chunk" else None
-        if waiting is not None:
-            return StoredItem("chunk", keeping.key_of("chunk", digest), digest, len(waiting))
-        return keeping.find_item(self._database, kind, digest)
+    def find_items(self, kind: ItemKind, digests: Iterable[B3Digest]) -> Mapping[B3Digest, StoredItem]:
+        """Return what a listing would say of rows, or of chunks that wait to become some."""
+        wanted = dict.fromkeys(digests)
+        waiting = self._group.find_all(wanted) if kind == "chunk" else {}
+        found = {
+            digest: StoredItem("chunk", keeping.key_of("chunk", digest), digest, len(frame))
+            for digest, frame in waiting.items()
+        }
+        for item in keeping.find_items(self._database, kind, [d for d in wanted if d not in found]):
+            if item.digest is not None:
+                found[item.digest] = item
+        return found
 
     def remove(self, items: Iterable[StoredItem]) -> None:
         """Remove rows. Their space is used again; the file does not become smaller."""
@@ -301,29 +269,34 @@ class SqliteBlobService(
         """Return the size of a frame of that many bytes that cannot be compressed."""
         return frames.bound(size)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Commit what waits."""
         self._group.commit()
 
+    def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:
+        """Keep a locked file beside the database, unless what is young is spared anyway."""
+        return contextlib.nullcontext(self) if brief else self._leased()
+
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep a locked file beside the database."""
+    def _leased(self) -> Iterator[ChunkStore]:
         with contextlib.ExitStack() as stack:
             with self._reporting():
-                stack.enter_context(leases.held(self._database.path))
-            yield
+                stack.enter_context(leases.leased(self._database.path))
+            yield self
 
-    def held_since(self) -> float | None:
+    def leased_since(self) -> float | None:
         """Return the time of the oldest locked file beside the database."""
         with self._reporting():
-            return leases.held_since(self._database.path)
+            return leases.leased_since(self._database.path)
 
     @contextlib.contextmanager
-    def try_alone(self, digest: B3Digest) -> Iterator[bool]:
-        """Lock a file in a folder beside the database, if nobody has; in the end commit what waits."""
+    def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:
+        """Lock files in a folder beside the database; in the end commit what waits."""
         with contextlib.ExitStack() as stack:
             with self._reporting():
-                alone = stack.enter_context(self._locks.try_alone(digest))
+                alone = frozenset(
+                    digest for digest in digests if stack.enter_context(self._locks.try_alone(digest))
+                )
             yield alone
             if alone:
                 self._group.commit()
@@ -334,13 +307,6 @@ class SqliteBlobService(
             yield
         except OSError as error:
             raise UnavailableError(self._database.instance, error) from error
-
-    def chunk_key(self, digest: B3Digest) -> str:
-        """Return the file and the key of a chunk."""
-        return self._key("chunks", digest)
-
-    def _key(self, table: str, digest: B3Digest) -> str:
-        return f"{self._database.path}: {table}/{digest}"
 
     def close(self) -> None:
         """Commit what waits, and close the connections."""

@@ -25,7 +25,7 @@ _LEASES: Final = "leases"
 _NO_LOCKS: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
-class Holds:
+class Leases:
     """The lock and the leases of the folder *root*."""
 
     def __init__(self, root: str) -> None:
@@ -54,7 +54,7 @@ class Holds:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def hold(self, reporting: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
+    def lease(self, reporting: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
         """Keep a lease; *reporting* is the context for what goes wrong with the file of the given path."""
         with reporting(f"{self._root}/{_LEASES}"):
             descriptor, path = self._new_lease()
@@ -79,7 +79,7 @@ class Holds:
                 return descriptor, path
             os.close(descriptor)
 
-    def held_since(self) -> float | None:
+    def leased_since(self) -> float | None:
         """Return the time of the oldest lease, `None` if there is none; remove those of the dead."""
         times = []
         try:

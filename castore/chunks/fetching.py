@@ -1,0 +1,73 @@
+"""Fetching chunks, from what is made for that or as blobs of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkSource, FoundChunks
+from castore.digest import B3Digest
+from castore.errors import CastoreError, CorruptChunkError, MissingChunkError, OversizedFrameError
+from castore.format.frames import check_size
+
+
+def find_in(
+    service: BlobService, source: ChunkSource | None, sizes: Mapping[B3Digest, int | None]
+) -> FoundChunks:
+    """Return chunks as `ChunkSource.get_chunks` does: from *source*, or without one from *service* as blobs.
+
+    One of no known size that is too large for `get_chunks` is read as a blob, up to what any chunk may have.
+    Raises what the source raises.
+    """
+    if source is None:
+        read = {digest: _read_as_blob(service, digest, size) for digest, size in sizes.items()}
+        return {digest: data for digest, data in read.items() if data is not None}
+    found = source.get_chunks(sizes)
+    for digest, data in found.items():
+        if isinstance(data, OversizedFrameError) and sizes.get(digest) is None:
+            found[digest] = _read_as_blob(service, digest, None) or data
+        elif not isinstance(data, CastoreError):
+            try:
+                check_size(digest, len(data), sizes.get(digest))
+            except CorruptChunkError as error:
+                found[digest] = error
+    return found
+
+
+def _read_as_blob(service: BlobService, digest: B3Digest, size: int | None) -> bytes | CastoreError | None:
+    try:
+        reader = service.open_read(digest)
+        if reader is None:
+            return None
+        with reader:
+            check_size(digest, reader.size, size)
+            data = reader.read()
+        check_digest(digest, data)
+    except CastoreError as error:
+        return error
+    return data
+
+
+def check_digest(digest: B3Digest, data: bytes) -> None:
+    """Raise `CorruptChunkError` unless *data* are the bytes of the chunk."""
+    found = B3Digest.of(data)
+    if found != digest:
+        raise CorruptChunkError(
+            f"chunk {digest} is corrupt: its bytes have the digest {found}", expected=digest, found=found
+        )
+
+
+def find_chunk(
+    service: BlobService, source: ChunkSource | None, digest: B3Digest, size: int | None = None
+) -> bytes | None:
+    """Return the checked bytes of one chunk, `None` if it is absent; raises what is wrong with it."""
+    found = find_in(service, source, {digest: size}).get(digest)
+    if isinstance(found, CastoreError):
+        raise found
+    return found
+
+
+def missing_chunk(source: ChunkSource | None, meta: ChunkMeta, blob: B3Digest | None) -> MissingChunkError:
+    """Return the error for a chunk that is nowhere, of *blob*, if that is known."""
+    key = None if source is None else source.chunk_key(meta.digest)
+    return MissingChunkError(blob=meta.digest if blob is None else blob, chunk=meta.digest, key=key)

@@ -1,0 +1,381 @@
+"""Storing bytes, a file and many files in any service.
+
+Through a `ChunkStore`, where the service has one, so that every service is as fast as its parts: a large blob
+goes through a pipeline, a known one is only hashed, and small ones go together, in few calls and with few
+flushes. A service that keeps no chunks is written to by its own writers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+import attrs
+from blake3 import blake3
+
+from castore.buffers import byte_view, new_buffer
+from castore.chunks.writer import ChunkedWriter, put_uncut
+from castore.contract.batches import MOST_BYTES, MOST_ITEMS
+from castore.contract.blobs import BlobService, BlobWriter
+from castore.contract.capabilities import ChunkStore
+from castore.contract.inputs import InputFile, Storable, open_input, read_beginning
+from castore.digest import B3Digest
+from castore.errors import SourceError
+from castore.format.chunking import Chunker
+from castore.threads.pool import Pool, Task, process_pool
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+Path: TypeAlias = "str | os.PathLike[str]"
+Progress: TypeAlias = "Callable[[int], object] | None"
+
+CALLS_AT_ONCE: Final = 16
+"""How many blobs are stored, or read, at once where requests mostly wait, and no chunks are kept."""
+
+_PIECE: Final = 4 << 20
+"""How many bytes are hashed at a time: enough for all cores, and no more than their caches hold."""
+
+_FILES_TOGETHER: Final = 256
+"""A call for each file would cost more than the file; with many more, threads would wait for each other."""
+
+_FEW_FILES: Final = 32
+"""So few have their indexes before anything could be taken for garbage."""
+
+_CALLS_UNDER_WAY: Final = 2
+
+
+def store_bytes(service: BlobService, data: Buffer) -> B3Digest:
+    """Store *data* as one blob; return its digest."""
+    view = byte_view(data)
+    store = service.capability(ChunkStore)
+    if store is None:
+        with service.open_write() as writer:
+            writer.write(view)
+            return writer.close()
+    chunker = store.new_chunker()
+    if len(view) <= chunker.min_size:
+        return put_uncut(store, view)
+    with ChunkedWriter(store, chunker) as writer:
+        writer.write(view)
+        return writer.close()
+
+
+def store_file(service: BlobService, source: Storable, progress: Progress = None) -> B3Digest:
+    """Store a file as `BlobService.put_file`; one that is there already is hashed, and little more."""
+    store = service.capability(ChunkStore)
+    with open_input(source) as file:
+        if store is None:
+            return _write(service.open_write(), file, progress)
+        chunker = store.new_chunker()
+        known = _find_known(store, chunker, file)
+        if known is None:
+            return _write(ChunkedWriter(store, chunker), file, progress)
+        digest, size = known
+        if progress is not None:
+            progress(size)
+        return digest
+
+
+def _write(writer: BlobWriter, file: InputFile, progress: Progress) -> B3Digest:
+    with writer:
+        while count := writer.fill(file):
+            if progress is not None:
+                progress(count)
+        return writer.close()
+
+
+def store_files(
+    service: BlobService, paths: Iterable[Path], progress: Progress = None
+) -> Iterator[B3Digest | SourceError]:
+    """Store many files; see `BlobService.put_files`."""
+    store = service.capability(ChunkStore)
+    if store is not None:
+        yield from _SmallFiles(service, store).put(paths, progress)
+    elif service.high_latency:
+        yield from _store_at_once(service, paths, progress)
+    else:
+        for path in paths:
+            yield _store_one(service, path, progress)
+
+
+def _store_one(service: BlobService, path: Path, progress: Progress) -> B3Digest | SourceError:
+    try:
+        return store_file(service, path, progress)
+    except SourceError as error:
+        return error
+
+
+def _store_at_once(
+    service: BlobService, paths: Iterable[Path], progress: Progress
+) -> Iterator[B3Digest | SourceError]:
+    def store(path: Path) -> tuple[B3Digest | SourceError, int]:
+        sizes: list[int] = []
+        return _store_one(service, path, sizes.append), sum(sizes)
+
+    for outcome, size in at_once(store, paths):
+        # By the thread that asks: it need not be prepared for others.
+        if progress is not None and size:
+            progress(size)
+        yield outcome
+
+
+def at_once(call: Callable[[A], T], arguments: Iterable[A]) -> Iterator[T]:
+    """Yield what *call* returns for each of *arguments*, in order; up to `CALLS_AT_ONCE` are under way."""
+    pool = process_pool().io_pool
+    remaining = iter(arguments)
+    under_way: deque[Task[T]] = deque()
+    try:
+        while True:
+            for argument in islice(remaining, CALLS_AT_ONCE - len(under_way)):
+                under_way.append(pool.submit(partial(call, argument)))
+            if not under_way:
+                return
+            yield under_way.popleft().result()
+    finally:
+        for task in under_way:
+            task.drop()
+
+
+# -- known content --
+
+
+def _find_known(store: ChunkStore, chunker: Chunker, file: InputFile) -> tuple[B3Digest, int] | None:
+    """Return the digest and size of a file whose blob is in *store*; `None` if it has to be stored.
+
+    A file is only worth hashing first if it is probably known. That its first chunk is there says so, and
+    costs one look-up; a new file is then stored without having been read for nothing, and stands at its start
+    again. Files smaller than a chunk can be are not worth the question.
+    """
+    if file.size is None or file.size < chunker.max_size:
+        return None
+    buffer = new_buffer(max(_PIECE, chunker.max_size))
+    count = file.fill(buffer)
+    known = None
+    if count >= chunker.max_size:
+        with store.lease(brief=True) as leased:
+            first = B3Digest.of(buffer[: next(chunker.cut(buffer[: chunker.max_size]))])
+            if first in leased.claim((first,)):
+                known = _hash(file, buffer, count, store.pool)
+                if known[0] in leased.claim_blobs({known[0]: None}):
+                    leased.put_indexes({})  # what was claimed lasts from here on
+                else:
+                    known = None
+    if known is None:
+        file.rewind()
+    return known
+
+
+def _hash(file: InputFile, buffer: memoryview, count: int, pool: Pool) -> tuple[B3Digest, int]:
+    """Hash what is in the buffer, and all that follows."""
+    hashing = _FileHash(file, buffer[:count])
+    if count == len(buffer):
+        helper = pool.submit(lambda: hashing.take_part(new_buffer(len(buffer))))
+        try:
+            hashing.take_part(buffer)
+        finally:
+            hashing.stop()
+        helper.result()
+    return hashing.digest(), hashing.size
+
+
+class _FileHash:
+    """The digest of a file, made by two threads that each read a piece and then hash it, in turn.
+
+    So one reads while the other hashes, and what is hashed is in the caches of the core that has read it. It
+    makes no difference to the result if one of them comes late, or not at all.
+    """
+
+    def __init__(self, file: InputFile, head: memoryview) -> None:
+        self._file = file
+        self._reading = threading.Lock()
+        self._hashing = threading.Lock()
+        self._hasher = blake3(head, max_threads=blake3.AUTO)
+        self._ended = False
+        self.size = len(head)
+
+    def take_part(self, buffer: memoryview) -> None:
+        """Read and hash pieces as large as *buffer* until none is left; raises `SourceError`."""
+        while self._take_piece(buffer):
+            pass
+
+    def _take_piece(self, buffer: memoryview) -> bool:
+        with contextlib.ExitStack() as turn:
+            with self._reading:
+                if self._ended:
+                    return False
+                self._ended = True  # if this fails
+                count = self._file.fill(buffer)
+                self._ended = count < len(buffer)
+                # The next one reads when this one hashes: that keeps the order.
+                turn.enter_context(self._hashing)
+            self._hasher.update(buffer[:count])
+            self.size += count
+        return True
+
+    def stop(self) -> None:
+        """Let nobody begin another piece; when it returns nobody uses the file."""
+        with self._reading:
+            self._ended = True
+
+    def digest(self) -> B3Digest:
+        return B3Digest(self._hasher.digest())
+
+
+# -- many small files --
+
+
+@attrs.frozen
+class _Small:
+    """A file that is stored but for its index."""
+
+    digest: B3Digest
+    size: int
+
+
+_Large: TypeAlias = None
+_Outcome: TypeAlias = "_Small | SourceError | _Large"
+
+
+class _Round:
+    """Files that become visible together, and the store that keeps their chunks meanwhile."""
+
+    def __init__(self, paths: Sequence[Path], store: ChunkStore) -> None:
+        self.paths = paths
+        self.outcomes: list[_Outcome] = []
+        self.known: set[B3Digest] = set()
+        """The digests of blobs that need no index any more."""
+        self._lease = ExitStack()
+        self.store = self._lease.enter_context(store.lease(brief=len(paths) <= _FEW_FILES))
+        self._storing: deque[Task[None]] = deque()
+        self.indexing: Task[None] | None = None
+
+    def add(self, task: Task[None]) -> None:
+        """Take note of a task that stores some of the files; wait for others if they are too many."""
+        self._storing.append(task)
+        while len(self._storing) > _CALLS_UNDER_WAY:
+            self._storing.popleft().result()
+
+    def put_indexes(self) -> None:
+        """Make all small files visible, when all is stored."""
+        while self._storing:
+            self._storing.popleft().result()
+        small = {outcome.digest for outcome in self.outcomes if isinstance(outcome, _Small)}
+        self.store.put_indexes(dict.fromkeys(small - self.known, ()))
+
+    def end(self) -> None:
+        """Drop what is not done."""
+        if self.indexing is not None:
+            self.indexing.drop()
+        while self._storing:
+            self._storing.pop().drop()
+        self._lease.close()
+
+
+class _SmallFiles:
+    """Stores the files of a list that cannot be cut together, and others one by one.
+
+    The thread that asks reads the files, hashes them and looks which of them the store has; the pool
+    compresses and writes those that are new. Of a small file there is more Python than there are bytes, and
+    threads that each did all of it would mostly wait for each other. A store of high latency is asked by the
+    pool as well.
+    """
+
+    def __init__(self, service: BlobService, store: ChunkStore) -> None:
+        self._service = service
+        self._store = store
+        self._pool = store.pool
+        self._limit = store.new_chunker().min_size
+        self._together = MOST_ITEMS if store.high_latency else _FILES_TOGETHER
+
+    def put(self, paths: Iterable[Path], progress: Progress) -> Iterator[B3Digest | SourceError]:
+        """Yield the digest of each file in order, or the error of one that cannot be read."""
+        remaining = iter(paths)
+        size = max(min(self._store.round, MOST_ITEMS), 1)
+        under_way: deque[_Round] = deque()
+        try:
+            while True:
+                some = list(islice(remaining, size))
+                if some:
+                    upcoming = _Round(some, self._store)
+                    under_way.append(upcoming)
+                    # While the indexes of the round before are put, and flushed.
+                    self._store_files(upcoming)
+                if len(under_way) > bool(some):
+                    done = under_way[0]
+                    assert done.indexing is not None
+                    done.indexing.result()
+                    under_way.popleft().end()
+                    for path, outcome in zip(done.paths, done.outcomes, strict=True):
+                        yield self._finish(path, outcome, progress)
+                if not some:
+                    return
+                upcoming.indexing = self._pool.submit(upcoming.put_indexes)
+        finally:
+            for round_ in under_way:
+                round_.end()
+
+    def _store_files(self, round_: _Round) -> None:
+        """Read the files, and let those that are new be stored."""
+        found: dict[B3Digest, bytes] = {}
+        size = 0
+        for path in round_.paths:
+            outcome, data = self._read(path)
+            round_.outcomes.append(outcome)
+            if not data:
+                continue
+            if size + len(data) > MOST_BYTES or len(found) == self._together:
+                self._store_together(round_, found)
+                found, size = {}, 0
+            assert isinstance(outcome, _Small)
+            found[outcome.digest] = data
+            size += len(data)
+        if found:
+            self._store_together(round_, found)
+
+    def _read(self, path: Path) -> tuple[_Outcome, bytes]:
+        """Return what a file is, and its bytes if it is small."""
+        try:
+            data = read_beginning(path, self._limit + 1)
+        except SourceError as error:
+            return error, b""
+        if len(data) > self._limit:
+            return None, b""
+        return _Small(B3Digest.of(data), len(data)), data
+
+    def _store_together(self, round_: _Round, found: dict[B3Digest, bytes]) -> None:
+        if self._store.high_latency:
+            round_.add(self._pool.submit(partial(self._store_lacking, round_, found)))
+        elif lacking := self._lacking(round_, found):
+            round_.add(self._pool.submit(partial(round_.store.put_chunks, lacking)))
+
+    def _store_lacking(self, round_: _Round, found: dict[B3Digest, bytes]) -> None:
+        if lacking := self._lacking(round_, found):
+            round_.store.put_chunks(lacking)
+
+    def _lacking(self, round_: _Round, found: dict[B3Digest, bytes]) -> dict[B3Digest, bytes]:
+        """Return those files of which the store has no chunk; take note of those that need no index."""
+        known = round_.store.claim_blobs(dict.fromkeys(found, ()))
+        round_.known |= known
+        others = found.keys() - known
+        there = known | (round_.store.claim(others) if others else set())
+        return {digest: data for digest, data in found.items() if digest not in there}
+
+    def _finish(self, path: Path, outcome: _Outcome, progress: Progress) -> B3Digest | SourceError:
+        if outcome is None:
+            return _store_one(self._service, path, progress)
+        if isinstance(outcome, SourceError):
+            return outcome
+        if progress is not None:
+            progress(outcome.size)
+        return outcome.digest
