@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from castore.buffers import byte_view, new_buffer
-from castore.contract.inputs import Source
+from castore.contract.inputs import InputFile
 from castore.threads.pool import Pool
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
@@ -59,13 +59,13 @@ def test_files_are_never_read_to_where_the_kernel_copies_slowly(
         service.put_file(path)
     targets: list[tuple[int, int]] = []
 
-    read = Source._read
+    read = InputFile._read
 
-    def noted(source: Source, buffer: memoryview) -> int | None:
+    def noted(source: InputFile, buffer: memoryview) -> int | None:
         targets.append((source._file.tell(), address(buffer)))
         return read(source, buffer)
 
-    monkeypatch.setattr(Source, "_read", noted)
+    monkeypatch.setattr(InputFile, "_read", noted)
     service.put_file(path)
     service.close()
     assert sum(place >= 4 << 20 for place, _ in targets) > 1

@@ -29,14 +29,11 @@ from castore.contract.capabilities import (
     ChunkSource,
     ChunkStore,
     Durable,
-    Evictable,
     EvictionEvents,
     FrameStore,
-    Inventory,
-    Pinning,
     SharedPlace,
-    Sweepable,
 )
+from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 from castore.format import frames
 from castore.metrics.meters import Meters
 from castore.metrics.shell import measured

@@ -16,7 +16,7 @@ from castore.aio.threads import GRACE, THREADS, Threads
 from castore.aio.writing import AsyncBlobWriter
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import BlobDeleter, BlobLister
-from castore.contract.inputs import Sourceable
+from castore.contract.inputs import Storable
 from castore.digest import B3Digest
 from castore.errors import SourceError, UnsupportedError
 
@@ -85,7 +85,7 @@ class AsyncBlobService(Facade):
         return AsyncBlobWriter(self.service.open_write, self._threads)
 
     async def put_file(
-        self, source: Sourceable, *, progress: Callable[[int], object] | None = None
+        self, source: Storable, *, progress: Callable[[int], object] | None = None
     ) -> B3Digest:
         """Store a file, by its path or opened in binary mode from where it stands; return its digest.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
 
 from castore.contract.blobs import BlobService
-from castore.contract.inputs import Source
+from castore.contract.inputs import InputFile
 from castore.digest import B3Digest
 from castore.errors import SourceError
 from castore.wrapping.wrapper import WrapperService
@@ -69,9 +69,9 @@ class StoppableService(WrapperService):
 
     def write(self, data: Buffer) -> B3Digest:
         """Store *data* as a file is stored: by pieces, and in the way of *inner*."""
-        return self.put_source(Source(io.BytesIO(data), "the bytes", size=memoryview(data).nbytes))
+        return self.put_source(InputFile(io.BytesIO(data), "the bytes", size=memoryview(data).nbytes))
 
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+    def put_source(self, source: InputFile, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file whose reading stops."""
         return super().put_source(_StoppableSource(source, self._stop), progress)
 
@@ -89,8 +89,8 @@ class StoppableService(WrapperService):
         return super().put_files((_StoppablePath(path, stop) for path in paths), progress=tell)
 
 
-class _StoppableSource(Source):
-    def __init__(self, source: Source, stop: Stop) -> None:
+class _StoppableSource(InputFile):
+    def __init__(self, source: InputFile, stop: Stop) -> None:
         self._source = source
         self._stop = stop
         self.name = source.name

@@ -16,7 +16,7 @@ from castore.cli.progress import Meter
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
-from castore.contract.capabilities import StoredItem, Sweepable
+from castore.contract.upkeep import StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.problems import listing

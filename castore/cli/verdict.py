@@ -10,7 +10,7 @@ import attrs
 
 from castore.cli.output import emit_json, emit_text, printable, table
 from castore.cli.settings import Settings
-from castore.contract.capabilities import StoredItem
+from castore.contract.upkeep import StoredItem
 from castore.text import count_text, size_text
 from castore.upkeep import Counts, Finding, Mending, Scope
 

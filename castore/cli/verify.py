@@ -19,7 +19,7 @@ from castore.cli.settings import Settings
 from castore.cli.verdict import Verdict, show
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
-from castore.contract.capabilities import Inventory
+from castore.contract.upkeep import Inventory
 from castore.digest import B3Digest
 from castore.errors import InvalidDigestError, UnsupportedError
 from castore.upkeep import Ledger, Scope, StateFileError, Verification, repair

@@ -19,13 +19,10 @@ from castore.contract.capabilities import (
     ChunkSource,
     ChunkStore,
     Durable,
-    Evictable,
     EvictionEvents,
     FrameStore,
-    Inventory,
-    Pinning,
-    Sweepable,
 )
+from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 
 POWERS: Final[tuple[type, ...]] = (
     BlobLister,

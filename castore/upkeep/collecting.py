@@ -40,7 +40,8 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import ChunkSource, StoredItem, Sweepable
+from castore.contract.capabilities import ChunkSource
+from castore.contract.upkeep import StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.errors import BadIndexError, BlobNotFoundError, CorruptBlobError, UnsupportedError
 from castore.threads.pool import Pool

@@ -20,7 +20,8 @@ import attrs
 from blake3 import blake3
 
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import BatchExistence, BlobLister, ChunkStore, Sweepable
+from castore.contract.capabilities import BatchExistence, BlobLister, ChunkStore
+from castore.contract.upkeep import Sweepable
 from castore.digest import B3Digest
 from castore.errors import (
     BlobNotFoundError,

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import attrs
 from blake3 import blake3
 
-from castore.contract.capabilities import StoredItem
+from castore.contract.upkeep import StoredItem
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, describe
 

@@ -13,7 +13,8 @@ import attrs
 from blake3 import blake3
 
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import ChunkSource, ChunkStore, Inventory, StoredItem
+from castore.contract.capabilities import ChunkSource, ChunkStore
+from castore.contract.upkeep import Inventory, StoredItem
 from castore.digest import B3Digest
 from castore.errors import CastoreError, UnsupportedError
 from castore.upkeep.findings import MISSING_INDEX, UNAVAILABLE, Finding

@@ -20,7 +20,8 @@ import attrs
 from blake3 import blake3
 
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import BlobLister, Inventory, StoredItem
+from castore.contract.capabilities import BlobLister
+from castore.contract.upkeep import Inventory, StoredItem
 from castore.digest import B3Digest
 from castore.errors import (
     BadIndexError,

@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 import attrs
 
 from castore import B3Digest, BlobService, BlobWriter, UnavailableError
-from castore.contract.capabilities import ChunkSource, Pinning
+from castore.contract.capabilities import ChunkSource
+from castore.contract.upkeep import Pinning
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
 from castore.wrapping.forwarding import ForwardingWriter

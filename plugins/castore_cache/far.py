@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from castore import B3Digest, BlobService, ChunkMeta, UnavailableError
-from castore.chunks.reader import find_chunk
+from castore.chunks.fetching import find_chunk
 from castore.contract.capabilities import ChunkSource
 from castore.upkeep.reading import read_chunk
 

@@ -16,7 +16,7 @@ from castore import (
     ChunkMeta,
     CorruptBlobError,
 )
-from castore.chunks.reader import find_chunk
+from castore.chunks.fetching import find_chunk
 from castore.composites.failover_reading import wrong_bytes
 from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, SharedPlace
 from castore.streams.readers import BytesReader

@@ -18,7 +18,7 @@ from castore.contract.capabilities import (
     ChunkStore,
     Durable,
 )
-from castore.contract.inputs import Source
+from castore.contract.inputs import InputFile
 from castore.streams.readers import BytesReader
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
@@ -203,7 +203,7 @@ class CacheBlobService(BlobService):
     def _target(self) -> BlobService:
         return self._far.service if self._write == "far" else self._near.service
 
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+    def put_source(self, source: InputFile, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; if new blobs go to one service, in its own way."""
         if self._write == "both":
             return super().put_source(source, progress)

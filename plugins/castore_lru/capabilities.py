@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING
 
 from castore import B3Digest, ChunkMeta
 from castore.buffers import byte_view
-from castore.contract.capabilities import (
-    BlobDeleter,
-    ChunkSource,
-    ChunkStore,
-    Evictable,
-    EvictionEvents,
-    FrameStore,
-    Inventory,
-    Pinning,
-    StoredItem,
-    Sweepable,
-)
+from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, EvictionEvents, FrameStore
+from castore.contract.upkeep import Evictable, Inventory, Pinning, StoredItem, Sweepable
 from castore_lru.space import Space, Wanted, index_wanted
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ from castore.composition import (
     Traits,
     View,
 )
-from castore.contract.capabilities import Evictable, EvictionEvents, Pinning
+from castore.contract.capabilities import EvictionEvents
+from castore.contract.upkeep import Evictable, Pinning
 from castore.text import size_text
 
 # Written out, as bounds are more than a config needs.

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from castore import B3Digest
-from castore.contract.capabilities import Evictable, StoredItem
+from castore.contract.upkeep import Evictable, StoredItem
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.bounds import Amount, Bounds, Excess

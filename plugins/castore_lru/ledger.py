@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from castore import B3Digest, ChunkMeta
-from castore.contract.capabilities import StoredItem
+from castore.contract.upkeep import StoredItem
 from castore.digest import EMPTY
 from castore_lru.bounds import Amount
 from castore_lru.schema import CHUNK, INDEX

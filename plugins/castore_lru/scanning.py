@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import attrs
 
 from castore import B3Digest, BlobService, CorruptBlobError
-from castore.contract.capabilities import Evictable, StoredItem
+from castore.contract.upkeep import Evictable, StoredItem
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.journal import Journal, transaction

@@ -15,17 +15,8 @@ from castore import (
     ChunkMeta,
     UnsupportedError,
 )
-from castore.contract.capabilities import (
-    BlobDeleter,
-    ChunkSource,
-    ChunkStore,
-    Evictable,
-    EvictionEvents,
-    FrameStore,
-    Inventory,
-    Pinning,
-    Sweepable,
-)
+from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, EvictionEvents, FrameStore
+from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 from castore.digest import EMPTY
 from castore.streams.readers import BytesReader
 from castore.threads.deadlines import Clock

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from castore import B3Digest, BlobService, CastoreError, ChunkMeta, UnavailableError, UnsupportedError
-from castore.contract.capabilities import Evictable
+from castore.contract.upkeep import Evictable
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.accounts import Accounts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from castore import B3Digest, ChunkMeta, CorruptBlobError, UnavailableError
-from castore.chunks.reader import find_chunk
+from castore.chunks.fetching import find_chunk
 from castore.composites.failover_reading import FailoverChunks, open_with_failover
 from castore.composites.members import Member, Members
 from castore.composites.timed_writing import open_timed

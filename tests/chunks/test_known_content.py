@@ -13,7 +13,7 @@ import pytest
 
 from castore import B3Digest
 from castore.chunks import known_content
-from castore.contract.inputs import Source
+from castore.contract.inputs import InputFile
 from castore.errors import SourceError
 from castore.format.chunking import FastCdc2020
 from castore.threads.pool import Pool
@@ -69,7 +69,7 @@ class File(io.BytesIO):
 
 def find(file: File, store: Any, workers: Pool) -> tuple[B3Digest, int] | None:
     """Look for a file; all of it can be read."""
-    source = Source(file, "the file", size=len(file.getvalue()))
+    source = InputFile(file, "the file", size=len(file.getvalue()))
     return known_content.find_known(store, CHUNKER, source, workers)
 
 

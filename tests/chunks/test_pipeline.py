@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
+from castore.chunks.segments import Segment
 
 from castore import B3Digest, ChunkMeta
 from castore.chunks.pipeline import ChunkLine, store_new
-from castore.chunks.segments import Segment
 from castore.contract.capabilities import ChunkStore
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool

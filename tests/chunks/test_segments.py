@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from castore.chunks.segments import Segment
 
 from castore import B3Digest, ChunkMeta
-from castore.chunks.segments import Segment
 
 META = ChunkMeta(B3Digest.of(b"chunk"), 5)
 OTHER = ChunkMeta(B3Digest.of(b"other"), 5)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from castore import SourceError
-from castore.contract.inputs import Source, open_source, read_beginning
+from castore.contract.inputs import InputFile, open_input, read_beginning
 
 
-def up_to(most: int, source: Source) -> bytes:
+def up_to(most: int, source: InputFile) -> bytes:
     """Read *most* bytes, fewer only at the end."""
     buffer = memoryview(bytearray(most))
     return bytes(buffer[: source.fill(buffer)])
@@ -22,7 +22,7 @@ def up_to(most: int, source: Source) -> bytes:
 def test_a_regular_file_has_a_size_and_can_be_read_again(tmp_path: Path) -> None:
     """A path gives a source that knows its size, starts anew after a rewind, and is closed in the end."""
     (tmp_path / "file").write_bytes(b"content")
-    with open_source(tmp_path / "file") as source:
+    with open_input(tmp_path / "file") as source:
         assert source.size == 7
         assert up_to(100, source) == b"content"
         source.rewind()
@@ -37,13 +37,13 @@ def test_what_is_no_regular_file_has_no_size(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"through a pipe")
     os.close(writing)
-    with open_source(f"/dev/fd/{reading}") as source:
+    with open_input(f"/dev/fd/{reading}") as source:
         assert source.size is None
         assert up_to(100, source) == b"through a pipe"
     os.close(reading)
     stream = io.BytesIO(b"stream")
     stream.seek(3)
-    with open_source(stream) as source:
+    with open_input(stream) as source:
         assert source.size is None
         assert up_to(100, source) == b"eam"
     assert not stream.closed
@@ -53,7 +53,7 @@ def test_a_file_that_grows_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     """The size that was asked for first is no bound."""
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    with open_source(path) as source:
+    with open_input(path) as source:
         with path.open("ab") as file:
             file.write(bytes(100_000))
         assert up_to(50_000, source) == b"12345" + bytes(49_995)
@@ -75,7 +75,7 @@ class Dribble(io.RawIOBase):
 
 def test_short_reads() -> None:
     """A source that gives little at a time is read until there is enough."""
-    with open_source(Dribble()) as source:  # type: ignore[arg-type]
+    with open_input(Dribble()) as source:  # type: ignore[arg-type]
         assert up_to(4, source) == b"slow"
         assert up_to(4, source) == b"ly"
         assert up_to(4, source) == b""
@@ -86,7 +86,7 @@ def test_a_rewind_that_fails() -> None:
     reading, writing = os.pipe()
     os.close(writing)
     with os.fdopen(reading, "rb", buffering=0) as file, pytest.raises(SourceError, match="'the pipe'"):
-        Source(file, "the pipe").rewind()  # type: ignore[arg-type]
+        InputFile(file, "the pipe").rewind()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])

@@ -30,8 +30,8 @@ from castore.contract.capabilities import (
     ChunkStore,
     Durable,
     FrameStore,
-    Inventory,
 )
+from castore.contract.upkeep import Inventory
 from castore.metrics.meters import Meters
 from castore.metrics.model import Gauges, OperationMetrics
 from castore.metrics.shell import MeasuredReader, bare, measured

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from castore import B3Digest, ChunkMeta
-from castore.contract.capabilities import ChunkStore, Pinning
+from castore.contract.capabilities import ChunkStore
+from castore.contract.upkeep import Pinning
 from castore.threads.pool import Pool
 from castore_lru.bounds import Bounds
 from castore_lru.service import LruBlobService

@@ -17,7 +17,8 @@ from typing import Any, Final
 import pytest
 
 from castore import B3Digest, BlobService, BlobWriter, Composition, UnavailableError
-from castore.contract.capabilities import ChunkStore, Pinning
+from castore.contract.capabilities import ChunkStore
+from castore.contract.upkeep import Pinning
 from castore.faults import READS, WRITES
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
 from castore.threads.deadlines import CLOCK, Clock

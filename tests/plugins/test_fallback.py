@@ -29,9 +29,8 @@ from castore.contract.capabilities import (
     Durable,
     EvictionEvents,
     FrameStore,
-    Inventory,
-    Sweepable,
 )
+from castore.contract.upkeep import Inventory, Sweepable
 from castore.faults import READS
 from castore.streams.readers import BytesReader
 from castore.testing import HELLO, P3M, FaultyService

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, BlobService, Composition, CompositionError, UnavailableError, from_url
-from castore.contract.capabilities import ChunkStore, FrameStore, Sweepable
+from castore.contract.capabilities import ChunkStore, FrameStore
+from castore.contract.upkeep import Sweepable
 from castore.streams.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M
 from castore_memory.service import MemoryBlobService

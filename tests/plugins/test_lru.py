@@ -29,17 +29,8 @@ from castore import (
     UnsupportedError,
     from_url,
 )
-from castore.contract.capabilities import (
-    BlobDeleter,
-    ChunkStore,
-    Evictable,
-    EvictionEvents,
-    FrameStore,
-    Inventory,
-    Pinning,
-    StoredItem,
-    Sweepable,
-)
+from castore.contract.capabilities import BlobDeleter, ChunkStore, EvictionEvents, FrameStore
+from castore.contract.upkeep import Evictable, Inventory, Pinning, StoredItem, Sweepable
 from castore.testing import EMPTY, HELLO, FaultyService
 from castore.threads.deadlines import Clock
 from castore.threads.pool import Pool

@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 )
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, UnavailableError
-from castore.contract.capabilities import ChunkStore, Evictable, Pinning
+from castore.contract.capabilities import ChunkStore
+from castore.contract.upkeep import Evictable, Pinning
 from castore.threads.deadlines import Clock
 from castore.threads.pool import Pool
 from castore_lru.bounds import Bounds

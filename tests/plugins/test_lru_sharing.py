@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from castore import B3Digest
-from castore.contract.capabilities import Evictable, StoredItem
+from castore.contract.upkeep import Evictable, StoredItem
 from castore_lru.service import LruBlobService
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -28,9 +28,8 @@ from castore.contract.capabilities import (
     Durable,
     EvictionEvents,
     FrameStore,
-    Inventory,
-    Sweepable,
 )
+from castore.contract.upkeep import Inventory, Sweepable
 from castore.faults import READS, WRITES
 from castore.testing import HELLO, P3M, FaultyService
 from castore.threads.deadlines import Clock

@@ -25,7 +25,8 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.contract.capabilities import BlobLister, Inventory, Sweepable
+from castore.contract.capabilities import BlobLister
+from castore.contract.upkeep import Inventory, Sweepable
 from castore.format.chunking import FastCdc2016
 from castore.testing import BLOB_B, HELLO, P3M, BlobServiceContract
 from castore.upkeep import verify

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from castore import BlobService, Composition, CompositionError, UnsupportedError
-from castore.contract.capabilities import ChunkStore, FrameStore, Inventory, Sweepable
+from castore.contract.capabilities import ChunkStore, FrameStore
+from castore.contract.upkeep import Inventory, Sweepable
 from castore.testing import EMPTY, HELLO, P3M, FaultyService
 from castore_memory.service import MemoryBlobService
 from castore_wrappers.read_only.service import ReadOnlyService

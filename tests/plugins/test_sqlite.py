@@ -16,7 +16,8 @@ import pytest
 import castore
 import castore_sqlite.config
 from castore import B3Digest, ChunkMeta, Composition, CompositionError, MissingChunkError, UnavailableError
-from castore.contract.capabilities import BlobDeleter, StoredItem
+from castore.contract.capabilities import BlobDeleter
+from castore.contract.upkeep import StoredItem
 from castore.format.chunking import FastCdc2016
 from castore.testing import BLOB_B, CHUNKS, EMPTY, HELLO, P3M
 from castore.threads.pool import Pool

@@ -23,7 +23,8 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.contract.capabilities import ChunkSource, FrameStore, Inventory, StoredItem
+from castore.contract.capabilities import ChunkSource, FrameStore
+from castore.contract.upkeep import Inventory, StoredItem
 from castore.format import frames
 from castore.streams.readers import BytesReader
 from castore.streams.writers import SpooledWriter

@@ -25,14 +25,10 @@ from castore.contract.capabilities import (
     ChunkSource,
     ChunkStore,
     Durable,
-    Evictable,
     EvictionEvents,
     FrameStore,
-    Inventory,
-    Pinning,
-    StoredItem,
-    Sweepable,
 )
+from castore.contract.upkeep import Evictable, Inventory, Pinning, StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.errors import SourceError, WriterClosedError
 from castore.format.frames import check_size, compress, decode_chunk

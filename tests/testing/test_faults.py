@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, BlobService, ChunkMeta, CorruptBlobError, UnavailableError
-from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore, Sweepable
+from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
+from castore.contract.upkeep import Sweepable
 from castore.faults import KINDS, OBJECT_READS, OBJECT_WRITES, READS, WRITES
 from castore.faults.operations import RESULT, operation
 from castore.testing import BLOB_A, CHUNKS, EMPTY, HELLO, P3M, FaultPlan, FaultyObjects, FaultyService

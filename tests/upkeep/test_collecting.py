@@ -22,7 +22,7 @@ from castore import (
     UnsupportedError,
 )
 from castore.chunks import writer as chunked_writer
-from castore.contract.capabilities import StoredItem
+from castore.contract.upkeep import StoredItem
 from castore.threads.pool import Pool
 from castore.upkeep import Collected, MissingRootsError, collect
 from castore_memory.service import MemoryBlobService

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, BlobService, UnavailableError, UnsupportedError
-from castore.contract.capabilities import StoredItem
+from castore.contract.upkeep import StoredItem
 from castore.format import blob_index, frames
 from castore.testing import EMPTY, HELLO
 from castore.threads.pool import Pool

@@ -29,8 +29,8 @@ from castore.contract.capabilities import (
     Durable,
     EvictionEvents,
     FrameStore,
-    Sweepable,
 )
+from castore.contract.upkeep import Sweepable
 from castore.streams.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M
 from castore.wrapping.forwarding import ForwardingReader, ForwardingWriter, forwarded_capability, pieces_of

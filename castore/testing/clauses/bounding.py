@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import ChunkStore, Evictable, Pinning, StoredItem
+from castore.contract.capabilities import ChunkStore
+from castore.contract.upkeep import Evictable, Pinning, StoredItem
 from castore.digest import B3Digest
 from castore.testing.clause import Chapter
 from castore.testing.expecting import (

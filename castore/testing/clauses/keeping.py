@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import ChunkStore, FrameStore, Inventory, StoredItem, Sweepable
+from castore.contract.capabilities import ChunkStore, FrameStore
+from castore.contract.upkeep import Inventory, StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.format import frames
 from castore.testing.clause import Chapter

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from castore.contract.blobs import BlobService
-from castore.contract.inputs import open_source
+from castore.contract.inputs import open_input
 from castore.digest import B3Digest
 from castore.errors import SourceError
 from castore.testing.clause import Chapter
@@ -95,7 +95,7 @@ def put_source_stores_what_is_open(service: BlobService) -> None:
         path.write_bytes(data)
         for source in (path, path, io.BytesIO(data)):
             steps: list[int] = []
-            with open_source(source) as opened:
+            with open_input(source) as opened:
                 digest = service.put_source(opened, steps.append)
             expect("put_source()", digest, B3Digest.of(data))
             expect("the sum of what progress was told", sum(steps), len(data))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnavailableError
-from castore.contract.inputs import Source
+from castore.contract.inputs import InputFile
 from castore.streams.readers import BytesReader
 from castore.wrapping.wrapper import WrapperService
 from castore_wrappers.retry.patience import Patience, Policy
@@ -98,7 +98,7 @@ class RetryService(WrapperService):
         """Store *data*, which is at hand and need not be kept, whatever its size."""
         return self._patience.run(partial(self.inner.write, data))
 
-    def put_source(self, source: Source, progress: Callable[[int], object] | None = None) -> B3Digest:
+    def put_source(self, source: InputFile, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file; one that can be read again need not be kept, whatever its size."""
         if source.size is None:
             return super().put_source(source, progress)

@@ -23,7 +23,8 @@ import attrs
 
 from castore import BlobService, Ref
 from castore.composition import Asking, BuildContext, Plan, Problem, Traits, View
-from castore.contract.capabilities import FrameStore, Inventory
+from castore.contract.capabilities import FrameStore
+from castore.contract.upkeep import Inventory
 
 
 @attrs.frozen

@@ -16,7 +16,8 @@ from castore import (
     MissingChunkError,
     UnsupportedError,
 )
-from castore.contract.capabilities import ChunkSource, Inventory, StoredItem
+from castore.contract.capabilities import ChunkSource
+from castore.contract.upkeep import Inventory, StoredItem
 from castore_wrappers.verify.checking import checked_chunk
 
 _OF_CHUNKS: Final = (CorruptChunkError, BadFrameError)
