@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from castore.composition.building import close_all
 from castore.composition.composition import Composition
-from castore.composition.source import Source
+from castore.composition.source import ConfigSource
 from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
 from castore.errors import CompositionError
@@ -47,14 +47,14 @@ def open(  # noqa: A001 - used as `castore.open`
     return Composition(default_source(), registry, metrics)
 
 
-def default_source() -> Source:
+def default_source() -> ConfigSource:
     """Return the built-in composition."""
     import platformdirs  # noqa: PLC0415 - only who has no composition needs it
 
     folder = Path(platformdirs.user_data_dir("castore", appauthor=False))
     url = "file:" + quote(str(folder / "blobs"))
     mapping = {"blobservices": {"root": {"type": "objectstore", "object_store_url": url}}}
-    return Source.of_mapping(mapping, folder, "<default>")
+    return ConfigSource.of_mapping(mapping, folder, "<default>")
 
 
 def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
@@ -64,7 +64,7 @@ def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
     `BuildError` if the service cannot be built.
     """
     # Who has the service alone has no composition to ask what was measured.
-    composition = Composition(Source.of_url(url), registry, metrics=False)
+    composition = Composition(ConfigSource.of_url(url), registry, metrics=False)
     service, others = composition.released()
     # Nobody is left to close the composition; what the service needs, and its threads, end with it.
     weakref.finalize(service, _end, others, composition.pool)

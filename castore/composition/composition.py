@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from castore.composition.building import Builder
 from castore.composition.graph.graph import Graph, Instance
 from castore.composition.probing import PROBE_SECONDS, Probe, probe_all
-from castore.composition.source import Source
+from castore.composition.source import ConfigSource
 from castore.composition.types.plugins import call_roots
 from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
@@ -40,7 +40,7 @@ class Composition:
     measured, unless *metrics* is false: see `metrics`.
     """
 
-    def __init__(self, source: Source, registry: Registry | None = None, metrics: bool = True) -> None:
+    def __init__(self, source: ConfigSource, registry: Registry | None = None, metrics: bool = True) -> None:
         self._source = source
         self._registry = registry
         self._measures = metrics
@@ -63,7 +63,7 @@ class Composition:
 
         Raises `CompositionError` with all problems of the file.
         """
-        return cls(Source.of_file(Path(path)), registry, metrics)
+        return cls(ConfigSource.of_file(Path(path)), registry, metrics)
 
     @classmethod
     def from_mapping(
@@ -75,7 +75,7 @@ class Composition:
         metrics: bool = True,
     ) -> Self:
         """Take a composition as the tables that a file would have; relative paths in it start from *base*."""
-        return cls(Source.of_mapping(mapping, Path(base)), registry, metrics)
+        return cls(ConfigSource.of_mapping(mapping, Path(base)), registry, metrics)
 
     def describe_warnings(self) -> str:
         """Return the warnings as text, each with its place, as an error shows problems; empty if none."""

@@ -14,7 +14,7 @@ from castore.composition.config.fields import describe_fields, summary_of
 from castore.composition.config.settings import DocumentSettings
 from castore.composition.config.shapes import ANY, Shape
 from castore.composition.config.values import _DURATION_UNITS, _SIZE_UNITS, Between
-from castore.composition.loading import TABLES_OF_OTHERS
+from castore.composition.graph.declarations import TABLES_OF_OTHERS
 from castore.composition.types.registry import Registry
 from castore.composition.types.service_type import Kind, RegisteredType
 

@@ -25,7 +25,7 @@ MOST_BYTES: Final = 4 << 20
 
 
 @attrs.frozen(repr=False)
-class Source:
+class ConfigSource:
     """All that is needed to read a composition again, and no secrets."""
 
     name: str
@@ -65,7 +65,7 @@ class Source:
     def load(self, registry: Registry) -> Loaded:
         """Read and check it; raise `CompositionError` with all that is wrong."""
         if self.url is not None:
-            loaded, readable = load_url(self.url, registry, self.base), None
+            loaded, readable = load_url(self.url, registry), None
         else:
             document = Document(self.mapping or {}) if self.text is None else parse(self.text, self.problems)
             loaded, readable = load(document, registry, self.base), document.text

@@ -10,13 +10,15 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from castore.composition.config.shapes import Shape, shape_of
-from castore.composition.types.registry import Registry
 from castore.format.chunking import Chunker
+
+if TYPE_CHECKING:
+    from castore.composition.types.registry import Registry
 
 _BINARY: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 

@@ -7,9 +7,9 @@ import datetime
 import enum
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -25,7 +25,6 @@ from castore.composition.config.values import (
     parse_duration,
     parse_size,
 )
-from castore.composition.types.registry import Registry
 from castore.format.chunking import Chunker
 from castore.problems import (
     InvalidValueError,
@@ -35,7 +34,10 @@ from castore.problems import (
     escaped,
     toml_string,
 )
-from castore.secrets import Secret, SecretPath
+from castore.secrets import Secret, SecretPath, scrub
+
+if TYPE_CHECKING:
+    from castore.composition.types.registry import Registry
 
 __all__ = ["FORMERLY", "ConfigStructurer", "Reading", "formerly"]
 
@@ -286,3 +288,11 @@ def _has_bounds(annotation: Any) -> bool:
 
 def _the(words: str, names: Iterable[str]) -> str:
     return f"the {words} are {', '.join(f'`{escaped(name)}`' for name in sorted(names))}"
+
+
+def scrubbed(problem: Problem, secrets: Sequence[Secret]) -> Problem:
+    """Return *problem* without *secrets* in its words."""
+    if not secrets:
+        return problem
+    hint = None if problem.hint is None else scrub(problem.hint, secrets)
+    return attrs.evolve(problem, message=scrub(problem.message, secrets), hint=hint, part="")

@@ -6,8 +6,8 @@ for unknown, about which nothing is ever said::
     def traits(self, view: View) -> Traits:                   # what its service can do
         return view.of(self.inner)
 
-    def offers(self, capability: type, view: View) -> bool | None: # as `capability` of the service will answer
-        return view.offers(self.inner, capability)
+    def offers(self, kind: type, view: View) -> bool | None:  # as `capability` of the service will
+        return view.offers(self.inner, kind)
 
     def lints(self, view: View) -> Iterator[Problem]:         # what looks wrong
         if view.of(self.inner).writable is False:
@@ -82,7 +82,7 @@ class View:
         )
 
     def offers(self, ref: Ref[Any], kind: type) -> bool | None:
-        """Tell whether the instance that a field refers to will have a capability; `None` if that is not known."""
+        """Tell whether the instance that a field refers to will have a capability; `None` if nobody knows."""
         target = self._target(ref)
         if target is None:
             return None
