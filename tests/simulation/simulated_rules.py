@@ -7,16 +7,11 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
-from simulation import Call, Node, Outlook, Problem, Rules, Scene, SeveralRules, stance
-from simulation.calls import QUESTIONS, WRITES
+from simulation import Call, Node, Outlook, Problem, Rules, Scene, SeveralRules, fails_together, stance
+from simulation.calls import QUESTIONS, REPEATED, WRITES
 from simulation.rules import ERRORS, FAULTS
 
 from castore import B3Digest
-
-REPEATED = frozenset({
-    "has", "open_read", "chunks", "missing", "has_chunk", "get_chunk", "claim_chunk", "put_chunk",
-    "put_index",
-})  # fmt: skip
 
 
 class RetryRules(Rules):
@@ -28,7 +23,7 @@ class RetryRules(Rules):
         if call.operation in REPEATED:
             if len(subs) > attempts:
                 return f"was tried {len(subs)} times, and {attempts} are allowed"
-            if any(sub not in failed for sub in subs[:-1]):
+            if any(sub not in failed for sub in subs[:-1]) and not fails_together(subs[0]):
                 return "was tried again after an answer"
             if subs and subs[-1].said != call.said and subs[-1].said != "wrong":
                 return f"is not what the last attempt said: {subs[-1].said}"
@@ -65,8 +60,10 @@ class BreakerRules(Rules):
         return Circuit()
 
     def asked(self, scene: Scene, node: Node, state: Any, call: Call, sub: Call) -> Problem:
+        if call.batch and call.batch[0].note is not None:
+            call.note = call.batch[0].note
         if call.note is not None:
-            return None  # It has gone through already.
+            return None  # It has gone through already, or what it came with has.
         if not state.closed:
             if scene.now() < state.quiet_until:
                 probing = state.probe is not None and state.probe.said == "pending"
@@ -74,7 +71,8 @@ class BreakerRules(Rules):
             state.era += 1
             state.probe = call
             state.quiet_until = scene.now() + node.settings["open_for"]
-        call.note = state.era
+        for each in call.batch or [call]:
+            each.note = state.era
         return None
 
     def judge(self, scene: Scene, node: Node, state: Any, call: Call) -> Problem:
@@ -86,12 +84,13 @@ class BreakerRules(Rules):
             if scene.now() >= state.quiet_until:
                 return "was refused, and it is time for a probe"
             return None
-        if call.note == state.era:
+        if call.note == state.era and call.leads:
             self._leave(scene, node, state, call)
         return super().judge(scene, node, state, call)
 
     def _leave(self, scene: Scene, node: Node, state: Circuit, call: Call) -> None:
-        failed = call.said == "unavailable"
+        # A batch has failed if none of it was answered.
+        failed = all(each.said == "unavailable" for each in call.batch or [call])
         answered = call.said in ERRORS or call.operation not in self.BUFFERED
         if state.closed:
             state.in_a_row = state.in_a_row + 1 if failed else 0 if answered else state.in_a_row
@@ -168,7 +167,7 @@ class ReadOnlyRules(Rules):
         return super().judge_answer(node, call, subs)
 
     def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
-        return frozenset(having[0]) & {"list", "source", "batch"}
+        return frozenset(having[0]) & {"list", "source"}
 
     def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
         return False
@@ -234,18 +233,16 @@ class CacheRules(Rules):
         return super().judge(scene, node, state, call)
 
     def judge_answer(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        if call.operation in ("writer.close", "open_write", "put_chunk", "put_index"):
+        if call.operation in ("writer.close", "open_write", "put_chunks", "put_indexes"):
             return self._judge_write(node, call, subs)
         if call.note is not None:
             return None
-        if call.operation == "missing":
-            return self._judge_missing(node, call, subs)
         return self._judge_question(node, call, subs) if call.operation in QUESTIONS else None
 
     def _judge_question(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         asked = [sub for sub in subs if sub.operation not in WRITES]
-        if not asked or (call.operation == "has_chunk" and any(sub.said == call.said for sub in asked)):
-            return None  # It is at hand; or it is asked as one that writes chunks, of where they are written.
+        if not asked:
+            return None  # It is at hand.
         first_of_far = next((sub.began for sub in asked if sub.node == node.members[1]), None)
         far = stance([sub for sub in asked if sub.node == node.members[1]])
         before_far = itertools.takewhile(lambda sub: sub.node == node.members[0], asked)
@@ -268,7 +265,11 @@ class CacheRules(Rules):
             return {"unavailable"}
         if far == "unasked":
             return None
-        if far in FAULTS and policy["on_far_error"] == "miss" and operation in ("has", "open_read", "chunks"):
+        if (
+            far in FAULTS
+            and policy["on_far_error"] == "miss"
+            and operation in ("missing", "open_read", "chunks")
+        ):
             far = "miss"
         if far != "miss":
             return {"unavailable"} if far in FAULTS else {far}
@@ -286,8 +287,8 @@ class CacheRules(Rules):
         return {"near": [near], "far": [far], "both": both}[node.settings["write"]]
 
     def _judge_write(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        same = {call.operation, "put_indexes"} if call.operation == "put_index" else {call.operation}
-        done = {sub.node for sub in subs if sub.operation in same and sub.said in ("hit", "miss")}
+        same = call.operation
+        done = {sub.node for sub in subs if sub.operation == same and sub.said in ("hit", "miss")}
         lacking = set(self.targets(node)) - done
         if call.said in ("hit", "miss") and lacking:
             return f"was acknowledged, and {', '.join(sorted(lacking))} had not done it"
@@ -295,21 +296,9 @@ class CacheRules(Rules):
             return "failed, and all that must have it had done it"
         return None
 
-    def _judge_missing(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        near, far = ([sub for sub in subs if sub.node == member] for member in node.members)
-        if call.said != "hit":
-            return None if any(sub.said in FAULTS for sub in subs) else "failed, and no child did"
-        taken_for_misses = node.settings["on_far_error"] == "miss" and any(sub.said in FAULTS for sub in far)
-        for digest in call.value:
-            if not taken_for_misses and not any(sub.said == "hit" and digest in sub.value for sub in far):
-                return f"calls {digest.hex()[:6]} absent, and far did not"
-            if any(sub.said == "hit" and digest not in sub.value for sub in near):
-                return f"calls {digest.hex()[:6]} absent, and near has it"
-        return None
-
     def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
         near, far = map(frozenset, having)
-        found = {"source"} | near & far & {"list", "delete", "batch"}
+        found = {"source"} | near & far & {"list", "delete"}
         written = {"near": near, "far": far, "both": near & far}[node.settings["write"]]
         return frozenset(found) | written & {"store"}
 

@@ -36,6 +36,7 @@ from simulation.shelf import Look
 from castore import B3Digest, BlobService
 from castore.composites.hedging import Hedge
 from castore.composites.members import Member
+from castore.digest import EMPTY
 from castore.threads.pool import Pool
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
@@ -134,7 +135,7 @@ def draw_mirror(dice: Random, members: Sequence[str]) -> Drawn:
 # -- building --
 
 
-def children_of(site: Site) -> list[Member]:
+def members_of(site: Site) -> list[Member]:
     return [
         Member(
             name,
@@ -195,7 +196,7 @@ def build_cache(site: Site) -> BlobService:
 
 
 def build_fallback(site: Site) -> BlobService:
-    return FallbackBlobService(children_of(site), **site.node.settings, pool=Pool(0), name=site.node.name)
+    return FallbackBlobService(members_of(site), **site.node.settings, pool=Pool(0), name=site.node.name)
 
 
 def build_mirror(site: Site) -> BlobService:
@@ -205,7 +206,7 @@ def build_mirror(site: Site) -> BlobService:
         hedge = Hedge(settings["hedge_after"], budget=settings["hedge_budget"], clock=site.clock)
     queue = HealingQueue(site.node.name, interval=settings["heal_interval"], clock=site.clock)
     return MirrorBlobService(
-        children_of(site),
+        members_of(site),
         write_quorum=settings["write_quorum"],
         miss_quorum=settings["miss_quorum"],
         hedge=hedge,
@@ -236,8 +237,8 @@ def all_are_written(node: Node) -> tuple[Sequence[str], int]:
 
 
 ERROR_TABLE: Final = {
-    "unavailable": dict.fromkeys(("has", "open_read", "chunks", "open_write", "missing"), "unavailable"),
-    "absent": {"has": "miss", "open_read": "miss", "chunks": "miss", "open_write": "unsupported"},
+    "unavailable": dict.fromkeys(("open_read", "chunks", "open_write", "missing"), "unavailable"),
+    "absent": {"missing": "miss", "open_read": "miss", "chunks": "miss", "open_write": "unsupported"},
     "corrupt": {"open_read": "corrupt", "chunks": "corrupt", "open_write": "unsupported"},
 }
 ERROR_OUTLOOKS: Final = {"unavailable": "unavailable", "absent": "none", "corrupt": "corrupt"}
@@ -245,36 +246,46 @@ ERROR_OUTLOOKS: Final = {"unavailable": "unavailable", "absent": "none", "corrup
 # -- stores --
 
 
+class SequentialMemory(MemoryBlobService):
+    """The bundled `memory`, all of whose work is done by the thread that asks."""
+
+    @property
+    def pool(self) -> Pool:
+        return NO_POOL
+
+
+NO_POOL: Final = Pool(0)
+
+
 class MemoryStore(Store):
     """The bundled `memory`, which trusts its memory."""
 
     def __init__(self, watcher: Watcher) -> None:
-        self.service = self.memory = MemoryBlobService()
+        self.service = self.memory = SequentialMemory()
         self._watcher = watcher
 
     def look(self, digest: B3Digest) -> Look:
-        index = self.memory._indexes.get(digest, ())
-        if digest in self.memory._blobs or (
-            index and all(self.memory.has_chunk(meta.digest) for meta in index)
-        ):
-            return "data"
-        return "corrupt" if index else "none"
+        index = self.memory._indexes.get(digest)
+        parts = [meta.digest for meta in index] if index else [digest]
+        if all(part in self.memory._chunks or part == EMPTY for part in parts):
+            return "data" if index is not None or digest in self.memory._chunks else "none"
+        return "none" if index is None else "corrupt"
 
     def damage(self, digest: B3Digest, which: int) -> None:
         """Nothing: it would give wrong bytes, which its contract excludes."""
 
     def lose(self, digest: B3Digest, which: int | None = None) -> None:
-        """All of it: what memory has of a blob it has whole. Chunks that are blobs, too, stay as chunks."""
+        """All of it. Chunks that are parts of other blobs, too, stay as chunks."""
         self.memory._indexes.pop(digest, None)
         if not any(digest in map(attrgetter("digest"), index) for index in self.memory._indexes.values()):
-            self.memory._blobs.pop(digest, None)
+            self.memory._chunks.pop(digest, None)
         self._watcher.gone(digest)
 
 
 def draw_shelf(dice: Random) -> Settings:
     capabilities = dice.choice(
         (
-            *[("list", "delete", "source", "store", "batch")] * 2,
+            *[("list", "delete", "source", "store")] * 2,
             ("list", "source", "store"),
             ("source",),
             ("list", "delete"),

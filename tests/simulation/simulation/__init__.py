@@ -20,6 +20,7 @@ from simulation.rules import (
     Rules,
     Scene,
     SeveralRules,
+    fails_together,
     settle,
     stance,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "World",
     "draw_graph",
     "draw_story",
+    "fails_together",
     "settle",
     "shorten",
     "simulate",

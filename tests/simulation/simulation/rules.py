@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from castore.digest import B3Digest
-from simulation.calls import QUESTIONS, WRITES, Call, Said
+from simulation.calls import ITEM_BY_ITEM, QUESTIONS, WRITES, Call, Said
 from simulation.graph import Node
 
 Problem: TypeAlias = str | None
@@ -22,8 +22,6 @@ Outlook: TypeAlias = frozenset[str]
 ERRORS: Final = frozenset({"corrupt", "unavailable", "unsupported"})
 FAULTS: Final = frozenset({"unavailable", "unsupported", "pending", "error"})
 """What is no answer."""
-
-READING_POWERS: Final = frozenset({"list", "source", "batch"})
 
 
 class Scene(Protocol):
@@ -94,6 +92,8 @@ class Rules:
     ) -> Problem:
         """Judge an answer whose bytes are right, by the answers to *subs*."""
         said = {sub.said for sub in subs}
+        if fails_together(call):
+            said |= {sub.said for each in call.batch for sub in each.own}
         match call.said:
             case "unavailable" if not said & {"unavailable", "pending"}:
                 return "is unavailable, and no child was"
@@ -103,7 +103,7 @@ class Rules:
                 return "does not support what its child was not even asked for, or has done"
             case "miss" if call.operation in QUESTIONS and not (subs and subs[-1].said == "miss"):
                 return "is a miss, and the child did not say so"
-            case "hit" if call.operation in ("has", "has_chunk") and not said & {"hit", "wrong"}:
+            case "hit" if call.operation in ("missing", "find_chunks") and not said & {"hit", "wrong"}:
                 return "is a hit, and the child did not say so"
             case "hit" if call.operation in QUESTIONS and subs and subs[-1].said == "miss":
                 return "is a hit, and the child had said that it is absent"
@@ -125,7 +125,7 @@ class Rules:
     # -- about capabilities and places --
 
     def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
-        """Return the names of the capabilities that a node must have, whose children have those in *having*."""
+        """Return the names of the capabilities that a node must have, whose members have those in *having*."""
         return frozenset(having[0])
 
     def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
@@ -174,16 +174,21 @@ class SeveralRules(Rules):
         """Judge a question by what the children said, a write by how many took it."""
         if call.operation in QUESTIONS:
             return self._judge_question(node, call, subs)
-        if call.operation in ("writer.close", "open_write", "put_chunk", "put_index"):
+        if call.operation in ("writer.close", "open_write", "put_chunks", "put_indexes"):
             return self._judge_write(node, call, subs)
-        if call.operation == "missing":
-            return self._judge_missing(node, call, subs)
         if call.operation == "delete":
             return self._judge_delete(node, call, subs)
         return None
 
     def _judge_question(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         asked = [sub for sub in subs if sub.operation not in WRITES]
+        if fails_together(call) and any(self._judge_alone(node, each) is None for each in call.batch):
+            return None
+        return self._judge_alone(node, call, asked)
+
+    def _judge_alone(self, node: Node, call: Call, asked: Sequence[Call] | None = None) -> Problem:
+        if asked is None:
+            asked = [sub for sub in call.own if sub.operation not in WRITES]
         if not asked:
             at_hand = call.operation == "reader.read" and call.said in ("hit", "corrupt")
             return None if at_hand else "was answered without asking anyone"
@@ -192,7 +197,11 @@ class SeveralRules(Rules):
             stance([sub for sub in asked if sub.node == member], limit)
             for member, limit in zip(node.members, limits, strict=True)
         ]
-        if None not in limits and call.operation == "has" and call.ended - call.began > sum(limits) + 1e-6:  # type: ignore[arg-type]
+        if (
+            None not in limits
+            and call.operation == "missing"
+            and call.ended - call.began > sum(limits) + 1e-6
+        ):  # type: ignore[arg-type]
             return f"took {call.ended - call.began:.2f} s, more than all the time limits together"
         final = [entry.get("on_error") == "fail" for entry in node.entries]
         allowed = self._settled(node, stances, final, limits, call.operation)
@@ -245,21 +254,6 @@ class SeveralRules(Rules):
             return f"failed, though {len(in_time)} children had done it, and {quorum} are enough"
         return None
 
-    def _judge_missing(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        asked = [sub for sub in subs if sub.operation == "missing"]
-        limits = {name: entry.get("timeout") for name, entry in zip(node.members, node.entries, strict=True)}
-        answers = [sub for sub in asked if stance([sub], limits[sub.node]) == "hit"]
-        if call.said != "hit":
-            return "failed, and no child did" if len(answers) == len(asked) else None
-        for digest in set(call.argument):
-            absent = sum(digest in sub.value for sub in answers)
-            there = any(digest not in sub.value and digest in sub.argument for sub in answers)
-            if digest in call.value and (there or absent < self._misses(node)):
-                return f"calls {digest.hex()[:6]} absent on the word of {absent} children"
-            if digest not in call.value and not there:
-                return f"does not call {digest.hex()[:6]} absent, which no child has"
-        return None
-
     def _judge_delete(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         done = {sub.node for sub in subs if sub.operation == "delete" and sub.said in ("hit", "miss")}
         if call.said in ("hit", "miss") and done != set(node.members):
@@ -268,7 +262,7 @@ class SeveralRules(Rules):
 
     def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
         """Return `source`; `store` if those that are written to have it; of the rest what all have."""
-        common = frozenset.intersection(*map(frozenset, having)) & {"list", "delete", "batch"}
+        common = frozenset.intersection(*map(frozenset, having)) & {"list", "delete"}
         targets, _ = self._targets(node)
         by_name = dict(zip(node.members, having, strict=True))
         stores = all("store" in by_name[name] for name in targets)
@@ -308,6 +302,11 @@ class SeveralRules(Rules):
             # One chunk may be right here, another there; one that is missing need not be corrupt anywhere.
             found |= {"data", "corrupt"}
         return found
+
+
+def fails_together(call: Call) -> bool:
+    """Tell whether one of many that could not be told has failed all of them."""
+    return call.said in ERRORS and call.operation not in ITEM_BY_ITEM and len(call.batch) > 1
 
 
 def stance(calls: Sequence[Call], limit: float | None = None) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from castore.chunks.reader import ChunkedReader
 from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.contract.capabilities import BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore
-from castore.digest import B3Digest
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, FoundChunks
+from castore.digest import EMPTY, B3Digest
 from castore.errors import CorruptChunkError
+from castore.format.chunking import Chunker
 from castore.streams.readers import BytesReader
 from castore.streams.writers import GuardedWriter
+from castore.threads.pool import Pool
 from simulation.contents import pieces_of
 
 if TYPE_CHECKING:
@@ -20,12 +22,11 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 
-POWERS: Final[dict[str, type]] = {
+CAPABILITIES: Final[dict[str, type]] = {
     "list": BlobLister,
     "delete": BlobDeleter,
     "source": ChunkSource,
     "store": ChunkStore,
-    "batch": BatchExistence,
 }
 """The capabilities that simulations know, by short names."""
 
@@ -61,7 +62,7 @@ class Watcher:
         """Something was stored that must not be."""
 
 
-class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, Store):
+class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, Store):
     """Keeps blobs in memory, in chunks of *cut* bytes if it has the capability `store`.
 
     What is written replaces what was there. It looks closely at what it is given: chunks that are not what
@@ -69,7 +70,7 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
 
     Arguments:
         cut: The size of chunks, in bytes.
-        capabilities: The names of its capabilities, of `POWERS`.
+        capabilities: The names of its capabilities, of `CAPABILITIES`.
         checks: What it checks when it is read: all bytes, chunks alone (as what trusts its disk), or nothing,
             which is less than the contract asks for.
         watcher: Is told what befalls it.
@@ -79,14 +80,14 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
         self,
         *,
         cut: int = 48,
-        capabilities: Collection[str] = ("list", "delete", "source", "store", "batch"),
+        capabilities: Collection[str] = ("list", "delete", "source", "store"),
         checks: Literal["all", "chunks", "nothing"] = "all",
         watcher: Watcher | None = None,
     ) -> None:
         self.service = self
         self._cut = cut
         self._checks = checks
-        self._capabilities = {POWERS[name] for name in capabilities}
+        self._capabilities = {CAPABILITIES[name] for name in capabilities}
         self._watcher = Watcher() if watcher is None else watcher
         self._pieces: dict[B3Digest, bytes] = {}
         self._indexes: dict[B3Digest, tuple[ChunkMeta, ...]] = {}
@@ -109,8 +110,8 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
         data = self._pieces.get(digest)
         if data is None:
             return None
-        if self._checks == "all":
-            _require(digest, data)
+        if self._checks == "all" and B3Digest.of(data) != digest:
+            raise _corrupt(digest, data)
         return BytesReader(data)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
@@ -122,16 +123,20 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
         """Yield every blob."""
         yield from list(self._indexes)
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether a chunk is there."""
-        return digest in self._pieces
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those chunks that are there."""
+        return {digest for digest in digests if digest in self._pieces}
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Return a chunk."""
-        data = self._pieces.get(digest)
-        if data is not None and self._checks != "nothing":
-            _require(digest, data)
-        return data
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks."""
+        found: FoundChunks = {}
+        for digest in sizes:
+            data = self._pieces.get(digest)
+            if data is not None and self._checks != "nothing" and B3Digest.of(data) != digest:
+                found[digest] = _corrupt(digest, data)
+            elif data is not None:
+                found[digest] = data
+        return found
 
     # -- writing --
 
@@ -156,16 +161,40 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
         if B3Digest.of(data) != digest:
             self._watcher.mismatch(f"bytes were stored as {digest} that are not it")
 
-    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
-        """Keep a chunk."""
-        kept = bytes(data)
-        self._look_at(digest, kept)
-        self._pieces[digest] = kept
+    @property
+    def pool(self) -> Pool:
+        """None but the thread that asks."""
+        return _NO_POOL
 
-    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
+    def new_chunker(self) -> Chunker:
+        """Return what cuts alike."""
+        return _EvenChunker(self._cut)
+
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        """Return those of which all is there, be it right or not."""
+        return {
+            digest
+            for digest in blobs
+            if digest in self._indexes
+            and all(meta.digest in self._pieces for meta in self._indexes[digest] or (ChunkMeta(digest, 0),))
+        }
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Keep chunks."""
+        for digest, data in chunks.items():
+            kept = bytes(data)
+            self._look_at(digest, kept)
+            self._pieces[digest] = kept
+
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        """Make blobs visible."""
+        for digest, chunks in blobs.items():
+            self._put_one_index(digest, chunks)
+
+    def _put_one_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
         """Make a blob visible; one that is there stays cut as it is."""
-        if not chunks and not self.has(digest):
-            self._pieces[digest] = b""
+        if digest == EMPTY:
+            self._pieces.setdefault(digest, b"")
         parts = [self._pieces.get(meta.digest) for meta in chunks or (ChunkMeta(digest, 0),)]
         if None in parts:
             self._watcher.mismatch(f"an index of {digest} was stored, one of whose chunks is not there")
@@ -216,10 +245,24 @@ class Shelf(BlobService, BlobLister, BlobDeleter, ChunkStore, BatchExistence, St
         return index[which % len(index)].digest if index else digest
 
 
-def _require(digest: B3Digest, data: bytes) -> None:
-    found = B3Digest.of(data)
-    if found != digest:
-        raise CorruptChunkError(f"chunk {digest} is corrupt", expected=digest, found=found)
+def _corrupt(digest: B3Digest, data: bytes) -> CorruptChunkError:
+    return CorruptChunkError(f"chunk {digest} is corrupt", expected=digest, found=B3Digest.of(data))
+
+
+_NO_POOL: Final = Pool(0)
+
+
+class _EvenChunker(Chunker):
+    """Cuts into chunks of one size."""
+
+    looks_ahead = False
+
+    def __init__(self, size: int) -> None:
+        self.avg_size = self.min_size = self.max_size = size
+
+    def cut(self, data: memoryview) -> Iterator[int]:
+        for start in range(0, len(data), self.max_size):
+            yield min(self.max_size, len(data) - start)
 
 
 class _ShelfWriter(GuardedWriter):

@@ -14,7 +14,7 @@ import attrs
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore
 from castore.digest import B3Digest
-from castore.errors import CorruptBlobError, UnavailableError, UnsupportedError
+from castore.errors import CastoreError, CorruptBlobError, UnavailableError, UnsupportedError
 from simulation.contents import CONTENTS, CUTS, NOWHERE, Content, pieces_of
 from simulation.graph import Graph, Kinds
 from simulation.world import MOODS, USER, World
@@ -31,7 +31,7 @@ _PLAIN: Final = {
     "has nothing": 3,
     "chunks": 4,
     "missing": 4,
-    "get chunk": 4,
+    "get chunks": 4,
     "put chunks": 6,
     "abort": 2,
     "list": 2,
@@ -120,8 +120,8 @@ class _Drawing:
             case "read through":
                 events = tuple(self._of(self._weighted(_EVENTS)) for _ in range(dice.randint(1, 3)))
                 return Step(verb, at, content, steps=events)
-            case "get chunk":
-                return Step(verb, at, content, (dice.choice(CUTS), dice.randint(0, 9), dice.random() < 0.5))
+            case "get chunks":
+                return Step(verb, at, content, (dice.choice(CUTS), dice.randint(1, 4), dice.random() < 0.5))
             case "missing":
                 others = dice.sample(self._contents, dice.randint(0, 3))
                 return Step(verb, at, content, tuple(other.number for other in others))
@@ -196,11 +196,13 @@ class Doer:
         touches = self._attempt(step.content)
         pieces = pieces_of(step.content.data, step.more[0]) or [b""]
         metas = [ChunkMeta(B3Digest.of(piece), len(piece)) for piece in pieces]
-        with store.hold():
-            for meta, piece in zip(metas, pieces, strict=True):
-                if not store.claim_chunk(meta.digest):
-                    store.put_chunk(meta.digest, piece)
-            store.put_index(step.content.digest, metas if len(metas) > 1 else ())
+        chunks = {meta.digest: piece for meta, piece in zip(metas, pieces, strict=True)}
+        with store.lease() as leased:
+            there = leased.claim(chunks)
+            new = {digest: piece for digest, piece in chunks.items() if digest not in there}
+            if new:
+                leased.put_chunks(new)
+            leased.put_indexes({step.content.digest: metas if len(metas) > 1 else ()})
         return self._acknowledged(step, step.content.digest, touches)
 
     def _abort(self, step: Step) -> str:
@@ -298,15 +300,18 @@ class Doer:
         self._absent(step, [content for content in sure if content.digest in found])
         return str(len(found))
 
-    def _get_chunk(self, step: Step) -> str:
+    def _get_chunks(self, step: Step) -> str:
         source = self._service(step).capability(ChunkSource)
         if source is None:
             return "nothing"
-        cut, number, sized = step.more
-        pieces = pieces_of(step.content.data, cut) or [b""]
-        piece = pieces[number % len(pieces)]
-        found = source.get_chunk(B3Digest.of(piece), len(piece) if sized else None)
-        return "absent" if found is None else self._compare(step, found, piece)
+        cut, count, sized = step.more
+        pieces = {B3Digest.of(piece): piece for piece in pieces_of(step.content.data, cut)[:count]}
+        found = source.get_chunks({name: len(piece) if sized else None for name, piece in pieces.items()})
+        said = [
+            data.code if isinstance(data, CastoreError) else self._compare(step, data, pieces[name])
+            for name, data in sorted(found.items())
+        ]
+        return ", ".join(said) or "absent"
 
     def _list(self, step: Step) -> str:
         lister = self._service(step).capability(BlobLister)

@@ -16,9 +16,9 @@ from simulation.clock import VirtualClock
 from simulation.contents import NOWHERE, SHARING, TRUTH
 from simulation.graph import Graph, Kinds, Node, Site
 from simulation.rules import Outlook
-from simulation.shelf import POWERS, Store, Watcher
+from simulation.shelf import CAPABILITIES, Store, Watcher
 
-_OPERATIONS: Final = READS | WRITES | {"claim_blob"}
+_OPERATIONS: Final = READS | WRITES
 
 CALM: Final = FaultPlan(operations=frozenset())
 """The plan by which nothing goes wrong."""
@@ -38,7 +38,7 @@ USER: Final = ""
 _PIECE: Final = 64
 """So many bytes a store gives at once: most blobs come in several pieces."""
 
-FINDS: Final = frozenset({"has", "has_chunk", "open_read", "get_chunk"})
+FINDS: Final = frozenset({"missing", "find_chunks", "open_read", "get_chunks"})
 
 
 @attrs.frozen
@@ -125,13 +125,15 @@ class World(Watcher):
             dice = Random(f"{self._seed}/{node.name}/{self._built}")
             self._services[node.name] = kind.build(Site(node, members, self.clock, dice))
             self._state[node.name] = kind.rules.new_state(node)
-        self._check_powers()
+        self._check_capabilities()
 
-    def _check_powers(self) -> None:
+    def _check_capabilities(self) -> None:
         having: dict[str, frozenset[str]] = {}
         for node in self.graph.nodes.values():
             service = self._services.get(node.name) or self.faulty[node.name]
-            found = frozenset(name for name, kind in POWERS.items() if service.capability(kind) is not None)
+            found = frozenset(
+                name for name, kind in CAPABILITIES.items() if service.capability(kind) is not None
+            )
             having[node.name] = found
             if node.name not in self._services:
                 continue
@@ -282,12 +284,8 @@ class World(Watcher):
             self.trace.append(f"{call.ended:.4f} {call}")
         if call.operation == "writer.close" and call.said == "hit" and call.value not in TRUTH:
             self.report(call.node, call.operation, "stored a blob that nobody has written")
-        if (
-            call.operation in ("put_index", "put_indexes")
-            and call.said == "miss"
-            and call.node in self.stores
-        ):
-            self._judge_indexes(call)
+        if call.operation == "put_indexes" and call.said == "hit" and call.node in self.stores:
+            self._judge_index(call)
         if call.said == "wrong" and call.digest is not None:
             self._tainted.add((call.owner, call.node, call.digest))
         if call.said == "hit" and call.operation in FINDS and call.digest not in self.attempted:
@@ -301,10 +299,9 @@ class World(Watcher):
             if words is not None:
                 self.report(call.node, call.operation, f"{call.said} {words}")
 
-    def _judge_indexes(self, call: Call) -> None:
-        store = self.stores[call.node]
-        blobs = [name for name, _ in call.argument] if call.digest is None else [call.digest]
-        if any(not self.touches(blob) and store.look(blob) != "data" for blob in blobs):
+    def _judge_index(self, call: Call) -> None:
+        blob = call.digest
+        if blob is not None and not self.touches(blob) and self.stores[call.node].look(blob) != "data":
             words = f"made a blob visible in {call.node} whose chunks are not there"
             self.report(call.owner, call.operation, words)
 
