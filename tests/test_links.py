@@ -1,7 +1,8 @@
-"""No page of the repository has a link that leads nowhere."""
+"""No page of the repository has a link that leads nowhere, or names what is not there."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Final
@@ -53,6 +54,53 @@ def dangling(page: Path, text: str) -> list[str]:
     return wrong
 
 
+NAMED_PATH: Final = re.compile(r"`((?:castore|plugins|tests|examples|docs|bench)/[\w./-]*)`")
+NAMED_TEST: Final = re.compile(r"`(test_\w+\.py)`")
+NAMED_CODE: Final = re.compile(r"`(castore(?:_[a-z_]+)?(?:\.\w+)+)(?<!\.lock)(?<!\.proto)[(`]")
+STRANGERS: Final = {"castore_flat", "castore_shelf", "castore_catalogue", "castore_onefile"}
+"""Packages that a page or an example makes."""
+
+
+def astray(text: str) -> list[str]:
+    """The files and the names of castore that a page has in its prose and that are not there."""
+    prose = FENCE.sub("", text)
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    paths = [path for path in NAMED_PATH.findall(prose) if not (ROOT / path).exists()]
+    paths += [name for name in NAMED_TEST.findall(prose) if name not in tests]
+    names = [name for name in NAMED_CODE.findall(prose) if name.partition(".")[0] not in STRANGERS]
+    return paths + [name for name in names if not is_there(name)]
+
+
+def is_there(dotted: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    module, rest = dotted, []
+    while not _has_module(module):
+        module, _, last = module.rpartition(".")
+        if not module:
+            return False
+        rest.insert(0, last)
+    value = importlib.import_module(module)
+    for name in rest:
+        if not hasattr(value, name):
+            # Attributes of instances are annotated, and have no value on the class.
+            return name in getattr(value, "__annotations__", {})
+        value = getattr(value, name)
+    return True
+
+
+def _has_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_page_names_is_there(page: Path) -> None:
+    """Files and folders of the repository, and modules, classes and functions of castore, in code spans."""
+    assert astray(page.read_text("utf-8")) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_the_page_leads_somewhere(page: Path) -> None:
     """Files, folders, pictures, and headings after a `#`."""
@@ -71,9 +119,21 @@ def test_every_page_of_the_docs_can_be_reached_from_the_readme() -> None:
                 seen.add(target)
                 waiting.append(target)
 
-    # The decisions are listed by a pattern; the index is the front of the built pages.
+    # The index is the front of the built pages.
     docs = {page for page in PAGES if ROOT / "docs" in page.parents}
-    assert docs - seen - set(ROOT.glob("docs/decisions/0*.md")) - {ROOT / "docs/index.md"} == set()
+    assert docs - seen - {ROOT / "docs/index.md"} == set()
+
+
+def test_each_decision_is_in_the_table_by_its_own_title() -> None:
+    """Which numbers have no page is said below the table."""
+    folder = ROOT / "docs/decisions"
+    rows = re.findall(
+        r"^\| (\d+) \| \[(.+)\]\((0\S+)\) \| \S", (folder / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    titles = {path.name: path.read_text("utf-8").split("\n")[0] for path in folder.glob("0*.md")}
+
+    assert [name for _, _, name in rows] == sorted(titles)
+    assert {name: f"# {number}. {title}" for number, title, name in rows} == titles
 
 
 @pytest.mark.parametrize(
@@ -96,3 +156,19 @@ def test_every_page_of_the_docs_can_be_reached_from_the_readme() -> None:
 def test_dangling_links_are_found(text: str, wrong: list[str]) -> None:
     """The check itself: a check that passes everything would make the others worthless."""
     assert dangling(ROOT / "README.md", text) == wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("`tests/test_links.py` and `castore/cli/`", []),
+        ("`tests/none.py` `test_none.py`", ["tests/none.py", "test_none.py"]),
+        ("`castore.BlobService.put_file` `castore.contract.blobs` `castore.contract.blobs.Answer`", []),
+        ("`castore.BlobService.none(x)`", ["castore.BlobService.none"]),
+        ("`castore.none.BlobService`", ["castore.none.BlobService"]),
+        ("`castore_memory.none`", ["castore_memory.none"]),
+    ],
+)
+def test_names_of_nothing_are_found(text: str, wrong: list[str]) -> None:
+    """The check itself, as above."""
+    assert astray(text) == wrong
