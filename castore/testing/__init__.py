@@ -4,11 +4,11 @@
 `BlobServiceContract`         a pytest class: write one fixture, get a test for each clause
 `blob_service_machine`        a hypothesis state machine that compares a service with a dict
 `run_contract`, `CLAUSES`     the same clauses without pytest
+`Hides`                       tells the clauses which blobs a service hides
 `FaultyService`               a service that fails when told to, or by a plan, to test what stands before it
 `FaultyObjects`               an object store that does so by a plan, to test what stands on it
 `FaultPlan`                   which faults come, how often, and the seed that decides when
 `BLOBS` and their names       blobs with known digests
-`simulation`  whole graphs of services, with faults, on a clock of their own
 ============================  ==================================================================
 
 The first needs pytest, the second hypothesis: `pip install 'castore[testing]'`; the others need neither.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from castore.faults import FaultPlan, FaultyObjects, FaultyService
 from castore.testing.blobs import BLOB_A, BLOB_B, BLOBS, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M, Blob
-from castore.testing.clause import Clause, ContractError
+from castore.testing.clause import Clause, ContractError, Hides
 from castore.testing.contract import CLAUSES, Outcome, run_contract
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "FaultPlan",
     "FaultyObjects",
     "FaultyService",
+    "Hides",
     "Outcome",
     "blob_service_machine",
     "run_contract",

@@ -6,46 +6,39 @@ service does not keep it. That is no `assert`, so `python -O` takes nothing away
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 
 from castore.contract.blobs import BlobService
-from castore.contract.capabilities import (
-    BatchExistence,
-    BlobDeleter,
-    BlobLister,
-    ChunkSource,
-    ChunkStore,
-    Durable,
-    EvictionEvents,
-    FrameStore,
-)
-from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 
-POWERS: Final[tuple[type, ...]] = (
-    BlobLister,
-    BlobDeleter,
-    ChunkSource,
-    ChunkStore,
-    FrameStore,
-    Inventory,
-    Sweepable,
-    Evictable,
-    Pinning,
-    BatchExistence,
-    EvictionEvents,
-    Durable,
-)
-"""The optional capabilities that the contract has clauses for."""
+if TYPE_CHECKING:
+    from castore.digest import B3Digest
+
+
+class Hides(ABC):
+    """Says which blobs a service hides, so that a clause can try every door to them.
+
+    A service that hides something is tested by a subclass, made for the test, that has this class among its
+    bases::
+
+        class Tested(TenantService, Hides):
+            def hidden_blobs(self):
+                return [digest_of_another_tenants_blob]
+    """
+
+    @abstractmethod
+    def hidden_blobs(self) -> Iterable[B3Digest]:
+        """Return the digests of blobs that are stored behind the service, and for which `has` is false."""
 
 
 class ContractError(AssertionError):
     """A service does not keep a clause of its contract.
 
     An `AssertionError`, so that test runners count a failure. Not a `CastoreError`: a service that passes
-    over the errors of its children must not pass over this one.
+    over the errors of its members must not pass over this one.
 
     Attributes:
         clause: The name of the clause; `None` while it is not known.
@@ -79,13 +72,16 @@ class Clause:
     lacks: tuple[type, ...] = ()
     """The capabilities with which it says nothing."""
 
-    def skip_reason(self, service: BlobService) -> str | None:
-        """Return why the clause says nothing about *service*, `None` if it does."""
+    def reason_against(self, has: Callable[[type], bool]) -> str | None:
+        """Return why the clause says nothing about a service, `None` if it does.
+
+        *has* tells of a capability whether the service has it.
+        """
         for kind in self.needs:
-            if service.capability(kind) is None:
+            if not has(kind):
                 return f"the service has no {kind.__name__}"
         for kind in self.lacks:
-            if service.capability(kind) is not None:
+            if has(kind):
                 return f"the service has {kind.__name__}"
         return None
 
@@ -101,6 +97,17 @@ class Clause:
 
     def __str__(self) -> str:
         return self.name
+
+
+def declares(capabilities: Iterable[type]) -> Callable[[type], bool]:
+    """Return what tells of a capability whether it is among *capabilities*, or a base of one of them."""
+    declared = tuple(capabilities)
+    return lambda kind: any(issubclass(one, kind) for one in declared)
+
+
+def has_of(service: BlobService) -> Callable[[type], bool]:
+    """Return what tells of a capability whether *service* has it."""
+    return lambda kind: service.capability(kind) is not None
 
 
 class Chapter:

@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
 from castore.contract.blobs import BlobService
-from castore.testing.clause import Clause
+from castore.testing.clause import Clause, has_of
 from castore.testing.clauses import (
     bounding,
     capabilities,
     chunking,
+    chunks,
+    files,
+    hiding,
     keeping,
+    leasing,
     reading,
-    sources,
     storing,
     threads,
     writing,
@@ -29,10 +32,13 @@ CLAUSES: Final[tuple[Clause, ...]] = (
     *storing.chapter.clauses,
     *reading.chapter.clauses,
     *writing.chapter.clauses,
-    *sources.chapter.clauses,
+    *files.chapter.clauses,
     *chunking.chapter.clauses,
     *threads.chapter.clauses,
+    *hiding.chapter.clauses,
     *capabilities.chapter.clauses,
+    *chunks.chapter.clauses,
+    *leasing.chapter.clauses,
     *keeping.chapter.clauses,
     *bounding.chapter.clauses,
 )
@@ -60,7 +66,7 @@ def run_contract(make: Callable[[], BlobService], clauses: Iterable[Clause] = CL
     """
     for clause in clauses:
         service = make()
-        if clause.skip_reason(service) is not None:
+        if clause.reason_against(has_of(service)) is not None:
             service.close()
             yield Outcome(clause, "skip", None)
             continue

@@ -6,11 +6,12 @@ import itertools
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from castore.contract.blobs import BlobReader, BlobService
+from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
+from castore.contract.upkeep import Inventory, StoredItem
 from castore.digest import B3Digest
 from castore.testing.clause import ContractError
 
@@ -64,24 +65,38 @@ def expect_stored(service: BlobService, digest: B3Digest, data: bytes) -> None:
     """Raise `ContractError` unless the blob *digest* is there with the bytes *data*."""
     __tracebackhide__ = True
     expect(f"has({digest})", service.has(digest), True)
+    expect(f"missing() of {digest}", service.missing([digest]), set())
     with reader_of(service, digest) as reader:
         expect(f"open_read({digest}).read()", reader.read(), data)
 
 
 def expect_absent(service: BlobService, digest: B3Digest) -> None:
-    """Raise `ContractError` if there is any sign of *digest*."""
+    """Raise `ContractError` if there is a blob or chunk of *digest*."""
     __tracebackhide__ = True
     expect(f"has({digest})", service.has(digest), False)
+    expect(f"missing() of {digest}", service.missing([digest]), {digest})
     expect(f"open_read({digest})", service.open_read(digest), None)
     expect(f"chunks({digest})", service.chunks(digest), None)
 
 
-def power_of(service: BlobService, kind: Callable[..., T]) -> T:
+def capability_of(service: BlobService, kind: Callable[..., T]) -> T:
     """Return a capability that the service has, by the `needs` of the clause."""
+    __tracebackhide__ = True
     found = service.capability(kind)
     if found is None:
         raise ContractError(None, f"capability({kind}) to be the same each time", "None")
     return found
+
+
+def items_of(service: BlobService, *digests: B3Digest) -> list[StoredItem]:
+    """Return what an inventory lists of *digests*."""
+    return [item for item in capability_of(service, Inventory).list_items() if item.digest in digests]
+
+
+def now_by(service: BlobService) -> float:
+    """Return the time by the clock of the store: that of what is put into it now; 0 if it does not tell."""
+    items = items_of(service, service.write(fresh()))
+    return min((item.modified for item in items if item.modified is not None), default=0.0)
 
 
 # -- making data --
@@ -98,6 +113,16 @@ def fresh(size: int = 64) -> bytes:
 def absent() -> B3Digest:
     """Return a digest that no service has."""
     return B3Digest.of(fresh())
+
+
+def named(*parts: bytes) -> dict[B3Digest, bytes]:
+    """Return *parts* by their digests, in order, as they are put together."""
+    return {B3Digest.of(part): part for part in parts}
+
+
+def metas_of(parts: Iterable[bytes]) -> list[ChunkMeta]:
+    """Return *parts* as the chunks of a blob."""
+    return [ChunkMeta(B3Digest.of(part), len(part)) for part in parts]
 
 
 def in_threads(count: int, call: Callable[[int], T]) -> list[T]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from castore import B3Digest, ChunkMeta
 from castore.chunks.backend import ChunkBackend
+from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.capabilities import BlobLister, FoundChunks
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem
 from castore.digest import EMPTY, no_digest
-from castore.errors import CorruptChunkError
+from castore.errors import CorruptBlobError, OversizedFrameError
 from castore.format.frames import check_size
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _SIZE_IN_INDEX: Final = 40
 class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
     """Keeps blobs in memory, as chunks, which are not compressed.
 
-    What was put first stays. The empty blob is there only once it was written.
+    The empty blob is there only once it was written.
     """
 
     def __init__(self) -> None:
@@ -65,11 +66,14 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
                 continue
             try:
                 check_size(digest, len(data), size)
-            except CorruptChunkError as error:
+                found[digest] = _bounded(digest, data) if size is None else data
+            except CorruptBlobError as error:
                 found[digest] = error
-            else:
-                found[digest] = data
         return found
+
+    def get_large_chunk(self, digest: B3Digest) -> bytes | None:
+        """Return a chunk of any size."""
+        return self._chunks.get(digest)
 
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
         """Return those of which all is there; nothing else could take it away."""
@@ -90,9 +94,10 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
             self._chunks[digest] = bytes(data)
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        """Make blobs visible."""
+        """Make blobs visible; the list of one that is there whole stays."""
         for digest, chunks in blobs.items():
-            self._indexes.setdefault(digest, tuple(chunks) if len(chunks) > 1 else ())
+            if not self._is_whole(digest):
+                self._indexes[digest] = tuple(chunks) if len(chunks) > 1 else ()
 
     # -- for who keeps it within bounds --
 
@@ -126,6 +131,14 @@ def _index_item(digest: B3Digest, chunks: Sequence[ChunkMeta]) -> StoredItem:
 
 def _chunk_item(digest: B3Digest, data: bytes) -> StoredItem:
     return StoredItem("chunk", f"chunks/{digest}", digest, len(data))
+
+
+def _bounded(digest: B3Digest, data: bytes) -> bytes:
+    if len(data) > MOST_UNKNOWN:
+        raise OversizedFrameError(
+            f"chunk {digest} has {len(data)} bytes, more than any of no known size may have", expected=digest
+        )
+    return data
 
 
 def _absent(digest: object) -> Literal[False]:

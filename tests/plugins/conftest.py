@@ -15,7 +15,6 @@ from castore.errors import UnavailableError
 from castore.streams.readers import BytesReader
 from castore.testing import EMPTY, HELLO, P3M
 from castore.threads.pool import Pool
-from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.object_store import ObjectStore, StoredObject
 from castore_objectstore.service import ObjectStoreBlobService
@@ -219,8 +218,10 @@ def far(blobs_of: Any, far_store: Any) -> Any:
 
 
 @pytest.fixture
-def cache(near: Any, far: Any, near_store: Any, far_store: Any) -> CacheBlobService:
+def cache(near: Any, far: Any, near_store: Any, far_store: Any) -> BlobService:
     """A cold cache before a far store that has some blobs."""
+    from castore_cache.service import CacheBlobService  # noqa: PLC0415 - most tests need no cache
+
     for blob in (P3M, HELLO, EMPTY):
         far.write(blob.data)
     far_store.take_requests()

@@ -4,92 +4,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import ChunkStore
-from castore.contract.upkeep import Evictable, Pinning, StoredItem
+from castore.contract.blobs import BlobService
+from castore.contract.capabilities import ChunkStore, EvictionEvents
+from castore.contract.upkeep import Evictable, ItemKind, Pinning, StoredItem
 from castore.digest import B3Digest
 from castore.testing.clause import Chapter
 from castore.testing.expecting import (
     absent,
+    capability_of,
     expect,
     expect_absent,
     expect_stored,
     expect_that,
     fresh,
-    power_of,
+    metas_of,
+    named,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 chapter = Chapter()
 clause = chapter.clause
 
 _LARGE: Final = 1_500_000
-
-
-class _Elsewhere(ChunkStore):
-    """A store that notes what it is given."""
-
-    def __init__(self) -> None:
-        self.parts: dict[B3Digest, bytes] = {}
-        self.indexes: dict[B3Digest, Sequence[ChunkMeta]] = {}
-
-    def has_chunk(self, digest: B3Digest) -> bool:
-        return digest in self.parts
-
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:  # noqa: ARG002
-        return self.parts.get(digest)
-
-    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
-        self.parts[digest] = bytes(data)
-
-    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
-        self.indexes[digest] = tuple(chunks)
+_MANY: Final = 60
+_KINDS: Final[tuple[ItemKind, ...]] = ("index", "chunk")
 
 
 def _items_of(service: BlobService, blob: B3Digest) -> list[StoredItem]:
     """Return the index of a blob, if it has one, and its chunks, as they are listed."""
     digests = {blob, *(meta.digest for meta in service.chunks(blob) or ())}
-    return [item for item in power_of(service, Evictable).stored_items() if item.digest in digests]
+    return [item for item in capability_of(service, Evictable).stored_items() if item.digest in digests]
 
 
 @clause(needs=(Evictable,))
 def evictable_tells_sizes(service: BlobService) -> None:
     """Each item is listed with the bytes that it takes, and found by its kind and digest as it is listed."""
-    evictable = power_of(service, Evictable)
+    evictable = capability_of(service, Evictable)
     for size in (64, _LARGE):
         blob = service.write(fresh(size))
-        evictable.settle()
+        evictable.flush()
         items = _items_of(service, blob)
         chunks = [item.size or 0 for item in items if item.kind == "chunk"]
         expect_that(chunks, "stored_items() to have the chunks of a blob", items)
         for item in items:
             expect_that(item.size is not None and item.size >= 0, "a size of each item", item)
-            if item.kind != "residue" and item.digest is not None:
-                found = evictable.find_item(item.kind, item.digest)
-                expect("the size by find_item()", found and found.size, item.size)
+        for kind in _KINDS:
+            listed = {item.digest: item.size for item in items if item.kind == kind and item.digest}
+            found = evictable.find_items(kind, iter([absent(), *listed, *listed]))
+            sizes = {digest: item.size for digest, item in found.items()}
+            expect(f"the sizes by find_items() of each {kind}", sizes, listed)
         bound = sum(evictable.chunk_bound(meta.size) for meta in service.chunks(blob) or ())
         expect_that(
             sum(chunks) <= (bound or evictable.chunk_bound(size)), "sizes within chunk_bound()", chunks
         )
-    expect("find_item() of an absent chunk", evictable.find_item("chunk", absent()), None)
-    expect("find_item() of an absent index", evictable.find_item("index", absent()), None)
+    for kind in _KINDS:
+        expect(f"find_items() of nothing, as {kind}", dict(evictable.find_items(kind, ())), {})
+        expect(f"residue_of() an absent {kind}", list(evictable.residue_of(kind, [absent()])), [])
 
 
 @clause(needs=(Evictable,))
 def evictable_removes(service: BlobService) -> None:
     """What is removed is absent, and only that; removing it again is no error; it can be stored anew."""
-    evictable = power_of(service, Evictable)
+    evictable = capability_of(service, Evictable)
     other = fresh()
     neighbour = service.write(other)
     for size in (64, _LARGE):
         data = fresh(size)
         blob = service.write(data)
-        evictable.settle()
+        evictable.flush()
         items = _items_of(service, blob)
         evictable.remove(items)
         expect_absent(service, blob)
@@ -100,34 +83,62 @@ def evictable_removes(service: BlobService) -> None:
     expect_stored(service, neighbour, other)
 
 
-@clause(needs=(Evictable,))
-def evictable_writes_to_another(service: BlobService) -> None:
-    """All parts of a blob that is written to another store go there, and none is kept here."""
-    evictable = power_of(service, Evictable)
-    for size in (64, _LARGE):
-        data = fresh(size)
-        elsewhere = _Elsewhere()
-        with evictable.open_write_to(elsewhere) as writer:
-            writer.write(data)
-        blob = writer.close()
-        expect("the digest of what was written", blob, B3Digest.of(data))
-        expect("the indexes that were put", list(elsewhere.indexes), [blob])
-        parts = [meta.digest for meta in elsewhere.indexes[blob]] or [blob]
-        expect("the chunks that were put", b"".join(elsewhere.parts[part] for part in parts), data)
-        expect_absent(service, blob)
-
-
 @clause(needs=(Pinning,))
 def pinning_may_come_first(service: BlobService) -> None:
-    """A blob may be pinned before it is there, more than once, and is as it was when that has ended."""
-    pinning = power_of(service, Pinning)
-    data = fresh()
-    digest = B3Digest.of(data)
-    with pinning.pin(digest):
-        expect_absent(service, digest)
-        with pinning.pin(digest):
-            service.write(data)
+    """Blobs may be pinned before they are there, more than once, and are as they were when that has ended."""
+    pinning = capability_of(service, Pinning)
+    blobs = named(fresh(), fresh())
+    with pinning.pin(list(blobs)):
+        for digest in blobs:
+            expect_absent(service, digest)
+        with pinning.pin(list(blobs)), pinning.pin([]):
+            for digest, data in blobs.items():
+                service.write(data)
+                expect_stored(service, digest, data)
+        for digest, data in blobs.items():
             expect_stored(service, digest, data)
+    for digest, data in blobs.items():
+        expect("what is stored anew", service.write(data), digest)
         expect_stored(service, digest, data)
-    expect("what is stored anew", service.write(data), digest)
-    expect_stored(service, digest, data)
+
+
+@clause(needs=(Pinning, EvictionEvents))
+def pinned_is_not_evicted(service: BlobService) -> None:
+    """What is pinned stays, whatever else is evicted meanwhile: each of several blobs, early or late."""
+    blobs = named(fresh(), fresh())
+    first, second = blobs
+    service.write(blobs[first])
+    with capability_of(service, Pinning).pin([first, second]):
+        service.write(blobs[second])
+        _make_it_evict(service)
+        for digest, data in blobs.items():
+            expect_stored(service, digest, data)
+
+
+@clause(needs=(ChunkStore, EvictionEvents))
+def leased_is_not_evicted(service: BlobService) -> None:
+    """What is put or claimed through a lease stays, whatever else is evicted meanwhile."""
+    store = capability_of(service, ChunkStore)
+    parts = [fresh(500), fresh(700)]
+    known = service.write(parts[0])
+    blob = B3Digest.of(b"".join(parts))
+    with store.lease() as leased:
+        expect("claim() through a lease", leased.claim([known]), {known})
+        leased.put_chunks(named(parts[1]))
+        _make_it_evict(service)
+        expect(
+            "get_chunks() of what is leased", leased.get_chunks(dict.fromkeys(named(*parts))), named(*parts)
+        )
+        leased.put_indexes({blob: metas_of(parts)})
+        expect_stored(service, blob, b"".join(parts))
+
+
+def _make_it_evict(service: BlobService) -> None:
+    """Store blobs until some are evicted; a service with much room evicts none."""
+    evicted: list[B3Digest] = []
+    end = capability_of(service, EvictionEvents).on_evict(evicted.append)
+    for _ in range(_MANY):
+        service.write(fresh(50_000))
+        if len(evicted) > _MANY // 4:
+            break
+    end()

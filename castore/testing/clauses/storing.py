@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from castore.contract.blobs import BlobService
+from castore.contract.batches import MOST_UNKNOWN
+from castore.contract.blobs import BlobReader, BlobService
+from castore.contract.capabilities import ChunkSource
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError
 from castore.testing.blobs import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, ZEROS_1M
@@ -47,6 +49,17 @@ def absent_read_raises(service: BlobService) -> None:
     digest = absent()
     error = expect_raises("read() of an absent blob", BlobNotFoundError, lambda: service.read(digest))
     expect("the digest in the error", error.digest, digest)
+
+
+@clause()
+def absent_open_raises(service: BlobService) -> None:
+    """`open` of an absent blob raises `BlobNotFoundError`; of one that is there it is `open_read`."""
+    digest = absent()
+    error = expect_raises("open() of an absent blob", BlobNotFoundError, lambda: service.open(digest))
+    expect("the digest in the error", error.digest, digest)
+    data = fresh()
+    with service.open(service.write(data)) as reader:
+        expect("what open() opens", reader.read(), data)
 
 
 @clause()
@@ -104,12 +117,58 @@ def digest_is_a_value(service: BlobService) -> None:
 @clause()
 def missing_tells_the_absent(service: BlobService) -> None:
     """`missing` returns a set of the digests that are absent, of any iterable, each once."""
-    here = [service.write(fresh()) for _ in range(3)]
-    gone = [absent() for _ in range(3)]
+    here = [service.write(fresh()) for _ in range(20)]
+    gone = [absent() for _ in range(300)]
     expect("missing() of some", service.missing(digest for digest in here + gone + gone), set(gone))
     expect("missing() of what is there", service.missing(here), set())
     expect("missing() of what is absent", service.missing(gone), set(gone))
     expect("missing() of nothing", service.missing([]), set())
+
+
+@clause()
+def missing_agrees_with_has(service: BlobService) -> None:
+    """`missing` has those digests that `has` is false for, asked for one by one and together."""
+    large = service.write(fresh(1_500_000))
+    chunks = [meta.digest for meta in service.chunks(large) or ()]
+    digests = [service.write(fresh()), large, *chunks, EMPTY.digest, absent(), absent()]
+    denied = {digest for digest in digests if not service.has(digest)}
+    expect("missing() of all", service.missing(digests), denied)
+    for digest in digests:
+        expect(f"missing() of {digest}", service.missing([digest]), {digest} & denied)
+
+
+@clause()
+def read_many_gives_each_once(service: BlobService) -> None:
+    """`read_many` yields each digest once, with bytes, or a reader; `None` for what is absent."""
+    blobs = {B3Digest.of(data): data for data in (fresh(), fresh(5000), fresh(1_500_000), b"")}
+    for data in blobs.values():
+        service.write(data)
+    gone = [absent(), absent()]
+    found: dict[B3Digest, object] = {}
+    for digest, answer in service.read_many(iter([gone[0], *blobs, *gone, *blobs])):
+        expect(f"whether read_many() yields {digest} again", digest in found, False)
+        if isinstance(answer, BlobReader):
+            expect("the size of its reader", answer.size, len(blobs.get(digest, b"")))
+            with answer:
+                found[digest] = answer.read()
+        else:
+            expect_that(answer is None or isinstance(answer, bytes), "bytes, a reader or None", answer)
+            found[digest] = answer
+    expect("the digests that read_many() yields", set(found), {*blobs, *gone})
+    for digest, content in found.items():
+        expect(f"what read_many() has for {digest}", content, blobs.get(digest))
+    expect("read_many() of nothing", list(service.read_many([])), [])
+
+
+@clause(needs=(ChunkSource,))
+def read_many_gives_small_blobs_as_bytes(service: BlobService) -> None:
+    """A service that keeps chunks gives a blob that is one chunk as bytes, and each chunk of a larger one."""
+    data = fresh(5000)
+    metas = service.chunks(service.write(P3M.data)) or ()
+    digests = [service.write(data), *(meta.digest for meta in metas if meta.size <= MOST_UNKNOWN)]
+    for digest, answer in service.read_many(digests):
+        expect_that(isinstance(answer, bytes), "read_many() to give bytes", answer)
+        expect("the digest of the bytes", B3Digest.of(answer), digest)  # type: ignore[arg-type]
 
 
 @clause()

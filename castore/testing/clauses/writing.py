@@ -7,16 +7,32 @@ from __future__ import annotations
 import array
 import io
 import itertools
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from castore.contract.blobs import BlobService
+from castore.contract.inputs import InputFile
 from castore.digest import B3Digest
 from castore.errors import WriterClosedError
 from castore.testing.blobs import BLOB_B
 from castore.testing.clause import Chapter
 from castore.testing.expecting import expect, expect_absent, expect_raises, expect_stored, fresh
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 chapter = Chapter()
 clause = chapter.clause
+
+
+class _Slow(io.RawIOBase):
+    """Gives no more than *most* bytes of a stream at once."""
+
+    def __init__(self, stream: io.BytesIO, most: int) -> None:
+        self._stream = stream
+        self._most = most
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return self._stream.readinto(memoryview(buffer).cast("B")[: self._most])
 
 
 class _StopError(Exception):
@@ -75,20 +91,15 @@ def buffer_may_be_reused(service: BlobService) -> None:
 
 
 @clause()
-def fill_takes_what_is_put_in(service: BlobService) -> None:
-    """`fill` has its buffer filled once, takes what was put there, and tells how many bytes that were."""
+def fill_takes_what_it_reads(service: BlobService) -> None:
+    """`fill` takes bytes of its source from where that stands, and tells how many they were, 0 at its end."""
     data = fresh(3_000_000)
     stream = io.BytesIO(data)
     with service.open_write() as writer:
         for most in itertools.cycle((1, 100_000, len(data))):
-            steps: list[int] = []
-
-            def read(buffer: memoryview, most: int = most, steps: list[int] = steps) -> int:
-                steps.append(stream.readinto(buffer[:most]))
-                return steps[-1]
-
-            count = writer.fill(read)
-            expect("fill(), with what it read each time,", [count], steps)
+            at = stream.tell()
+            count = writer.fill(InputFile(cast("BinaryIO", _Slow(stream, most)), "the stream"))
+            expect("fill(), with what it has read,", count, stream.tell() - at)
             if not count:
                 break
         expect("where the stream stands when fill() is 0", stream.tell(), len(data))
@@ -96,7 +107,8 @@ def fill_takes_what_is_put_in(service: BlobService) -> None:
         digest = writer.close()
     expect("the digest of what was filled in and written", digest, B3Digest.of(data + b"the end"))
     expect_stored(service, digest, data + b"the end")
-    expect_raises("fill() after close()", WriterClosedError, lambda: writer.fill(lambda _: 0))
+    ended = InputFile(io.BytesIO(b"more"), "the stream")
+    expect_raises("fill() after close()", WriterClosedError, lambda: writer.fill(ended))
 
 
 @clause()

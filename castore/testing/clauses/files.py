@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from castore.contract.blobs import BlobService
-from castore.contract.inputs import open_input
+from castore.contract.capabilities import ChunkStore
 from castore.digest import B3Digest
 from castore.errors import SourceError
 from castore.testing.clause import Chapter
-from castore.testing.expecting import expect, expect_absent, expect_raises, expect_stored, expect_that, fresh
+from castore.testing.expecting import (
+    capability_of,
+    expect,
+    expect_absent,
+    expect_raises,
+    expect_stored,
+    expect_that,
+    fresh,
+)
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -87,17 +95,15 @@ def put_file_that_breaks(service: BlobService) -> None:
 
 
 @clause()
-def put_source_stores_what_is_open(service: BlobService) -> None:
-    """`put_source` stores a source, also one that is there already, and tells how far it is."""
+def put_file_that_is_known(service: BlobService) -> None:
+    """`put_file` of a file that is there already gives its digest, and tells how far it is, all the same."""
     data = fresh(1_300_000)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a file")
         path.write_bytes(data)
         for source in (path, path, io.BytesIO(data)):
             steps: list[int] = []
-            with open_input(source) as opened:
-                digest = service.put_source(opened, steps.append)
-            expect("put_source()", digest, B3Digest.of(data))
+            expect("put_file()", service.put_file(source, progress=steps.append), B3Digest.of(data))
             expect("the sum of what progress was told", sum(steps), len(data))
     expect_stored(service, B3Digest.of(data), data)
 
@@ -123,3 +129,39 @@ def put_files_in_order(service: BlobService) -> None:
     size = sum(len(blobs[name]) for name in names if name in blobs)
     expect("the sum of what progress was told", sum(steps), size)
     expect("put_files() of none", list(service.put_files([])), [])
+
+
+@clause()
+def put_files_new_and_known(service: BlobService) -> None:
+    """`put_files` of many small files stores those that are new, beside others that are there already."""
+    known, new = ([fresh(100 + number) for number in range(20)] for _ in range(2))
+    for data in known:
+        service.write(data)
+    blobs = [data for pair in zip(new, known, strict=True) for data in pair]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, str(number)) for number in range(len(blobs))]
+        for path, data in zip(paths, blobs, strict=True):
+            path.write_bytes(data)
+        for _ in range(2):
+            outcomes = list(service.put_files(paths))
+            expect("the digests", outcomes, [B3Digest.of(data) for data in blobs])
+    for data in blobs:
+        expect_stored(service, B3Digest.of(data), data)
+
+
+@clause(needs=(ChunkStore,))
+def files_go_through_the_chunk_store(service: BlobService) -> None:
+    """What `put_file` and `put_files` have stored is in the chunk store, and can be claimed there."""
+    store = capability_of(service, ChunkStore)
+    blobs = [fresh(), fresh(1_300_000)]
+    with tempfile.TemporaryDirectory() as folder:
+        for put in (lambda path: [service.put_file(path)], lambda path: list(service.put_files([path]))):
+            for data in blobs:
+                path = Path(folder, "a file")
+                path.write_bytes(data)
+                digest = B3Digest.of(data)
+                expect("what is stored", put(path), [digest])
+                chunks = {meta.digest for meta in service.chunks(digest) or ()} or {digest}
+                expect("find_chunks() of its chunks", store.find_chunks(chunks), chunks)
+                expect("claim() of its chunks", store.claim(chunks), chunks)
+            blobs = [fresh(), fresh(1_300_000)]
