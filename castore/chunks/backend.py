@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from castore.chunks.reader import ChunkedReader
 from castore.chunks.writer import ChunkedWriter
-from castore.contract.batches import MOST_UNKNOWN
+from castore.contract.batches import MOST_ITEMS, MOST_UNKNOWN
 from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import BlobLister, ChunkStore, FrameStore
 from castore.contract.upkeep import Inventory
@@ -76,12 +77,15 @@ class ChunkBackend(BlobService, ChunkStore):
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are neither chunk nor blob."""
         wanted = set(digests)
-        absent = wanted - self.find_chunks(wanted)
-        return {
-            digest
-            for digest, index in zip(absent, self._each(self.chunks, absent), strict=True)
-            if index is None
-        }
+        absent = list(wanted - _in_batches(self.find_chunks, wanted))
+        found = self._each(self._has_index, absent)
+        return {digest for digest, is_there in zip(absent, found, strict=True) if not is_there}
+
+    def _has_index(self, digest: B3Digest) -> bool:
+        try:
+            return self.chunks(digest) is not None
+        except CorruptBlobError:
+            return True
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk."""
@@ -113,7 +117,7 @@ class ChunkBackend(BlobService, ChunkStore):
         for digest, chunks in zip(blobs, self._each(self._list_of, blobs), strict=True):
             if chunks is not None and (chunks or not tells):
                 needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
-        there = self.claim(set().union(*needs.values()))
+        there = _in_batches(self.claim, set().union(*needs.values()))
         return {digest for digest, needed in needs.items() if needed <= there}
 
     def _list_of(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
@@ -201,6 +205,17 @@ class ChunkBackend(BlobService, ChunkStore):
         if faults:
             first = next(iter(faults.values()))
             raise first if len(wanted) == 1 else BatchError(_instance_of(first), faults, done=done) from first
+
+
+def _in_batches(
+    call: Callable[[Iterable[B3Digest]], set[B3Digest]], digests: Iterable[B3Digest]
+) -> set[B3Digest]:
+    """Return all that *call* returns, which is called for no more at a time than a batch may have."""
+    remaining = iter(digests)
+    found: set[B3Digest] = set()
+    while some := list(islice(remaining, MOST_ITEMS)):
+        found |= call(some)
+    return found
 
 
 def _instance_of(error: CastoreError) -> str:

@@ -21,7 +21,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from castore.contract.batches import MOST_ITEMS
+from castore.contract.batches import MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import ChunkMeta
 from castore.digest import B3Digest
 from castore.threads.crew import Crew, crew_beside
@@ -219,6 +219,10 @@ class ReadAhead:
             more = self._chunks[index].size
             if self._bytes_ahead + size + more > most:
                 break
+            if size and size + more > MOST_BYTES:
+                self._submit(start, index, size)
+                start, size = index, 0
+                continue
             index += 1
             size += more
             if size >= self._run_size or index - start == MOST_ITEMS:

@@ -14,6 +14,7 @@ from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
 from castore.errors import CorruptBlobError
+from castore.format.frames import check_size
 from castore.streams.readers import PieceReader
 from castore.threads.pool import Pool
 
@@ -87,7 +88,7 @@ class ChunkedReader(PieceReader):
             self._fetch,
             self._pool,
             after=ahead_after,
-            high_latency=self._source is not None and self._source.high_latency,
+            high_latency=(service if self._source is None else self._source).high_latency,
             meanwhile=self._hasher.catch_up_if_free,
         )
         self._digest = digest
@@ -145,6 +146,9 @@ class ChunkedReader(PieceReader):
         if self._mismatch is not None:
             raise self._mismatch
         data = self._ahead.get(index)
+        meta = self._map.chunks[index]
+        # A list may have two sizes for one digest, of which the source was asked for one.
+        check_size(meta.digest, len(data), meta.size)
         if self._digest is not None and index == self._hashed:
             self._hash(data)
             self._hashed += 1

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 from blake3 import blake3
 
 from castore.buffers import byte_view, new_buffer
 from castore.chunks.writer import ChunkedWriter, put_uncut
-from castore.contract.batches import MOST_BYTES, MOST_ITEMS
+from castore.contract.batches import CALLS_AT_ONCE, MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import BlobService, BlobWriter
 from castore.contract.capabilities import ChunkStore
 from castore.contract.inputs import InputFile, Storable, open_input, read_beginning
@@ -34,14 +34,8 @@ from castore.threads.pool import Pool, Task, process_pool
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-A = TypeVar("A")
-T = TypeVar("T")
-
 Path: TypeAlias = "str | os.PathLike[str]"
 Progress: TypeAlias = "Callable[[int], object] | None"
-
-CALLS_AT_ONCE: Final = 16
-"""How many blobs are stored, or read, at once where requests mostly wait, and no chunks are kept."""
 
 _PIECE: Final = 4 << 20
 """How many bytes are hashed at a time: enough for all cores, and no more than their caches hold."""
@@ -123,28 +117,11 @@ def _store_at_once(
         sizes: list[int] = []
         return _store_one(service, path, sizes.append), sum(sizes)
 
-    for outcome, size in at_once(store, paths):
+    for outcome, size in process_pool().io_pool.map(store, paths, most=CALLS_AT_ONCE):
         # By the thread that asks: it need not be prepared for others.
         if progress is not None and size:
             progress(size)
         yield outcome
-
-
-def at_once(call: Callable[[A], T], arguments: Iterable[A]) -> Iterator[T]:
-    """Yield what *call* returns for each of *arguments*, in order; up to `CALLS_AT_ONCE` are under way."""
-    pool = process_pool().io_pool
-    remaining = iter(arguments)
-    under_way: deque[Task[T]] = deque()
-    try:
-        while True:
-            for argument in islice(remaining, CALLS_AT_ONCE - len(under_way)):
-                under_way.append(pool.submit(partial(call, argument)))
-            if not under_way:
-                return
-            yield under_way.popleft().result()
-    finally:
-        for task in under_way:
-            task.drop()
 
 
 # -- known content --
@@ -183,9 +160,11 @@ def _hash(file: InputFile, buffer: memoryview, count: int, pool: Pool) -> tuple[
         helper = pool.submit(lambda: hashing.take_part(new_buffer(len(buffer))))
         try:
             hashing.take_part(buffer)
-        finally:
+            helper.result()
+        except BaseException:
             hashing.stop()
-        helper.result()
+            helper.drop()
+            raise
     return hashing.digest(), hashing.size
 
 
@@ -257,29 +236,23 @@ class _Round:
         """The digests of blobs that need no index any more."""
         self._lease = ExitStack()
         self.store = self._lease.enter_context(store.lease(brief=len(paths) <= _FEW_FILES))
-        self._storing: deque[Task[None]] = deque()
+        self.read = False
+        """Whether all of them were read, and what stores their chunks has begun."""
         self.indexing: Task[None] | None = None
 
-    def add(self, task: Task[None]) -> None:
-        """Take note of a task that stores some of the files; wait for others if they are too many."""
-        self._storing.append(task)
-        while len(self._storing) > _CALLS_UNDER_WAY:
-            self._storing.popleft().result()
-
     def put_indexes(self) -> None:
-        """Make all small files visible, when all is stored."""
-        while self._storing:
-            self._storing.popleft().result()
+        """Make all small files visible; their chunks are stored."""
         small = {outcome.digest for outcome in self.outcomes if isinstance(outcome, _Small)}
-        self.store.put_indexes(dict.fromkeys(small - self.known, ()))
+        if small:
+            self.store.put_indexes(dict.fromkeys(small - self.known, ()))
 
     def end(self) -> None:
-        """Drop what is not done."""
-        if self.indexing is not None:
-            self.indexing.drop()
-        while self._storing:
-            self._storing.pop().drop()
-        self._lease.close()
+        """Drop what is not done, and give the lease back."""
+        try:
+            if self.indexing is not None:
+                self.indexing.drop()
+        finally:
+            self._lease.close()
 
 
 class _SmallFiles:
@@ -297,33 +270,69 @@ class _SmallFiles:
         self._pool = store.pool
         self._limit = store.new_chunker().min_size
         self._together = MOST_ITEMS if store.high_latency else _FILES_TOGETHER
+        self._rounds: deque[_Round] = deque()
+        """Two at most: while the indexes of one are put, the files of the next are stored."""
+        self._calls: deque[tuple[_Round, Task[None]]] = deque()
+        """What stores the chunks of some of their files. None but the thread that asks waits for these."""
 
     def put(self, paths: Iterable[Path], progress: Progress) -> Iterator[B3Digest | SourceError]:
         """Yield the digest of each file in order, or the error of one that cannot be read."""
         remaining = iter(paths)
         size = max(min(self._store.round, MOST_ITEMS), 1)
-        under_way: deque[_Round] = deque()
         try:
             while True:
                 some = list(islice(remaining, size))
                 if some:
-                    upcoming = _Round(some, self._store)
-                    under_way.append(upcoming)
-                    # While the indexes of the round before are put, and flushed.
-                    self._store_files(upcoming)
-                if len(under_way) > bool(some):
-                    done = under_way[0]
-                    assert done.indexing is not None
-                    done.indexing.result()
-                    under_way.popleft().end()
-                    for path, outcome in zip(done.paths, done.outcomes, strict=True):
-                        yield self._finish(path, outcome, progress)
+                    self._rounds.append(_Round(some, self._store))
+                    self._store_files(self._rounds[-1])
+                if len(self._rounds) > bool(some):
+                    yield from self._finish_first(progress)
                 if not some:
                     return
-                upcoming.indexing = self._pool.submit(upcoming.put_indexes)
         finally:
-            for round_ in under_way:
-                round_.end()
+            self._end()
+
+    def _finish_first(self, progress: Progress) -> Iterator[B3Digest | SourceError]:
+        """Wait until the files of the oldest round are visible; yield their digests."""
+        done = self._rounds[0]
+        while done.indexing is None:
+            self._wait_for_call()
+        done.indexing.result()
+        self._rounds.popleft().end()
+        for path, outcome in zip(done.paths, done.outcomes, strict=True):
+            yield self._finish(path, outcome, progress)
+
+    def _end(self) -> None:
+        """Drop what is not done."""
+        with ExitStack() as stack:
+            for round_ in self._rounds:
+                stack.callback(round_.end)
+            # First: what they store is to be kept until they have ended.
+            for _, task in self._calls:
+                stack.callback(task.drop)
+            self._calls.clear()
+
+    # -- calls for many --
+
+    def _begin_call(self, round_: _Round, call: Callable[[], None]) -> None:
+        """Let the pool make a call, as soon as one fewer than may be is under way."""
+        while len(self._calls) >= _CALLS_UNDER_WAY:
+            self._wait_for_call()
+        self._calls.append((round_, self._pool.submit(call)))
+
+    def _wait_for_call(self) -> None:
+        """Wait for the oldest call, after whose end the indexes of its round may be put."""
+        round_, task = self._calls[0]
+        task.result()
+        self._calls.popleft()
+        self._begin_indexing(round_)
+
+    def _begin_indexing(self, round_: _Round) -> None:
+        """Let the indexes of a round be put, if the chunks of all its files are stored."""
+        if round_.read and all(other is not round_ for other, _ in self._calls):
+            round_.indexing = self._pool.submit(round_.put_indexes)
+
+    # -- the files of a round --
 
     def _store_files(self, round_: _Round) -> None:
         """Read the files, and let those that are new be stored."""
@@ -331,17 +340,17 @@ class _SmallFiles:
         size = 0
         for path in round_.paths:
             outcome, data = self._read(path)
-            round_.outcomes.append(outcome)
-            if not data:
-                continue
-            if size + len(data) > MOST_BYTES or len(found) == self._together:
+            if data and (size + len(data) > MOST_BYTES or len(found) == self._together):
                 self._store_together(round_, found)
                 found, size = {}, 0
-            assert isinstance(outcome, _Small)
-            found[outcome.digest] = data
-            size += len(data)
+            round_.outcomes.append(outcome)
+            if isinstance(outcome, _Small) and data:
+                found[outcome.digest] = data
+                size += len(data)
         if found:
             self._store_together(round_, found)
+        round_.read = True
+        self._begin_indexing(round_)
 
     def _read(self, path: Path) -> tuple[_Outcome, bytes]:
         """Return what a file is, and its bytes if it is small."""
@@ -355,9 +364,9 @@ class _SmallFiles:
 
     def _store_together(self, round_: _Round, found: dict[B3Digest, bytes]) -> None:
         if self._store.high_latency:
-            round_.add(self._pool.submit(partial(self._store_lacking, round_, found)))
+            self._begin_call(round_, partial(self._store_lacking, round_, found))
         elif lacking := self._lacking(round_, found):
-            round_.add(self._pool.submit(partial(round_.store.put_chunks, lacking)))
+            self._begin_call(round_, partial(round_.store.put_chunks, lacking))
 
     def _store_lacking(self, round_: _Round, found: dict[B3Digest, bytes]) -> None:
         if lacking := self._lacking(round_, found):

@@ -108,8 +108,8 @@ class ChunkedWriter(GuardedWriter):
         return digest
 
     def _discard(self) -> None:
-        self._let_go()
-        self._lease.close()
+        with self._lease:
+            self._let_go()
 
     def _let_go(self) -> None:
         """Free the buffers: a writer may be kept long after it has ended."""

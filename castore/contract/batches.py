@@ -7,6 +7,9 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
+CALLS_AT_ONCE: Final = 16
+"""How many calls for a single blob are made at once where requests mostly wait, and no chunks are kept."""
+
 MOST_ITEMS: Final = 1024
 """How many items a call for many has at most."""
 

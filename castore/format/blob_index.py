@@ -51,6 +51,11 @@ def decode(data: bytes, blob: B3Digest, *, key: str | None = None) -> tuple[Chun
     return validate(entries, blob, key=key)
 
 
+def may_agree(one: Sequence[ChunkMeta], other: Sequence[ChunkMeta]) -> bool:
+    """Tell whether two lists of chunks can be of one blob, as far as their sizes tell."""
+    return not one or not other or sum(meta.size for meta in one) == sum(meta.size for meta in other)
+
+
 def validate(
     entries: Sequence[tuple[bytes, int]], blob: B3Digest, *, key: str | None = None
 ) -> tuple[ChunkMeta, ...]:

@@ -141,7 +141,7 @@ def decode_chunk(
         data = _unpack(memoryview(frame), limit, expected=size)
     except _TooMuchError:
         raise OversizedFrameError(
-            f"chunk {digest} unpacks to more than the {limit} bytes that {_who_allows(size)} it",
+            f"chunk {digest} unpacks to more than the {limit} bytes that {_reason(size)}",
             expected=digest,
             key=key,
         ) from None
@@ -291,8 +291,8 @@ def _block_length(block: Buffer) -> tuple[int, bool]:
     return 3 + (1 if repeats_one_byte else header >> 3), bool(header & 1)
 
 
-def _who_allows(size: int | None) -> str:
-    return "any index allows for" if size is None else "its index allows for"
+def _reason(size: int | None) -> str:
+    return "are read of one of no known size" if size is None else "its index allows for it"
 
 
 def _zstd_reason(error: ZstdError) -> str:

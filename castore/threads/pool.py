@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -60,6 +60,13 @@ class Task(Generic[T]):
         """Take the task back if it has not started, else wait for its end; ignore what came of it."""
         if self._future is not None and not self._future.cancel():
             self._future.exception()
+
+
+def _take_first(tasks: deque[Task[T]]) -> T:
+    # It is one of them until it has ended: who is interrupted while waiting for it drops it, too.
+    value = tasks[0].result()
+    tasks.popleft()
+    return value
 
 
 def _run(call: Callable[[], T]) -> Future[T]:
@@ -124,21 +131,25 @@ class Pool:
                 )
             return Task(call, self._executor.submit(call))
 
-    def map(self, call: Callable[[A], T], arguments: Iterable[A]) -> Iterator[T]:
+    def map(
+        self, call: Callable[[A], T], arguments: Iterable[A], *, most: int | None = None
+    ) -> Generator[T, None, None]:
         """Yield what *call* returns for each of *arguments*, in order; several are run at once.
 
-        Some are started ahead of the one that is waited for; what was started and is not needed any more is
-        dropped.
+        Some are started ahead of the one that is waited for, with it no more than *most*; what was started
+        and is not needed any more is dropped.
         """
+        useful = 2 * self.size + 1
+        most = useful if most is None else min(most, useful)
         remaining = iter(arguments)
         started: deque[Task[T]] = deque()
         try:
             while True:
-                for argument in islice(remaining, 2 * self.size + 1 - len(started)):
+                for argument in islice(remaining, most - len(started)):
                     started.append(self.submit(partial(call, argument)))
                 if not started:
                     return
-                yield started.popleft().result()
+                yield _take_first(started)
         finally:
             for task in started:
                 task.drop()

@@ -10,11 +10,15 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from castore.digest import B3Digest
+
+_MOST: Final = 256
+"""So many files are open for one call: a process may often have no more than 1,024."""
 
 _NO_LOCKS: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
@@ -49,6 +53,19 @@ class FolderOfLocks:
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+    @contextlib.contextmanager
+    def try_each(self, digests: Iterable[B3Digest]) -> Iterator[frozenset[B3Digest]]:
+        """Lock the files of *digests*, unless somebody has; the value has those of which that succeeded.
+
+        Of very many the last are not locked, and count as if they were. Raises `OSError` as `try_alone`.
+        """
+        remaining = iter(digests)
+        with contextlib.ExitStack() as stack:
+            alone = {
+                digest for digest in islice(remaining, _MOST) if stack.enter_context(self.try_alone(digest))
+            }
+            yield frozenset(alone.union(remaining))
 
     def _open(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC

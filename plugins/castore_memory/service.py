@@ -12,6 +12,7 @@ from castore.contract.capabilities import BlobLister, FoundChunks
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem
 from castore.digest import EMPTY, no_digest
 from castore.errors import CorruptBlobError, OversizedFrameError
+from castore.format.blob_index import may_agree
 from castore.format.frames import check_size
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
             self._chunks[digest] = bytes(data)
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        """Make blobs visible; the list of one that is there whole stays."""
+        """Make blobs visible; a list that is there stays if its chunks are there, too."""
         for digest, chunks in blobs.items():
-            if not self._is_whole(digest):
+            if not self._is_whole(digest) or not may_agree(self._indexes[digest], chunks):
                 self._indexes[digest] = tuple(chunks) if len(chunks) > 1 else ()
 
     # -- for who keeps it within bounds --

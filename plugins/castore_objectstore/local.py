@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -108,7 +108,7 @@ class LocalObjectStore(ObjectStore):
                 os.stat(path)
             except FileNotFoundError:
                 self._require_root()
-                return self._high_latency(path)
+                return self._is_waiting(path)
         return True
 
     def _require_root(self) -> None:
@@ -117,7 +117,8 @@ class LocalObjectStore(ObjectStore):
             os.stat(self._root)
         self._root_seen = True
 
-    def _high_latency(self, path: str) -> bool:
+    def _is_waiting(self, path: str) -> bool:
+        """Tell whether an object waits for a flush, or has just got its name."""
         return self._staging is not None and (self._staging.find(path) is not None or os.path.exists(path))
 
     def put(self, key: str, data: bytes) -> None:
@@ -245,11 +246,11 @@ class LocalObjectStore(ObjectStore):
     shared = True
 
     @contextlib.contextmanager
-    def try_alone(self, digest: B3Digest) -> Iterator[bool]:
-        """Lock a file in the folder `being-filled`, if nobody has."""
+    def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:
+        """Lock files in the folder `being-filled`, those that nobody has locked."""
         with contextlib.ExitStack() as stack:
             with self._reporting(f"{self._root}/{_BEING_FILLED}"):
-                alone = stack.enter_context(self._locks.try_alone(digest))
+                alone = stack.enter_context(self._locks.try_each(digests))
             yield alone
 
     def unflushed(self, key: str) -> Iterator[bytes]:

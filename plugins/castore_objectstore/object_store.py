@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -124,9 +124,11 @@ class ObjectStore(ABC):
     shared: bool = False
     """Whether they can: whether the following methods do anything."""
 
-    def try_alone(self, digest: B3Digest) -> contextlib.AbstractContextManager[bool]:  # noqa: ARG002
-        """Enter as the only one that brings *digest* here; see `SharedPlace`."""
-        return contextlib.nullcontext(enter_result=True)
+    def try_alone(
+        self, digests: Collection[B3Digest]
+    ) -> contextlib.AbstractContextManager[frozenset[B3Digest]]:
+        """Enter as the only one that brings some of *digests* here; see `SharedPlace`."""
+        return contextlib.nullcontext(frozenset(digests))
 
     def unflushed(self, key: str) -> Iterator[bytes]:  # noqa: ARG002 - for overriding
         """Yield what others have put under a key and not flushed yet; it need not be whole."""

@@ -224,10 +224,8 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
             others = blob_index.decode(found, digest, key=key)
         except BadIndexError:
             return False
-        if others and chunks and sum(meta.size for meta in others) != sum(meta.size for meta in chunks):
-            return False
         needed = {meta.digest for meta in others} or {digest}
-        return needed <= self.claim(needed)
+        return blob_index.may_agree(others, chunks) and needed <= self.claim(needed)
 
     # -- frames --
 

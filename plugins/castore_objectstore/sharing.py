@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 
 from castore import B3Digest, CorruptBlobError
 from castore.contract.capabilities import SharedPlace
@@ -18,13 +18,9 @@ class SharedStore(SharedPlace):
         self._store = store
         self._key_of = key_of
 
-    @contextlib.contextmanager
-    def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:
+    def try_alone(self, digests: Collection[B3Digest]) -> AbstractContextManager[frozenset[B3Digest]]:
         """Lock those digests in the store that nobody has locked."""
-        with contextlib.ExitStack() as stack:
-            yield frozenset(
-                digest for digest in digests if stack.enter_context(self._store.try_alone(digest))
-            )
+        return self._store.try_alone(digests)
 
     def find_unflushed(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, bytes]:
         """Look for chunks among the files that wait to be flushed."""

@@ -27,6 +27,8 @@ class Batch:
 
     frames: dict[B3Digest, bytes] = attrs.field(factory=dict)
     indexes: dict[B3Digest, Sequence[ChunkMeta]] = attrs.field(factory=dict)
+    lasting: bool = False
+    """Whether the disk is to be flushed."""
     size: int = 0
     done: bool = False
     failure: UnavailableError | None = None
@@ -86,14 +88,19 @@ class GroupCommit:
                 self._upcoming.add(digest, frame)
 
     def commit(self, indexes: Mapping[B3Digest, Sequence[ChunkMeta]] | None = None) -> None:
-        """Return when all that waits, and *indexes*, is committed; raise `UnavailableError` if it is not."""
+        """Return when all that waits is committed; raise `UnavailableError` if it is not.
+
+        With *indexes*, also with none of them, it is lasting, and so is all that was committed before.
+        """
         with self._turn:
             mine = self._upcoming
-            mine.indexes.update(indexes or {})
+            if indexes is not None:
+                mine.indexes.update(indexes)
+                mine.lasting = True
             while not mine.done and self._running is not None:
                 self._turn.wait()
             leads = not mine.done
-            if leads and not mine.frames and not mine.indexes:
+            if leads and not mine.frames and not mine.lasting:
                 return
             if leads:
                 self._running, self._upcoming = mine, Batch()

@@ -112,10 +112,8 @@ def _may_stay(
         others = blob_index.decode(index, digest)
     except BadIndexError:
         return False
-    if others and chunks and sum(meta.size for meta in others) != sum(meta.size for meta in chunks):
-        return False
     needed = {meta.digest for meta in others} or {digest}
-    return renew(connection, "chunks", needed)
+    return blob_index.may_agree(others, chunks) and renew(connection, "chunks", needed)
 
 
 def renew(connection: sqlite3.Connection, table: Table, digests: Iterable[B3Digest]) -> bool:

@@ -183,11 +183,11 @@ class SqliteBlobService(
         return {digest for digest, needed in needs.items() if needed <= there}
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        """Make blobs visible in one transaction with all chunks that wait."""
+        """Make blobs visible in one transaction with all chunks that wait; it lasts, even without any."""
         self._group.commit(blobs)
 
     def _commit(self, batch: Batch) -> None:
-        with self._database.writing(lasting=bool(batch.indexes)) as connection:
+        with self._database.writing(lasting=batch.lasting) as connection:
             rows.put_chunks(connection, batch.frames)
             rows.put_indexes(connection, batch.indexes)
 
@@ -294,9 +294,7 @@ class SqliteBlobService(
         """Lock files in a folder beside the database; in the end commit what waits."""
         with contextlib.ExitStack() as stack:
             with self._reporting():
-                alone = frozenset(
-                    digest for digest in digests if stack.enter_context(self._locks.try_alone(digest))
-                )
+                alone = stack.enter_context(self._locks.try_each(digests))
             yield alone
             if alone:
                 self._group.commit()

@@ -114,7 +114,7 @@ def collect_all(folder: Path, seconds: float) -> None:
             service, roots_in(folder), grace_seconds=GRACE, no_roots=True, ignore_missing_roots=True
         )
         counts["runs"] += 1
-        counts["held"] += found.held_since is not None
+        counts["held"] += found.leased_since is not None
         for kind, amount in found.gone.items():
             counts[kind] += amount.count
     print(counts)

@@ -16,6 +16,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from castore.contract.batches import MOST_UNKNOWN
 from castore.digest import B3Digest
 from castore.errors import (
     BadFrameError,
@@ -190,7 +191,7 @@ def test_chunks_of_any_size_up_to_the_maximum_are_read(size: int) -> None:
     data = (b"%09d" * 1000 % tuple(range(1000)) * (size // 9000 + 1))[:size]
     digest = B3Digest.of(data)
 
-    assert decode_chunk(compress(data), digest) == data
+    assert decode_chunk(compress(data), digest, limit=MAX_CHUNK_SIZE) == data
     assert decode_chunk(_stream(data), digest, size=size) == data
 
 
@@ -354,11 +355,16 @@ def test_more_bytes_than_the_index_says_are_not_unpacked(make: Callable[[bytes],
     assert caught.value.key == "k"
 
 
-def test_without_an_index_the_limit_is_the_largest_chunk_there_is() -> None:
-    data = bytes(MAX_CHUNK_SIZE + 1)
+@pytest.mark.parametrize("limit", [None, 100, MAX_CHUNK_SIZE])
+def test_without_an_index_there_is_a_limit(limit: int | None) -> None:
+    """That of a call for many, unless another one is given."""
+    most = limit or MOST_UNKNOWN
+    data = bytes(most + 1)
+    given = {} if limit is None else {"limit": limit}
 
-    with pytest.raises(OversizedFrameError, match=f"{MAX_CHUNK_SIZE} bytes that any index allows"):
-        decode_chunk(compress(data), B3Digest.of(data))
+    assert decode_chunk(compress(data[1:]), B3Digest.of(data[1:]), **given) == data[1:]
+    with pytest.raises(OversizedFrameError, match=f"the {most} bytes that are read of one of no known size"):
+        decode_chunk(compress(data), B3Digest.of(data), **given)
 
 
 def test_a_limit_holds_after_a_larger_chunk_as_well() -> None:
@@ -551,3 +557,20 @@ def test_many_are_packed_as_each_alone(monkeypatch: pytest.MonkeyPatch, multi: b
     assert list(frames.compress_each(chunks, 5)) == [frames.compress(chunk, 5) for chunk in chunks]
     assert list(frames.compress_each([RANDOM], 5)) == [frames.compress(RANDOM, 5)]
     assert list(frames.compress_each([])) == []
+
+
+@pytest.mark.parametrize("multi", [True, False])
+def test_from_16_kib_on_each_is_looked_at_alone(monkeypatch: pytest.MonkeyPatch, multi: bool) -> None:
+    """That is the size from which it is worth finding out what cannot be compressed."""
+    if not multi:
+        monkeypatch.setattr(frames, "_multi", None)
+    sizes = [16 << 10, 7, (16 << 10) - 1, (16 << 10) + 1, 9]
+    chunks = [RANDOM[:size] for size in sizes]
+    expected = [frames.compress(chunk, 5) for chunk in chunks]
+    alone: list[int] = []
+    compress = frames.compress
+    monkeypatch.setattr(
+        frames, "compress", lambda data, level: alone.append(len(data)) or compress(data, level)
+    )
+    assert list(frames.compress_each(chunks, 5)) == expected
+    assert alone == ([16 << 10, (16 << 10) + 1] if multi else sizes)

@@ -103,8 +103,8 @@ def store() -> RecordingStore:
 def blobs_of() -> Callable[..., BlobService]:
     """Make a blob service over an object store, which does one thing at a time unless told otherwise."""
 
-    def make(store: ObjectStore, *, workers: int = 0, **options: Any) -> ObjectStoreBlobService:
-        return ObjectStoreBlobService(store, pool=Pool(workers), **options)
+    def make(store: ObjectStore, *, pool: int = 0, **options: Any) -> ObjectStoreBlobService:
+        return ObjectStoreBlobService(store, pool=Pool(pool), **options)
 
     return make
 

@@ -198,7 +198,7 @@ def test_the_generated_module_is_that_of_the_proto_file(file: FileDescriptorProt
     """Compiles the file again, with whichever compiler is installed; run `make proto` if this fails."""
     if importlib.util.find_spec("grpc_tools") is None:
         pytest.skip("needs grpcio-tools, which has a protoc")
-    root, compiled = PROTO.parents[2], tmp_path / "descriptors"
+    root, compiled = PROTO.parents[3], tmp_path / "descriptors"
 
     subprocess.run(
         [
@@ -236,7 +236,7 @@ def test_the_proto_file_and_the_generated_module_list_the_same(file: FileDescrip
 
 def test_the_generated_module_runs_with_the_oldest_protobuf_that_is_allowed() -> None:
     """It refuses a runtime older than its compiler."""
-    pyproject = PROTO.parents[2] / "pyproject.toml"
+    pyproject = PROTO.parents[3] / "pyproject.toml"
     if not pyproject.exists():
         pytest.skip("the wheel has no pyproject.toml")
     source = Path(castore_pb2.__file__).read_text()
