@@ -65,9 +65,12 @@ NOT_RUN: Final = {
     ),
     (
         "docs/explanation/architecture.md",
-        "castore.cli                                       commands, options, progress, exit codes",
-    ): ("a drawing; tests/test_imports.py holds it against the imports"),
-    ("docs/explanation/architecture.md", "file ──────────────────▶ BlobService.put_file"): "a drawing",
+        "cli/ testing/              the command line; the contract as clauses to test with",
+    ): ("a drawing; tests/test_house.py holds it against the imports"),
+    (
+        "docs/explanation/architecture.md",
+        "          round n                                            round n + 1",
+    ): "a drawing",
     ("docs/explanation/architecture.md", "open_read(digest)"): "a drawing",
     ("docs/explanation/architecture.md", "composition.toml"): "a drawing",
     ("docs/explanation/pipeline.md", "a blob goes in"): "a drawing",
