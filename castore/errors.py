@@ -181,7 +181,7 @@ class BatchError(UnavailableError):
     """A call for many things was done in part.
 
     Attributes:
-        done: The digests of what was done.
+        done: The digests of what was done; of a claim, those that are there.
         faults: Why others were not, by their digests. What is in neither is not known.
     """
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from functools import cache
+from functools import cache, partialmethod
 from typing import Any, Final, Literal, Self
 
 from castore.buffers import byte_view
@@ -62,10 +62,11 @@ class Operation(str):
     iterables: tuple[str, ...] = ()
     """The arguments that may be iterators, which can be gone through once."""
     items: str | None = None
-    """The argument that has the items of a batch."""
+    """The argument that has the items of a batch. The call may be made for some of them at a time: its
+    answers are `None`, or sets, mappings or lists that are put together."""
     tells: Literal["itself", "found", "absent"] | None = None
-    """What the answer tells of presence: `itself` is `None` or false for what is absent; else it has the items
-    that are `found`, or those that are `absent`."""
+    """What the answer tells of presence: `itself` is `None` or false for what is absent; else it has the
+    items that are `found`, or those that are `absent`."""
     buffered: bool = False
     """Whether it may succeed without that anything was asked of the service."""
     idle: bool = False
@@ -286,13 +287,20 @@ def _rows_of(capability: type) -> Mapping[str, Operation]:
     rows = {}
     for name in dir(capability):
         member = inspect.getattr_static(capability, name)
-        if name.startswith("_") or not inspect.isfunction(member) or getattr(member, "__final__", False):
+        if name.startswith("_") or not _is_method(member) or getattr(member, "__final__", False):
             continue
         own = declared.get(name) or OPERATIONS.get(name)
         if own is None or (own.capability is not None and not issubclass(capability, own.capability)):
             own = Operation(name, capability, declared=False)
         rows[name] = own
     return rows
+
+
+def _is_method(member: object) -> bool:
+    # Not every decorator returns a function.
+    if isinstance(member, type):
+        return False
+    return callable(member) or isinstance(member, partialmethod | classmethod)
 
 
 def as_lists(args: Iterable[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

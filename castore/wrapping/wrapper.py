@@ -29,6 +29,7 @@ from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, 
 from castore.contract.capabilities import ChunkSource
 from castore.contract.operations import OPERATIONS, Operation
 from castore.digest import B3Digest, no_digest
+from castore.errors import CastoreError
 from castore.streams.readers import BytesReader
 from castore.wrapping.forwarding import (
     ForwardingReader,
@@ -124,19 +125,36 @@ class WrapperService(_AroundOneService):
         if self.capability(ChunkSource) is not None:
             yield from super().read_many(digests)
             return
-        for digest, answer in forwarded_iterator(
-            _READ_MANY, self.around, self.inner.read_many, list(digests)
-        ):
-            yield digest, self._wrap_answer(answer, digest)
+        wanted = dict.fromkeys(digests)
+        try:
+            for digest, answer in self.begin_read_many(list(wanted)):
+                wanted.pop(digest, None)
+                yield digest, self._wrapped_answer(answer, digest)
+        except CastoreError as error:
+            yield from ((digest, error) for digest in wanted)
 
-    def _wrap_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+    def begin_read_many(self, digests: Sequence[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Return what the service within yields; up to the first answer it is one operation."""
+        return forwarded_iterator(_READ_MANY, self.around, self.inner.read_many, digests)
+
+    def _wrapped_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+        try:
+            return self.wrap_answer(answer, digest)
+        except CastoreError as error:
+            return error
+
+    def wrap_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+        """Return what `read_many` is to give of the blob *digest* for an answer of the service within.
+
+        What it raises is what is wrong with that blob.
+        """
         if isinstance(answer, BlobReader):
             return self.wrap_reader(answer, digest)
         if not isinstance(answer, bytes):
             return answer
         # What is done with the bytes of a reader is to be done with these, too.
         with self.wrap_reader(BytesReader(answer), digest) as reader:
-            return reader.read()
+            return answer if type(reader) is BytesReader else reader.read()
 
     def capability(self, kind: Callable[..., A]) -> A | None:
         """Return the capability of the service within, each of its methods passed through `around`.
@@ -179,6 +197,14 @@ class SelectiveService(_AroundOneService):
         """Return the capabilities that this service may have, each with what makes it, or returns `None`."""
         return {}
 
+    def pass_on(self, kind: type) -> Any:
+        """Return the capability *kind* of the service within, and nothing else of it; `None` if it has none.
+
+        For `listed`: a capability through which nothing comes out that is to be hidden, or transformed.
+        """
+        found = self.inner.capability(kind)
+        return None if found is None else forwarded_capability(kind, found, _as_it_is)
+
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Return that a blob has no finer chunks, `None` if it is absent."""
         return () if self.has(digest) else None
@@ -196,3 +222,7 @@ class SelectiveService(_AroundOneService):
             self._made[kind] = make()
         made: A | None = self._made[kind]
         return made
+
+
+def _as_it_is(operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG001
+    return call(*args, **kwargs)

@@ -18,7 +18,7 @@ from castore import (
 )
 from castore.contract.capabilities import BlobLister, ChunkStore
 from castore.testing import HELLO
-from castore_wrappers.error.service import ErrorService
+from castore_wrappers.error.service import StubService
 
 ASKING: Final[dict[str, Callable[[BlobService], object]]] = {
     "has": lambda service: service.has(HELLO.digest),
@@ -57,7 +57,7 @@ OUTCOMES: Final[dict[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_each_operation_has_its_outcome(outcome: Any, operation: str) -> None:
     """As the table says: an answer, or an error of just this class."""
-    service = ErrorService(outcome, name="drill")
+    service = StubService(outcome, name="drill")
     expected = OUTCOMES[outcome][operation]
     if not isinstance(expected, type):
         assert ASKING[operation](service) == expected
@@ -71,7 +71,7 @@ def test_each_operation_has_its_outcome(outcome: Any, operation: str) -> None:
 
 def test_it_has_no_powers() -> None:
     for outcome in OUTCOMES:
-        service = ErrorService(outcome)  # type: ignore[arg-type]
+        service = StubService(outcome)  # type: ignore[arg-type]
         assert (service.capability(ChunkStore), service.capability(BlobLister)) == (None, None)
 
 

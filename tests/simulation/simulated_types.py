@@ -44,7 +44,7 @@ from castore_memory.service import MemoryBlobService
 from castore_mirror.healing import HealingQueue
 from castore_mirror.service import MirrorBlobService
 from castore_wrappers.breaker.service import BreakerService
-from castore_wrappers.error.service import ErrorService
+from castore_wrappers.error.service import StubService
 from castore_wrappers.limit.service import LimitService
 from castore_wrappers.read_only.service import ReadOnlyService
 from castore_wrappers.retry.patience import Policy
@@ -188,7 +188,7 @@ def build_read_only(site: Site) -> BlobService:
 
 
 def build_error(site: Site) -> BlobService:
-    return ErrorService(site.node.settings["outcome"], name=site.node.name)
+    return StubService(site.node.settings["outcome"], name=site.node.name)
 
 
 def build_cache(site: Site) -> BlobService:

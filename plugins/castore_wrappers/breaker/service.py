@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, CastoreError, SourceError, UnavailableError
+from castore.contract.blobs import Answer
+from castore.contract.operations import Operation
+from castore.errors import BatchError
 from castore.streams.readers import BytesReader
 from castore.wrapping.wrapper import WrapperService
+from castore_wrappers.batches import unavailable_in
 from castore_wrappers.breaker.circuit import STATES, Circuit, State, Verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_BUFFERED: Final = frozenset({"open_write", "writer.write", "writer.fill"})
-"""What may succeed without that the service was asked: a success says nothing then."""
 
 _log: Final = logging.getLogger("castore_wrappers.breaker")
 
@@ -26,7 +27,7 @@ class BreakerService(WrapperService):
 
     Then every operation raises `UnavailableError` at once, for *open_for* seconds; after that one request
     is let through. If *inner* answers it, all is as before; else it is left alone for another *open_for*.
-    That a blob is absent or corrupt is an answer.
+    That a blob is absent or corrupt is an answer. A call for many has failed if none of them was answered.
 
     Arguments:
         inner: The service that may fail.
@@ -35,8 +36,6 @@ class BreakerService(WrapperService):
         name: The name of this instance.
         clock: Returns a time in seconds that never goes back.
     """
-
-    passes_files = True
 
     def __init__(
         self,
@@ -62,7 +61,7 @@ class BreakerService(WrapperService):
         state = self.state
         return {f"is_{name.replace('-', '_')}": float(name == state) for name in STATES}
 
-    def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call, unless the service is left alone; take note of what came of it."""
         era = self._circuit.enter()
         if era is None:
@@ -70,7 +69,10 @@ class BreakerService(WrapperService):
         try:
             result = call(*args, **kwargs)
         except UnavailableError as error:
-            self._note_failure(era, error)
+            if isinstance(error, BatchError) and _is_answered(operation, error, args, kwargs):
+                self._note(era, Verdict.ANSWERED)
+            else:
+                self._note_failure(era, error)
             raise
         except SourceError:
             self._note(era, Verdict.UNKNOWN)
@@ -81,8 +83,34 @@ class BreakerService(WrapperService):
         except BaseException:
             self._note(era, Verdict.UNKNOWN)
             raise
-        self._note(era, Verdict.UNKNOWN if operation in _BUFFERED else Verdict.ANSWERED)
+        failure = _failure_of(operation, args, kwargs, result)
+        if failure is not None:
+            self._note_failure(era, failure)
+        else:
+            # Of items that come one by one each tells by itself.
+            silent = operation.buffered or (operation.yields == "iterator" and operation.items is not None)
+            self._note(era, Verdict.UNKNOWN if silent else Verdict.ANSWERED)
         return result
+
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Read many blobs, until the service is left alone: then the others are not asked for."""
+        wanted = dict.fromkeys(digests)
+        for digest, answer in super().read_many(list(wanted)):
+            wanted.pop(digest, None)
+            yield digest, answer
+            if isinstance(answer, UnavailableError) and self.state == "open":
+                break
+        yield from ((digest, self._refusal()) for digest in wanted)
+
+    def wrap_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+        """Take note of an answer that came by itself."""
+        era = self._circuit.enter()
+        if era is not None:
+            if isinstance(answer, UnavailableError):
+                self._note_failure(era, answer)
+            else:
+                self._note(era, Verdict.ANSWERED)
+        return super().wrap_answer(answer, digest)
 
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:
         """Return a reader that counts as well; bytes that are in memory do not fail any more."""
@@ -102,3 +130,20 @@ class BreakerService(WrapperService):
         return UnavailableError(
             self.name, f"left alone for {self._circuit.remaining:.3g} s more, after: {self._last}"
         )
+
+
+def _is_answered(operation: Operation, error: BatchError, args: Any, kwargs: Any) -> bool:
+    """Tell whether a batch that was done in part was answered in part."""
+    lost = len(unavailable_in(error.faults))
+    if error.done or lost < len(error.faults):
+        return True
+    # What a claim leaves out is not there.
+    return operation.tells is not None and 0 < lost < operation.count_items(args, kwargs)
+
+
+def _failure_of(operation: Operation, args: Any, kwargs: Any, answer: Any) -> UnavailableError | None:
+    """Return the error of an answer in which no item was answered."""
+    if not operation.receives or operation.items is None or not answer:
+        return None
+    lost = unavailable_in(answer)
+    return next(iter(lost.values())) if len(lost) >= operation.count_items(args, kwargs) else None

@@ -50,6 +50,6 @@ class ErrorConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:  # noqa: ARG002 - all configs have them
         """Return the service."""
-        from castore_wrappers.error.service import ErrorService  # noqa: PLC0415 - once it is named
+        from castore_wrappers.error.service import StubService  # noqa: PLC0415 - once it is named
 
-        return ErrorService(self.outcome, name=name)
+        return StubService(self.outcome, name=name)

@@ -17,7 +17,7 @@ from castore import (
 )
 
 
-class ErrorService(BlobService):
+class StubService(BlobService):
     """Says the same of every blob.
 
     ==============  ======================  ======================  ====================

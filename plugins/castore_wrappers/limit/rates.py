@@ -14,32 +14,37 @@ class Slots:
     """So many at once. Those who wait are served in the order in which they came.
 
     *wait*, if given, returns when the event that it is given is set.
+
+    Attributes:
+        count: How many there are.
     """
 
     def __init__(self, count: int, wait: Callable[[threading.Event], object] | None = None) -> None:
+        self.count = count
         self._wait = wait
         self._lock = threading.Lock()
-        self._count = self._free = count
-        self._waiting: deque[threading.Event] = deque()
+        self._free = count
+        self._waiting: deque[tuple[int, threading.Event]] = deque()
 
     @property
     def taken(self) -> int:
         """How many are in use."""
-        return self._count - self._free
+        return self.count - self._free
 
     @property
     def waiting(self) -> int:
-        """How many wait for a slot."""
+        """How many wait for slots."""
         return len(self._waiting)
 
-    def take(self) -> None:
-        """Wait for a slot; it must be given back."""
+    def take(self, number: int = 1) -> None:
+        """Wait for *number* slots, no more than there are; they must be given back."""
         with self._lock:
-            if self._free:
-                self._free -= 1
+            if self._free >= number and not self._waiting:
+                self._free -= number
                 return
             turn = threading.Event()
-            self._waiting.append(turn)
+            entry = (number, turn)
+            self._waiting.append(entry)
         try:
             if self._wait is None:
                 turn.wait()
@@ -47,23 +52,25 @@ class Slots:
                 self._wait(turn)
         except BaseException:
             with self._lock:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
+                if entry in self._waiting:
+                    self._waiting.remove(entry)
+                    self._pass_on(0)
                 else:
-                    # It came in the same moment.
-                    self._pass_on()
+                    # They came in the same moment.
+                    self._pass_on(number)
             raise
 
-    def give_back(self) -> None:
-        """Let the next one have the slot."""
+    def give_back(self, number: int = 1) -> None:
+        """Let the next ones have the slots."""
         with self._lock:
-            self._pass_on()
+            self._pass_on(number)
 
-    def _pass_on(self) -> None:
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
-            self._free += 1
+    def _pass_on(self, number: int) -> None:
+        self._free += number
+        while self._waiting and self._free >= self._waiting[0][0]:
+            taken, turn = self._waiting.popleft()
+            self._free -= taken
+            turn.set()
 
 
 class Rate:

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, ParamSpec, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnavailableError
+from castore.contract.batches import MOST_BYTES, MOST_ITEMS, batches
+from castore.contract.blobs import Answer
+from castore.contract.operations import OPERATIONS, Operation, size_of
+from castore.errors import BatchError
 from castore.streams.readers import BytesReader
 from castore.streams.writers import GuardedWriter
 from castore.wrapping.forwarding import Around, ForwardingReader, ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
+from castore_wrappers.batches import Batch, alike, comes_in_parts
 from castore_wrappers.limit.rates import Rate, Slots
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SENDS: Final = frozenset({"writer.write", "put_chunk", "put_frame"})
-"""What sends its last argument."""
-
-_RECEIVES: Final = frozenset({"get_chunk", "get_frame"})
-"""What receives bytes; the pieces of readers are counted by those."""
-
-_NOT_COUNTED: Final = frozenset({"writer.write"})
-"""Writers gather bytes as they like: their opening and closing count as operations, not what is between."""
-
-_PLAIN: Final = frozenset(
-    {"has", "open_read", "chunks", "reader.read", "writer.write", "get_chunk", "put_chunk"}
-)
-"""What is given nothing that does work of its own, for certain."""
+_READ_MANY: Final = OPERATIONS["read_many"]
 
 _PARTS_PER_SECOND: Final = 16
 _LEAST_PART: Final = 4 << 10
@@ -38,6 +32,9 @@ _MOST_PART: Final = 1 << 20
 
 class LimitService(WrapperService):
     """Asks *inner* for no more than so much at once, and so much in a second.
+
+    A call for many counts as often as it has items. It is made in parts, one after the other, none of which
+    has more items than may be under way, or may begin in a second, or more bytes than a second has.
 
     Arguments:
         inner: The service to be spared.
@@ -70,6 +67,10 @@ class LimitService(WrapperService):
         )
         self._sent = None if bytes_per_second is None else Rate(bytes_per_second, clock)
         self._received = None if bytes_per_second is None else Rate(bytes_per_second, clock)
+        self._most_items = max(
+            int(min(concurrency or MOST_ITEMS, operations_per_second or MOST_ITEMS, MOST_ITEMS)), 1
+        )
+        self._most_bytes = int(min(bytes_per_second or MOST_BYTES, MOST_BYTES))
         self._part = min(max(int(bytes_per_second or 0) // _PARTS_PER_SECOND, _LEAST_PART), _MOST_PART)
         self._ended = threading.Event()
         self._sleep = self._ended.wait if sleep is None else sleep
@@ -84,25 +85,80 @@ class LimitService(WrapperService):
         slots = self._slots
         return {} if slots is None else {"under_way": slots.taken, "waiting": slots.waiting}
 
-    def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Wait until it may be done, then call."""
-        if self._operations is not None and operation not in _NOT_COUNTED:
-            self._wait(self._operations.take(1))
-        if self._sent is not None and operation in _SENDS:
-            data: Any = (*args, *kwargs.values())[-1]
-            self._wait(self._sent.take(memoryview(data).nbytes))
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Wait until it may be done, then call; in parts if it is too much."""
+        if operation.items is not None and operation.yields is None:
+            parts = self._parts(operation, args, kwargs)
+            if len(parts) > 1:
+                return cast("T", self._do_in_parts(operation, parts, call, args, kwargs))
+        answer = self._do(operation, call, *args, **kwargs)
+        if self._received is not None and operation.receives:
+            self._receive(operation.bytes_received(answer))
+        return answer
+
+    def _do(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what may be done at once. What comes of it has come, and is not counted yet."""
+        count = max(operation.count_items(args, kwargs), 1)
+        # Writers gather bytes as they like: their opening and closing are operations, not what is between.
+        gathers = operation.buffered and (operation.sends or operation.counts)
+        if self._operations is not None and not gathers:
+            self._wait(self._operations.take(count))
+        if self._sent is not None and operation.sends:
+            self._wait(self._sent.take(operation.bytes_sent(args, kwargs)))
         slots = self._slots
-        if slots is None or (operation not in _PLAIN and _calls_back((*args, *kwargs.values()))):
-            result = call(*args, **kwargs)
+        if slots is None or _calls_back((*args, *kwargs.values())):
+            answer = call(*args, **kwargs)
         else:
-            slots.take()
+            count = min(count, slots.count)
+            slots.take(count)
             try:
-                result = call(*args, **kwargs)
+                answer = call(*args, **kwargs)
             finally:
-                slots.give_back()
-        if operation in _RECEIVES and result is not None:
-            self._receive(len(result))  # type: ignore[arg-type]
-        return result
+                slots.give_back(count)
+        if self._sent is not None and operation.counts:
+            self._wait(self._sent.take(operation.bytes_sent(args, kwargs, answer)))
+        return answer
+
+    def _parts(
+        self, operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Sequence[Collection[Any]]:
+        """Return the items of a call as those of the calls that are made for them; one or none: as it is."""
+        assert operation.items is not None
+        items = operation.argument(operation.items, args, kwargs)
+        if not isinstance(items, Collection):
+            return ()
+        if self._sent is not None and (operation.sends or operation.receives):
+            sent = None if operation.sends is None else operation.argument(operation.sends, args, kwargs)
+            sizes = _sizes_of(sent if operation.sends else items)
+            return list(batches(items, sizes, most_items=self._most_items, most_bytes=self._most_bytes))
+        if len(items) <= self._most_items:
+            return ()
+        return list(batches(items, lambda _: 0, most_items=self._most_items))
+
+    def _do_in_parts(
+        self,
+        operation: Operation,
+        parts: Sequence[Collection[Any]],
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        batch = Batch(operation, partial(self.around, operation, call), args, kwargs)
+        remaining = iter(parts)
+        for part in remaining:
+            try:
+                batch.make(part)
+            except UnavailableError as error:
+                if not comes_in_parts(operation):
+                    raise
+                batch.fail(part, error)
+                if not isinstance(error, BatchError) or not error.done:
+                    if not batch.anything_known:
+                        raise
+                    # It does not answer: what comes after that would fail alike.
+                    for later in remaining:
+                        batch.fail(later, alike(error))
+        return batch.result(self.name)
 
     def _receive(self, count: int) -> None:
         if self._received is not None:
@@ -116,7 +172,34 @@ class LimitService(WrapperService):
         """Return a reader whose pieces are limited; bytes in memory are so only in their rate."""
         if self._received is None:
             return reader if type(reader) is BytesReader else ForwardingReader(reader, self.around)
-        return _EvenReader(reader, self.around, self._receive, self._part)
+        return _EvenReader(reader, self._do, self._receive, self._part)
+
+    def wrap_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+        """Hand out the bytes of a small blob when they are due."""
+        if isinstance(answer, bytes):
+            self._receive(len(answer))
+            return answer
+        return super().wrap_answer(answer, digest)
+
+    def begin_read_many(self, digests: Sequence[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Yield what the service within yields, asked for no more at a time than may be under way."""
+        if self._slots is None and self._operations is None:
+            yield from super().begin_read_many(digests)
+            return
+        for part in batches(digests, lambda _: None, most_items=self._most_items):
+            first, rest = self.around(_READ_MANY, self._read_part, part)
+            yield from first
+            yield from rest
+
+    def _read_part(self, digests: Sequence[B3Digest]) -> tuple[list[tuple[B3Digest, Answer]], Any]:
+        """Return the small blobs up to one that its user reads, in operations of its own; and the rest."""
+        answers = iter(self.inner.read_many(digests))
+        first = []
+        for digest, answer in answers:
+            first.append((digest, answer))
+            if isinstance(answer, BlobReader):
+                break
+        return first, answers
 
     def wrap_writer(self, writer: BlobWriter) -> BlobWriter:
         """Return a writer that waits with the bytes."""
@@ -125,6 +208,19 @@ class LimitService(WrapperService):
     def close(self) -> None:
         """Let those who wait for the next second go on at once."""
         self._ended.set()
+
+
+def _sizes_of(items: object) -> Callable[[Any], int | None]:
+    """Return what tells the bytes of an item: by its size, or by itself."""
+    if not isinstance(items, Mapping):
+        return lambda _: None
+    sizes = items
+
+    def size(item: Any) -> int | None:
+        value = sizes.get(item)
+        return value if value is None or isinstance(value, int) else size_of(value)
+
+    return size
 
 
 def _calls_back(arguments: tuple[object, ...]) -> bool:

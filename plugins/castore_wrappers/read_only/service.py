@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
-from castore import BlobService, BlobWriter, UnsupportedError
-from castore.contract.capabilities import BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents
-from castore.wrapping.wrapper import WrapperService
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, UnsupportedError
+from castore.contract.blobs import Answer
+from castore.contract.capabilities import BlobLister, ChunkSource, Durable, EvictionEvents
+from castore.wrapping.wrapper import SelectiveService
 
-P = TypeVar("P")
-
-KEPT: Final = (BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents)
+KEPT: Final = (BlobLister, ChunkSource, Durable, EvictionEvents)
 """The capabilities that change nothing. Of one that is not known it cannot be told."""
 
 
-class ReadOnlyService(WrapperService):
+class ReadOnlyService(SelectiveService):
     """Reads from *inner*; writing raises `UnsupportedError` and never reaches it.
 
     It has those capabilities of *inner* that change nothing; not one that can do both.
@@ -24,10 +24,26 @@ class ReadOnlyService(WrapperService):
     def __init__(self, inner: BlobService, *, name: str = "read_only") -> None:
         super().__init__(inner, name=name)
 
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Ask the service within."""
+        return self.inner.missing(digests)
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        """Open the blob there."""
+        return self.inner.open_read(digest)
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """List the chunks there."""
+        return self.inner.chunks(digest)
+
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Read many blobs there."""
+        return self.inner.read_many(digests)
+
     def open_write(self) -> BlobWriter:
         """Raise `UnsupportedError`."""
         raise UnsupportedError(f"`{self.name}` is read-only: write to another service")
 
-    def capability(self, kind: Callable[..., P]) -> P | None:
-        """Return a capability of *inner* that cannot write."""
-        return super().capability(kind) if kind in KEPT else None
+    def listed(self) -> Mapping[type, Callable[[], Any]]:
+        """Return those of *inner* that cannot write."""
+        return {kind: partial(self.pass_on, kind) for kind in KEPT}

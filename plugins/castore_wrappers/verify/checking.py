@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from blake3 import blake3
 
-from castore import B3Digest, BlobReader, CorruptBlobError, CorruptChunkError, UnavailableError
-from castore.contract.capabilities import ChunkSource
+from castore import B3Digest, BlobReader, CastoreError, CorruptBlobError, UnavailableError
+from castore.chunks.fetching import check_digest
+from castore.contract.capabilities import ChunkSource, FoundChunks, FrameStore, SharedPlace
+from castore.contract.operations import Operation, operations_of
+from castore.format.chunking import MAX_CHUNK_SIZE
 from castore.streams.readers import BytesReader, FileReader
 
 if TYPE_CHECKING:
@@ -18,13 +23,40 @@ _IN_MEMORY: Final = 4 << 20
 _PIECE: Final = 1 << 20
 
 
-def checked_chunk(digest: B3Digest, data: bytes | None) -> bytes | None:
-    """Return *data* if it is the chunk, or none; raise `CorruptChunkError` otherwise."""
-    if data is not None and (found := B3Digest.of(data)) != digest:
-        raise CorruptChunkError(
-            f"chunk {digest} is corrupt: its bytes have the digest {found}", expected=digest, found=found
-        )
-    return data
+def _check_frame(digest: B3Digest, frame: bytes) -> None:
+    from castore.format import frames  # noqa: PLC0415 - what has no frames needs no zstandard
+
+    frames.decode_chunk(frame, digest, limit=MAX_CHUNK_SIZE)
+
+
+def _checked(check: Callable[[B3Digest, bytes], None], found: FoundChunks) -> FoundChunks:
+    """Return *found* with the error in place of each item that is not what it should be."""
+    checked = dict(found)
+    for digest, data in found.items():
+        if not isinstance(data, CastoreError):
+            try:
+                check(digest, data)
+            except CorruptBlobError as error:
+                checked[digest] = error
+    return checked
+
+
+_CHECKS: Final[Mapping[type | None, Callable[[FoundChunks], FoundChunks]]] = {
+    ChunkSource: partial(_checked, check_digest),
+    SharedPlace: partial(_checked, check_digest),
+    FrameStore: partial(_checked, _check_frame),
+}
+"""What checks the bytes that come through a capability."""
+
+
+def checked_answer(operation: Operation, answer: FoundChunks) -> FoundChunks:
+    """Return what an operation of a capability has received, with the error of each item that is wrong."""
+    return _CHECKS[operation.capability](answer)
+
+
+def is_checkable(kind: type) -> bool:
+    """Tell whether all bytes that come through a capability can be checked, as far as it says of them."""
+    return all(row.capability in _CHECKS for row in operations_of(kind).values() if row.receives)
 
 
 class CheckedChunks(ChunkSource):
@@ -34,13 +66,13 @@ class CheckedChunks(ChunkSource):
         self._source = source
         self.high_latency = source.high_latency
 
-    def has_chunk(self, digest: B3Digest) -> bool:
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Ask the source."""
-        return self._source.has_chunk(digest)
+        return self._source.find_chunks(digests)
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Return a chunk whose digest is right."""
-        return checked_chunk(digest, self._source.get_chunk(digest, size))
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks whose digests are right, and errors."""
+        return _checked(check_digest, self._source.get_chunks(sizes))
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         """Ask the source."""
@@ -89,6 +121,11 @@ def _write(spool: BinaryIO, piece: Buffer) -> None:
         spool.flush()
     except OSError as error:
         raise UnavailableError("the temporary folder", error) from error
+
+
+def check_bytes(digest: B3Digest, data: bytes) -> None:
+    """Raise `CorruptBlobError` unless *data* are the bytes of the blob."""
+    _require(digest, B3Digest.of(data))
 
 
 def _require(digest: B3Digest, found: B3Digest) -> None:

@@ -41,7 +41,11 @@ class VerifyConfig:
         return view.of(self.inner)
 
     def offers(self, kind: type, view: View) -> bool | None:
-        """Have the capabilities of the service within; of frames it is known when they are seen."""
+        """Have what can be checked of the service within; of frames it is known when they are seen."""
+        from castore_wrappers.verify.checking import is_checkable  # noqa: PLC0415 - once somebody asks
+
+        if not is_checkable(kind):
+            return False
         return None if kind is FrameStore else view.offers(self.inner, kind)
 
     def lints(self, view: View) -> Iterator[Problem]:

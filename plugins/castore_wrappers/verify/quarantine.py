@@ -16,9 +16,9 @@ from castore import (
     MissingChunkError,
     UnsupportedError,
 )
+from castore.chunks.fetching import check_digest, find_chunk
 from castore.contract.capabilities import ChunkSource
 from castore.contract.upkeep import Inventory, StoredItem
-from castore_wrappers.verify.checking import checked_chunk
 
 _OF_CHUNKS: Final = (CorruptChunkError, BadFrameError)
 
@@ -76,7 +76,9 @@ class Quarantine:
     def _is_still_corrupt(self, error: CorruptBlobError) -> bool:
         try:
             if isinstance(error, _OF_CHUNKS) and self._source is not None:
-                checked_chunk(error.expected, self._source.get_chunk(error.expected))
+                data = find_chunk(self._service, self._source, error.expected)
+                if data is not None:
+                    check_digest(error.expected, data)
                 return False
             if isinstance(error, BadIndexError):
                 self._service.chunks(error.expected)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
-from castore import B3Digest, BlobReader, BlobService, ChunkedReader, CorruptBlobError
-from castore.contract.capabilities import ChunkSource, FrameStore
+from castore import B3Digest, BlobReader, BlobService, CastoreError, ChunkedReader, CorruptBlobError
+from castore.contract.blobs import Answer
+from castore.contract.capabilities import ChunkSource, FrameStore, SharedPlace
+from castore.contract.operations import OPERATIONS, Operation
 from castore.threads.pool import Pool
 from castore.wrapping.forwarding import ForwardingReader
 from castore.wrapping.wrapper import WrapperService
-from castore_wrappers.verify.checking import CheckedChunks, check_whole, checked_chunk
+from castore_wrappers.verify.checking import (
+    CheckedChunks,
+    check_bytes,
+    check_whole,
+    checked_answer,
+    is_checkable,
+)
 from castore_wrappers.verify.quarantine import Quarantine
 
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_READS: Final = frozenset({"chunks", "open_read", "reader.read", "get_chunk", "get_frame"})
-"""Where what is stored may be found to be corrupt. A writer may say so as well, of what it was given."""
+_OPEN_READ: Final = OPERATIONS["open_read"]
 
 _FORMAT: Final = "zstd"
 """The format of frames that can be looked into."""
@@ -42,8 +49,6 @@ class VerifyService(WrapperService):
         pool: Fetch and check chunks ahead while they are read in order.
     """
 
-    passes_files = True
-
     def __init__(
         self,
         inner: BlobService,
@@ -59,33 +64,40 @@ class VerifyService(WrapperService):
         high_latency = found is not None and found.high_latency
         self._pool = pool.io_pool if pool is not None and high_latency else pool
 
-    def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call; check what came of it; take care of what is wrong."""
-        if operation not in _READS:
+        # A writer may call corrupt what it was given.
+        if operation.writes:
             return call(*args, **kwargs)
         try:
-            result = call(*args, **kwargs)
-            self._check(operation, args, result)
+            answer: Any = call(*args, **kwargs)
         except CorruptBlobError as error:
-            _log.error("`%s`: %s", self.name, error)
-            if self._quarantine is not None:
-                self._quarantine.take(error)
+            self._condemn(error)
             raise
-        return result
+        if operation.receives and operation.capability is not None:
+            answer = self._check(operation, answer)
+        return cast("T", answer)
 
-    def _check(self, operation: str, args: tuple[Any, ...], result: Any) -> None:
-        if operation == "get_chunk":
-            checked_chunk(args[0], result)
-        elif operation == "get_frame" and result is not None:
-            from castore.format import frames  # noqa: PLC0415 - what has no frames needs no zstandard
+    def _check(self, operation: Operation, answer: Any) -> Any:
+        checked = checked_answer(operation, answer)
+        for error in checked.values():
+            if isinstance(error, CorruptBlobError):
+                self._condemn(error)
+        if operation.capability is not SharedPlace:
+            return checked
+        # It leaves out what is not whole.
+        return {digest: data for digest, data in checked.items() if not isinstance(data, CastoreError)}
 
-            frames.decode_chunk(result, args[0])
+    def _condemn(self, error: CorruptBlobError) -> None:
+        _log.error("`%s`: %s", self.name, error)
+        if self._quarantine is not None:
+            self._quarantine.take(error)
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob: over its chunks, or when all of it was found to be right."""
         chunks = self.chunks(digest)
         if not chunks:
-            return self.around("open_read", self._open_whole, digest)
+            return self.around(_OPEN_READ, self._open_whole, digest)
         reader = ChunkedReader(self.inner, chunks, digest=digest, source=self._chunks, pool=self._pool)
         return ForwardingReader(reader, self.around)
 
@@ -93,10 +105,24 @@ class VerifyService(WrapperService):
         reader = self.inner.open_read(digest)
         return None if reader is None else check_whole(reader, digest)
 
+    def wrap_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+        """Check all of a blob, before any of it is handed out."""
+        return self.around(_OPEN_READ, self._checked_whole, answer, digest)
+
+    def _checked_whole(self, answer: Answer, digest: B3Digest) -> Answer:
+        if isinstance(answer, CorruptBlobError):
+            raise answer
+        if isinstance(answer, bytes):
+            check_bytes(digest, answer)
+        return check_whole(answer, digest) if isinstance(answer, BlobReader) else answer
+
     def capability(self, kind: Callable[..., A]) -> A | None:
-        """Return a capability of *inner* that hands out only what was checked; frames only if they are zstd."""
-        if kind is FrameStore:
-            found = self.inner.capability(FrameStore)
-            if found is None or found.frame_format != _FORMAT:
+        """Return a capability of *inner* that hands out only what is right; frames only if they are zstd."""
+        if isinstance(kind, type):
+            if not is_checkable(kind):
                 return None
+            if issubclass(kind, FrameStore):
+                found: FrameStore | None = self.inner.capability(kind)
+                if found is None or found.frame_format != _FORMAT:
+                    return None
         return super().capability(kind)
