@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from castore.chunks.reader import ChunkedReader
 from castore.chunks.writer import ChunkedWriter
-from castore.contract.batches import MOST_ITEMS, MOST_UNKNOWN
+from castore.contract.batches import MOST_ITEMS
 from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import BlobLister, ChunkStore, FrameStore
 from castore.contract.upkeep import Inventory
@@ -139,9 +139,9 @@ class ChunkBackend(BlobService, ChunkStore):
     def get_large_chunk(self, digest: B3Digest) -> bytes | None:
         """Return the checked bytes of a chunk that may have more than `MOST_UNKNOWN`; `None` for none.
 
-        Needed only by stores that cut larger chunks than that.
+        Also a store that cuts smaller ones may have them, from another one.
         """
-        if not isinstance(self, FrameStore) or self.new_chunker().max_size <= MOST_UNKNOWN:
+        if not isinstance(self, FrameStore):
             return None
         from castore.format import frames  # noqa: PLC0415 - what has no frames needs no zstandard
 
