@@ -1,4 +1,4 @@
-"""Reading one blob through several children: what breaks at one goes on at the next, at the same position."""
+"""Reading one blob through several members: what breaks at one goes on at the next, at the same position."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from blake3 import blake3
-
 from castore.chunks.fetching import find_in
 from castore.chunks.reader import ChunkedReader
-from castore.composites.members import Found, Member, Members
+from castore.composites.members import Found, Member, Members, periods_of
+from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
-from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError
+from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError, UnavailableError
+from castore.streams.checked import HashedPieceReader, read_piece, wrong_bytes
 from castore.streams.readers import BytesReader, PieceReader
 from castore.threads.pool import Pool
 
 SMALL: Final = 4 << 20
 """Up to this size, in bytes, a blob without finer chunks is read whole, and checked before a byte is used."""
 
-_PIECE: Final = 256 << 10
-
-Watch: TypeAlias = Callable[[Found[Any]], object]
-"""Is told of each answer, with what the children asked before it lacked or had wrong."""
+Watch: TypeAlias = "Callable[[Mapping[B3Digest, Found[Any]]], object]"
+"""Is told of blobs that are read, with an answer for each, and what the members asked before had to say."""
 
 
 class FailoverChunks(ChunkSource):
     """Chunks, each from the first member that has it right.
 
     Of the blob that they are part of, if it is named: then a member that has the blob, but not cut alike, is
-    read at the place of the chunk. A member that has failed is asked last from then on.
+    read at the places of the chunks, and a member that has failed is asked last from then on.
 
     Arguments:
-        watch: Is told of each chunk for which more than one member had to be asked.
+        watch: Is told of each chunk for which more than one member had to be asked. Those that are asked for
+            without their sizes are taken for blobs; of others it is told only if *blob* is named.
         blob: What the chunks are parts of.
         chunks: Its chunks in order.
         first: The member to begin with.
@@ -52,7 +51,8 @@ class FailoverChunks(ChunkSource):
         self._members = members
         self._watch = watch
         self._blob = blob
-        self._offsets = _offsets(chunks)
+        self._chunks = chunks
+        self._offsets: dict[B3Digest, int] | None = None
         self._order = sorted(members.all, key=lambda member: member is not first)
         self.high_latency = members.high_latency
 
@@ -66,27 +66,44 @@ class FailoverChunks(ChunkSource):
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         """Return chunks; the verdict is on each by itself."""
 
-        def ask(member: Member, rest: Collection[B3Digest]) -> FoundChunks:
-            return self._fetch(member, {digest: sizes[digest] for digest in rest})
+        def of(rest: Collection[B3Digest]) -> dict[B3Digest, int | None]:
+            return {digest: sizes[digest] for digest in rest}
 
-        found, lacking = self._members.gather(ask, sizes, order=tuple(self._order))
-        answers: FoundChunks = {}
-        failed: set[Member] = set()
-        for digest, answer in found.items():
-            answers[digest] = answer.value
-            if answer.votes.missed or answer.votes.faults:
-                failed |= answer.votes.others
-                if self._watch is not None:
-                    self._watch(answer)
+        found, lacking = self._members.gather(
+            lambda member, rest: self._fetch(member, of(rest)),
+            sizes,
+            order=self._order,
+            periods_for=lambda rest: periods_of(of(rest).values()),
+        )
+        late = {
+            digest: answer for digest, answer in found.items() if answer.votes.missed or answer.votes.faults
+        }
+        if late:
+            self._note(late, sizes)
+        answers: FoundChunks = {digest: answer.value for digest, answer in found.items()}
         for digest, votes in lacking.items():
             try:
                 votes.decide(self._members.name, self._members.misses)
             except CastoreError as error:
                 answers[digest] = error
-        if failed:
-            # A new list: another thread may be at the old one.
-            self._order = sorted(self._order, key=lambda member: member in failed)
+        unknown = [error for error in answers.values() if isinstance(error, UnavailableError)]
+        if unknown and len(unknown) == len(sizes):
+            raise unknown[0]
         return answers
+
+    def _note(self, late: Mapping[B3Digest, Found[bytes]], sizes: Mapping[B3Digest, int | None]) -> None:
+        """Take note of those that the first member did not have right."""
+        if self._blob is None:
+            whole = {digest: answer for digest, answer in late.items() if sizes[digest] is None}
+            if whole and self._watch is not None:
+                self._watch(whole)
+            return
+        failed = set().union(*(answer.votes.others for answer in late.values()))
+        # A new list: another thread may be at the old one.
+        self._order = sorted(self._order, key=lambda member: member in failed)
+        if self._watch is not None:
+            for answer in late.values():
+                self._watch({self._blob: answer})
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         """Return where the first member that tells keeps a chunk."""
@@ -94,23 +111,23 @@ class FailoverChunks(ChunkSource):
         return next((key for key in keys if key is not None), None)
 
     def _fetch(self, member: Member, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
-        found = find_in(member.service, member.source, sizes)
-        for digest, size in sizes.items():
-            # Asked for the blob, a member with members of its own may find one that has cut it elsewhere.
-            fault = found.get(digest)
-            if size is None or digest not in self._offsets:
-                continue
-            if fault is not None and not isinstance(fault, CorruptBlobError):
-                continue
-            assert self._blob is not None
-            try:
-                data = _cut_out(member.service, self._blob, self._offsets[digest], ChunkMeta(digest, size))
-            except CastoreError as error:
-                found[digest] = error
-                continue
-            if data is not None:
-                found[digest] = data
-        return found
+        found = find_in(member.service, member.source, sizes, most=MOST_UNKNOWN)
+        if self._blob is None:
+            return found
+        # Asked for the blob, a member with members of its own may find one that has cut it elsewhere.
+        wrong = {
+            digest: size
+            for digest, size in sizes.items()
+            if size is not None and isinstance(found.get(digest), CorruptBlobError | None)
+        }
+        return {**found, **self._cut_out(member, self._blob, wrong)} if wrong else found
+
+    def _cut_out(self, member: Member, blob: B3Digest, sizes: Mapping[B3Digest, int]) -> FoundChunks:
+        if self._offsets is None:
+            self._offsets = _offsets(self._chunks)
+        offsets = self._offsets
+        places = {offsets[digest]: ChunkMeta(digest, sizes[digest]) for digest in sizes if digest in offsets}
+        return _cut_out(member.service, blob, places) if places else {}
 
 
 def _find_chunks(member: Member, digests: Collection[B3Digest]) -> dict[B3Digest, bool]:
@@ -136,16 +153,35 @@ def _checked(reader: BlobReader, digest: B3Digest) -> bytes:
     return data
 
 
-def _cut_out(service: BlobService, blob: B3Digest, offset: int, meta: ChunkMeta) -> bytes | None:
-    """Return a chunk out of a blob that is cut in another way, `None` if the blob is absent."""
-    reader = service.open_read(blob)
-    if reader is None:
-        return None
-    with reader:
-        if offset + meta.size > reader.size:
-            raise CorruptBlobError(f"blob {blob} is shorter than its chunks", expected=blob)
-        reader.seek(offset)
-        data = reader.read(meta.size)
+def _cut_out(service: BlobService, blob: B3Digest, places: Mapping[int, ChunkMeta]) -> FoundChunks:
+    """Return chunks out of a blob that is cut in another way, by the places that they have in it.
+
+    Of a blob that is absent there are none.
+    """
+    found: FoundChunks = {}
+    try:
+        reader = service.open_read(blob)
+        if reader is None:
+            return {}
+        with reader:
+            for offset in sorted(places):
+                meta = places[offset]
+                try:
+                    found[meta.digest] = _read_at(reader, blob, offset, meta)
+                except CorruptBlobError as error:
+                    found[meta.digest] = error
+    except CastoreError as error:
+        # One that cannot be asked now is not asked for each.
+        for meta in places.values():
+            found.setdefault(meta.digest, error)
+    return found
+
+
+def _read_at(reader: BlobReader, blob: B3Digest, offset: int, meta: ChunkMeta) -> bytes:
+    if offset + meta.size > reader.size:
+        raise CorruptBlobError(f"blob {blob} is shorter than its chunks", expected=blob)
+    reader.seek(offset)
+    data = reader.read(meta.size)
     found = B3Digest.of(data)
     if found != meta.digest:
         raise CorruptChunkError(
@@ -161,9 +197,9 @@ class CheckedReader(BytesReader):
 def open_with_failover(
     members: Members, digest: B3Digest, *, watch: Watch | None = None, pool: Pool | None = None
 ) -> PieceReader | None:
-    """Open a blob at the first child that has it; `None` if it is absent.
+    """Open a blob at the first member that has it; `None` if it is absent.
 
-    *watch* is told who had it, and of each chunk and piece for which another child had to be asked. With
+    *watch* is told who had it, and of each chunk and piece for which another member had to be asked. With
     *pool* chunks are fetched ahead.
 
     Raises as `Members.first` does, and so do the reads.
@@ -172,7 +208,7 @@ def open_with_failover(
     if found is None:
         return None
     if watch is not None:
-        watch(found)
+        watch({digest: found})
     reader, chunks = found.value
     if isinstance(reader, CheckedReader):
         return reader
@@ -201,57 +237,21 @@ def _release(opened: tuple[BlobReader | None, object] | None) -> None:
         opened[0].close()
 
 
-class FailoverReader(PieceReader):
-    """Reads a large blob that is kept in one piece; where a child fails the next one goes on.
-
-    Read from start to end its digest is checked: the last piece is held back until it is right. Read in
-    another order a byte is as good as the word of the child's reader.
-    """
+class FailoverReader(HashedPieceReader):
+    """Reads a large blob that is kept in one piece; where a member fails the next one goes on."""
 
     def __init__(
         self, members: Members, digest: B3Digest, reader: BlobReader, member: Member, watch: Watch | None
     ) -> None:
+        super().__init__(digest, reader.size)
         self._members = members
-        self._digest = digest
-        self._size = reader.size
         self._readers: dict[Member, BlobReader] = {member: reader}
         self._order = sorted(members.all, key=lambda other: other is not member)
         self._watch = watch
-        self._held = memoryview(b"")
-        self._held_at = 0
-        self._hasher = blake3()
-        self._hashed = 0
-        self._mismatch: CorruptBlobError | None = None
 
-    @property
-    def size(self) -> int:
-        """The size of the blob in bytes."""
-        return self._size
-
-    def piece_at(self, position: int) -> memoryview:
-        """Return the bytes held from *position* on; read a piece there if there are none."""
-        offset = position - self._held_at
-        if not 0 <= offset < len(self._held):
-            # What is held is the reader's, and gone when that reads on.
-            self._held = memoryview(b"")
-            data = self._read(position)
-            self._check(position, data)
-            self._held, self._held_at, offset = data, position, 0
-        return self._held[offset:]
-
-    def _check(self, position: int, data: memoryview) -> None:
-        if self._mismatch is not None:
-            raise self._mismatch
-        if position == self._hashed:
-            self._hasher.update(data)
-            self._hashed += len(data)
-            if self._hashed == self._size and self._hasher.digest() != self._digest:
-                self._mismatch = wrong_bytes(self._digest, B3Digest(self._hasher.digest()))
-                raise self._mismatch
-
-    def _read(self, position: int) -> memoryview:
+    def _read_piece(self, position: int) -> bytes | memoryview:
         found = self._members.first(
-            lambda member: self._read_at(member, position), order=tuple(self._order), late=_release_piece
+            lambda member: self._read_at(member, position), order=self._order, late=_release_piece
         )
         if found is None:
             raise CorruptBlobError(f"blob {self._digest} went away while it was read", expected=self._digest)
@@ -261,10 +261,10 @@ class FailoverReader(PieceReader):
             failed = found.votes.others
             self._order = sorted(self._order, key=lambda member: member in failed)
             if self._watch is not None:
-                self._watch(found)
+                self._watch({self._digest: found})
         return data
 
-    def _read_at(self, member: Member, position: int) -> tuple[BlobReader, memoryview] | None:
+    def _read_at(self, member: Member, position: int) -> tuple[BlobReader, bytes | memoryview] | None:
         # Taken out, so that a call that is given up has it for itself, and closes it in the end.
         reader = self._readers.pop(member, None) or member.service.open_read(self._digest)
         if reader is None:
@@ -275,16 +275,11 @@ class FailoverReader(PieceReader):
             reader.close()
             raise
 
-    def _piece_of(self, reader: BlobReader, member: Member, position: int) -> memoryview:
+    def _piece_of(self, reader: BlobReader, member: Member, position: int) -> bytes | memoryview:
         if reader.size != self._size:
             words = f"has {reader.size} bytes in `{member.name}`, and {self._size} elsewhere"
             raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
-        if isinstance(reader, PieceReader):
-            data = reader.piece_at(position)
-        else:
-            if reader.tell() != position:
-                reader.seek(position)
-            data = memoryview(reader.read(min(_PIECE, self._size - position)))
+        data = read_piece(reader, position)
         if not data:
             words = f"ends at {position}, before its size of {self._size}"
             raise CorruptBlobError(f"blob {self._digest} {words}", expected=self._digest)
@@ -299,13 +294,6 @@ class FailoverReader(PieceReader):
         super().close()
 
 
-def _release_piece(answer: tuple[BlobReader, memoryview] | None) -> None:
+def _release_piece(answer: tuple[BlobReader, object] | None) -> None:
     if answer is not None:
         answer[0].close()
-
-
-def wrong_bytes(expected: B3Digest, found: B3Digest) -> CorruptBlobError:
-    """Return the error for a blob whose bytes have the digest *found*."""
-    return CorruptBlobError(
-        f"blob {expected} is corrupt: its bytes have the digest {found}", expected=expected, found=found
-    )

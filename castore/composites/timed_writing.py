@@ -1,27 +1,34 @@
-"""Writing to children that may hang: each step is waited for no longer than the child's timeout."""
+"""Writing to members that may hang: each step is waited for no longer than the member's timeout."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from castore.composites.members import Member
+from castore.composites.members import Begun, Member, periods
 from castore.contract.blobs import BlobWriter
+from castore.contract.capabilities import ChunkStore
 from castore.digest import B3Digest
 from castore.errors import CastoreError
 from castore.streams.writers import GuardedWriter
 from castore.threads.pool import Pool
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 T = TypeVar("T")
+
+_HERE: Final = Pool(0)
+"""What is begun there is done when it is waited for, by who waits."""
 
 
 class Leg:
-    """The writer of one child, lent to one step after the other.
+    """The writer of one member, lent to one step after the other.
 
     When a step fails or takes too long the leg has ended: the writer is aborted, in the second case once the
-    step returns. It may happen then that the child has the blob in the end all the same.
+    step returns. It may happen then that the member has the blob in the end all the same.
     """
 
     def __init__(self, member: Member, writer: BlobWriter) -> None:
@@ -29,44 +36,38 @@ class Leg:
         self._writer: BlobWriter | None = writer
 
     @classmethod
-    def open(cls, member: Member) -> Leg:
-        """Start a blob at a child; raises what the child raises, and `UnavailableError` if it hangs."""
-        return cls(member, member.call(member.service.open_write, late=_abort))
+    def begin_open(cls, member: Member, pool: Pool) -> Begun[Leg]:
+        """Start a blob at a member; what waits for it raises `UnavailableError` if the member hangs."""
+        begun = member.begin(member.service.open_write, pool, late=_abort)
+        return Begun(lambda: cls(member, begun.result()), begun.drop)
 
-    @classmethod
-    def begin_open(cls, member: Member, pool: Pool) -> Callable[[], Leg]:
-        """Start a blob on another thread; return what waits for it, and raises as `open` does."""
-        collect = member.begin(member.service.open_write, pool, late=_abort)
-        return lambda: cls(member, collect())
+    def begin_write(self, data: bytes | memoryview, pool: Pool) -> Begun[object]:
+        """Write a piece; what a step looks at must stay as it is if the member has a timeout."""
+        return self._begin(lambda writer: writer.write(data), pool, periods(size=len(data)))
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Write a piece; what a step looks at must stay as it is if the child has a timeout."""
-        writer = self._lend()
-        self.member.call(partial(_step, writer, lambda: writer.write(data)), late=lambda _: writer.abort())
-        self._writer = writer
+    def begin_close(self, pool: Pool) -> Begun[B3Digest]:
+        """Make the blob visible; what waits for it returns the digest."""
+        return self._begin(lambda writer: writer.close(), pool)
 
-    def begin_write(self, data: bytes | memoryview, pool: Pool) -> Callable[[], None]:
-        """Write a piece on another thread; return what waits for it."""
-        writer = self._lend()
-        collect = self.member.begin(
-            partial(_step, writer, lambda: writer.write(data)), pool, late=lambda _: writer.abort()
+    def _begin(self, step: Callable[[BlobWriter], T], pool: Pool, periods: int = 1) -> Begun[T]:
+        # Until the step is over nobody else may touch the writer.
+        writer, self._writer = self._writer, None
+        assert writer is not None, "the leg has ended"
+        begun = self.member.begin(
+            partial(_step, writer, step), pool, late=lambda _: writer.abort(), periods=periods
         )
 
-        def finish() -> None:
-            collect()
+        def finish() -> T:
+            answer = begun.result()
             self._writer = writer
+            return answer
 
-        return finish
+        def drop() -> None:
+            begun.drop()
+            if self.member.timeout is None:
+                self._writer = writer
 
-    def begin_close(self, pool: Pool) -> Callable[[], B3Digest]:
-        """Make the blob visible, on another thread; return what waits for its digest."""
-        writer = self._lend()
-        return self.member.begin(partial(_step, writer, writer.close), pool, late=lambda _: writer.abort())
-
-    def close(self) -> B3Digest:
-        """Make the blob visible; return its digest."""
-        writer = self._lend()
-        return self.member.call(partial(_step, writer, writer.close), late=lambda _: writer.abort())
+        return Begun(finish, drop)
 
     def abort(self) -> None:
         """Forget what was written, unless a step still works on it, which sees to it then."""
@@ -75,16 +76,10 @@ class Leg:
             with contextlib.suppress(CastoreError):
                 self.member.call(writer.abort)
 
-    def _lend(self) -> BlobWriter:
-        # Until the step is over nobody else may touch the writer.
-        writer, self._writer = self._writer, None
-        assert writer is not None, "the leg has ended"
-        return writer
 
-
-def _step(writer: BlobWriter, step: Callable[[], T]) -> T:
+def _step(writer: BlobWriter, step: Callable[[BlobWriter], T]) -> T:
     try:
-        return step()
+        return step(writer)
     except BaseException:
         writer.abort()
         raise
@@ -96,24 +91,68 @@ def _abort(writer: BlobWriter | None) -> None:
 
 
 class TimedWriter(GuardedWriter):
-    """Passes what is written to one child."""
+    """Passes what is written to one member."""
 
     def __init__(self, member: Member) -> None:
-        self._leg = Leg.open(member)
+        self._leg = Leg.begin_open(member, _HERE).result()
 
     def _take(self, view: memoryview) -> None:
         # A step that is given up may look at the bytes long after the caller uses its buffer again.
-        self._leg.write(view if self._leg.member.timeout is None else bytes(view))
+        self._leg.begin_write(view if self._leg.member.timeout is None else bytes(view), _HERE).result()
 
     def _finish(self) -> B3Digest:
-        return self._leg.close()
+        return self._leg.begin_close(_HERE).result()
 
     def _discard(self) -> None:
         self._leg.abort()
 
 
 def open_timed(member: Member) -> BlobWriter:
-    """Start a blob at a child; raises what the child raises, and `UnavailableError` if it takes too long."""
+    """Start a blob at a member; raises what that raises, and `UnavailableError` if it takes too long."""
     if member.timeout is None:
         return member.call(member.service.open_write)
     return TimedWriter(member)
+
+
+def copies_of(chunks: Mapping[B3Digest, Buffer]) -> dict[B3Digest, bytes]:
+    """Return chunks for a call that may be given up: views would be used again while it goes on."""
+    return {digest: bytes(data) for digest, data in chunks.items()}
+
+
+class Lease:
+    """The store of a member, leased until this is ended."""
+
+    def __init__(self, store: ChunkStore, *, brief: bool) -> None:
+        self._context = store.lease(brief=brief)
+        self.store = self._context.__enter__()
+
+    def end(self) -> None:
+        """Let go of what was put and claimed."""
+        self._context.__exit__(None, None, None)
+
+
+def begin_lease(member: Member, store: ChunkStore, pool: Pool, *, brief: bool) -> Begun[Lease]:
+    """Lease the store of a member; what waits for it raises `UnavailableError` if the member hangs."""
+    return member.begin(partial(Lease, store, brief=brief), pool, late=_end)
+
+
+def end_lease(member: Member, lease: Lease) -> None:
+    """End a lease; what goes wrong is not told."""
+    # One that cannot be ended now ends with its process; the error would hide what came before.
+    with contextlib.suppress(CastoreError):
+        member.call(lease.end)
+
+
+def _end(lease: Lease | None) -> None:
+    if lease is not None:
+        lease.end()
+
+
+@contextlib.contextmanager
+def leased(member: Member, store: ChunkStore, *, brief: bool) -> Iterator[ChunkStore]:
+    """Lease the store of a member; entering and leaving take no longer than its timeout."""
+    lease = begin_lease(member, store, _HERE, brief=brief).result()
+    try:
+        yield lease.store
+    finally:
+        end_lease(member, lease)

@@ -1,14 +1,13 @@
-"""Capabilities of a service over several children that need the capability of each of them."""
+"""Capabilities of a service over several members that need the capability of each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Final
 
 from castore.composites.members import Member, no_answer
-from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkStore
+from castore.contract.capabilities import BlobDeleter, BlobLister
 from castore.digest import B3Digest
 from castore.errors import CastoreError
 
@@ -16,13 +15,13 @@ _BATCH: Final = 1000
 
 
 class UnionLister(BlobLister):
-    """Lists what any child has. If one of them fails so does the list, for it would be short."""
+    """Lists what any member has. If one of them fails so does the list, for it would be short."""
 
     def __init__(self, members: Sequence[tuple[Member, BlobLister]]) -> None:
         self._members = members
 
     def list_blobs(self) -> Iterator[B3Digest]:
-        """Yield the digest of every blob of every child, each once."""
+        """Yield the digest of every blob of every member, each once."""
         seen: set[B3Digest] = set()
         for member, lister in self._members:
             for digest in _in_batches(member, lister):
@@ -39,7 +38,7 @@ def _in_batches(member: Member, lister: BlobLister) -> Iterator[B3Digest]:
 
 
 class UnionDeleter(BlobDeleter):
-    """Deletes at all children: a blob that one of them still has would still be there."""
+    """Deletes at all members: a blob that one of them still has would still be there."""
 
     def __init__(self, name: str, members: Sequence[tuple[Member, BlobDeleter]]) -> None:
         self._name = name
@@ -48,7 +47,7 @@ class UnionDeleter(BlobDeleter):
     def delete(self, digest: B3Digest) -> bool:
         """Delete a blob everywhere; return whether it was anywhere.
 
-        Raises `UnavailableError` if a child failed; the others have deleted it then.
+        Raises `UnavailableError` if a member failed; the others have deleted it then.
         """
         there, faults = False, []
         for member, deleter in self._members:
@@ -59,16 +58,3 @@ class UnionDeleter(BlobDeleter):
         if faults:
             raise no_answer(self._name, faults)
         return there
-
-
-@contextmanager
-def leased(member: Member, store: ChunkStore, *, brief: bool) -> Iterator[ChunkStore]:
-    """Lease the store of a member; entering and leaving take no longer than its timeout."""
-    lease = store.lease(brief=brief)
-    entered = member.call(lease.__enter__, late=lambda _: lease.__exit__(None, None, None))
-    try:
-        yield entered
-    finally:
-        # One that cannot be ended now ends with its process; the error would hide what came before.
-        with suppress(CastoreError):
-            member.call(lambda: lease.__exit__(None, None, None))

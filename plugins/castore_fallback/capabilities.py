@@ -1,63 +1,77 @@
-"""Chunks that are read from any child and written to one."""
+"""Chunks that are read from any member and written to one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from castore import B3Digest, ChunkMeta
-from castore.composites.members import Member
-from castore.composites.union import held
-from castore.contract.capabilities import ChunkSource, ChunkStore
+from castore.composites.members import Member, periods, periods_of
+from castore.composites.timed_writing import copies_of, leased
+from castore.contract.capabilities import ChunkSource, ChunkStore, FoundChunks
+from castore.format.chunking import Chunker
+from castore.threads.pool import Pool
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
 class StoreInOne(ChunkStore):
-    """Reads chunks through *source*, and writes them to the *store* of one child."""
+    """Reads chunks through *source*, and writes them to the *store* of one member."""
 
     def __init__(self, source: ChunkSource, member: Member, store: ChunkStore) -> None:
         self._source = source
-        self._child = member
+        self._member = member
         self._store = store
-        self.high_latency = source.high_latency
+        # With a timeout a call mostly waits for its end, on a thread that is none of the pool.
+        self.high_latency = store.high_latency or member.timeout is not None
+        self.round = store.round
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether any child has a chunk."""
-        return self._source.has_chunk(digest)
+    @property
+    def pool(self) -> Pool:
+        """The pool of the store, or what it has for tasks that mostly wait."""
+        return self._store.pool.io_pool if self.high_latency else self._store.pool
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Return a chunk of any child, `None` if it is absent."""
-        return self._source.get_chunk(digest, size)
+    def new_chunker(self) -> Chunker:
+        """Return what cuts as the store does."""
+        return self._store.new_chunker()
+
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that a member has."""
+        return self._source.find_chunks(digests)
+
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks, each of the first member that has it."""
+        return self._source.get_chunks(sizes)
 
     def chunk_key(self, digest: B3Digest) -> str | None:
-        """Return where a child keeps a chunk."""
+        """Return where a member keeps a chunk."""
         return self._source.chunk_key(digest)
 
-    def claim_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether the child that is written to has a chunk, so that it need not be sent."""
-        return self._child.call(lambda: self._store.claim_chunk(digest))
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that the member that is written to has, so that they need not be sent."""
+        wanted = digests if isinstance(digests, Collection) else list(digests)
+        return self._member.call(lambda: self._store.claim(wanted), periods=periods(len(wanted)))
 
-    def claim_blob(self, digest: B3Digest) -> bool:
-        """Tell whether the child that is written to has a whole blob."""
-        return self._child.call(lambda: self._store.claim_blob(digest))
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        """Return those of which the member that is written to has all."""
+        return self._member.call(lambda: self._store.claim_blobs(blobs), periods=periods(len(blobs)))
 
-    def hold(self) -> AbstractContextManager[None]:
-        """Keep what is put or claimed there from collectors of garbage."""
-        return held(self._child, self._store)
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Store chunks there."""
+        if self._member.timeout is None:
+            self._member.call(lambda: self._store.put_chunks(chunks))
+            return
+        kept = copies_of(chunks)
+        self._member.call(lambda: self._store.put_chunks(kept), periods=periods_of(map(len, kept.values())))
 
-    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
-        """Store a chunk there."""
-        # A call that is given up may look at the bytes long after the caller uses its buffer again.
-        kept = data if self._child.timeout is None else bytes(data)
-        self._child.call(lambda: self._store.put_chunk(digest, kept))
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        """Make blobs visible there."""
+        self._member.call(lambda: self._store.put_indexes(blobs), periods=periods(len(blobs)))
 
-    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
-        """Make a blob visible there."""
-        self._child.call(lambda: self._store.put_index(digest, chunks))
-
-    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        """Make several blobs visible there."""
-        self._child.call(lambda: self._store.put_indexes(blobs))
+    @contextmanager
+    def lease(self, *, brief: bool = False) -> Iterator[ChunkStore]:
+        """Enter with such a store over what that member leases."""
+        with leased(self._member, self._store, brief=brief) as store:
+            yield StoreInOne(self._source, self._member, store)

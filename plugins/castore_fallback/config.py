@@ -40,14 +40,7 @@ from castore.composition import (
     ref_of,
     service_names,
 )
-from castore.contract.capabilities import (
-    BatchExistence,
-    BlobDeleter,
-    BlobLister,
-    ChunkSource,
-    ChunkStore,
-    Durable,
-)
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 
 
 @attrs.frozen
@@ -89,7 +82,7 @@ class FallbackConfig:
             return True
         if kind in {ChunkStore, Durable}:
             return view.offers(self.target, kind)
-        if kind in {BatchExistence, BlobDeleter, BlobLister}:
+        if kind in {BlobDeleter, BlobLister}:
             return view.all_offer(map(ref_of, self.services), kind)
         return False
 

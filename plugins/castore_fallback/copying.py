@@ -1,35 +1,58 @@
-"""Keeping what a later child had in an earlier one."""
+"""Keeping what a later member had in an earlier one."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
-from castore import BlobWriter, CastoreError
+from castore import B3Digest, BlobWriter, CastoreError
 from castore.composites.failover_reading import CheckedReader
-from castore.composites.members import Member
+from castore.composites.members import Found, Member
 from castore.composites.timed_writing import open_timed
-from castore.streams.readers import PieceReader
+from castore.contract.capabilities import ChunkStore
+from castore.streams.readers import BytesReader, PieceReader
+from castore_fallback.capabilities import StoreInOne
 
 _log: Final = logging.getLogger("castore_fallback")
 
 
-class Copier:
-    """Copies to *target*; if that fails it is logged, and the reader of the blob does not notice."""
+class Keeper:
+    """Copies blobs to *target*; if that fails it is logged, and the reader of the blob does not notice."""
 
     def __init__(self, target: Member, name: str) -> None:
         self.target = target
         self._name = name
 
-    def copying(self, reader: PieceReader) -> PieceReader:
+    def keeping(self, reader: PieceReader) -> PieceReader:
         """Return a reader that copies what is read of it from start to end; a small blob is copied now."""
         if not isinstance(reader, CheckedReader):
-            return CopyingReader(reader, self)
+            return KeepingReader(reader, self)
+        self._keep(reader)
+        return reader
+
+    def keep_missed(self, found: Mapping[B3Digest, Found[bytes]]) -> None:
+        """Copy small blobs that the target was asked for and does not have, all together."""
+        missed = {
+            digest: answer.value for digest, answer in found.items() if self.target in answer.votes.missed
+        }
+        store = self.target.service.capability(ChunkStore)
+        if store is None:
+            for data in missed.values():
+                self._keep(BytesReader(data))
+        elif missed:
+            try:
+                with StoreInOne(store, self.target, store).lease(brief=True) as leased:
+                    leased.put_chunks(missed)
+                    leased.put_indexes(dict.fromkeys(missed, ()))
+            except CastoreError as error:
+                self._warn(error)
+
+    def _keep(self, reader: PieceReader) -> None:
         writer = self.start()
         if writer is not None:
             whole = not reader.size or self.take(writer, reader.piece_at(0))
             self.finish(writer, whole=whole)
-        return reader
 
     def start(self) -> BlobWriter | None:
         """Start a blob; `None` if the target fails."""
@@ -62,13 +85,13 @@ class Copier:
         _log.warning("`%s`: nothing was copied to `%s`: %s", self._name, self.target.name, error)
 
 
-class CopyingReader(PieceReader):
-    """Copies a blob while it is read from start to end; who skips a part of it ends the copying."""
+class KeepingReader(PieceReader):
+    """Copies a blob while it is read from start to end; a skipped part ends the copying."""
 
-    def __init__(self, reader: PieceReader, copier: Copier) -> None:
+    def __init__(self, reader: PieceReader, keeper: Keeper) -> None:
         self._reader = reader
-        self._copier = copier
-        self._writer = copier.start()
+        self._keeper = keeper
+        self._writer = keeper.start()
         self._copied = 0
 
     @property
@@ -82,7 +105,7 @@ class CopyingReader(PieceReader):
         writer = self._writer
         if writer is not None:
             new = self._copied - position
-            if new < 0 or (new < len(piece) and not self._copier.take(writer, piece[new:])):
+            if new < 0 or (new < len(piece) and not self._keeper.take(writer, piece[new:])):
                 self._stop(whole=False)
             elif new < len(piece):
                 # The last piece was held back until the digest of the whole blob was right.
@@ -94,7 +117,7 @@ class CopyingReader(PieceReader):
     def _stop(self, *, whole: bool) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            self._copier.finish(writer, whole=whole)
+            self._keeper.finish(writer, whole=whole)
 
     def close(self) -> None:
         """Close the reader beneath; a copy that is not complete is dropped."""

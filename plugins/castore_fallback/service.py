@@ -9,31 +9,25 @@ from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.composites.failover_reading import FailoverChunks, open_with_failover
 from castore.composites.members import Found, Member, MemberHealth, Members
 from castore.composites.timed_writing import open_timed
-from castore.composites.union import AskingForMany, UnionDeleter, UnionLister
-from castore.contract.capabilities import (
-    BatchExistence,
-    BlobDeleter,
-    BlobLister,
-    ChunkSource,
-    ChunkStore,
-    Durable,
-)
+from castore.composites.union import UnionDeleter, UnionLister
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.digest import no_digest
 from castore.threads.pool import Pool
 from castore_fallback.capabilities import StoreInOne
-from castore_fallback.copying import Copier
+from castore_fallback.copying import Keeper
 
 P = TypeVar("P")
 
 
 class FallbackBlobService(BlobService):
-    """Asks its children in order; the first that has a blob gives it.
+    """Asks its members in order; the first that has a blob gives it.
 
-    A child that fails, or has a blob but corrupt, is passed over, unless it is `final`: then its error is the
-    answer. A blob is absent if all children say so. A read that breaks goes on at the next child that has the
-    blob, at the same position.
+    A member that fails, or has a blob but corrupt, is passed over, unless it is `final`: then its error is
+    the answer. A blob is absent if all members say so. A read that breaks goes on at the next member that has
+    the blob, at the same position.
 
     Arguments:
-        children: In the order in which they are asked.
+        members: In the order in which they are asked.
         write_to: The name of the one that takes new blobs; by default the first.
         copy_to: The name of the one that gets what later ones had; by default none.
         pool: Where chunks are fetched ahead; without them none are.
@@ -52,47 +46,53 @@ class FallbackBlobService(BlobService):
         by_name = {member.name: member for member in members}
         self._members = Members(name, members)
         self._target = members[0] if write_to is None else by_name[write_to]
-        self._copier = None if copy_to is None else Copier(by_name[copy_to], name)
-        self._source = FailoverChunks(self._members)
+        self._keeper = None if copy_to is None else Keeper(by_name[copy_to], name)
+        watch = None if self._keeper is None else self._keeper.keep_missed
+        self._source = FailoverChunks(self._members, watch=watch)
         self._pool = self._members.pool(pool)
+        self.high_latency = any(member.service.high_latency for member in members)
 
     def has(self, digest: B3Digest) -> bool:
-        """Tell whether a child has a blob or chunk."""
-        return self._members.first(lambda member: member.service.has(digest) or None) is not None
+        """Tell what `missing` tells of one digest."""
+        if not isinstance(digest, bytes):
+            raise no_digest(digest)
+        return digest not in self.missing((digest,))
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that no child has; each is asked only for what those before it lack."""
+        """Return those that no member has; each is asked only for what those before it lack."""
         return self._members.missing(digests)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        """List the chunks as the first child that has the blob does."""
+        """List the chunks as the first member that has the blob does."""
         found = self._members.first(lambda member: member.service.chunks(digest))
         return None if found is None else found.value
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
-        """Open a blob or chunk at the first child that has it."""
-        copier = self._copier
-        if copier is None:
+        """Open a blob or chunk at the first member that has it."""
+        keeper = self._keeper
+        if keeper is None:
             return open_with_failover(self._members, digest, pool=self._pool)
         answers: list[Found[Any]] = []
-        reader = open_with_failover(self._members, digest, watch=answers.append, pool=self._pool)
-        if reader is None or copier.target not in answers[0].votes.missed:
+        reader = open_with_failover(
+            self._members, digest, watch=lambda found: answers.extend(found.values()), pool=self._pool
+        )
+        if reader is None or keeper.target not in answers[0].votes.missed:
             return reader
-        return copier.copying(reader)
+        return keeper.keeping(reader)
 
     def open_write(self) -> BlobWriter:
-        """Start a new blob at the child that takes them."""
+        """Start a new blob at the member that takes them."""
         return open_timed(self._target)
 
     def health(self) -> tuple[MemberHealth, ...]:
-        """Return how the children have been doing, in their order."""
+        """Return how the members have been doing, in their order."""
         return tuple(member.health() for member in self._members.all)
 
     def capability(self, kind: Callable[..., P]) -> P | None:
-        """Return a capability if its children make it possible.
+        """Return a capability if its members make it possible.
 
-        Chunks can always be read. They can be written, and what is written lasts, as the child that takes
-        new blobs has it. Listing, deleting and asking for many at once needs it of all children.
+        Chunks can always be read. They can be written, and what is written lasts, as the member that takes
+        new blobs has it. Listing and deleting needs it of all members.
         """
         answer: Any = None
         if kind is ChunkSource:
@@ -108,8 +108,6 @@ class FallbackBlobService(BlobService):
         elif kind is BlobDeleter:
             deleters = self._members.all_with(BlobDeleter)
             answer = None if deleters is None else UnionDeleter(self._members.name, deleters)
-        elif kind is BatchExistence:
-            answer = None if self._members.all_with(BatchExistence) is None else AskingForMany(self.missing)
         found: P | None = answer
         return found
 
