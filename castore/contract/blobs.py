@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, cast, final
 import attrs
 
 from castore.buffers import new_buffer
+from castore.contract.batches import CALLS_AT_ONCE
 from castore.contract.inputs import InputFile, Storable
 from castore.digest import B3Digest, no_digest
 from castore.errors import BlobNotFoundError, CastoreError, SourceError
@@ -135,8 +136,8 @@ class BlobService(ABC):
     """
 
     high_latency: bool = False
-    """Whether its requests mostly wait: then `put_files` and `read_many` make up to 16 calls at once, if it
-    keeps no chunks."""
+    """Whether its requests mostly wait: then `put_files`, `read_many` and `missing` make up to 16 calls at
+    once, if it keeps no chunks."""
 
     @abstractmethod
     def has(self, digest: B3Digest) -> bool:
@@ -154,7 +155,13 @@ class BlobService(ABC):
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of *digests* that `has` is false for."""
-        return {digest for digest in set(digests) if not self.has(digest)}
+        wanted = list(set(digests))
+        if not self.high_latency:
+            return {digest for digest in wanted if not self.has(digest)}
+        from castore.threads.pool import process_pool  # noqa: PLC0415 - that stands above the contract
+
+        found = process_pool().io_pool.map(self.has, wanted, most=CALLS_AT_ONCE)
+        return {digest for digest, there in zip(wanted, found, strict=True) if not there}
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks of a blob in order.

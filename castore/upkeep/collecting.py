@@ -3,19 +3,19 @@
 First everything is marked that is to stay: the chunks of the *roots*, which the caller names, and those of
 every blob whose index is young. Then the rest is swept if it is old: indexes, then chunks, then what killed
 writers have left behind. *Young* and *old* are told apart by one moment, the cutoff: the grace time before
-now, or the moment since when some writer holds what it puts (`ChunkStore.hold`), whichever is earlier.
+now, or the moment since when some writer has a lease (`ChunkStore.lease`), whichever is earlier.
 
 Writers may run beside it. What keeps each race harmless:
 
 - *A writer finds a chunk there and does not send it again, as it is swept.* It claims the chunk
-  (`ChunkStore.claim_chunk`), and a claim renews its time; `Sweepable.sweep` looks at the time again in the
+  (`ChunkStore.claim`), and a claim renews its time; `Sweepable.sweep` looks at the time again in the
   moment of removal. Either the chunk stays, or the claim says that there is none and the writer sends it.
 - *An index is claimed while it is condemned.* It stays for the same reason. What was not removed of the
   condemned indexes is marked before any chunk is swept. Its writer has claimed its chunks as well.
 - *A blob appears after its place in the listing was passed.* Its chunks were put or claimed after the
   cutoff, so they are young, marked or not.
-- *A writer takes longer than the grace time.* It holds: its lease is older than all that it has put or
-  claimed, and no cutoff is later than the oldest lease. The leases are read before anything is listed, so a
+- *A writer takes longer than the grace time.* Its lease is older than all that it has put or claimed, and no
+  cutoff is later than the oldest lease. The leases are read before anything is listed, so a
   writer whose lease is gone by then has its index in the listing.
 - *A writer takes its lease after the leases were read.* It puts and claims only after that, and so after the
   cutoff, which is never later than the start.
@@ -93,7 +93,7 @@ class Collected:
 
     Attributes:
         cutoff: What was put or claimed later stays, in seconds since 1970.
-        held_since: Since when a writer holds what it puts, if that moved the cutoff; else `None`.
+        leased_since: Since when a writer has a lease, if that moved the cutoff; else `None`.
         roots: How many roots there were, of different digests.
         missing: Those of them that are not there.
         found: All that was listed.
@@ -101,7 +101,7 @@ class Collected:
     """
 
     cutoff: float
-    held_since: float | None
+    leased_since: float | None
     roots: int = 0
     missing: list[B3Digest] = attrs.field(factory=list)
     found: dict[ItemKind, Amount] = attrs.field(factory=_amounts)
@@ -155,8 +155,8 @@ def collect(
     if not grace_seconds >= 0:
         raise ValueError(f"a grace time of {grace_seconds} seconds makes no sense")
     now = clock()
-    held = sweepable.held_since()
-    cutoff = min(now - grace_seconds, now if held is None else held)
+    leased = sweepable.leased_since()
+    cutoff = min(now - grace_seconds, now if leased is None else leased)
     wanted = set(roots)
     if not wanted and not no_roots:
         raise ValueError("without roots everything that is old would be removed; say `no_roots` if so it be")
@@ -166,7 +166,7 @@ def collect(
     collection = _Collection(
         service,
         sweepable,
-        Collected(cutoff, held if held == cutoff else None),
+        Collected(cutoff, leased if leased == cutoff else None),
         pool=pool.io_pool if high_latency else pool,
         batch=_WAITING_BATCH if high_latency else _BATCH,
         dry_run=dry_run,

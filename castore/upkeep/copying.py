@@ -2,7 +2,8 @@
 
 Nothing is believed: each chunk is checked against its digest, and all chunks of a blob against that of the
 blob. So also those that the target has already are read from the source, but only those that it lacks are
-sent. A blob appears in the target when all of it is there; the indexes of many small ones are put together.
+sent. Many chunks go by one call. A blob appears in the target when all of it is there; the indexes of many
+small ones are put together.
 
 What the target has is *claimed* there: a collector of garbage takes it for as young as what is copied. One of
 which a part turns out to be gone is copied as if it were absent.
@@ -13,16 +14,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import accumulate, chain, islice, pairwise
 from typing import Final
 
 import attrs
 from blake3 import blake3
 
+from castore.contract.batches import MOST_ITEMS
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import BatchExistence, BlobLister, ChunkStore
+from castore.contract.capabilities import BlobLister, ChunkStore
 from castore.contract.upkeep import Sweepable
-from castore.digest import B3Digest
+from castore.digest import EMPTY, B3Digest
 from castore.errors import (
     BlobNotFoundError,
     CastoreError,
@@ -30,21 +32,17 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from castore.format.frames import check_size
 from castore.threads.pool import Pool
 from castore.upkeep.ledger import Ledger
-from castore.upkeep.reading import Attempts, labelled
-from castore.upkeep.transfer import Sent, Transfer
-
-_BATCH: Final = 1024
-"""How many digests the target is asked for at a time."""
+from castore.upkeep.reading import MOST_UNAVAILABLE, Attempts, Portions, labelled
+from castore.upkeep.transfer import Arrived, Fetched, Transfer
 
 _INDEXES: Final = 256
 """How many blobs appear at a time."""
 
 _INDEXES_BYTES: Final = 256 << 20
 """How many bytes of blobs may wait to appear."""
-
-_MOST_UNAVAILABLE: Final = 16
 
 
 @attrs.define
@@ -106,13 +104,39 @@ def copy(
 
 @attrs.define(eq=False)
 class _Blob:
-    """A blob on its way; `failed` once that came to nothing."""
+    """A blob on its way; `failed` once that came to nothing.
+
+    Attributes:
+        chunks: Those that it is made of, if it is not one chunk of its own digest.
+        hasher: Has seen the chunks so far, if it is to be found out whether they make up the blob.
+    """
 
     digest: B3Digest
     chunks: Sequence[ChunkMeta] = ()
-    hasher: blake3 = attrs.field(factory=blake3)
+    hasher: blake3 | None = None
     size: int = 0
     failed: bool = False
+
+
+@attrs.frozen(eq=False)
+class _Part:
+    """What is to be read: a chunk of a blob, or all of it, which is one chunk; or why it cannot be read."""
+
+    blob: _Blob
+    digest: B3Digest
+    size: int | None = None
+    is_last: bool = True
+    fault: CastoreError | None = None
+
+
+@attrs.frozen(eq=False)
+class _Piece:
+    """What was read: a chunk of a blob, or why the blob cannot be had; nothing of one that is no chunk."""
+
+    blob: _Blob
+    digest: B3Digest
+    fetched: Fetched | CastoreError | None
+    is_last: bool = True
 
 
 class Copier:
@@ -129,36 +153,31 @@ class Copier:
         self._target = target
         self._attempt = Attempts(source)
         self._store = target.capability(ChunkStore)
+        self._uncut = 0 if self._store is None else self._store.new_chunker().min_size
         self._may_lose = target.capability(Sweepable) is not None
         self._transfer = Transfer(source, target)
         self._pool = pool
         self._progress = progress
         self._waiting: list[_Blob] = []
+        self._claimed = False
         self._unanswered = 0
         self.tally = CopyCounts()
 
     def run(self, digests: Iterable[B3Digest] | None = None) -> Iterator[Copied]:
         """Copy, and yield what became of each blob that the target lacked."""
-        wanted = self._lacking(digests)
-        while batch := list(dict.fromkeys(islice(wanted, _BATCH))):
-            # A batch at a time: while a writer holds, no garbage is collected.
-            with contextlib.nullcontext() if self._store is None else self._store.hold():
-                yield from self._copy(batch)
-
-    # -- what to copy --
-
-    def _lacking(self, digests: Iterable[B3Digest] | None) -> Iterator[B3Digest]:
-        """Yield the blobs that the target lacks; count the others."""
         lister = self._target.capability(BlobLister)
-        if digests is None and lister is not None:
-            # By its list: that is one request for many, and tells blobs from chunks.
-            yield from self._not_listed(self._all_blobs(), lister)
-            return
-        given = iter(self._all_blobs() if digests is None else digests)
-        while batch := list(dict.fromkeys(islice(given, _BATCH))):
-            absent = self._absent(batch)
-            yield from (digest for digest in batch if digest in absent)
-            yield from self._not_whole([digest for digest in batch if digest not in absent])
+        with contextlib.ExitStack() as stack:
+            known = None
+            if digests is None and lister is not None:
+                # By its list: that is one request for many, and tells blobs from chunks.
+                known = stack.enter_context(contextlib.closing(Ledger()))
+                for digest in lister.list_blobs():
+                    known.add("blob", digest)
+            given = iter(self._all_blobs() if digests is None else digests)
+            while batch := list(dict.fromkeys(islice(given, MOST_ITEMS))):
+                # A batch at a time: while somebody has a lease, no garbage is collected.
+                with contextlib.nullcontext() if self._store is None else self._store.lease() as leased:
+                    yield from self._copy(self._lacking(batch, known, leased), leased)
 
     def _all_blobs(self) -> Iterator[B3Digest]:
         lister = self._source.capability(BlobLister)
@@ -166,112 +185,204 @@ class Copier:
             raise UnsupportedError("the source cannot list its blobs; name those that are to be copied")
         return lister.list_blobs()
 
-    def _not_listed(self, digests: Iterator[B3Digest], lister: BlobLister) -> Iterator[B3Digest]:
-        with contextlib.closing(Ledger()) as known:
-            for digest in lister.list_blobs():
-                known.add("blob", digest)
-            held: list[B3Digest] = []
-            for digest in digests:
-                if not known.has("blob", digest):
-                    yield digest
-                    continue
-                held.append(digest)
-                if len(held) == _BATCH:
-                    yield from self._not_whole(held)
-                    held.clear()
-            yield from self._not_whole(held)
+    # -- what to copy --
 
-    def _not_whole(self, digests: Sequence[B3Digest]) -> Iterator[B3Digest]:
-        """Claim blobs that the target has, and count them; yield those that lack a part after all."""
-        calls = ((digest, partial(self._claim, digest)) for digest in digests)
-        for digest, is_whole in self._pool.map(labelled, calls):
-            if is_whole:
-                self.tally.blobs_skipped += 1
-            else:
-                yield digest
+    def _lacking(
+        self, digests: Sequence[B3Digest], known: Ledger | None, store: ChunkStore | None
+    ) -> list[B3Digest]:
+        """Return the blobs that the target lacks; claim the others, and count them."""
+        if known is None:
+            absent = self._target.missing(digests)
+            there = [digest for digest in digests if digest not in absent]
+        else:
+            there = [digest for digest in digests if known.has("blob", digest)]
+        whole = self._claim(there, store)
+        self.tally.blobs_skipped += len(whole)
+        return [digest for digest in digests if digest not in whole]
 
-    def _claim(self, digest: B3Digest) -> bool:
-        """Claim what the target has, a blob or no more than a chunk; tell whether it is whole."""
-        store = self._store
-        if store is None or store.claim_blob(digest) or store.claim_chunk(digest):
-            return True
+    def _claim(self, digests: Sequence[B3Digest], store: ChunkStore | None) -> set[B3Digest]:
+        """Claim what the target has, blobs or no more than chunks; return what is whole."""
+        there = set(digests)
+        if store is None or not there:
+            return there
+        self._claimed = True
+        whole = store.claim_blobs(dict.fromkeys(digests))
+        if rest := there - whole:
+            whole = whole | store.claim(rest)
         # Where nothing is swept, that a claim fails says nothing.
-        return not self._may_lose
-
-    def _absent(self, digests: Sequence[B3Digest]) -> set[B3Digest]:
-        batches = self._target.capability(BatchExistence)
-        if batches is not None:
-            return batches.missing(digests)
-        calls = ((digest, partial(self._target.has, digest)) for digest in digests)
-        return {digest for digest, found in self._pool.map(labelled, calls) if not found}
+        return whole if self._may_lose else there
 
     # -- copying --
 
-    def _copy(self, digests: Sequence[B3Digest]) -> Iterator[Copied]:
+    def _copy(self, digests: Sequence[B3Digest], store: ChunkStore | None) -> Iterator[Copied]:
+        streams: list[_Blob] = []
         try:
-            for (blob, is_last), found in self._pool.map(labelled, self._steps(digests)):
-                yield from self._take(blob, found, is_last=is_last)
-            yield from self._show()
+            if store is None:
+                streams += map(_Blob, digests)
+            elif digests:
+                yield from self._put(self._pieces(digests, streams), store)
+            calls = ((blob, partial(self._transfer.stream, blob.digest)) for blob in streams)
+            for blob, size in self._pool.map(labelled, calls):
+                yield self._streamed(blob, size)
+            yield from self._show(store)
         except BaseException:
             # Also of a run that was interrupted, what has arrived as a whole shall be there.
             with contextlib.suppress(CastoreError):
-                list(self._show())
+                list(self._show(store))
             raise
 
-    def _steps(
-        self, digests: Sequence[B3Digest]
-    ) -> Iterator[tuple[tuple[_Blob, bool], Callable[[], Sent | CastoreError]]]:
-        """Yield all transfers for all blobs; the indexes are read ahead, too."""
-        calls = ((digest, partial(self._attempt.index, digest)) for digest in digests)
+    def _pieces(self, digests: Sequence[B3Digest], streams: list[_Blob]) -> Iterator[_Piece]:
+        """Yield all pieces of all blobs; those that are to be streamed go to *streams*."""
+        if self._transfer.by_chunks:
+            portions = self._attempt.portions
+            parts = portions.split(self._parts(digests), lambda part: part.size)
+            found: Iterator[_Piece] = chain.from_iterable(
+                self._pool.map(self._read, parts, most=portions.ahead)
+            )
+        else:
+            found = (
+                piece
+                for digest, fetched in self._transfer.fetch_whole(digests)
+                for piece in self._cut(_Blob(digest), fetched)
+            )
+        for piece in found:
+            if piece.fetched is None:
+                streams.append(piece.blob)
+            else:
+                yield piece
+
+    def _parts(self, digests: Sequence[B3Digest]) -> Iterator[_Part]:
+        """Yield all that is to be read; the indexes are read ahead, too."""
+        small = self._transfer.find(digests)
+        yield from (_Part(_Blob(digest), digest) for digest in digests if digest in small)
+        calls = ((digest, partial(self._attempt.index, digest)) for digest in digests if digest not in small)
         for digest, index in self._pool.map(labelled, calls):
             blob = _Blob(digest)
             if index is None or isinstance(index, CastoreError):
-                yield (blob, True), partial(_same, index or BlobNotFoundError(digest))
-            elif not index or not self._transfer.by_chunks:
-                yield (blob, True), partial(self._transfer.whole, digest)
+                yield _Part(blob, digest, 0, fault=index or BlobNotFoundError(digest))
+            elif not index:
+                yield _Part(blob, digest)
             else:
                 blob.chunks = index
+                blob.hasher = blake3()
                 for number, meta in enumerate(index, 1):
                     if blob.failed:
                         break
-                    yield (blob, number == len(index)), partial(self._transfer.chunk, digest, meta)
+                    yield _Part(blob, meta.digest, meta.size, number == len(index))
 
-    def _take(self, blob: _Blob, found: Sent | CastoreError, *, is_last: bool) -> Iterator[Copied]:
+    def _read(self, parts: Sequence[_Part]) -> list[_Piece]:
+        sizes: dict[B3Digest, int | None] = {}
+        for part in parts:
+            if part.fault is None and part.digest != EMPTY:
+                # Indexes that do not agree are wrong, and that is told by the size of what is there.
+                agreed = sizes.get(part.digest, part.size) == part.size
+                sizes[part.digest] = part.size if agreed else None
+        found = self._transfer.fetch(sizes)
+        return [piece for part in parts for piece in self._piece_of(part, found.get(part.digest))]
+
+    def _piece_of(self, part: _Part, found: Fetched | CastoreError | None) -> Iterable[_Piece]:
+        if part.digest == EMPTY:
+            found = Fetched(b"")
+        if part.fault is not None:
+            found = part.fault
+        elif part.blob.hasher is None:
+            return self._cut(part.blob, found)
+        elif found is None:
+            found = self._attempt.absence(part.blob.digest, part.digest)
+        elif isinstance(found, Fetched):
+            try:
+                check_size(part.digest, len(found.data), part.size)
+            except CastoreError as error:
+                found = error
+        return (_Piece(part.blob, part.digest, found, part.is_last),)
+
+    def _cut(self, blob: _Blob, fetched: Fetched | CastoreError | None) -> Iterator[_Piece]:
+        """Yield the pieces of a blob that came as a whole: one if it is a frame, else as the target cuts."""
+        pieces = [(blob.digest, fetched)]
+        if isinstance(fetched, Fetched) and fetched.frame is None and len(fetched.data) > self._uncut:
+            assert self._store is not None
+            view = memoryview(fetched.data)
+            ends = list(accumulate(self._store.new_chunker().cut(view)))
+            if len(ends) > 1:
+                views = [view[start:end] for start, end in pairwise([0, *ends])]
+                blob.chunks = [ChunkMeta(B3Digest.of(data), len(data)) for data in views]
+                pieces = [(meta.digest, Fetched(data)) for meta, data in zip(blob.chunks, views, strict=True)]
+        for number, (digest, part) in enumerate(pieces, 1):
+            yield _Piece(blob, digest, part, number == len(pieces))
+
+    def _put(self, pieces: Iterator[_Piece], store: ChunkStore) -> Iterator[Copied]:
+        portions = Portions.of(high_latency=store.high_latency)
+        groups = portions.split(pieces, lambda piece: _size_of(piece.fetched))
+        calls = ((group, partial(self._send, group, store)) for group in groups)
+        for group, arrived in self._pool.map(labelled, calls, most=portions.ahead):
+            new = set(arrived.now)
+            for piece in group:
+                yield from self._take(piece, arrived, new, store)
+            if arrived.fault is not None:
+                raise arrived.fault
+
+    def _send(self, pieces: Sequence[_Piece], store: ChunkStore) -> Arrived:
+        return self._transfer.put(
+            store,
+            {
+                piece.digest: piece.fetched
+                for piece in pieces
+                if isinstance(piece.fetched, Fetched) and piece.fetched.data and not piece.blob.failed
+            },
+        )
+
+    def _take(
+        self, piece: _Piece, arrived: Arrived, new: set[B3Digest], store: ChunkStore
+    ) -> Iterator[Copied]:
         """Take note of what has passed; after its end a blob waits to become visible."""
+        blob, fetched = piece.blob, piece.fetched
         if blob.failed:
             return
-        if isinstance(found, CastoreError):
-            yield self._fail(blob, found)
+        if not isinstance(fetched, Fetched):
+            assert fetched is not None
+            yield self._fail(blob, fetched)
+            return
+        if fetched.data and piece.digest not in arrived.before and piece.digest not in arrived.now:
+            blob.failed = True  # The fault is raised when the others have been taken.
             return
         self._unanswered = 0
-        self._count(blob, found)
-        if found.visible:
-            yield self._done(blob)
-        elif is_last:
-            if blob.chunks and blob.hasher.digest() != blob.digest:
+        if blob.hasher is not None:
+            blob.hasher.update(fetched.data)
+        self._count(blob, len(fetched.data), copied=piece.digest in new or not fetched.data)
+        new.discard(piece.digest)
+        if piece.is_last:
+            if blob.hasher is not None and blob.hasher.digest() != blob.digest:
                 yield self._fail(blob, _wrong_index(blob))
                 return
             self._waiting.append(blob)
             waiting_bytes = sum(other.size for other in self._waiting)
             if len(self._waiting) >= _INDEXES or waiting_bytes >= _INDEXES_BYTES:
-                yield from self._show()
+                yield from self._show(store)
 
-    def _count(self, blob: _Blob, sent: Sent) -> None:
-        blob.hasher.update(sent.data)
-        blob.size += sent.size
-        if sent.copied:
-            self.tally.chunks_copied += not sent.visible and sent.size > 0
-            self.tally.bytes_copied += sent.size
+    def _count(self, blob: _Blob, size: int, *, copied: bool) -> None:
+        blob.size += size
+        if copied:
+            self.tally.chunks_copied += size > 0
+            self.tally.bytes_copied += size
         else:
             self.tally.chunks_skipped += 1
-            self.tally.bytes_skipped += sent.size
-        self._progress(sent.size)
+            self.tally.bytes_skipped += size
+        self._progress(size)
 
-    def _show(self) -> Iterator[Copied]:
-        """Make the blobs visible that are there as a whole."""
+    def _streamed(self, blob: _Blob, size: int | CastoreError) -> Copied:
+        if isinstance(size, CastoreError):
+            return self._fail(blob, size)
+        self._unanswered = 0
+        self.tally.bytes_copied += size
+        self._progress(size)
+        return self._done(blob)
+
+    def _show(self, store: ChunkStore | None) -> Iterator[Copied]:
+        """Make the blobs visible that are there as a whole, and lasting what was claimed."""
         waiting, self._waiting = self._waiting, []
-        if waiting and self._store is not None:
-            self._store.put_indexes([(blob.digest, blob.chunks) for blob in waiting])
+        if store is not None and (waiting or self._claimed):
+            self._claimed = False
+            store.put_indexes({blob.digest: blob.chunks for blob in waiting})
         yield from map(self._done, waiting)
 
     def _done(self, blob: _Blob) -> Copied:
@@ -282,16 +393,17 @@ class Copier:
         blob.failed = True
         self.tally.blobs_failed += 1
         self._unanswered = self._unanswered + 1 if isinstance(error, UnavailableError) else 0
-        if self._unanswered == _MOST_UNAVAILABLE:
+        if self._unanswered == MOST_UNAVAILABLE:
             raise error
         return Copied(blob.digest, error)
 
 
-def _same(error: CastoreError) -> CastoreError:
-    return error
+def _size_of(fetched: Fetched | CastoreError | None) -> int:
+    return len(fetched.data) if isinstance(fetched, Fetched) else 0
 
 
 def _wrong_index(blob: _Blob) -> CorruptBlobError:
+    assert blob.hasher is not None
     found = B3Digest(blob.hasher.digest())
     message = f"blob {blob.digest} is corrupt: the chunks of its index make up {found}"
     return CorruptBlobError(message, expected=blob.digest, found=found)

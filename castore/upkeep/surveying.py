@@ -9,27 +9,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
 from castore.composition.composition import Composition
 from castore.composition.graph.graph import Instance
+from castore.contract.batches import MOST_ITEMS, batches
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import BatchExistence, ChunkSource
+from castore.contract.capabilities import ChunkSource
 from castore.contract.plans import Holding
 from castore.digest import EMPTY, B3Digest
 from castore.errors import BuildError, CastoreError, CorruptBlobError, UnavailableError, describe
 from castore.threads.deadlines import CLOCK, Clock, Deadlines, Pending
-from castore.upkeep.reading import read_blob, read_chunk
+from castore.upkeep.reading import Attempts, read_blob
 
 T = TypeVar("T")
 
 TIMEOUT: Final = 10.0
 """How long one is waited for, in seconds."""
 
-_AT_ONCE: Final = 8
-"""Threads that ask one service for chunks: mostly they wait for a network."""
+_AT_ONCE: Final = 2
+"""Calls that ask one service for chunks, each for many of them."""
+
+_PIECE: Final = 1 << 20
+"""How many bytes of chunks are read at a time."""
 
 
 def is_asked(instance: Instance) -> bool:
@@ -182,7 +186,7 @@ class Survey:
         if holding.state == "whole":
             work: Callable[[], object] = partial(read_blob, service, self.digest, lambda _: tick.set())
         else:
-            work = partial(_read_chunks, service, sorted(holding.present), tick)
+            work = partial(_read_chunks, service, holding, tick)
         try:
             pending = deadlines.start(work, then=tick.set)
             while not pending.done and self._clock.wait(tick, self._timeout):
@@ -228,25 +232,32 @@ def _cause(asked: _Asked) -> str:
 
 
 def _parts(service: BlobService, wanted: list[B3Digest]) -> list[Callable[[], set[B3Digest]]]:
-    """Return the calls that find out which of *wanted* are there: one, or one for each thread."""
-    batches = service.capability(BatchExistence)
+    """Return the calls that find out which of *wanted* are there."""
     source = service.capability(ChunkSource)
-    if batches is not None or source is None:
-        missing = service.missing if batches is None else batches.missing
-        return [lambda: set(wanted) - missing(wanted)]
-    count = _AT_ONCE if source.high_latency else 1
-    groups = [wanted[number::count] for number in range(count)]
-    return [partial(_present, source, group) for group in groups if group]
+    groups = (
+        [wanted[number::_AT_ONCE] for number in range(_AT_ONCE)] if len(wanted) > MOST_ITEMS else [wanted]
+    )
+    return [partial(_present, service, source, group) for group in groups]
 
 
-def _present(source: ChunkSource, wanted: list[B3Digest]) -> set[B3Digest]:
-    return {digest for digest in wanted if source.has_chunk(digest)}
+def _present(service: BlobService, source: ChunkSource | None, wanted: list[B3Digest]) -> set[B3Digest]:
+    found: set[B3Digest] = set()
+    for batch in batches(wanted, lambda _: 0):
+        found |= set(batch) - service.missing(batch) if source is None else source.find_chunks(batch)
+    return found
 
 
-def _read_chunks(service: BlobService, digests: list[B3Digest], tick: threading.Event) -> Any:
-    source = service.capability(ChunkSource)
-    for digest in digests:
-        if read_chunk(service, source, digest) is None:
-            return None
+def _read_chunks(service: BlobService, holding: Holding, tick: threading.Event) -> bool | None:
+    """Read the chunks that are there; return `None` if one is gone, and raise what is wrong with one."""
+    attempt = Attempts(service)
+    sizes = holding.sizes
+    for batch in batches(sorted(holding.present), sizes.get, most_bytes=_PIECE):
+        found = attempt.chunks({digest: sizes.get(digest) for digest in batch})
+        for digest in batch:
+            data = found.get(digest)
+            if isinstance(data, CastoreError):
+                raise data
+            if data is None:
+                return None
         tick.set()
     return True

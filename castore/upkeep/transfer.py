@@ -1,44 +1,48 @@
-"""Bringing one chunk, or one blob that is not in chunks, from a source to a target."""
+"""Bringing chunks, many by one call, or one blob that is not in chunks, from a source to a target."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
 
-from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.batches import MOST_UNKNOWN
+from castore.contract.blobs import Answer, BlobReader, BlobService
 from castore.contract.capabilities import ChunkSource, ChunkStore, FrameStore
-from castore.digest import EMPTY, B3Digest
-from castore.errors import BlobNotFoundError, CastoreError, MissingChunkError
-from castore.format.chunking import DEFAULT_AVG_SIZE
-from castore.format.frames import check_size, decode_chunk
-from castore.upkeep.reading import read_blob, read_chunk
+from castore.digest import B3Digest
+from castore.errors import BatchError, BlobNotFoundError, CastoreError
+from castore.format.chunking import MAX_CHUNK_SIZE
+from castore.format.frames import decode_chunk
+from castore.upkeep.reading import Attempts, Sizes, ask_for_each, check_blob, read_blob
 
-_ONE_CHUNK: Final = DEFAULT_AVG_SIZE // 2
-"""Bytes up to which a blob that the source keeps whole is one chunk of the target; others it cuts itself."""
+_SMALL: Final = MOST_UNKNOWN
+"""Up to so many bytes a blob that the source keeps whole is read at once, and put together with others."""
 
 
 @attrs.frozen
-class Sent:
-    """What has passed.
+class Fetched:
+    """The checked bytes of a chunk, and the frame that they came in if that is to be passed on."""
 
-    Attributes:
-        size: How many bytes.
-        data: The bytes themselves, if they are a chunk.
-        copied: Whether the target lacked it.
-        visible: Whether the target has it as a blob already, so that no index is to be put.
-    """
+    data: bytes | memoryview
+    frame: bytes | None = None
 
-    size: int
-    data: bytes = b""
-    copied: bool = True
-    visible: bool = False
+
+@attrs.frozen
+class Arrived:
+    """Which chunks the target had, which it has now besides, and why it does not have others."""
+
+    before: set[B3Digest]
+    now: set[B3Digest]
+    fault: CastoreError | None = None
 
 
 class Transfer:
     """Moves bytes from *source* to *target*, for use in threads.
 
-    What is wrong with the source is returned: it is about one blob. What is wrong with the target is raised.
+    What is wrong with the source is returned: it is about one blob. What is wrong with the target is raised,
+    or, if a part was done, returned with that.
+
     Where both keep frames of one format these are passed on as they are; they are unpacked all the same, to
     be checked.
     """
@@ -46,79 +50,92 @@ class Transfer:
     def __init__(self, source: BlobService, target: BlobService) -> None:
         self._source = source
         self._target = target
+        self._attempt = Attempts(source)
         self._chunks = source.capability(ChunkSource)
-        self._store = target.capability(ChunkStore)
         frames, target_frames = source.capability(FrameStore), target.capability(FrameStore)
         alike = frames and target_frames and frames.frame_format == target_frames.frame_format == "zstd"
         self._frames = frames if alike else None
         self._target_frames = target_frames if alike else None
 
+    # -- from the source --
+
     @property
     def by_chunks(self) -> bool:
-        """Whether blobs go chunk by chunk, and keep their boundaries."""
-        return self._chunks is not None and self._store is not None
+        """Whether the source gives chunks."""
+        return self._chunks is not None
 
-    def chunk(self, blob: B3Digest, meta: ChunkMeta) -> Sent | CastoreError:
-        """Bring one chunk of *blob* to the target, unless that has it."""
+    def find(self, digests: Sequence[B3Digest]) -> set[B3Digest]:
+        """Return those that are there as one chunk; none if that cannot be found out."""
         try:
-            frame, data = self._read(meta.digest, meta.size)
-            if data is None:
-                key = None if self._chunks is None else self._chunks.chunk_key(meta.digest)
-                return MissingChunkError(blob=blob, chunk=meta.digest, key=key)
-            check_size(meta.digest, len(data), meta.size)
-        except CastoreError as error:
-            return error
-        return Sent(len(data), data, self._put(meta.digest, frame, data))
+            return set() if self._chunks is None else self._chunks.find_chunks(digests)
+        except CastoreError:
+            return set()
 
-    def whole(self, digest: B3Digest) -> Sent | CastoreError:
-        """Bring a blob without finer chunks to the target: as one chunk if it is one, else as a stream."""
-        if self._store is None or not self.by_chunks:
-            return self._stream(digest)
-        if digest == EMPTY:
-            return Sent(0)
-        try:
-            frame, data = self._read_small(digest)
-        except CastoreError as error:
-            return error
-        if data is None:
-            return self._stream(digest)
-        return Sent(len(data), data, self._put(digest, frame, data))
-
-    def _read(self, digest: B3Digest, size: int | None) -> tuple[bytes | None, bytes | None]:
-        """Return a chunk as a frame, if frames are passed on, and its checked bytes."""
-        if self._frames is None:
-            return None, read_chunk(self._source, self._chunks, digest)
-        frame = self._frames.get_frame(digest)
-        if frame is None:
-            return None, None
-        key = None if self._chunks is None else self._chunks.chunk_key(digest)
-        return frame, decode_chunk(frame, digest, size=size, key=key)
-
-    def _read_small(self, digest: B3Digest) -> tuple[bytes | None, bytes | None]:
-        """Return as `_read` a blob that is one chunk, or could be one."""
+    def fetch(self, sizes: Sizes) -> dict[B3Digest, Fetched | CastoreError]:
+        """Return chunks, with the sizes that indexes say; those that are absent are left out."""
         if self._frames is not None:
-            return self._read(digest, None)
-        reader = self._source.open_read(digest)
-        if reader is None:
-            raise BlobNotFoundError(digest)
-        with reader:
-            if reader.size > _ONE_CHUNK:
-                return None, None
-        return None, read_chunk(self._source, None, digest)
+            frames = ask_for_each(self._frames.get_frames, sizes)
+            return {digest: self._unpacked(digest, frame, sizes[digest]) for digest, frame in frames.items()}
+        found = self._attempt.chunks(sizes)
+        return {
+            digest: data if isinstance(data, CastoreError) else Fetched(data)
+            for digest, data in found.items()
+        }
 
-    def _put(self, digest: B3Digest, frame: bytes | None, data: bytes) -> bool:
-        """Put a chunk if the target lacks it; return whether it did."""
-        assert self._store is not None
-        if self._store.claim_chunk(digest):
-            return False
-        if frame is not None and self._target_frames is not None:
-            self._target_frames.put_frame(digest, frame)
-        else:
-            self._store.put_chunk(digest, data)
-        return True
+    def _unpacked(
+        self, digest: B3Digest, frame: bytes | CastoreError, size: int | None
+    ) -> Fetched | CastoreError:
+        if isinstance(frame, CastoreError):
+            return frame
+        key = None if self._chunks is None else self._chunks.chunk_key(digest)
+        try:
+            return Fetched(decode_chunk(frame, digest, size=size, key=key, limit=MAX_CHUNK_SIZE), frame)
+        except CastoreError as error:
+            return error
 
-    def _stream(self, digest: B3Digest) -> Sent | CastoreError:
-        """Bring a blob through a reader and a writer, which closes once the digest is known to be right."""
+    def fetch_whole(
+        self, digests: Sequence[B3Digest]
+    ) -> Iterator[tuple[B3Digest, Fetched | CastoreError | None]]:
+        """Yield blobs of a source that keeps no chunks; `None` stands for one that is to be streamed."""
+        left = dict.fromkeys(digests)
+        try:
+            for digest, answer in self._source.read_many(digests):
+                left.pop(digest, None)
+                yield digest, _fetched(digest, answer)
+        except CastoreError as error:
+            yield from ((digest, error) for digest in left)
+
+    # -- to the target --
+
+    def put(self, store: ChunkStore, chunks: Mapping[B3Digest, Fetched]) -> Arrived:
+        """Put those chunks that *store* lacks, which is the target, leased."""
+        before = store.claim(chunks) if chunks else set()
+        new = {digest: fetched for digest, fetched in chunks.items() if digest not in before}
+        try:
+            if new:
+                self._put_new(store, new)
+        except BatchError as error:
+            return Arrived(before, set(error.done & new.keys()), error)
+        return Arrived(before, set(new))
+
+    def _put_new(self, store: ChunkStore, chunks: Mapping[B3Digest, Fetched]) -> None:
+        frames = {digest: fetched.frame for digest, fetched in chunks.items() if fetched.frame is not None}
+        others: set[B3Digest] = chunks.keys() - frames.keys()
+        if frames and isinstance(store, FrameStore):
+            store.put_frames(frames)
+        elif frames:
+            assert self._target_frames is not None
+            self._target_frames.put_frames(frames)
+            # The lease is for what goes through *store* alone.
+            others |= frames.keys() - store.claim(frames)
+        if others:
+            store.put_chunks({digest: chunks[digest].data for digest in others})
+
+    def stream(self, digest: B3Digest) -> int | CastoreError:
+        """Bring a blob through a reader and a writer, which closes once the digest is known to be right.
+
+        Returns its size in bytes.
+        """
         fault: CastoreError | None = None
 
         def take(piece: memoryview) -> None:
@@ -140,4 +157,21 @@ class Transfer:
                 raise
             return error
         writer.close()
-        return Sent(size, visible=True)
+        return size
+
+
+def _fetched(digest: B3Digest, answer: Answer) -> Fetched | CastoreError | None:
+    if answer is None:
+        return BlobNotFoundError(digest)
+    if isinstance(answer, CastoreError):
+        return answer
+    try:
+        if isinstance(answer, BlobReader):
+            with answer:
+                if answer.size > _SMALL:
+                    return None
+                answer = answer.read()
+        check_blob(digest, B3Digest.of(answer))
+    except CastoreError as error:
+        return error
+    return Fetched(answer)

@@ -3,8 +3,9 @@
 A service that has an inventory is walked in two passes. The first takes each index, and reads the blob's
 chunks in order: each must be right in itself and as long as the index says, and all together must hash to the
 blob's digest. Nothing less shows that an index is right, so a chunk that several blobs share is read once for
-each of them. The second pass reads the chunks that the first has not met. What was found right goes into a
-ledger on disk, so the memory that this takes grows with what is wrong in the service, not with the service.
+each of them. The second pass reads the chunks that the first has not met. Many chunks are read by one call.
+What was found right goes into a ledger on disk, so the memory that this takes grows with what is wrong in the
+service, not with the service.
 
 A service that only lists its blobs has each of them read.
 """
@@ -14,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Final, Literal
+from typing import Literal, TypeVar
 
 import attrs
 from blake3 import blake3
 
 from castore.contract.blobs import BlobService, ChunkMeta
-from castore.contract.capabilities import BlobLister
+from castore.contract.capabilities import BlobLister, FoundChunks
 from castore.contract.upkeep import Inventory, StoredItem
 from castore.digest import B3Digest
 from castore.errors import (
@@ -34,10 +35,10 @@ from castore.errors import (
 from castore.threads.pool import Pool
 from castore.upkeep.findings import MISSING_INDEX, Counts, Finding, Report, Scope, finding_of
 from castore.upkeep.ledger import Ledger
-from castore.upkeep.reading import Attempts, labelled
+from castore.upkeep.reading import MOST_UNAVAILABLE, Attempts, labelled
 
-_MOST_UNAVAILABLE: Final = 16
-"""After how many answers in a row that did not come nothing more is asked."""
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 def verify(
@@ -105,11 +106,27 @@ class _Blob:
 
 @attrs.frozen(eq=False)
 class _Step:
-    """One read: of chunk *number* of a blob; of a blob without finer chunks; or none, as its index is bad."""
+    """One thing to be read: chunk *number* of a blob, or a blob without finer chunks.
+
+    Attributes:
+        size: How many bytes there are, as the index says.
+        fault: Why there is nothing to be read: the index is wrong.
+    """
 
     blob: _Blob
-    part: Literal["chunk", "whole", "index"]
+    part: Literal["chunk", "whole"]
+    digest: B3Digest
     number: int = 0
+    size: int | None = None
+    fault: CastoreError | None = None
+
+
+@attrs.frozen
+class _Found:
+    """What was read: chunks, and the sizes of blobs; or what is wrong with them."""
+
+    chunks: FoundChunks
+    blobs: dict[B3Digest, int | CastoreError | None]
 
 
 class Verification:
@@ -165,34 +182,40 @@ class Verification:
     def _takes(self, kind: Literal["blob", "chunk"], digest: B3Digest, modified: float | None) -> bool:
         return self._ledger.scope.takes(digest, modified) and not self._ledger.has(kind, digest)
 
+    def _in_calls(
+        self, read: Callable[[list[A]], T], items: Iterable[A], size_of: Callable[[A], int | None]
+    ) -> Iterator[tuple[list[A], T]]:
+        """Yield *items* with what *read* returns of them, as many at a time as one call has."""
+        portions = self._attempt.portions
+        calls = ((portion, partial(read, portion)) for portion in portions.split(items, size_of))
+        return self._pool.map(labelled, calls, most=portions.ahead)
+
     # -- blobs, by their indexes --
 
     def _check_blobs(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
-        for step, found in self._pool.map(labelled, self._steps(items)):
-            self._heed(found)
-            if step.part == "index":
-                assert isinstance(found, CastoreError)
-                yield finding_of("index", step.blob.digest, found, key=step.blob.key)
-            elif step.part == "whole":
-                yield from self._settle_whole(step.blob, found)
-            else:
-                yield from self._settle_chunk(step.blob, step.number, found)
+        for steps, found in self._in_calls(self._read_steps, self._steps(items), lambda step: step.size):
+            for step in steps:
+                if step.fault is not None:
+                    self._heed(step.fault)
+                    yield finding_of("index", step.digest, step.fault, key=step.blob.key)
+                elif step.part == "whole":
+                    yield from self._settle_whole(step.blob, found.blobs[step.digest])
+                else:
+                    yield from self._settle_chunk(step, found.chunks.get(step.digest))
 
-    def _steps(
-        self, items: Iterator[StoredItem]
-    ) -> Iterator[tuple[_Step, Callable[[], bytes | int | CastoreError | None]]]:
-        """Yield all reads for all blobs; the indexes are read ahead, too."""
+    def _steps(self, items: Iterator[StoredItem]) -> Iterator[_Step]:
+        """Yield all steps for all blobs; the indexes are read ahead, too."""
         for item, index in self._pool.map(labelled, self._index_calls(items)):
             assert item.digest is not None
             blob = _Blob(item.digest, item.key)
             if isinstance(index, CastoreError):
-                yield _Step(blob, "index"), partial(_same, index)
+                yield _Step(blob, "whole", blob.digest, size=0, fault=index)
             elif index:
                 blob.chunks = index
                 for number, meta in enumerate(index):
-                    yield _Step(blob, "chunk", number), partial(self._attempt.chunk, meta.digest)
+                    yield _Step(blob, "chunk", meta.digest, number, meta.size)
             elif index is not None:
-                yield _Step(blob, "whole"), partial(self._attempt.blob, blob.digest)
+                yield _Step(blob, "whole", blob.digest)
 
     def _index_calls(
         self, items: Iterator[StoredItem]
@@ -203,31 +226,38 @@ class Verification:
             if self._takes("blob", item.digest, item.modified):
                 yield item, partial(self._attempt.index, item.digest)
 
-    def _settle_whole(self, blob: _Blob, found: object) -> Iterator[Finding]:
+    def _read_steps(self, steps: Sequence[_Step]) -> _Found:
+        sound = [step for step in steps if step.fault is None]
+        return _Found(
+            self._attempt.chunks({step.digest: step.size for step in sound if step.part == "chunk"}),
+            self._attempt.blobs([step.digest for step in sound if step.part == "whole"]),
+        )
+
+    def _settle_whole(self, blob: _Blob, found: int | CastoreError | None) -> Iterator[Finding]:
         """Take note of a blob that has no finer chunks; in the store it is a chunk of the same digest."""
+        self._heed(found)
         if isinstance(found, CastoreError):
             yield from self._note_bad(blob, blob.digest, found)
             yield from self._end(blob)
-        elif isinstance(found, int):
+        elif found is not None:
             self._count(blob.digest, found)
             self._note_right(blob)
 
-    def _settle_chunk(self, blob: _Blob, number: int, found: object) -> Iterator[Finding]:
+    def _settle_chunk(self, step: _Step, found: bytes | CastoreError | None) -> Iterator[Finding]:
         """Take note of a chunk of a blob; after the last one, of the blob."""
-        meta = blob.chunks[number]
+        self._heed(found)
+        blob = step.blob
         if isinstance(found, bytes):
-            self._count(meta.digest, len(found))
+            self._count(step.digest, len(found))
             blob.hasher.update(found)
-            if len(found) != meta.size and not blob.settled:
+            if len(found) != step.size and not blob.settled:
                 blob.settled = True
-                message = f"gives chunk #{number} a size of {meta.size} bytes, but it has {len(found)}"
+                message = f"gives chunk #{step.number} a size of {step.size} bytes, but it has {len(found)}"
                 yield _wrong_index(blob, f"the index of blob {blob.digest} {message}")
         else:
-            error = (
-                found if isinstance(found, CastoreError) else self._attempt.absence(blob.digest, meta.digest)
-            )
-            yield from self._note_bad(blob, meta.digest, error)
-        if number == len(blob.chunks) - 1:
+            error = found or self._attempt.absence(blob.digest, step.digest)
+            yield from self._note_bad(blob, step.digest, error)
+        if step.number == len(blob.chunks) - 1:
             yield from self._end(blob)
 
     def _note_bad(self, blob: _Blob, chunk: B3Digest, error: CastoreError) -> Iterator[Finding]:
@@ -271,41 +301,43 @@ class Verification:
     # -- chunks that no blob has led to --
 
     def _check_chunks(self, items: Iterator[StoredItem]) -> Iterator[Finding]:
-        for item, found in self._pool.map(labelled, self._chunk_calls(items)):
-            assert item.digest is not None
-            self._heed(found)
-            if isinstance(found, bytes):
-                self._count(item.digest, len(found))
-            elif found is not None:
-                yield finding_of("chunk", item.digest, found, key=item.key)
+        for portion, found in self._in_calls(self._read_chunks, self._unmet(items), lambda _: None):
+            for digest, key in portion:
+                data = found.get(digest)
+                self._heed(data)
+                if isinstance(data, bytes):
+                    self._count(digest, len(data))
+                elif data is not None:
+                    yield finding_of("chunk", digest, data, key=key)
 
-    def _chunk_calls(
-        self, items: Iterator[StoredItem]
-    ) -> Iterator[tuple[StoredItem, Callable[[], bytes | CastoreError | None]]]:
+    def _unmet(self, items: Iterator[StoredItem]) -> Iterator[tuple[B3Digest, str]]:
         for item in items:
             digest = item.digest
             if digest is not None and digest not in self._bad and self._takes("chunk", digest, item.modified):
-                yield item, partial(self._attempt.chunk, digest)
+                yield digest, item.key
+
+    def _read_chunks(self, wanted: Sequence[tuple[B3Digest, str]]) -> FoundChunks:
+        return self._attempt.chunks({digest: None for digest, _ in wanted})
 
     # -- services that only list their blobs --
 
     def _read_blobs(self, digests: Iterator[B3Digest]) -> Iterator[Finding]:
-        for digest, found in self._pool.map(labelled, self._blob_calls(digests)):
-            self._heed(found)
-            if isinstance(found, CastoreError):
-                yield finding_of("blob", digest, found)
-            elif found is not None:
-                self.tally.bytes += found
-                self._progress(found)
-                self._note_right(_Blob(digest))
+        for portion, found in self._in_calls(self._attempt.blobs, self._chosen(digests), lambda _: None):
+            for digest in portion:
+                size = found[digest]
+                self._heed(size)
+                if isinstance(size, CastoreError):
+                    yield finding_of("blob", digest, size)
+                elif size is not None:
+                    self.tally.bytes += size
+                    self._progress(size)
+                    self._note_right(_Blob(digest))
 
-    def _blob_calls(
-        self, digests: Iterator[B3Digest]
-    ) -> Iterator[tuple[B3Digest, Callable[[], int | CastoreError | None]]]:
+    def _chosen(self, digests: Iterator[B3Digest]) -> Iterator[B3Digest]:
         for digest in digests:
             self._expected.discard(digest)
             if self._takes("blob", digest, None):
-                yield digest, partial(self._attempt.blob, digest)
+                yield digest
 
     # -- what was to be there --
 
@@ -320,13 +352,9 @@ class Verification:
     def _heed(self, found: object) -> None:
         """Raise the error of a service that does not answer any more: the rest would fare no better."""
         self._unanswered = self._unanswered + 1 if isinstance(found, UnavailableError) else 0
-        if self._unanswered == _MOST_UNAVAILABLE:
+        if self._unanswered == MOST_UNAVAILABLE:
             assert isinstance(found, UnavailableError)
             raise found
-
-
-def _same(error: CastoreError) -> CastoreError:
-    return error
 
 
 def _wrong_index(blob: _Blob, message: str, found: B3Digest | None = None) -> Finding:

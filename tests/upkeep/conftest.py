@@ -34,7 +34,7 @@ class Place:
 
     def put(self, top: str, digest: B3Digest, data: bytes) -> None:
         self.objects.put(self.key(top, digest), data)
-        self.objects.settle()
+        self.objects.flush()
 
     def remove(self, top: str, digest: B3Digest) -> None:
         (gone,) = self.objects.sweep([StoredObject(self.key(top, digest))], older_than=1e12)

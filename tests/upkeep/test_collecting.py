@@ -21,6 +21,7 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
+from castore.chunks import pipeline
 from castore.chunks import writer as chunked_writer
 from castore.contract.upkeep import StoredItem
 from castore.threads.pool import Pool
@@ -104,10 +105,10 @@ class Interfering(ObjectStoreBlobService):
             self.moment = ""
             self.act()
 
-    def held_since(self) -> float | None:
-        held = super().held_since()
+    def leased_since(self) -> float | None:
+        since = super().leased_since()
         self.reach("leases read")
-        return held
+        return since
 
     def list_items(self) -> Iterator[StoredItem]:
         self.reach("listing")
@@ -179,7 +180,7 @@ class TestWhatGoes:
         index = place.folder / f"blobs/b3/{old.hex()[:4]}/{old.hex()}"
         os.utime(index)
         place.blobs.put_chunk(B3Digest.of(b"alone"), b"alone")
-        place.blobs.put_indexes(())
+        place.blobs.put_indexes({})
         before = place.files
 
         run(place.blobs)
@@ -404,7 +405,7 @@ class TestWriters:
         self, place: Place, moment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What it has stored is old when the collection begins; its blob appears at any moment of that."""
-        monkeypatch.setattr(chunked_writer, "_SEGMENT_SIZE", 1)
+        monkeypatch.setattr(pipeline, "_SEGMENT_SIZE", 1)
         monkeypatch.setattr(chunked_writer, "_FIRST_SIZE", 100)
         place.put()
         garbage = place.files
@@ -422,18 +423,18 @@ class TestWriters:
 
         collected = run(Interfering(place.store(), moment, writer.close))
 
-        assert collected.held_since is not None
+        assert collected.leased_since is not None
         assert collected.gone["index"].count == 1
         assert place.blobs.read(B3Digest.of(content)) == content
 
     def test_that_writer_without_its_lease(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         """It loses its chunks: so the test above is one of leases."""
-        monkeypatch.setattr(chunked_writer, "_SEGMENT_SIZE", 1)
+        monkeypatch.setattr(pipeline, "_SEGMENT_SIZE", 1)
         monkeypatch.setattr(chunked_writer, "_FIRST_SIZE", 100)
         place.put()
         content = data(20_000)
         store = place.store()
-        monkeypatch.setattr(store, "hold", super(LocalObjectStore, store).hold)
+        monkeypatch.setattr(store, "lease", super(LocalObjectStore, store).lease)
         writer = place.service(store).open_write()
         writer.write(content)
         if place.durability == "full":
@@ -450,7 +451,7 @@ class TestWriters:
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its chunks come later than the cutoff, and stay, though their index is nowhere yet."""
-        monkeypatch.setattr(chunked_writer, "_SEGMENT_SIZE", 1)
+        monkeypatch.setattr(pipeline, "_SEGMENT_SIZE", 1)
         monkeypatch.setattr(chunked_writer, "_FIRST_SIZE", 100)
         shared = data(20_000)
         place.put(shared=shared)
@@ -489,13 +490,13 @@ class TestWriters:
                     yield item
 
         store = place.store()
-        settle = store.settle
+        flush = store.flush
 
-        def settling(last: Sequence[Any] = ()) -> None:
+        def flushing(last: Sequence[Any] = ()) -> None:
             steps.append("flush")
-            settle(last)
+            flush(last)
 
-        store.settle = settling  # type: ignore[method-assign]
+        store.flush = flushing  # type: ignore[method-assign]
         run(Watching(store, "", lambda: None))
 
         order = [step for before, step in zip(["", *steps], steps, strict=False) if step != before]
@@ -551,7 +552,7 @@ class TestSweepsAndLocks:
         def put() -> None:
             service = place.service()
             service.put_chunk(digest, b"a chunk")
-            service.put_indexes(())
+            service.put_indexes({})
 
         thread = inside(put)
         listed = [item for item in place.blobs.list_items() if item.kind == "chunk"]

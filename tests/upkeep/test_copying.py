@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.contract.capabilities import BlobLister
+from castore.contract.capabilities import BlobLister, FoundChunks
+from castore.errors import BatchError
 from castore.format import blob_index, frames
 from castore.testing import EMPTY, HELLO, P3M
 from castore.threads.pool import Pool
@@ -32,32 +36,77 @@ NOBODY = B3Digest(bytes(32))
 
 
 class Counting(ObjectStoreBlobService):
-    """Counts what is written to it, and refuses after `room` chunks."""
+    """Counts the calls and what is written, and refuses after `room` chunks."""
 
     room = 1 << 30
 
     @property
     def log(self) -> list[Any]:
+        """The chunks and frames that were put, and how many indexes at a time."""
         return vars(self).setdefault("_log", [])  # type: ignore[no-any-return]
 
-    def put_chunk(self, digest: B3Digest, data: Any) -> None:
-        self._note("chunk")
-        super().put_chunk(digest, data)
+    @property
+    def calls(self) -> Counter[str]:
+        return vars(self).setdefault("_calls", Counter())  # type: ignore[no-any-return]
 
-    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
-        self._note("frame")
-        super().put_frame(digest, frame)
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        self.calls["find_chunks"] += 1
+        return super().find_chunks(digests)
 
-    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        self.log.append(len(blobs))
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        self.calls["missing"] += 1
+        return super().missing(digests)
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        self.calls["chunks"] += 1
+        return super().chunks(digest)
+
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        self.calls["get_chunks"] += 1
+        return super().get_chunks(sizes)
+
+    def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
+        self.calls["get_frames"] += 1
+        return super().get_frames(digests)
+
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        self.calls["claim"] += 1
+        return super().claim(digests)
+
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        self.calls["claim_blobs"] += 1
+        return super().claim_blobs(blobs)
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+        self.calls["put_chunks"] += 1
+        self._put("chunk", chunks, super().put_chunks)
+
+    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
+        self.calls["put_frames"] += 1
+        self._put("frame", frames, super().put_frames)
+
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        self.calls["put_indexes"] += 1
+        if blobs:
+            self.log.append(len(blobs))
         super().put_indexes(blobs)
 
-    def _note(self, word: str) -> None:
-        if self.held_since() is None:
-            self.log.append("not held")
-        if sum(entry in {"chunk", "frame"} for entry in self.log) >= self.room:
-            raise UnavailableError("there", "No space left on device")
-        self.log.append(word)
+    def _put(self, word: str, items: Mapping[B3Digest, Any], put: Callable[[Any], None]) -> None:
+        if self.leased_since() is None:
+            self.log.append("not leased")
+        room = self.room - sum(entry in {"chunk", "frame"} for entry in self.log)
+        fitting = dict(islice(items.items(), room))
+        put(fitting)
+        self.log.extend([word] * len(fitting))
+        if len(fitting) < len(items):
+            full = UnavailableError("there", "No space left on device")
+            raise BatchError("there", dict.fromkeys(items.keys() - fitting.keys(), full), done=fitting)
+
+
+class Unpacked(Counting):
+    """Keeps no frames that another one could take."""
+
+    frame_format = "other"
 
 
 def contents(service: BlobService) -> set[B3Digest]:
@@ -141,8 +190,84 @@ class TestStores:
         copy(source.service, target.service, pool=Pool(0))
 
         assert [entry for entry in target.service.log if isinstance(entry, int)] == [256, 256, 88]
-        assert "not held" not in target.service.log
-        assert target.service.held_since() is None
+        assert "not leased" not in target.service.log
+        assert target.service.leased_since() is None
+
+    @pytest.mark.parametrize("cls", [Counting, Unpacked])
+    def test_a_call_is_for_many(self, make_local: Any, cls: Any) -> None:
+        """Of small blobs no sizes are known: so many are read by one call as could have 1 MiB each."""
+        source, target = make_local(cls=cls), make_local("there", cls=Counting)
+        count = 1024
+        for number in range(count):
+            source.service.write(b"%d" % number)
+        source.service.calls.clear()
+
+        copy(source.service, target.service, pool=Pool(0))
+
+        how = "frames" if cls is Counting else "chunks"
+        assert source.service.calls == {"find_chunks": 1, f"get_{how}": count // 16}
+        puts = count // 256
+        assert target.service.calls == {"claim": puts, f"put_{how}": puts, "put_indexes": puts}
+
+        target.service.calls.clear()
+        copy(source.service, target.service, pool=Pool(0))
+        # What it asks of itself is its own affair.
+        outside = target.service.calls.keys() - {"chunks", "claim"}
+        assert {name: target.service.calls[name] for name in outside} == {"claim_blobs": 1, "put_indexes": 1}
+
+    @pytest.mark.parametrize("cls", [Counting, Unpacked])
+    def test_chunks_of_a_large_blob_go_many_by_one_call(self, make_local: Any, cls: Any) -> None:
+        """Their sizes are in the index."""
+        source, target = make_local(cls=cls), make_local("there", cls=Counting)
+        blob = source.service.write(random.Random(1).randbytes(300_000))
+        chunks = source.service.chunks(blob)
+        assert len(chunks) > 200
+        source.service.calls.clear()
+
+        copy(source.service, target.service, pool=Pool(0))
+
+        assert target.service.chunks(blob) == chunks
+        assert sum(source.service.calls.values()) <= 4
+        assert sum(target.service.calls.values()) <= 8
+
+    def test_what_is_there_is_claimed_by_the_leased_store_also_after_frames(
+        self, make_local: Any, long: bytes
+    ) -> None:
+        """Frames do not go through it, and what does not is not kept from an evictor."""
+        claimed: set[B3Digest] = set()
+
+        class Leased(MemoryBlobService):
+            """Stands for the store within, and loses the first frame that it is asked for."""
+
+            def __init__(self, inner: ObjectStoreBlobService) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+                found = self.inner.claim(digests)
+                claimed.update(found)
+                return found - lost
+
+            def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+                assert set(chunks) == lost
+                self.inner.put_chunks(chunks)
+
+            def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+                self.inner.put_indexes(blobs)
+
+        class Leasing(Counting):
+            def lease(self, *, brief: bool = False) -> Any:
+                return contextlib.nullcontext(Leased(self))
+
+        source, target = make_local(), make_local("there", cls=Leasing)
+        blob = source.service.write(long)
+        chunks = {meta.digest for meta in source.service.chunks(blob)}
+        lost = {min(chunks)}
+
+        copy(source.service, target.service)
+
+        assert claimed == chunks
+        assert target.service.read(blob) == long
 
     def test_a_blob_that_is_there_only_as_a_chunk_is_made_one(
         self, make_place: Any, make_local: Any, long: bytes
@@ -200,7 +325,7 @@ class TestFaults:
         self, make_place: Any, make_local: Any, long: bytes
     ) -> None:
         source, target = make_place(), make_local("there")
-        torn, wrong = source.service.write(long), source.service.write(HELLO.data)
+        torn, wrong = source.service.write(long), source.service.write(long[::-1])
         right = source.service.write(b"right")
         source.put("chunks", source.service.chunks(torn)[3].digest, frames.compress(b"something else"))
         source.put("blobs", wrong, b"rubbish")
@@ -261,7 +386,7 @@ class TestFaults:
         """After some blobs that could not be read: not each of a million is tried."""
 
         class Down(ObjectStoreBlobService):
-            def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+            def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
                 raise UnavailableError("here", "no route")
 
         source, target = make_local(cls=Down), make_local("there")
@@ -327,6 +452,7 @@ class TestOtherServices:
         """A service that does not check what it keeps."""
         source, target = MemoryBlobService(), make_local("there")
         source.put_chunk(HELLO.digest, b"something else")
+        source.put_index(HELLO.digest, ())
 
         _, (failed,) = copy(source, target.service)
 

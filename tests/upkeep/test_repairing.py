@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from castore import B3Digest, BlobService, UnavailableError, UnsupportedError
+from castore.contract.capabilities import FoundChunks
 from castore.contract.upkeep import StoredItem
+from castore.errors import BatchError
 from castore.format import blob_index, frames
 from castore.testing import EMPTY, HELLO
 from castore.threads.pool import Pool
@@ -37,9 +40,9 @@ class Watched(ObjectStoreBlobService):
         self.__dict__.setdefault("calls", []).append(f"set aside {item.kind}")
         return super().set_aside(item)
 
-    def put_chunk(self, digest: B3Digest, data: Any) -> None:
-        self.__dict__.setdefault("calls", []).append("put chunk")
-        super().put_chunk(digest, data)
+    def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+        self.__dict__.setdefault("calls", []).extend(["put chunk"] * len(chunks))
+        super().put_chunks(chunks)
 
 
 class TestChunks:
@@ -125,9 +128,9 @@ class TestChunks:
         calls = vars(place.service).setdefault("calls", [])
 
         class Other(ObjectStoreBlobService):
-            def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-                calls.append("fetch")
-                return super().get_chunk(digest, size)
+            def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+                calls.extend(["fetch"] * len(sizes))
+                return super().get_chunks(sizes)
 
         other = make_local("there", cls=Other)
         for either in (place, other):
@@ -164,12 +167,17 @@ class TestChunks:
         assert not mending.mended
         assert place.get("chunks", HELLO.digest) == RUBBISH
 
-    def test_one_that_cannot_be_put_does_not_keep_the_others(self, make_local: Any) -> None:
+    @pytest.mark.parametrize("in_part", [True, False])
+    def test_one_that_cannot_be_put_does_not_keep_the_others(self, make_local: Any, in_part: bool) -> None:
+        """Whether it is told which one that is, or nothing is known of any."""
+
         class Full(ObjectStoreBlobService):
-            def put_chunk(self, digest: B3Digest, data: Any) -> None:
-                if digest == HELLO.digest and vars(self).get("full"):
-                    raise UnavailableError("here", "No space left on device")
-                super().put_chunk(digest, data)
+            def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+                fitting = {digest: chunks[digest] for digest in chunks if digest != HELLO.digest}
+                super().put_chunks(fitting if vars(self).get("full") else chunks)
+                if vars(self).get("full") and len(fitting) < len(chunks):
+                    error = UnavailableError("here", "No space left on device")
+                    raise BatchError("here", {HELLO.digest: error}, done=fitting) if in_part else error
 
         place, other = make_local(cls=Full), MemoryBlobService()
         for data in (HELLO.data, b"a"):
@@ -260,19 +268,19 @@ def test_a_service_without_quarantine_is_refused() -> None:
 
 def test_what_was_mended_is_kept_from_collectors_until_it_is_whole(make_local: Any, long: bytes) -> None:
     """A lease is held while chunks are put that no index has yet."""
-    held = []
+    since = []
 
-    class Holding(ObjectStoreBlobService):
-        def put_chunk(self, digest: B3Digest, data: Any) -> None:
-            held.append(self.held_since())
-            super().put_chunk(digest, data)
+    class Watching(ObjectStoreBlobService):
+        def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+            since.append(self.leased_since())
+            super().put_chunks(chunks)
 
-    place, other = make_local(cls=Holding), MemoryBlobService()
+    place, other = make_local(cls=Watching), MemoryBlobService()
     blob = other.write(long)
     findings = verify(place.service, expected=[blob]).findings
 
     list(repair(place.service, other, findings))
 
-    assert held
-    assert None not in held
-    assert place.service.held_since() is None
+    assert since
+    assert None not in since
+    assert place.service.leased_since() is None
