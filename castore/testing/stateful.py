@@ -49,6 +49,13 @@ def _pattern(seed: int, size: int) -> bytes:
     return bytes((seed + i * i) % 251 for i in range(min(size, 997))) * (size // 997 + 1)
 
 
+def _content_of(answer: object) -> object:
+    if not isinstance(answer, BlobReader):
+        return answer
+    with answer:
+        return answer.read()
+
+
 @attrs.define(eq=False)
 class _Opened:
     """A reader and where it must stand, whatever else is done."""
@@ -168,6 +175,16 @@ class BlobServiceMachine(RuleBasedStateMachine):
     def read(self, digest: B3Digest) -> None:
         """A blob reads back."""
         expect(f"read({digest})", self.service.read(digest), self.model[digest])
+
+    @rule(digests=st.lists(stored, max_size=3))
+    def read_many(self, digests: list[B3Digest]) -> None:
+        """Many blobs come each once, whole, and absent ones as such."""
+        wanted = {digest: self.model[digest] for digest in digests} | {absent(): None}
+        found = {}
+        for digest, answer in self.service.read_many([*digests, *wanted]):
+            expect(f"whether read_many() yields {digest} again", digest in found, False)
+            found[digest] = _content_of(answer)
+        expect("what read_many() yields", found, wanted)
 
     @rule(target=readers, digest=stored)
     def open_reader(self, digest: B3Digest) -> _Opened:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from castore import B3Digest, BlobReader, BlobWriter
+from castore import B3Digest, BlobReader, BlobWriter, ChunkMeta
+from castore.contract.blobs import Answer
 from castore.streams.readers import BytesReader
 from castore.testing import ContractError, blob_service_machine
 from castore_memory.service import MemoryBlobService
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 SETTINGS = settings(
     max_examples=150,
@@ -28,16 +33,22 @@ SETTINGS = settings(
 class ForgetsTheThird(MemoryBlobService):
     """As a store with room for two blobs."""
 
-    def open_write(self) -> BlobWriter:
-        if len(self._blobs) > 2:
-            self._blobs.clear()
-        return super().open_write()
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        if len(self._indexes) > 2:
+            self._indexes.clear()
+            self._chunks.clear()
+        super().put_indexes(blobs)
 
 
 class LosesLargeEnds(MemoryBlobService):
     def open_read(self, digest: B3Digest) -> BlobReader | None:
-        data = self._blobs.get(digest)
-        return None if data is None else BytesReader(data[:20_000])
+        reader = super().open_read(digest)
+        return None if reader is None else BytesReader(reader.read(20_000))
+
+
+class ReadsManyWithoutTheLast(MemoryBlobService):
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        return super().read_many(list(digests)[:-1])
 
 
 class ListsTwice(MemoryBlobService):
@@ -51,14 +62,21 @@ class AbortsTooMuch(MemoryBlobService):
 
     def open_write(self) -> BlobWriter:
         writer = super().open_write()
-        discard = writer.abort
+        write, discard = writer.write, writer.abort
+        parts: list[bytes] = []
+
+        def noting(data: Buffer) -> int:
+            parts.append(bytes(data))
+            return write(data)
 
         def abort() -> None:
-            data = b"".join(writer._parts)  # type: ignore[attr-defined]
             discard()
-            self._blobs.pop(B3Digest.of(data), None)
+            digest = B3Digest.of(b"".join(parts))
+            self._indexes.pop(digest, None)
+            self._chunks.pop(digest, None)
 
-        writer.abort = abort  # type: ignore[method-assign]
+        writer.write = noting
+        writer.abort = abort
         return writer
 
 
@@ -79,7 +97,8 @@ class OneReaderForAll(MemoryBlobService):
 
 
 @pytest.mark.parametrize(
-    "broken", [ForgetsTheThird, LosesLargeEnds, ListsTwice, AbortsTooMuch, OneReaderForAll]
+    "broken",
+    [ForgetsTheThird, LosesLargeEnds, ReadsManyWithoutTheLast, ListsTwice, AbortsTooMuch, OneReaderForAll],
 )
 def test_a_broken_service_is_caught(broken: type[MemoryBlobService]) -> None:
     """Some story shows that the service differs from a dictionary."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from castore.contract.capabilities import BlobLister, ChunkStore
+from castore.contract.upkeep import Evictable
 from castore.testing import CLAUSES
+from castore.testing.clause import declares
 
 pytest_plugins = ["pytester"]
 
@@ -43,6 +46,61 @@ class TestMine(BlobServiceContract):
     assert outcomes["passed"] + outcomes["skipped"] == len(CLAUSES)
     assert set(outcomes) == {"passed", "skipped"}
     result.stdout.fnmatch_lines(["*TestMine::test_contract?put-then-get? PASSED*"])
+
+
+def test_with_capabilities_nothing_is_skipped(run) -> None:
+    """With the capabilities declared, what says nothing about the service is not collected."""
+    result = run(
+        """
+from castore.contract.capabilities import BlobLister, ChunkStore
+from castore.contract.upkeep import Evictable
+
+class TestMine(BlobServiceContract):
+    capabilities = (BlobLister, ChunkStore, Evictable)
+
+    @pytest.fixture
+    def service(self):
+        return MemoryBlobService()
+""",
+        "-v",
+    )
+    has = declares((BlobLister, ChunkStore, Evictable))
+    clauses = [clause for clause in CLAUSES if clause.reason_against(has) is None]
+    assert len(clauses) < len(CLAUSES)
+    result.assert_outcomes(passed=len(clauses) + 1)
+    result.stdout.fnmatch_lines(["*TestMine::test_contract?capabilities-as-declared? PASSED*"])
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("BlobLister, ChunkStore", "Evictable left out"),
+        ("BlobLister, ChunkStore, Evictable, Durable", "Durable named"),
+    ],
+)
+def test_a_wrong_declaration_is_told(run, declared: str, said: str) -> None:
+    """What is left out, or not there, is one failure that says what to write."""
+    result = run(
+        f"""
+from castore.contract.capabilities import BlobLister, ChunkStore, Durable
+from castore.contract.upkeep import Evictable
+
+class TestMine(BlobServiceContract):
+    capabilities = ({declared})
+
+    @pytest.fixture
+    def service(self):
+        return MemoryBlobService()
+""",
+        "-k",
+        "capabilities-as-declared or put-twice",
+    )
+    outcomes = result.parseoutcomes()
+    assert (outcomes["failed"], outcomes["passed"]) == (1, 1)
+    names = "BlobLister, ChunkSource, ChunkStore, Evictable"
+    result.stdout.fnmatch_lines(
+        [f"E*expected TestMine.capabilities to name what the service has: {names}, got {said}"]
+    )
 
 
 def test_a_failure_names_the_clause_and_hides_the_kit(run) -> None:
@@ -123,7 +181,7 @@ class TestMine(BlobServiceContract):
         assert len(self.closed) == 2
 """,
         "-k",
-        "put-twice or without-blob-lister or own",
+        "put-twice or durability-is-stated or zz",
     )
     result.assert_outcomes(passed=2, skipped=1, deselected=len(CLAUSES) - 2)
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Final
 
@@ -12,7 +11,7 @@ from castore.contract.blobs import BlobService
 from castore.contract.capabilities import BlobDeleter, BlobLister, Durable, EvictionEvents, SharedPlace
 from castore.contract.operations import CAPABILITIES
 from castore.digest import B3Digest
-from castore.testing.clause import Chapter, Clause
+from castore.testing.clause import Chapter
 from castore.testing.expecting import (
     absent,
     capability_of,
@@ -25,6 +24,8 @@ from castore.testing.expecting import (
 
 chapter = Chapter()
 clause = chapter.clause
+
+_OWN: Final = frozenset(dir(BlobService))
 
 
 @clause()
@@ -112,26 +113,14 @@ def durability_is_stated(service: BlobService) -> None:
     expect_that(stated in ("process", "full"), "durability to be 'process' or 'full'", stated)
 
 
-# -- capabilities that are denied --
-
-_OWN: Final = frozenset(dir(BlobService))
-
-
-def _deny(kind: type) -> Clause:
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
-    members = [member for member in dir(kind) if not member.startswith("_") and member not in _OWN]
-
-    def run(service: BlobService) -> None:
+@clause()
+def denied_capabilities_are_not_there(service: BlobService) -> None:
+    """A service without a capability is none of its class, and has none of its methods to call by mistake."""
+    denied = [kind for kind in CAPABILITIES if service.capability(kind) is None]
+    # It may have another capability that this one extends.
+    had = {member for kind in CAPABILITIES if kind not in denied for member in dir(kind)}
+    for kind in denied:
         expect(f"isinstance(service, {kind.__name__}), which it denies,", isinstance(service, kind), False)
-        # It may have another capability that this one extends.
-        had = {member for other in CAPABILITIES if service.capability(other) for member in dir(other)}
-        for member in members:
-            if member in had:
-                continue
-            expect(f"hasattr(service, {member!r})", hasattr(service, member), False)
-
-    text = f"A service without {kind.__name__} is none, and has none of its methods to call by mistake."
-    return Clause(f"without-{name}", text, run, lacks=(kind,))
-
-
-chapter.clauses += [_deny(kind) for kind in CAPABILITIES]
+        for member in dir(kind):
+            if not member.startswith("_") and member not in _OWN and member not in had:
+                expect(f"hasattr(service, {member!r})", hasattr(service, member), False)
