@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from castore.contract.operations import OPERATIONS, Operation
+from castore.contract.capabilities import SharedPlace
+from castore.contract.operations import OPERATIONS, READER_READ, WRITER_CLOSE, Operation
 
 OBJECT_READS: Final = frozenset({"get", "exists", "list", "leased_since"})
 """The operations of an object store that read."""
@@ -22,24 +23,27 @@ WRITES: Final = frozenset(str(row) for row in OPERATIONS.values() if row.writes 
 READS: Final = frozenset(str(row) for row in OPERATIONS.values() if not row.writes and not row.idle)
 """The operations of a service that read."""
 
-RESULT: Final = -1
-"""Stands for the result where the number of an argument is asked for."""
-
 
 @attrs.frozen
 class Risks:
     """What can go wrong with an operation."""
 
-    forgotten: Callable[..., object] | None = None
-    """Returns, of its arguments, what it answers when it has forgotten; `None` if it cannot forget."""
-    data: int | None = None
-    """The number of the argument, from 0, that has bytes which can be damaged, or `RESULT`."""
+    forgotten: Callable[[], object] | None = None
+    """Returns what it answers when it has forgotten all; `None` if it cannot forget."""
+    sent: str | int | None = None
+    """The argument, by name or by number from 0, that has bytes which can be damaged."""
+    received: bool = False
+    """Whether the result has bytes which can be damaged."""
     damages: tuple[str, ...] = ("truncate", "flip")
     """What can happen to the bytes."""
     checked: bool = False
     """Whether it is one that finds damage, and says so."""
     lists: bool = False
     """Whether it returns an iterator of which things can be left out."""
+    items: bool = False
+    """Whether something can go wrong with each of the items that it is called for."""
+    lost_alone: bool = False
+    """Whether an item can fail while others do not."""
 
     def can(self, kind: str) -> bool:
         """Tell whether a fault of this kind can happen to it."""
@@ -47,7 +51,7 @@ class Risks:
             case "forget":
                 return self.forgotten is not None
             case "truncate" | "flip":
-                return self.data is not None and kind in self.damages
+                return (self.sent is not None or self.received) and kind in self.damages
             case "corrupt":
                 return self.checked
             case "partial":
@@ -55,55 +59,63 @@ class Risks:
         return True
 
 
-def risks_of(name: str) -> Risks:
-    """Return what can go wrong with the operation of this name, of a service or of an object store."""
-    if name in _OF_OBJECTS:
-        return _OF_OBJECTS[name]
-    row = OPERATIONS.get(name)
-    return _PLAIN if row is None else _risks(row)
+def risks_of(operation: str) -> Risks:
+    """Return what can go wrong with an operation, of a service by its row, of an object store by its name."""
+    if isinstance(operation, Operation):
+        return _risks(operation, operation.capability)
+    return _OF_OBJECTS.get(operation, _PLAIN)
 
 
 @cache
-def _risks(row: Operation) -> Risks:
+def _risks(row: Operation, _: type | None) -> Risks:
     # A blob that was cut short looks whole; bits are turned where its bytes come out.
-    damages: tuple[str, ...] = ("flip",) if row == "reader.read" else ("truncate", "flip")
-    if row == "open_read":
-        return Risks(_nothing, RESULT, ("truncate",), checked=True)
+    opens = row.tells == "itself" and not row.question
+    damages = ["truncate"] if opens else ["flip"] if row is READER_READ else ["truncate", "flip"]
+    items = row.items is not None and row.yields is None
+    # What others have not flushed yet is left out if anything is wrong with it.
+    says_why = row.receives and row.capability is not SharedPlace
     return Risks(
         forgotten=_forgotten(row),
-        data=RESULT if row.receives else 0 if row.sends else None,
-        damages=damages,
-        checked=row.receives or row == "chunks",
-        lists=row.yields == "iterator",
+        sent=row.sends,
+        received=opens or row.receives,
+        damages=tuple(damages),
+        checked=says_why or (row.tells == "itself" and not _answers(row, bool)),
+        lists=row.yields == "iterator" and row.items is None and not row.writes,
+        items=items,
+        lost_alone=items and (row.writes or says_why),
     )
 
 
-def _forgotten(row: Operation) -> Callable[..., object] | None:
+def _forgotten(row: Operation) -> Callable[[], object] | None:
     """Return what answers as a service that has forgotten what it is asked for, or drops what it is given."""
-    if row.yields is not None or row.buffered or row == "reader.read":
-        return None
-    match row.tells:
-        case "itself":
-            return _no if row == "has" else _nothing
-        case "found":
-            return lambda *_: {} if row.receives else set()
-        case "absent":
-            return set
-    return _nothing if row.writes else None
+    if row.tells is not None:
+        return bool if _answers(row, bool) else _nothing
+    if row is WRITER_CLOSE or (row.writes and _answers(row, None)):
+        return _nothing
+    return _yes if row.writes and _answers(row, bool) else None
 
 
-def _nothing(*_: Any) -> None:
+def _answers(row: Operation, kind: type | None) -> bool:
+    """Tell whether the method says that it returns just this: a class, or nothing."""
+    method = None if row.capability is None else getattr(row.capability, row, None)
+    said = getattr(method, "__annotations__", {}).get("return", "")
+    return said in {kind, "None" if kind is None else kind.__name__}
+
+
+def _nothing() -> None:
     return None
 
 
-def _no(*_: Any) -> bool:
-    return False
+def _yes() -> bool:
+    return True
 
 
 _PLAIN: Final = Risks()
 _OF_OBJECTS: Final[Mapping[str, Risks]] = {
-    "get": Risks(_nothing, RESULT),
-    "exists": Risks(_no),
-    "put": Risks(_nothing, 1),
+    "get": Risks(_nothing, received=True),
+    "exists": Risks(bool),
+    "claim": Risks(bool),
+    "put": Risks(_nothing, sent=1),
+    "flush": Risks(_nothing, sent=0),
     "list": Risks(lists=True),
 }

@@ -30,7 +30,8 @@ class FaultPlan:
     """The chances of faults, from 0 to 1, and the seed that decides when they come.
 
     The n-th call of an operation meets the same faults whenever the plan is run, whatever other operations
-    come between. A chance says nothing about operations that a fault cannot happen to: `has` has no bytes.
+    come between; of a call for many each item counts as a call. A chance says nothing about operations that
+    a fault cannot happen to: `has` has no bytes.
     """
 
     seed: int = 0
@@ -56,6 +57,12 @@ class FaultPlan:
     """How long something hangs at most, in seconds."""
     operations: AbstractSet[str] | None = None
     """The operations that faults come to; `None`: all."""
+    is_empty: bool = attrs.field(init=False, repr=False, eq=False)
+    """Whether nothing goes wrong by it."""
+
+    @is_empty.default
+    def _is_empty(self) -> bool:
+        return not any(map(self.chance, KINDS))
 
     def chance(self, kind: str) -> float:
         """Return the chance of one of `KINDS`."""

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 from blake3 import blake3
 
-from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.contract.capabilities import Durable
-from castore.contract.operations import OPERATIONS, READER_READ, WRITER_CLOSE, WRITER_WRITE, Operation
+from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore.contract.capabilities import ChunkSource, Durable
+from castore.contract.inputs import InputFile
+from castore.contract.operations import (
+    OPERATIONS,
+    READER_READ,
+    WRITER_CLOSE,
+    WRITER_FILL,
+    WRITER_WRITE,
+    Operation,
+)
 from castore.digest import B3Digest
-from castore.errors import UnavailableError
+from castore.errors import CastoreError, UnavailableError
 from castore.faults.injecting import Faults
 from castore.faults.plan import FaultPlan
-from castore.streams.readers import PieceReader
+from castore.streams.readers import BytesReader, PieceReader
 from castore.streams.writers import GuardedWriter
-from castore.wrapping.forwarding import Around, forwarded_capability
+from castore.wrapping.forwarding import Around, forwarded_capability, forwarded_iterator
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -97,6 +105,33 @@ class FaultyService(BlobService):
         writer = self._around(OPERATIONS["open_write"], self._service.open_write)
         return _Writer(writer, self)
 
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Read many blobs: by their chunks, or as the service behind does."""
+        if self.capability(ChunkSource) is not None:
+            yield from super().read_many(digests)
+            return
+        wanted = dict.fromkeys(digests)
+        read_many = self._service.read_many
+        try:
+            for digest, answer in forwarded_iterator(
+                OPERATIONS["read_many"], self._around, read_many, list(wanted)
+            ):
+                wanted.pop(digest, None)
+                yield digest, self._met_answer(answer, digest)
+        except CastoreError as error:
+            yield from ((digest, error) for digest in wanted)
+
+    def _met_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+        if isinstance(answer, BlobReader):
+            return _Reader(answer, digest, self._around, self._piece)
+        if not isinstance(answer, bytes):
+            return answer
+        try:
+            with _Reader(BytesReader(answer), digest, self._around, self._piece) as reader:
+                return reader.read()
+        except CastoreError as error:
+            return error
+
     def capability(self, kind: Callable[..., A]) -> A | None:
         """Return the capability of the service behind, failing as this one does."""
         found = self._service.capability(kind) if self._capabilities else None
@@ -144,6 +179,10 @@ class _Writer(GuardedWriter):
     def _take(self, view: memoryview) -> None:
         self._service._around(WRITER_WRITE, self._writer.write, view)  # noqa: SLF001 - one thing in two classes
         self._hasher.update(view)
+
+    def fill(self, source: InputFile) -> int:
+        # The bytes go through `write`, where they can be damaged.
+        return self._service._around(WRITER_FILL, super().fill, source)  # noqa: SLF001 - as above
 
     def _finish(self) -> B3Digest:
         self._service.meet(WRITER_CLOSE)

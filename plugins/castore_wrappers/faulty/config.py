@@ -68,7 +68,7 @@ class FaultyConfig:
     hang_time: Annotated[Duration, _MOST_WAITING] = _HANG_TIME
     """How long an operation hangs."""
     operations: list[str] = attrs.field(factory=lambda: ["reads", "writes"])
-    """Where faults come: `"reads"`, `"writes"`, or names of operations, such as `"get_chunk"`."""
+    """Where faults come: `"reads"`, `"writes"`, or names of operations, such as `"get_chunks"`."""
 
     @operations.validator
     def _check_operations(self, _: attrs.Attribute[Any], value: list[str]) -> None:
