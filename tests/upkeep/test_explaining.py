@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from castore import (
     UnsupportedError,
 )
 from castore.composition import BuildContext
+from castore.contract.capabilities import FoundChunks
 from castore.errors import BadIndexError
 from castore.threads.deadlines import Clock
 from castore.upkeep import explain, locate
@@ -51,11 +52,11 @@ class Prepared(MemoryBlobService):
         if state in {"whole", "hurt", "lost", "begun"}:
             parts = {"lost": PARTS[:3], "begun": PARTS[1:3]}.get(state, PARTS)
             for part in parts:
-                super().put_chunk(B3Digest.of(part), part)
+                self._chunks[B3Digest.of(part)] = part
             if state != "begun":
-                super().put_index(BLOB, CHUNKS)
+                self._indexes[BLOB] = tuple(CHUNKS)
         if state == "piece":
-            super().put_chunk(BLOB, DATA)
+            self._chunks[BLOB] = DATA
 
     def _answer(self) -> None:
         if self.state == "down":
@@ -86,23 +87,31 @@ class Prepared(MemoryBlobService):
         self._answer()
         return super().open_write()
 
-    def has_chunk(self, digest: B3Digest) -> bool:
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         self._answer()
-        return super().has_chunk(digest)
+        return super().find_chunks(digests)
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         self._answer()
         self.reads += 1
-        return super().get_chunk(digest, size)
+        return super().get_chunks(sizes)
 
-    def put_chunk(self, digest: B3Digest, data: Any) -> None:
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
         self._answer()
-        super().put_chunk(digest, data)
+        return super().claim_blobs(blobs)
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+        self._answer()
+        super().put_chunks(chunks)
+
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        self._answer()
+        super().put_indexes(blobs)
 
     @property
     def content(self) -> tuple[Any, Any]:
         """All that it keeps."""
-        return dict(self._blobs), dict(self._indexes)
+        return dict(self._chunks), dict(self._indexes)
 
 
 class Plain(BlobService):
@@ -418,7 +427,7 @@ def test_one_that_fails_or_hangs_keeps_nobody_from_answering(
 def test_one_that_hangs_when_its_chunks_are_asked_for_is_unavailable(compose: Compose) -> None:
     stores = compose({"type": "fallback", "services": ["&a", "&b"]}, "absent", "whole")
     store = stores.blobs("a")
-    store.has_chunk = lambda digest: NEVER.wait(30)  # type: ignore[attr-defined]
+    store.find_chunks = lambda digests: NEVER.wait(30)  # type: ignore[attr-defined]
     found = {entry.instance: entry.holding for entry in locate(stores, BLOB, timeout=2, clock=Hasty())}
     assert (found["a"].state, found["a"].cause) == ("unavailable", "no answer within 2 s")
     assert found["b"].state == "whole"
@@ -482,7 +491,7 @@ def test_verifying_reads_what_each_store_has(compose: Compose) -> None:
     root = {"type": "fallback", "services": ["&a", "&b", "&c", "&d"]}
     stores = compose(root, "begun", "whole", "absent", d={"type": "prepared", "state": "whole"})
     damaged = stores.blobs("d")
-    damaged._blobs[CHUNKS[1].digest] = b"x" * CHUNKS[1].size  # type: ignore[attr-defined]
+    damaged._chunks[CHUNKS[1].digest] = b"x" * CHUNKS[1].size  # type: ignore[attr-defined]
     found = {entry.instance: entry for entry in locate(stores, BLOB, verify=True)}
     assert {name: entry.verified for name, entry in found.items()} == {
         "root": None,
@@ -497,13 +506,13 @@ def test_verifying_reads_what_each_store_has(compose: Compose) -> None:
 
 def test_a_read_that_hangs_is_given_up(compose: Compose) -> None:
     stores = compose({"type": "limit", "inner": "&a", "concurrency": 1}, "whole")
-    stores.blobs("a").get_chunk = lambda digest, size=None: NEVER.wait(30)  # type: ignore[attr-defined]
+    stores.blobs("a").get_chunks = lambda sizes: NEVER.wait(30)  # type: ignore[attr-defined]
     found = locate(stores, BLOB, verify=True, timeout=3, clock=Hasty())
     assert (found[1].verified, found[1].holding.state) == (False, "unavailable")
     assert "nothing was read for 3 s" in found[1].holding.cause
 
 
-def test_a_store_without_powers_is_asked_as_well(compose: Compose) -> None:
+def test_a_store_without_capabilities_is_asked_as_well(compose: Compose) -> None:
     """It has the blob whole, or lacks it; of chunks it has those that it keeps as blobs."""
     plain = {"type": "prepared", "plain": True}
     root = {"type": "fallback", "services": ["&x", "&y", "&a"]}
