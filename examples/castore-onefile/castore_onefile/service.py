@@ -17,7 +17,7 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.contract.capabilities import BatchExistence, BlobLister
+from castore.contract.capabilities import BlobLister
 from castore.streams.readers import BytesReader
 from castore.streams.writers import SpooledWriter
 
@@ -27,7 +27,7 @@ _BATCH = 500
 _TABLE = "CREATE TABLE IF NOT EXISTS blobs (digest BLOB NOT NULL PRIMARY KEY, data BLOB NOT NULL)"
 
 
-class OneFileBlobService(BlobService, BlobLister, BatchExistence):
+class OneFileBlobService(BlobService, BlobLister):
     """Keeps each blob as a row in one SQLite file.
 
     Arguments:
