@@ -17,7 +17,9 @@ stands before it. What is not run is in `NOT_RUN`, with the reason.
 
 from __future__ import annotations
 
+import ast
 import doctest
+import errno
 import importlib
 import os
 import re
@@ -335,6 +337,41 @@ def test_every_reason_is_about_a_block_that_is_there() -> None:
     blocks = {(page, example.parsed.split("\n")[0]) for page in PAGES for example in examples_of(page)}
 
     assert set(NOT_RUN) <= blocks
+
+
+def _literals() -> str:
+    """All texts in the code, with a mark for each value that is put into one."""
+    texts = []
+    for folder in ("castore", "plugins"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    texts.append(
+                        "".join(
+                            str(getattr(part, "value", "\0")) if isinstance(part, ast.Constant) else "\0"
+                            for part in node.values
+                        )
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_each_message_in_troubleshooting_is_one_of_the_code() -> None:
+    """Who looks for the words that are on the screen finds them, as far as they are castore's."""
+    page = (ROOT / "docs/how-to/troubleshooting.md").read_text()
+    tables = re.findall(r"^\| message \|.*\n\|---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    messages = [re.match(r"\| `(.+?)` \|", line)[1] for table in tables for line in table.splitlines()]
+    code = _literals() + os.strerror(errno.ENOSPC)
+    lost = [
+        part
+        for message in messages
+        for part in message.split("...")
+        if part.strip(" :;,") and part.strip() not in code
+    ]
+
+    assert len(messages) > 20
+    assert lost == []
 
 
 def _docstring_examples() -> list[Any]:
