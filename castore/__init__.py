@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from castore.errors import (
         BadFrameError,
         BadIndexError,
+        BatchError,
         BlobNotFoundError,
         BuildError,
         CastoreError,
@@ -51,6 +52,7 @@ __all__ = [
     "B3Digest",
     "BadFrameError",
     "BadIndexError",
+    "BatchError",
     "BlobNotFoundError",
     "BlobReader",
     "BlobService",
