@@ -25,7 +25,7 @@ from castore.chunks.writer import ChunkedWriter, put_uncut
 from castore.contract.batches import CALLS_AT_ONCE, MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import BlobService, BlobWriter
 from castore.contract.capabilities import ChunkStore
-from castore.contract.inputs import InputFile, Storable, open_input, read_beginning
+from castore.contract.inputs import InputBytes, InputFile, Storable, open_input, read_beginning
 from castore.digest import B3Digest
 from castore.errors import SourceError
 from castore.format.chunking import Chunker
@@ -54,9 +54,8 @@ def store_bytes(service: BlobService, data: Buffer) -> B3Digest:
     view = byte_view(data)
     store = service.capability(ChunkStore)
     if store is None:
-        with service.open_write() as writer:
-            writer.write(view)
-            return writer.close()
+        # As a file, which a writer can read again if it has to begin anew.
+        return _write(service.open_write(), InputBytes(view), None)
     chunker = store.new_chunker()
     if len(view) <= chunker.min_size:
         return put_uncut(store, view)

@@ -93,7 +93,8 @@ class BlobWriter(ABC):
         begin again may rewind the source, if that `rewinds` and all bytes so far were taken from it.
         """
         if self._buffer is None:
-            self._buffer = new_buffer(_COPY_SIZE)
+            # One byte more than a small source has, so that the second read finds its end.
+            self._buffer = new_buffer(_COPY_SIZE if source.size is None else min(_COPY_SIZE, source.size + 1))
         count = source.readinto(self._buffer)
         self.write(self._buffer[:count])
         return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -71,6 +72,26 @@ class InputFile:
             self._file.seek(0)
         except OSError as error:
             raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
+
+
+class InputBytes(InputFile):
+    """Bytes at hand, as a file that can be read again."""
+
+    def __init__(self, data: memoryview) -> None:
+        super().__init__(io.BytesIO(), "bytes", size=len(data))
+        self._data = data
+        self._position = 0
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Copy what there is space for."""
+        count = min(len(buffer), len(self._data) - self._position)
+        buffer[:count] = self._data[self._position : self._position + count]
+        self._position += count
+        return count
+
+    def rewind(self) -> None:
+        """Go back to the start."""
+        self._position = 0
 
 
 @contextlib.contextmanager
