@@ -58,7 +58,7 @@ class Backlog:
     ) -> None:
         self._folder = folder
         self._name = name
-        self._limit = limit
+        self.limit = limit
         self._full_wait = full_wait if on_full == "block" else 0.0
         self._clock = clock
         self._lock = threading.Lock()
@@ -119,14 +119,14 @@ class Backlog:
         while True:
             with self._lock:
                 waiting = len(self._entries)
-                count = min(self._limit - waiting - self._reserved, most)
+                count = min(self.limit - waiting - self._reserved, most)
                 if count > 0:
                     self._reserved += count
                     return count
                 self._freed.clear()
             left = ends - self._clock.now()
             if left <= 0:
-                said = f"far is behind: {waiting} blobs wait for it, and `queue_limit` is {self._limit}"
+                said = f"far is behind: {waiting} blobs wait for it, and `queue_limit` is {self.limit}"
                 raise UnavailableError(self._name, said)
             self._clock.wait(self._freed, left)
 

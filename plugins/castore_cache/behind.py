@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import attrs
 
 from castore import B3Digest, BlobService, BlobWriter, UnavailableError
+from castore.contract.batches import batches
 from castore.contract.capabilities import ChunkSource
+from castore.contract.operations import WRITER_CLOSE, Operation
 from castore.contract.upkeep import Pinning
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
 from castore.wrapping.forwarding import ForwardingWriter
 from castore_cache.backlog import Backlog
 from castore_cache.near import Near
+from castore_cache.parts import Faults, done_in_part, require_done
 from castore_cache.uploading import Uploader
 
 P = ParamSpec("P")
@@ -37,6 +41,14 @@ class Lag:
     """What the last upload failed with; `None` if it succeeded, or there was none."""
     lost: int
     """How many blobs near had lost, or had corrupt, when they were to be sent."""
+
+
+@attrs.define(eq=False)
+class _Pin:
+    """Blobs that were pinned together, and stay so until none of them waits any more."""
+
+    waiting: int
+    stack: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
 
 
 class Behind:
@@ -68,12 +80,12 @@ class Behind:
         clock: Clock = CLOCK,
     ) -> None:
         self._near = near
-        self._name = name
+        self.name = name
         self._pinning = near.service.capability(Pinning)
         source = far.capability(ChunkSource)
         if pool is not None and source is not None and source.high_latency:
             pool = pool.io_pool
-        self._pins: dict[B3Digest, contextlib.ExitStack] = {}
+        self._pins: dict[B3Digest, _Pin] = {}
         self._lock = threading.Lock()
         self.backlog = backlog
         self._uploader = Uploader(
@@ -87,16 +99,16 @@ class Behind:
             name=name,
             clock=clock,
         )
-        for digest in backlog:
-            near.attempt(lambda waiting=digest: self._pin(waiting))  # type: ignore[misc]
+        for waiting in batches(backlog, lambda _: 0):
+            near.attempt(lambda some=waiting: require_done(name, (), self._pin(some)))  # type: ignore[misc]
         self._uploader.start()
 
     def open_write(self) -> BlobWriter:
         """Start a new blob in near, which is on its way to far when its writer has closed."""
         return ForwardingWriter(self._near.service.open_write(), self._around)
 
-    def _around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if operation != "writer.close":
+    def _around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if operation != WRITER_CLOSE:
             return call(*args, **kwargs)
         with self.backlog.room():
             digest = call(*args, **kwargs)
@@ -104,46 +116,85 @@ class Behind:
             self.acknowledge([digest])
         return digest
 
-    def acknowledge(self, digests: Sequence[B3Digest]) -> None:
+    def store(
+        self, digests: Iterable[B3Digest], call: Callable[[list[B3Digest]], object]
+    ) -> tuple[set[B3Digest], Faults]:
+        """Store blobs in near with *call*, as many at a time as there is room for, and acknowledge them.
+
+        Returns which ones that was done with, and why not with the others.
+        """
+        done: set[B3Digest] = set()
+        faults: Faults = {}
+        rest = list(digests)
+        while rest:
+            try:
+                with self.backlog.room(len(rest)) as count:
+                    some = rest[:count]
+                    stored, failed = done_in_part(some, partial(call, some))
+                    faults |= failed
+                    acknowledged, failed = done_in_part(stored, partial(self.acknowledge, stored))
+            except UnavailableError as error:
+                # The others would fail alike.
+                return done, {**dict.fromkeys(rest, error), **faults}
+            done |= acknowledged
+            faults |= failed
+            rest = rest[count:]
+        return done, faults
+
+    def acknowledge(self, digests: Collection[B3Digest]) -> None:
         """Return when blobs of near are sure to be brought to far.
 
-        Raises `UnavailableError` if that cannot be promised.
+        Raises `UnavailableError` if that cannot be promised, `BatchError` if only of some.
         """
-        for digest in digests:
-            self._pin(digest)
+        faults = self._pin(digests)
+        kept = [digest for digest in digests if digest not in faults]
         try:
-            self.backlog.add(digests)
+            self.backlog.add(kept)
         except BaseException:
-            for digest in digests:
+            for digest in kept:
                 if digest not in self.backlog:
                     self._unpin(digest)
             raise
         self._uploader.start()
+        require_done(self.name, kept, faults)
 
     def forget(self, digest: B3Digest) -> None:
         """Do not bring a blob to far any more."""
         self.backlog.remove(digest)
         self._unpin(digest)
 
-    def _pin(self, digest: B3Digest) -> None:
+    def _pin(self, digests: Iterable[B3Digest]) -> Faults:
+        """Pin blobs in near; return those that it had dropped before."""
         pinning = self._pinning
         if pinning is None:
-            return
+            return {}
         with self._lock:
-            if digest in self._pins:
-                return
-            stack = contextlib.ExitStack()
-            stack.enter_context(pinning.pin(digest))
-            self._pins[digest] = stack
-        if not self._near.service.has(digest):
-            self._unpin(digest)
-            raise UnavailableError(self._name, f"near has dropped {digest} before it was on its way to far")
+            new = [digest for digest in digests if digest not in self._pins]
+            if not new:
+                return {}
+            pin = _Pin(len(new))
+            pin.stack.enter_context(pinning.pin(new))
+            self._pins.update(dict.fromkeys(new, pin))
+        dropped = set(new)
+        try:
+            dropped = self._near.service.missing(new)
+        finally:
+            for digest in dropped:
+                self._unpin(digest)
+        return {
+            digest: UnavailableError(self.name, f"near has dropped {digest} before it was on its way to far")
+            for digest in dropped
+        }
 
     def _unpin(self, digest: B3Digest) -> None:
         with self._lock:
-            stack = self._pins.pop(digest, None)
-        if stack is not None:
-            self._near.attempt(stack.close)
+            pin = self._pins.pop(digest, None)
+            if pin is None:
+                return
+            pin.waiting -= 1
+            ended = not pin.waiting
+        if ended:
+            self._near.attempt(pin.stack.close)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until far has everything, so many seconds at most; return whether it has."""

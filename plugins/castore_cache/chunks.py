@@ -1,89 +1,149 @@
-"""Single chunks through the cache: from near, else from far, kept in near on the way."""
+"""Chunks through the cache: from near, else from far, kept in near on the way."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
-from castore import B3Digest
-from castore.contract.capabilities import ChunkSource
+from castore import B3Digest, CastoreError, CorruptChunkError
+from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.format.frames import check_size
 from castore_cache.far import Far
 from castore_cache.flights import Flight, Flights
 from castore_cache.near import Near
-from castore_cache.turns import Turns
+from castore_cache.turns import ProcessTurns
 
-Brought: TypeAlias = tuple[bytes | None, bool]
-"""The bytes of a chunk, `None` if it is absent, and whether near is known to have it now."""
+
+class Brought(NamedTuple):
+    """What became of a chunk that was asked for."""
+
+    data: bytes | CastoreError | None
+    """Its bytes, or why they could not be had; `None` if it is absent."""
+    kept: bool = False
+    """Whether near is known to have it now."""
 
 
 class CachedChunks(ChunkSource):
-    """Reads single chunks from near, else from far, keeping them in near.
+    """Reads chunks from near, what it lacks from far, and keeps that in near.
 
-    Of those who want a chunk that near lacks at the same time, one asks far.
+    Each is asked once for all of a batch. Of those who want a chunk that near lacks at the same time, one
+    asks far.
     """
 
-    def __init__(self, near: Near, far: Far, flights: Flights, turns: Turns) -> None:
+    def __init__(self, near: Near, far: Far, flights: Flights, turns: ProcessTurns) -> None:
         self._near = near
         self._far = far
         self._flights = flights
         self._turns = turns
         self.high_latency = near.high_latency or far.high_latency
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether near or far has a chunk."""
-        near = self._near
-        found, fault = near.ask(lambda: near.has_chunk(digest))
-        if found or self._far.has_chunk(digest):
-            return True
-        near.settle_absence(fault)
-        return False
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that near or far has."""
+        near, far = self._near, self._far
+        wanted = set(digests)
+        found, fault = near.ask(lambda: near.find_chunks(wanted))
+        there = set(found or ())
+        rest = wanted - there
+        if rest:
+            there |= far.ask(lambda: far.find_chunks(rest), miss=set())
+        if wanted - there:
+            near.decide_absence(fault)
+        return there
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Return a chunk, `None` if neither has it."""
-        return self.fetch(digest, size)[0]
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks; one that near has not as it should be is far's, or near's fault."""
+        brought = self.fetch(sizes)
+        return {digest: answer.data for digest, answer in brought.items() if answer.data is not None}
 
-    def fetch(self, digest: B3Digest, size: int | None) -> Brought:
-        """Return a chunk, and whether near is known to have it now."""
+    def fetch(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, Brought]:
+        """Return what became of each chunk, and whether near is known to have it now."""
         near = self._near
         landed = self._flights.landed
-        data, fault = near.ask(lambda: near.get(digest, size))
-        if data is not None:
-            return data, True
-        near.clear(digest, fault)
-        data, kept = self._flights.join(
-            digest,
-            lambda flight: self._bring(flight, digest, size, landed),
-            lambda: (self._far.get(digest, size), False),
+        found, faults = near.find(sizes)
+        answers = {digest: Brought(data, kept=isinstance(data, bytes)) for digest, data in found.items()}
+        lacking = {digest: size for digest, size in sizes.items() if digest not in answers}
+        if not lacking:
+            return answers
+        near.clear(faults)
+        brought = self._flights.join_many(
+            lacking,
+            lambda led: self._bring(led, lacking, landed),
+            lambda late: self._ask_far({digest: lacking[digest] for digest in late}),
         )
-        if data is None:
-            near.settle_absence(fault)
-        else:
-            check_size(digest, len(data), size)
-        return data, kept
+        for digest, answer in brought.items():
+            if answer.data is None:
+                answers[digest] = Brought(self._verdict(faults.get(digest)))
+            else:
+                answers[digest] = _sized(answer, digest, lacking[digest])
+        return answers
 
-    def _bring(self, flight: Flight[Brought], digest: B3Digest, size: int | None, landed: int) -> Brought:
-        def bring() -> Brought:
-            data = self._far.get(digest, size)
+    def _verdict(self, fault: CastoreError | None) -> CastoreError | None:
+        """Return what it means that far lacks a chunk that near could not give."""
+        try:
+            self._near.decide_absence(fault)
+        except CastoreError as decided:
+            return decided
+        return None
+
+    def _ask_far(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, Brought]:
+        found = self._far.find(sizes)
+        return {digest: Brought(found.get(digest)) for digest in sizes}
+
+    def _bring(
+        self, led: Mapping[B3Digest, Flight[Brought]], sizes: Mapping[B3Digest, int | None], landed: int
+    ) -> dict[B3Digest, Brought]:
+        """Bring chunks to near, and give them to those who wait."""
+
+        def give(answers: Mapping[B3Digest, Brought]) -> None:
+            for digest, answer in answers.items():
+                # One that could not be had is that for this thread alone.
+                if not isinstance(answer.data, CastoreError):
+                    led[digest].give(answer)
+
+        def land(answers: Mapping[B3Digest, Brought]) -> None:
+            # At once: others are waited for before the rest lands.
+            self._flights.land({digest: led[digest] for digest in answers})
+
+        def look(digests: Collection[B3Digest]) -> dict[B3Digest, Brought]:
+            answers = self.look({digest: sizes[digest] for digest in digests})
+            give(answers)
+            land(answers)
+            return answers
+
+        def bring(digests: Collection[B3Digest]) -> dict[B3Digest, Brought]:
+            answers = self._ask_far({digest: sizes[digest] for digest in digests})
             # Who waits need not wait for near as well.
-            flight.give((data, False))
-            return data, data is not None and self._near.keep(digest, data)
+            give(answers)
+            came = {digest: answer.data for digest, answer in answers.items() if answer.data is not None}
+            kept = self._near.keep({digest: data for digest, data in came.items() if isinstance(data, bytes)})
+            answers |= {digest: Brought(came[digest], kept=True) for digest in kept}
+            land(answers)
+            return answers
 
-        # Since near was asked somebody else may have brought it.
+        # Since near was asked somebody else may have brought some.
         late = self._flights.landed != landed
-        return self._turns.take(digest, look=lambda: self.look(digest, size), bring=bring, spare=late)
+        return self._turns.take(led, look=look, bring=bring, spare=late)
 
-    def look(self, digest: B3Digest, size: int | None) -> Brought | None:
-        """Return a chunk that somebody else has brought to near by now."""
-        near, place = self._near, self._near.place
-        data = near.peek(lambda: near.get(digest, size))
-        if data is None and place is not None:
-            data = near.peek(lambda: place.find_unsettled(digest, size))
-            if data is not None:
-                return data, False
-            # Between the two questions it may have settled.
-            data = near.peek(lambda: near.get(digest, size))
-        return None if data is None else (data, True)
+    def look(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, Brought]:
+        """Return chunks that somebody else has brought to near by now."""
+        # In this order: between the two questions some may be flushed.
+        waiting = self._near.look_unflushed(sizes)
+        answers = {digest: Brought(data) for digest, data in waiting.items()}
+        rest = {digest: size for digest, size in sizes.items() if digest not in answers}
+        if rest:
+            answers |= {digest: Brought(data, kept=True) for digest, data in self._near.look(rest).items()}
+        return answers
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         """Return where far keeps a chunk."""
         return None if self._far.source is None else self._far.source.chunk_key(digest)
+
+
+def _sized(answer: Brought, digest: B3Digest, size: int | None) -> Brought:
+    """Return a chunk that may have been fetched for another index, or that its size is another one."""
+    if isinstance(answer.data, bytes):
+        try:
+            check_size(digest, len(answer.data), size)
+        except CorruptChunkError as error:
+            return Brought(error)
+    return answer

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeVar
 
-from castore import B3Digest, BlobService, ChunkMeta, UnavailableError
-from castore.chunks.fetching import find_chunk
-from castore.contract.capabilities import ChunkSource
-from castore.upkeep.reading import read_chunk
+from castore import B3Digest, BlobService, CastoreError, UnavailableError
+from castore.chunks.fetching import find_in
+from castore.contract.batches import MOST_UNKNOWN
+from castore.contract.capabilities import ChunkSource, FoundChunks
 
 T = TypeVar("T")
 
@@ -42,19 +42,39 @@ class Far:
         try:
             return call()
         except UnavailableError as fault:
-            with self._lock:
-                self.errors += 1
+            self._note(fault)
             if not self._as_miss:
                 raise
-            _log.warning("`%s`: far failed, which is taken for a miss: %s", self._name, fault)
             return miss
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether far has a chunk."""
-        return self.service.has(digest) if self.source is None else self.source.has_chunk(digest)
+    def _note(self, fault: CastoreError) -> None:
+        with self._lock:
+            self.errors += 1
+        if self._as_miss:
+            _log.warning("`%s`: far failed, which is taken for a miss: %s", self._name, fault)
 
-    def get(self, digest: B3Digest, size: int | None) -> bytes | None:
-        """Return the checked bytes of a chunk, `None` if far lacks it."""
-        if size is None:
-            return read_chunk(self.service, self.source, digest)
-        return find_chunk(self.service, self.source, ChunkMeta(digest, size))
+    def find_chunks(self, digests: Collection[B3Digest]) -> set[B3Digest]:
+        """Return the chunks that far has; raises what far raises."""
+        if self.source is None:
+            return set(digests) - self.service.missing(digests)
+        return self.source.find_chunks(digests)
+
+    def find(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks, or why each could not be had.
+
+        Of a chunk whose size is known there is an index, so that the blob is there, and a failure no miss.
+        """
+        try:
+            found = find_in(self.service, self.source, sizes, most=MOST_UNKNOWN)
+        except CastoreError as fault:
+            found = dict.fromkeys(sizes, fault)
+        missed = {
+            digest: data
+            for digest, data in found.items()
+            if sizes[digest] is None and isinstance(data, UnavailableError)
+        }
+        if missed:
+            self._note(next(iter(missed.values())))
+            if self._as_miss:
+                return {digest: data for digest, data in found.items() if digest not in missed}
+        return found

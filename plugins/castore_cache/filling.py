@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 from castore import B3Digest, BlobReader, ChunkMeta
-from castore.composites.failover_reading import SMALL, wrong_bytes
+from castore.composites.failover_reading import SMALL
+from castore.streams.checked import wrong_bytes
 from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool
 from castore.upkeep.reading import read_blob
@@ -17,7 +18,7 @@ from castore_cache.far import Far
 from castore_cache.flights import Flight, Flights
 from castore_cache.near import Near, NearCopy
 from castore_cache.reading import FillingChunkedReader
-from castore_cache.turns import Turns
+from castore_cache.turns import ProcessTurns
 
 Fill: TypeAlias = Literal["none", "chunks", "blob"]
 """What of a blob is kept in near once some of it is read from far."""
@@ -48,7 +49,7 @@ class Filler:
         *,
         flights: Flights,
         indexes: Flights,
-        turns: Turns,
+        turns: ProcessTurns,
         whole: bool,
         pool: Pool,
     ) -> None:
@@ -111,15 +112,16 @@ class Filler:
         def bring() -> object:
             found = self._read(digest, opened)
             flight.give(found)
-            if isinstance(found, bytes) and self._near.keep(digest, found):
-                self._near.complete(digest, ())
+            if isinstance(found, bytes):
+                self._near.keep_blob(digest, found)
             return found
 
-        def look() -> bytes | None:
-            brought = self._chunks.look(digest, None)
-            return None if brought is None else brought[0]
+        def look() -> object:
+            # In this order: between the two questions it may be flushed.
+            waiting = self._near.look_unflushed({digest: None})
+            return waiting.get(digest) or self._near.look_for_blob(digest, SMALL)
 
-        return self._turns.take(digest, look=look, bring=bring, spare=self._flights.landed != landed)
+        return self._turns.take_one(digest, look=look, bring=bring, spare=self._flights.landed != landed)
 
     def _read(self, digest: B3Digest, opened: list[BlobReader]) -> object:
         """Return the checked bytes of a small blob, `_TOO_LARGE` for another, `None` if it is absent."""
@@ -164,7 +166,7 @@ class Filler:
         def look() -> bool | None:
             return self._near.peek(lambda: self._near.service.has(digest)) or None
 
-        return self._turns.take(digest, look=look, bring=lambda: self._copy_now(digest), spare=True)
+        return self._turns.take_one(digest, look=look, bring=lambda: self._copy_now(digest), spare=True)
 
     def _copy_now(self, digest: B3Digest) -> bool:
         copy = NearCopy(self._near)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from castore.threads.deadlines import CLOCK, Clock
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 _NOTHING: Final = object()
@@ -36,8 +37,9 @@ class Flights:
     another of those who wait makes the request anew. Nobody waits for others longer than *wait* seconds, all
     in all; then everybody helps himself.
 
-    A wait is always for a thread that runs, and the leader works on what lies beneath the cache, where nobody
-    waits for this cache's flights. So no circle of waits can come of it, in whichever pool a leader runs.
+    Who asks for many things leads those that nobody is at, and has done with all of them before it waits for
+    the others. So a wait is always for a thread that waits for no flight, and no circle of waits can come of
+    it, whatever is asked for in whichever order, and in whichever pool a leader runs.
     """
 
     def __init__(self, wait: float = 60.0, clock: Clock = CLOCK) -> None:
@@ -49,40 +51,73 @@ class Flights:
         """How many have ended. Who looked elsewhere before knows by it whether to look again."""
 
     def join(self, key: Hashable, lead: Callable[[Flight[T]], T], alone: Callable[[], T]) -> T:
-        """Return the answer to a request.
+        """Return the answer to one request; see `join_many`."""
+        return self.join_many(
+            (key,), lambda led: {key: lead(led[key])}, lambda keys: dict.fromkeys(keys, alone())
+        )[key]
+
+    def join_many(
+        self,
+        keys: Iterable[K],
+        lead: Callable[[Mapping[K, Flight[T]]], Mapping[K, T]],
+        alone: Callable[[list[K]], Mapping[K, T]],
+    ) -> dict[K, T]:
+        """Return the answers to many requests.
 
         Arguments:
-            key: What is asked for.
-            lead: Makes the request, if nobody is at it.
-            alone: Makes it for oneself, if who is at it takes too long.
+            keys: What is asked for.
+            lead: Makes those requests that nobody is at. It gives each flight its answer, unless that is a
+                failure, which is its own; what it does not `land` has landed when it returns.
+            alone: Makes requests for oneself, if those who are at it take too long.
 
-        Raises what the call raises that was made by this thread.
+        Raises what the calls raise that were made by this thread.
         """
+        answers: dict[K, T] = {}
         ends: float | None = None
-        while True:
-            with self._lock:
+        wanted = list(dict.fromkeys(keys))
+        while wanted:
+            led, others = self._board(wanted)
+            if led:
+                try:
+                    answers.update(lead(led))
+                finally:
+                    self.land(led)
+            wanted = []
+            late: list[K] = []
+            for key, flight in others.items():
+                in_time = flight._ended.is_set()  # noqa: SLF001 - one thing in two classes
+                if not in_time:
+                    now = self._clock.now()
+                    ends = now + self._wait if ends is None else ends
+                    in_time = self._clock.wait(flight._ended, max(ends - now, 0.0))  # noqa: SLF001 - as above
+                if flight._answer is not _NOTHING:  # noqa: SLF001 - as above
+                    answers[key] = cast("T", flight._answer)  # noqa: SLF001 - as above
+                else:
+                    (wanted if in_time else late).append(key)
+            if late:
+                answers.update(alone(late))
+        return answers
+
+    def _board(self, keys: Iterable[K]) -> tuple[dict[K, Flight[Any]], dict[K, Flight[Any]]]:
+        """Return the flights that this thread leads from now on, and those that others lead."""
+        led: dict[K, Flight[Any]] = {}
+        others: dict[K, Flight[Any]] = {}
+        with self._lock:
+            for key in keys:
                 flight = self._flights.get(key)
                 if flight is None:
-                    own: Flight[T] = Flight()
-                    self._flights[key] = own
-                    break
-            if not flight._ended.is_set():  # noqa: SLF001 - one thing in two classes
-                now = self._clock.now()
-                ends = now + self._wait if ends is None else ends
-                if not self._clock.wait(flight._ended, max(ends - now, 0.0)):  # noqa: SLF001 - as above
-                    return alone()
-            if flight._answer is not _NOTHING:  # noqa: SLF001 - as above
-                return cast("T", flight._answer)  # noqa: SLF001 - as above
-        return self._lead(key, own, lead)
+                    led[key] = self._flights[key] = Flight()
+                else:
+                    others[key] = flight
+        return led, others
 
-    def _lead(self, key: Hashable, flight: Flight[T], lead: Callable[[Flight[T]], T]) -> T:
-        try:
-            answer = lead(flight)
-            flight.give(answer)
-            return answer
-        finally:
-            # Off the list first: who wakes and finds no answer must be able to take its place.
-            with self._lock:
-                del self._flights[key]
-                self.landed += 1
-            flight._ended.set()  # noqa: SLF001 - as above
+    def land(self, flights: Mapping[K, Flight[Any]]) -> None:
+        """End flights that this thread leads; what has landed already is passed over."""
+        # Off the list first: who wakes and finds no answer must be able to take its place.
+        with self._lock:
+            for key, flight in flights.items():
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+                    self.landed += 1
+        for flight in flights.values():
+            flight._ended.set()  # noqa: SLF001 - one thing in two classes

@@ -9,14 +9,7 @@ import attrs
 
 from castore import Ref
 from castore.composition import Problem, Traits, View
-from castore.contract.capabilities import (
-    BatchExistence,
-    BlobDeleter,
-    BlobLister,
-    ChunkSource,
-    ChunkStore,
-    Durable,
-)
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 
 if TYPE_CHECKING:
     from castore_cache.config import CacheConfig
@@ -57,8 +50,6 @@ def offers(config: CacheConfig, kind: type, view: View) -> bool | None:
     if kind is Durable:
         answers = {view.offers(ref, kind) for ref in sure_of(config)}
         return True if True in answers else None if None in answers else False
-    if kind is BatchExistence:
-        return view.all_offer((config.far,) if config.has == "durable" else both, kind)
     return view.all_offer(both, kind) if kind in {BlobDeleter, BlobLister} else None
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, TypeVar
+
+from blake3 import blake3
 
 from castore import (
     B3Digest,
@@ -16,15 +19,19 @@ from castore import (
     ChunkMeta,
     CorruptBlobError,
 )
-from castore.chunks.fetching import find_chunk
-from castore.composites.failover_reading import wrong_bytes
-from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, SharedPlace
+from castore.chunks.fetching import find_in
+from castore.contract.batches import MOST_ITEMS, MOST_UNKNOWN, batches
+from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, FoundChunks, SharedPlace
+from castore.errors import BatchError, OversizedFrameError
+from castore.streams.checked import wrong_bytes
 from castore.streams.readers import BytesReader
-from castore.upkeep.reading import read_chunk
 
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("castore_cache")
+
+_FEW: Final = 16
+"""So many chunks are asked for first, to find out whether a blob is far from complete."""
 
 
 class Near:
@@ -47,7 +54,7 @@ class Near:
         self.service = service
         self.strict = strict
         self.keeps = keeps
-        self._name = name
+        self.name = name
         self._alone = alone
         self._store = service.capability(ChunkStore)
         self._source = service.capability(ChunkSource)
@@ -69,7 +76,7 @@ class Near:
         try:
             return call(), None
         except CastoreError as fault:
-            raised = self.strict and not isinstance(fault, CorruptBlobError)
+            raised = self._stands(fault)
             self.note(fault, raised=raised)
             if raised:
                 raise
@@ -90,17 +97,30 @@ class Near:
         except CastoreError:
             return None
 
-    def note(self, fault: CastoreError, *, raised: bool = False) -> None:
+    def _stands(self, fault: CastoreError) -> bool:
+        """Tell whether a fault is the answer, so that far is not asked."""
+        return self.strict and not isinstance(fault, CorruptBlobError)
+
+    def note(self, fault: CastoreError, *, raised: bool = False, times: int = 1) -> None:
         """Count a fault; log it unless it is raised, for then it is told to whoever asked."""
         with self._lock:
             if isinstance(fault, CorruptBlobError):
-                self.damages += 1
+                self.damages += times
             else:
-                self.errors += 1
+                self.errors += times
         if not raised:
-            _log.warning("`%s`: near failed and is passed over: %s", self._name, fault)
+            more = f" (and {times - 1} more)" if times > 1 else ""
+            _log.warning("`%s`: near failed and is passed over: %s%s", self.name, fault, more)
 
-    def settle_absence(self, fault: CastoreError | None) -> None:
+    def _note_each(self, faults: Collection[CastoreError]) -> None:
+        """Note the faults of a batch, those of a kind together."""
+        corrupt = [fault for fault in faults if isinstance(fault, CorruptBlobError)]
+        others = [fault for fault in faults if not isinstance(fault, CorruptBlobError)]
+        for alike in (corrupt, others):
+            if alike:
+                self.note(alike[0], raised=self._stands(alike[0]), times=len(alike))
+
+    def decide_absence(self, fault: CastoreError | None) -> None:
         """Raise the *fault* of near, if any, where far's word is not enough to call something absent.
 
         What is corrupt in near is there, whatever far says.
@@ -110,35 +130,115 @@ class Near:
 
     # -- chunks --
 
-    def get(self, digest: B3Digest, size: int | None) -> bytes | None:
-        """Return a chunk, `None` if near lacks it; raises what near raises."""
-        if size is None:
-            return read_chunk(self.service, self._source, digest)
-        return find_chunk(self.service, self._source, ChunkMeta(digest, size))
+    def find(self, sizes: Mapping[B3Digest, int | None]) -> tuple[FoundChunks, dict[B3Digest, CastoreError]]:
+        """Return near's answers, and the faults for which far is asked; chunks in neither are absent.
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        """Tell whether near has a chunk; raises what near raises."""
-        return self.service.has(digest) if self._source is None else self._source.has_chunk(digest)
+        Raises the failure of a strict near, if that is one of all.
+        """
+        found, fault = self.ask(lambda: self._find(sizes))
+        if fault is not None:
+            return {}, dict.fromkeys(sizes, fault)
+        answers: FoundChunks = {}
+        faults: dict[B3Digest, CastoreError] = {}
+        for digest, answer in (found or {}).items():
+            # One that is too large for an unknown size is there, to be read as a blob.
+            if isinstance(answer, bytes) or (
+                isinstance(answer, OversizedFrameError) and sizes[digest] is None
+            ):
+                answers[digest] = answer
+            else:
+                faults[digest] = answer
+        if faults:
+            self._note_each(faults.values())
+            standing = {digest: fault for digest, fault in faults.items() if self._stands(fault)}
+            answers |= standing
+            faults = {digest: fault for digest, fault in faults.items() if digest not in standing}
+        return answers, faults
+
+    def _find(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        return find_in(self.service, self._source, sizes, most=MOST_UNKNOWN)
+
+    def look(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, bytes]:
+        """Return the chunks that near has by now."""
+        found = self.peek(lambda: self._find(sizes)) or {}
+        return {digest: data for digest, data in found.items() if isinstance(data, bytes)}
+
+    def look_unflushed(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, bytes]:
+        """Return the chunks that other processes have put there, and not flushed yet."""
+        place = self.place
+        return {} if place is None else self.peek(lambda: place.find_unflushed(sizes)) or {}
+
+    def look_for_blob(self, digest: B3Digest, most: int) -> bytes | None:
+        """Return the checked bytes of a blob that near has by now, if it has no more than *most* bytes."""
+
+        def read() -> bytes | None:
+            reader = self.service.open_read(digest)
+            if reader is None:
+                return None
+            with reader:
+                data = reader.read() if reader.size <= most else None
+            return data if data is not None and B3Digest.of(data) == digest else None
+
+        return self.peek(read)
+
+    def find_chunks(self, digests: Collection[B3Digest]) -> set[B3Digest]:
+        """Return the chunks that near has; raises what near raises."""
+        if self._source is None:
+            return set(digests) - self.service.missing(digests)
+        return self._source.find_chunks(digests)
 
     def has_chunks(self, digests: Iterable[B3Digest]) -> bool:
-        """Tell whether near has them all, and can tell; the first that it lacks ends this."""
-        return bool(self.attempt(lambda: all(map(self.has_chunk, digests))))
-
-    def keep(self, digest: B3Digest, data: bytes) -> bool:
-        """Store a chunk, as a blob if near keeps no chunks; return whether that succeeded."""
-        return self.keeps and bool(self.attempt(lambda: self._keep(digest, data)))
-
-    def _keep(self, digest: B3Digest, data: bytes) -> bool:
-        if self._store is None:
-            self.service.write(data)
-        else:
-            self._store.put_chunk(digest, data)
+        """Tell whether near has them all, and can tell; the first ones that it lacks end this."""
+        remaining = iter(digests)
+        most = _FEW
+        while batch := set(islice(remaining, most)):
+            found = self.attempt(lambda wanted=batch: self.find_chunks(wanted))  # type: ignore[misc]
+            if found is None or not batch <= found:
+                return False
+            most = MOST_ITEMS
         return True
 
-    def clear(self, digest: B3Digest, fault: CastoreError | None) -> None:
+    def makes_up(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        """Tell whether near has some chunks, and they make up a blob; they are read there."""
+        hasher = blake3()
+        for batch in batches(chunks, lambda meta: meta.size):
+            sizes = {meta.digest: meta.size for meta in batch}
+            found = self.attempt(lambda wanted=sizes: self._find(wanted)) or {}  # type: ignore[misc]
+            for meta in batch:
+                data = found.get(meta.digest)
+                if not isinstance(data, bytes):
+                    return False
+                hasher.update(data)
+        return hasher.digest() == digest
+
+    def keep(self, chunks: Mapping[B3Digest, bytes]) -> Collection[B3Digest]:
+        """Store chunks, as blobs if near keeps no chunks; return those with which that succeeded."""
+        if not self.keeps or not chunks:
+            return ()
+        if self._store is None:
+            return self._keep_as_blobs(chunks.values())
+        try:
+            self._store.put_chunks(chunks)
+        except CastoreError as fault:
+            self.note(fault)
+            return fault.done if isinstance(fault, BatchError) else ()
+        return chunks.keys()
+
+    def _keep_as_blobs(self, blobs: Iterable[bytes]) -> Collection[B3Digest]:
+        kept = set()
+        for data in blobs:
+            digest = self.attempt(lambda each=data: self.service.write(each))  # type: ignore[misc]
+            if digest is None:
+                break  # The others would fail alike.
+            kept.add(digest)
+        return kept
+
+    def clear(self, faults: Mapping[B3Digest, CastoreError]) -> None:
         """Make way for what is to replace something corrupt, where putting it would not replace it."""
-        if isinstance(fault, CorruptBlobError) and self._store is None:
-            self.drop(digest)
+        if self._store is None:
+            for digest, fault in faults.items():
+                if isinstance(fault, CorruptBlobError):
+                    self.drop(digest)
 
     def drop(self, digest: B3Digest) -> None:
         """Delete a blob that is not what it should be, if near can."""
@@ -162,6 +262,15 @@ class Near:
             raise wrong_bytes(digest, found)
         return BytesReader(data)
 
+    def keep_blob(self, digest: B3Digest, data: bytes) -> None:
+        """Store a blob that far keeps in one piece: as one chunk, if near keeps chunks."""
+        if not self.keeps:
+            return
+        if self._store is None or not data:
+            self.attempt(lambda: self.service.write(data))
+        elif self.keep({digest: data}):
+            self.complete(digest, ())
+
     def complete(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
         """Make a blob visible in near, all of whose chunks are there and make up its digest."""
         self.attempt(lambda: self._complete(digest, chunks))
@@ -170,20 +279,23 @@ class Near:
         store = self._store
         if store is not None:
             # What can be read in near need not be where it writes, as with a fallback: no index goes there.
-            if all(store.claim_chunk(meta.digest) for meta in chunks):
-                store.put_index(digest, chunks)
+            wanted = dict.fromkeys(meta.digest for meta in chunks) or {digest: None}
+            if all(store.claim(batch) >= set(batch) for batch in batches(wanted, lambda _: 0)):
+                store.put_indexes({digest: chunks})
         elif len(chunks) > 1:
             self._assemble(chunks)
 
-    def _assemble(self, chunks: Iterable[ChunkMeta]) -> None:
+    def _assemble(self, chunks: Sequence[ChunkMeta]) -> None:
         """Write the blob from its chunks, where near can keep it no other way."""
         with self.service.open_write() as writer:
-            for meta in chunks:
-                data = find_chunk(self.service, None, meta)
-                if data is None:
-                    writer.abort()
-                    return
-                writer.write(data)
+            for batch in batches(chunks, lambda meta: meta.size):
+                found = find_in(self.service, None, {meta.digest: meta.size for meta in batch})
+                for meta in batch:
+                    data = found.get(meta.digest)
+                    if not isinstance(data, bytes):
+                        writer.abort()
+                        return
+                    writer.write(data)
 
 
 class NearCopy:

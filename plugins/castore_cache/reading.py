@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from blake3 import blake3
-
 from castore import B3Digest, BlobService, CastoreError, ChunkedReader, ChunkMeta
-from castore.contract.capabilities import ChunkSource
+from castore.chunks.read_ahead import ReadAhead
+from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.threads.pool import Pool
 from castore_cache.chunks import CachedChunks
 from castore_cache.near import Near
@@ -56,7 +55,6 @@ class FillingChunkedReader(ChunkedReader):
         self._near = near
         self._closes = True
         self._whole = whole
-        self._pool = pool
         self._blob = digest
 
     def close(self) -> None:
@@ -82,30 +80,24 @@ class FillingChunkedReader(ChunkedReader):
             self._near.complete(self._blob, self._map.chunks)
 
     def _bring_the_rest(self) -> None:
-        rest = [meta for meta in self._map.chunks if self._tracker.unread.pop(meta.digest, False)]
+        unread = dict(self._tracker.unread)
+        rest = [meta for meta in self._map.chunks if unread.pop(meta.digest, False)]
+        ahead = ReadAhead(rest, self._fetch, self._pool, high_latency=self._tracker.high_latency)
         try:
-            for meta, kept in zip(rest, self._pool.map(self._tracker.bring, rest), strict=True):
-                if not kept:
-                    self._tracker.unread[meta.digest] = True
+            ahead.expect(0, len(rest))
+            for number in range(len(rest)):
+                ahead.get(number)
         except CastoreError as fault:
             # The bytes that were wanted have been read.
             _log.warning("a cache could not be filled with all of %s: %s", self._blob, fault)
-            self._tracker.unread.update((meta.digest, True) for meta in rest)
+        finally:
+            ahead.close()
 
     def _near_is_whole(self) -> bool:
-        # The first chunk that near lacks ends this: it is cheap unless the blob is nearly complete.
+        # The first chunks that near lacks end this: it is cheap unless the blob is nearly complete.
         if not self._near.has_chunks(list(self._tracker.unread)):
             return False
-        return self.verified or bool(self._near.attempt(self._near_makes_up_the_blob))
-
-    def _near_makes_up_the_blob(self) -> bool:
-        hasher = blake3()
-        for meta in self._map.chunks:
-            data = self._near.get(meta.digest, meta.size)
-            if data is None:
-                return False
-            hasher.update(data)
-        return hasher.digest() == self._blob
+        return self.verified or self._near.makes_up(self._blob, self._map.chunks)
 
 
 class _Tracker(ChunkSource):
@@ -118,19 +110,19 @@ class _Tracker(ChunkSource):
         """The chunks that are not known to be in near, in order."""
         self.fetched = False
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        return self._chunks.has_chunk(digest)
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        return self._chunks.find_chunks(digests)
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        data, kept = self._chunks.fetch(digest, size)
-        self.fetched = True
-        if kept:
-            self.unread.pop(digest, None)
-        return data
-
-    def bring(self, meta: ChunkMeta) -> bool:
-        """Bring a chunk to near; return whether it is known to be there."""
-        return self._chunks.fetch(meta.digest, meta.size)[1]
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        brought = self._chunks.fetch(sizes)
+        found: FoundChunks = {}
+        for digest, answer in brought.items():
+            if answer.kept:
+                self.unread.pop(digest, None)
+            if answer.data is not None:
+                found[digest] = answer.data
+                self.fetched = self.fetched or isinstance(answer.data, bytes)
+        return found
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         return self._chunks.chunk_key(digest)

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta, SourceError
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
+from castore.chunks.writer import ChunkedWriter
 from castore.composites.failover_reading import SMALL
-from castore.composites.union import AskingForMany
-from castore.contract.capabilities import (
-    BatchExistence,
-    BlobDeleter,
-    BlobLister,
-    ChunkSource,
-    ChunkStore,
-    Durable,
-)
-from castore.contract.inputs import InputFile
+from castore.composites.members import Member, Members
+from castore.composites.union import UnionLister
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.digest import no_digest
 from castore.streams.readers import BytesReader
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
 from castore_cache.behind import Behind, Lag
-from castore_cache.capabilities import (
-    BothDeleter,
-    BothLister,
-    chunk_store_of,
-    durability_of,
-    powers_of,
-)
+from castore_cache.capabilities import CacheDeleter, durability_of
 from castore_cache.chunks import CachedChunks
 from castore_cache.far import Far
 from castore_cache.filling import Fill, Filler
 from castore_cache.flights import Flights
 from castore_cache.near import Near
 from castore_cache.steady import SteadyReader
-from castore_cache.turns import Turns
+from castore_cache.stores import chunk_store_of
+from castore_cache.turns import ProcessTurns
 from castore_cache.writing import BothWriter
 
 P = TypeVar("P")
 
 Write: TypeAlias = Literal["near", "far", "both", "behind"]
 Has: TypeAlias = Literal["present", "durable"]
-
-_BATCH: Final = 64
-"""How many files are acknowledged together."""
 
 
 class CacheBlobService(BlobService):
@@ -104,9 +89,10 @@ class CacheBlobService(BlobService):
         )
         self._far = Far(far, name, as_miss=on_far_error == "miss")
         self._flights = Flights(fill_wait, clock)
-        turns = Turns(self._near, fill_wait, clock)
+        turns = ProcessTurns(self._near, fill_wait, clock)
         self._chunks = CachedChunks(self._near, self._far, self._flights, turns)
         pool = Pool(0) if pool is None else pool
+        self.high_latency = near.high_latency or far.high_latency
         self._pool = pool.io_pool if self._chunks.high_latency else pool
         self._filler = Filler(
             self._near,
@@ -120,20 +106,16 @@ class CacheBlobService(BlobService):
         )
         self._behind = None if behind is None else behind(self._near)
         self._store = chunk_store_of(self._chunks, self._near, far, write, self._behind)
+        # Far first, where a blob is deleted: else a reader could bring it back to near.
+        self._members = Members(name, (Member("far", far), Member("near", near)))
 
     # -- questions --
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether near or far has a blob or chunk; or whether a blob is where it lasts."""
-        far = self._far
-        if self._durable:
-            return self._is_due(digest) or far.ask(lambda: far.service.has(digest), miss=False)
-        near = self._near
-        found, fault = near.ask(lambda: near.service.has(digest))
-        if found or far.ask(lambda: far.service.has(digest), miss=False):
-            return True
-        near.settle_absence(fault)
-        return False
+        if not isinstance(digest, bytes):
+            raise no_digest(digest)
+        return not self.missing({digest})
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that `has` is false for; far is asked only for what near, or the queue, lacks."""
@@ -144,7 +126,7 @@ class CacheBlobService(BlobService):
         absent, fault = near.ask(lambda: near.service.missing(wanted))
         absent = self._missing_in_far(wanted if absent is None else absent)
         if absent:
-            near.settle_absence(fault)
+            near.decide_absence(fault)
         return absent
 
     def _missing_in_far(self, wanted: set[B3Digest]) -> set[B3Digest]:
@@ -161,7 +143,7 @@ class CacheBlobService(BlobService):
         if found is None:
             found = far.ask(lambda: far.service.chunks(digest), miss=None)
         if found is None:
-            near.settle_absence(fault)
+            near.decide_absence(fault)
         return found
 
     # -- reading --
@@ -173,7 +155,7 @@ class CacheBlobService(BlobService):
         if reader is None:
             reader = self._far.ask(lambda: self._filler.open(digest, landed), miss=None)
         if reader is None:
-            self._near.settle_absence(fault)
+            self._near.decide_absence(fault)
         return reader
 
     def _open_near(self, digest: B3Digest) -> BlobReader | None:
@@ -193,59 +175,26 @@ class CacheBlobService(BlobService):
 
     def open_write(self) -> BlobWriter:
         """Start a new blob where the config says."""
+        if self._write in ("near", "far"):
+            return self._target.open_write()
+        if self._store is not None:
+            return ChunkedWriter(self._store)
         if self._behind is not None:
             return self._behind.open_write()
-        if self._write == "both":
-            return BothWriter(self._near, self._far.service.open_write())
-        return self._target.open_write()
+        return BothWriter(self._near, self._far.service.open_write())
 
     @property
     def _target(self) -> BlobService:
         return self._far.service if self._write == "far" else self._near.service
 
-    def put_source(self, source: InputFile, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file; if new blobs go to one service, in its own way."""
-        if self._write == "both":
-            return super().put_source(source, progress)
-        if self._behind is None:
-            return self._target.put_source(source, progress)
-        with self._behind.backlog.room():
-            digest = self._target.put_source(source, progress)
-            self._behind.acknowledge([digest])
-        return digest
-
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
-    ) -> Iterator[B3Digest | SourceError]:
-        """Store many files; if new blobs go to one service, in its own way."""
-        if self._write == "both":
-            return super().put_files(paths, progress=progress)
-        if self._behind is None:
-            return self._target.put_files(paths, progress=progress)
-        return self._put_files_behind(self._behind, iter(paths), progress)
-
-    def _put_files_behind(
-        self,
-        behind: Behind,
-        paths: Iterator[str | os.PathLike[str]],
-        progress: Callable[[int], object] | None,
-    ) -> Iterator[B3Digest | SourceError]:
-        for path in paths:
-            with behind.backlog.room(_BATCH) as count:
-                batch = [path, *islice(paths, count - 1)]
-                stored = list(self._target.put_files(batch, progress=progress))
-                behind.acknowledge([entry for entry in stored if isinstance(entry, B3Digest)])
-            yield from stored
-
     # -- capabilities --
 
     def capability(self, kind: Callable[..., P]) -> P | None:
-        """Return a capability if its children make it possible.
+        """Return a capability if near and far make it possible.
 
         Chunks can always be read; written if the services that are written to can. Blobs can be listed, or
         deleted, if near and far can do it. What is written is as durable as where it is sure to be.
         """
-        near, far = self._near.service, self._far.service
         answer: Any = None
         if kind is ChunkSource:
             answer = self._chunks
@@ -254,14 +203,11 @@ class CacheBlobService(BlobService):
         elif kind is Durable:
             answer = durability_of(self._sure_of)
         elif kind is BlobLister:
-            listers = powers_of((near, far), BlobLister)
-            answer = None if listers is None else BothLister(listers)
+            listers = self._members.all_with(BlobLister)
+            answer = None if listers is None else UnionLister(listers)
         elif kind is BlobDeleter:
-            deleters = powers_of((near, far), BlobDeleter)
-            answer = None if deleters is None else BothDeleter(deleters[0], deleters[1], self._behind)
-        elif kind is BatchExistence:
-            asked = (far,) if self._durable else (near, far)
-            answer = None if powers_of(asked, BatchExistence) is None else AskingForMany(self.missing)
+            deleters = self._members.all_with(BlobDeleter)
+            answer = None if deleters is None else CacheDeleter(self._members.name, deleters, self._behind)
         found: P | None = answer
         return found
 

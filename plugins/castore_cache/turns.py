@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError
@@ -17,8 +17,11 @@ _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 """In seconds: how long until one looks again whether another process is done."""
 
+_MOST_LOCKED: Final = 128
+"""For so many digests at once one may be alone: each may take an open file."""
 
-class Turns:
+
+class ProcessTurns:
     """Lets one process at a time bring a digest to near, if near is a `SharedPlace`.
 
     What near cannot do for this, or fails at, is done without: then each process brings it for itself. So it
@@ -31,43 +34,66 @@ class Turns:
         self._clock = clock
         self._never = threading.Event()
 
-    def take(
+    def take_one(
         self, digest: B3Digest, *, look: Callable[[], T | None], bring: Callable[[], T], spare: bool = False
     ) -> T:
-        """Return what *look* finds in near when another process has brought it, else what *bring* returns.
+        """Return what *look* finds, or *bring* returns, of one digest; see `take`."""
 
-        With *spare* one looks first even if there are no other processes.
+        def look_for_all(digests: Collection[B3Digest]) -> dict[B3Digest, T]:
+            found = look()
+            return {} if found is None else dict.fromkeys(digests, found)
+
+        def bring_all(digests: Collection[B3Digest]) -> dict[B3Digest, T]:
+            return dict.fromkeys(digests, bring())
+
+        return self.take((digest,), look=look_for_all, bring=bring_all, spare=spare)[digest]
+
+    def take(
+        self,
+        digests: Iterable[B3Digest],
+        *,
+        look: Callable[[Collection[B3Digest]], Mapping[B3Digest, T]],
+        bring: Callable[[Collection[B3Digest]], Mapping[B3Digest, T]],
+        spare: bool = False,
+    ) -> dict[B3Digest, T]:
+        """Return what *look* finds in near when other processes have brought it, else what *bring* returns.
+
+        *look* leaves out what it does not find, *bring* nothing. With *spare* one looks first even if there
+        are no other processes. No turn is held while others are waited for.
         """
-        place = self._near.place
-        if place is None:
-            found = look() if spare else None
-            return bring() if found is None else found
+        rest = list(dict.fromkeys(digests))
+        answers: dict[B3Digest, T] = {}
         ends = self._clock.now() + self._wait
         pause = _FIRST_PAUSE
         while True:
             with contextlib.ExitStack() as stack:
-                alone = self._enter(stack, lambda: place.try_alone(digest))
-                found = look()
-                if found is not None:
-                    return found
-                if alone or self._clock.now() >= ends:
-                    return bring()
+                alone = self._enter(stack, rest)
+                if spare or self._near.place is not None:
+                    answers.update(look(rest))
+                rest = [digest for digest in rest if digest not in answers]
+                mine = rest if self._clock.now() >= ends else [digest for digest in rest if digest in alone]
+                if mine:
+                    answers.update(bring(mine))
+            rest = [digest for digest in rest if digest not in answers]
+            if not rest:
+                return answers
             self._clock.wait(self._never, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _enter(
-        self, stack: contextlib.ExitStack, turn: Callable[[], contextlib.AbstractContextManager[bool]]
-    ) -> bool:
-        """Enter a turn, to be left with *stack*; return whether it is this process's, or none can be had."""
+    def _enter(self, stack: contextlib.ExitStack, digests: list[B3Digest]) -> Collection[B3Digest]:
+        """Enter turns, to be left with *stack*; return those that are this process's, or cannot be had."""
+        place = self._near.place
+        if place is None:
+            return digests
         try:
-            context = turn()
+            context = place.try_alone(digests[:_MOST_LOCKED])
             alone = context.__enter__()
         except CastoreError as fault:
             self._near.note(fault)
-            return True
+            return digests
 
         def leave() -> None:
             self._near.attempt(lambda: context.__exit__(None, None, None))
 
         stack.callback(leave)
-        return alone
+        return alone.union(digests[_MOST_LOCKED:])

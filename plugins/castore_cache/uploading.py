@@ -84,7 +84,7 @@ class Uploader:
                 return
             self._running = True
             self._idle.clear()
-        threading.Thread(target=self._work, name=f"castore-upload-{self._name}", daemon=True).start()
+        self._clock.start(self._work, f"castore-upload-{self._name}")
 
     def flush(self, timeout: float | None = None) -> bool:
         """Try at once, and wait until nothing waits, so many seconds at most; return whether that is so."""
@@ -158,7 +158,7 @@ class Uploader:
         for digest, number in batch.items():
             fault = faults.get(digest)
             if not isinstance(fault, UnavailableError):
-                self._settle(digest, number, fault)
+                self._finish(digest, number, fault)
         if unknown:
             self._rest(unknown[0])
         else:
@@ -166,7 +166,7 @@ class Uploader:
                 self._rests_until = None
                 self.last_error = None
 
-    def _settle(self, digest: B3Digest, number: int, error: CastoreError | None) -> None:
+    def _finish(self, digest: B3Digest, number: int, error: CastoreError | None) -> None:
         try:
             if error is None:
                 self._backlog.remove(digest, number)

@@ -1,0 +1,44 @@
+"""Calls for many that are done in part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from castore import B3Digest, CastoreError
+from castore.errors import BatchError
+
+Faults = dict[B3Digest, CastoreError]
+
+
+def done_in_part(digests: Collection[B3Digest], call: Callable[[], object]) -> tuple[set[B3Digest], Faults]:
+    """Put *digests* by a call; return what was done, and why the rest was not.
+
+    Raises what the call raises, if nothing is known then.
+    """
+    try:
+        call()
+    except BatchError as error:
+        done = set(error.done.intersection(digests))
+        return done, {digest: error.faults.get(digest, error) for digest in digests if digest not in done}
+    return set(digests), {}
+
+
+def claimed_in_part(call: Callable[[], set[B3Digest]]) -> tuple[set[B3Digest], Faults]:
+    """Return what a claim has found, and what it failed at; what is left out of both is to be put to be sure.
+
+    Raises as `done_in_part` does.
+    """
+    try:
+        return set(call()), {}
+    except BatchError as error:
+        return set(error.done), error.faults
+
+
+def require_done(instance: str, done: Collection[B3Digest], faults: Mapping[B3Digest, CastoreError]) -> None:
+    """Raise what the faults mean, if there are any: that of all, or `BatchError`."""
+    if not faults:
+        return
+    first = next(iter(faults.values()))
+    if not done and all(fault is first for fault in faults.values()):
+        raise first
+    raise BatchError(instance, faults, done=done) from first
