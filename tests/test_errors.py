@@ -151,6 +151,8 @@ def test_str_of_an_error_is_its_message(error: CastoreError) -> None:
 
 def _state(error: BaseException) -> Any:
     def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
         return _state(value) if isinstance(value, BaseException) else value
 
     return type(error), error.args, {name: plain(value) for name, value in vars(error).items()}
