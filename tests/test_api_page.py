@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -17,7 +18,8 @@ import castore
 from castore import BlobService, CastoreError, Composition, Registry
 from castore.aio import AsyncBlobService
 
-PAGE: Final = (Path(__file__).parents[1] / "docs/reference/api.md").read_text("utf-8")
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = (ROOT / "docs/reference/api.md").read_text("utf-8")
 TABLES, _, SIGNATURES = PAGE.partition("## Signatures")
 NAMED: Final = re.findall(r"^\| `(castore\.[\w.]+)", TABLES, re.MULTILINE)
 
@@ -26,6 +28,9 @@ ALL_OF: Final = ["castore", "castore.aio", "castore.composition", "castore.testi
 
 DEFINED_IN: Final = [
     "castore.contract.capabilities",
+    "castore.contract.upkeep",
+    "castore.contract.operations",
+    "castore.chunks.backend",
     "castore.streams.readers",
     "castore.streams.writers",
     "castore.chunks.reader",
@@ -121,3 +126,57 @@ def test_what_a_plugin_registers_is_named() -> None:
     calls = {name for name in vars(Registry) if name.startswith(("register", "add_"))}
 
     assert {f"castore.Registry.{name}" for name in calls} <= set(NAMED)
+
+
+def imported_by_plugins() -> dict[str, set[str]]:
+    """What the bundled plugins import from castore, by its dotted name, with who does.
+
+    Of a module that is imported as such, it is what is used of it.
+    """
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "plugins").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        modules: dict[str, str] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "castore":
+                for alias in node.names:
+                    dotted = f"{node.module}.{alias.name}"
+                    if is_module(dotted):
+                        modules[alias.asname or alias.name] = dotted
+                    else:
+                        found.setdefault(dotted, set()).add(path.parts[len(ROOT.parts) + 1])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module = modules.get(node.value.id)
+                # A variable of the same name has other attributes.
+                if module is not None and hasattr(importlib.import_module(module), node.attr):
+                    found.setdefault(f"{module}.{node.attr}", set()).add(path.parts[len(ROOT.parts) + 1])
+    return found
+
+
+def is_module(dotted: str) -> bool:
+    try:
+        importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def test_what_bundled_plugins_import_is_named() -> None:
+    """They use no door that a stranger has not. A name may have several homes, and one line."""
+    on_page = [(dotted.rpartition(".")[2], found(dotted)[2]) for dotted in NAMED]
+    missing = {
+        dotted: users
+        for dotted, users in imported_by_plugins().items()
+        if not any(name == dotted.rpartition(".")[2] and value is found(dotted)[2] for name, value in on_page)
+    }
+
+    assert missing == {}, "write a line on each in docs/reference/api.md, or do without"
+
+
+def test_no_plugin_imports_a_module_of_castore_by_its_whole_name() -> None:
+    """What is used of `import castore.x` would not be seen by the test above."""
+    for path in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not [a.name for a in node.names if a.name.startswith("castore.")], path
