@@ -44,14 +44,7 @@ from castore.composition import (
     ref_of,
     service_names,
 )
-from castore.contract.capabilities import (
-    BatchExistence,
-    BlobDeleter,
-    BlobLister,
-    ChunkSource,
-    ChunkStore,
-    Durable,
-)
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
 from castore.text import listed
 
 _HEAL_INTERVAL: Final = Duration(10)
@@ -129,7 +122,7 @@ class MirrorConfig:
         """Have the capabilities that its services make possible; how long a write lasts is not known yet."""
         if kind is ChunkSource:
             return True
-        if kind in {BatchExistence, BlobDeleter, BlobLister, ChunkStore}:
+        if kind in {BlobDeleter, BlobLister, ChunkStore}:
             return view.all_offer(map(ref_of, self.services), kind)
         return None if kind is Durable else False
 

@@ -1,4 +1,4 @@
-"""The queue of blobs that children have missed, copied to them in the background."""
+"""The queue of blobs that members have missed, copied to them in the background."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _log: Final = logging.getLogger("castore_mirror")
 Reason: TypeAlias = Literal["missing", "corrupt"]
 
 Heal: TypeAlias = Callable[[Member, B3Digest, Reason, Callable[[], bool]], bool]
-"""Copies a blob to a child; returns whether there was one to copy. The last argument says when to stop."""
+"""Copies a blob to a member; returns whether there was one to copy. The last argument says when to stop."""
 
 
 class HealingQueue:
     """Blobs to copy, oldest first, on a thread that is there only while there is something to do.
 
-    Where a copy fails, its child is left alone for some time, and its blobs wait. The queue is in memory:
+    Where a copy fails, its member is left alone for some time, and its blobs wait. The queue is in memory:
     what waits when the process ends is healed when it is next read, or written.
 
     Arguments:
         name: That of the mirror, for what is logged.
         limit: How many blobs may wait. With more the oldest is forgotten, and counted as `dropped`.
-        interval: How long a child is left alone, in seconds.
+        interval: How long a member is left alone, in seconds.
         drain: How long `close` waits for what is due, in seconds.
         clock: What the waiting is done with, and who lends the thread.
     """
@@ -66,7 +66,7 @@ class HealingQueue:
         self._heal = heal
 
     def add(self, member: Member, digest: B3Digest, reason: Reason = "missing") -> None:
-        """Let a blob be copied to a child."""
+        """Let a blob be copied to a member."""
         with self._lock:
             if self._closing or self._heal is None:
                 return
@@ -89,11 +89,11 @@ class HealingQueue:
                 del self._entries[key]
 
     def waiting(self, member: Member) -> int:
-        """Return how many blobs wait to be copied to a child."""
+        """Return how many blobs wait to be copied to a member."""
         with self._lock:
             return sum(1 for entry, _ in self._entries if entry is member)
 
-    def settle(self, timeout: float | None = None) -> bool:
+    def wait_until_idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do, at most so many seconds; return whether that is so."""
         return self._clock.wait(self._idle, timeout)
 
@@ -132,7 +132,7 @@ class HealingQueue:
                     self._entries[key] = self._entries.pop(key)
             return
         except CastoreError as error:
-            # Another time would be no better: no child has it right, or this one cannot take it.
+            # Another time would be no better: no member has it right, or this one cannot take it.
             _log.warning("`%s`: %s cannot be copied to `%s`: %s", self._name, digest, member.name, error)
             done = False
             self.dropped += 1
@@ -149,7 +149,7 @@ class HealingQueue:
                 now = self._clock.now()
                 for (member, digest), reason in self._entries.items():
                     until = self._resting.get(member)
-                    # While closing, who has failed once is not tried again.
+                    # While closing, one that has failed once is not tried again.
                     if until is None or (now >= until and not self._closing):
                         return member, digest, reason
                 if not self._entries or self._closing:

@@ -1,23 +1,24 @@
-"""Copying a blob to the child that lacks it, or has it wrong."""
+"""Copying a blob to the member that lacks it, or has it wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from castore import B3Digest, ChunkMeta, CorruptBlobError, UnavailableError
-from castore.chunks.fetching import find_chunk
+from castore import B3Digest, CastoreError, ChunkMeta, CorruptBlobError, UnavailableError
+from castore.chunks.fetching import find_in
 from castore.composites.failover_reading import FailoverChunks, open_with_failover
-from castore.composites.members import Member, Members
-from castore.composites.timed_writing import open_timed
+from castore.composites.members import Member, Members, periods, periods_of
+from castore.composites.timed_writing import leased, open_timed
+from castore.contract.batches import batches
 from castore.contract.capabilities import ChunkStore
 from castore.streams.readers import PieceReader
 from castore_mirror.healing import Reason
 
 
 class Mender:
-    """Copies blobs between the children of a mirror.
+    """Copies blobs between the members of a mirror.
 
-    What is read is checked as for any other reader; what is written is named by the child itself.
+    What is read is checked as for any other reader; what is written is named by the member itself.
     """
 
     def __init__(self, name: str, members: Sequence[Member]) -> None:
@@ -25,9 +26,9 @@ class Mender:
         self._all = members
 
     def heal(self, member: Member, digest: B3Digest, reason: Reason, stop: Callable[[], bool]) -> bool:
-        """Copy a blob to *child* from the others; return whether there was anything to copy.
+        """Copy a blob to *member* from the others; return whether there was anything to copy.
 
-        Raises what the children raise.
+        Raises what the members raise.
         """
         if reason == "missing" and member.call(lambda: member.service.has(digest)):
             return False
@@ -38,56 +39,58 @@ class Mender:
             return False
         with reader:
             store = member.service.capability(ChunkStore) if reason == "corrupt" else None
-            if store is not None:
-                self._mend(member, store, digest, others=others, size=reader.size, stop=stop)
-            else:
+            if store is None:
                 _copy(member, digest, reader, stop)
+            else:
+                with leased(member, store, brief=False) as held:
+                    chunks = _list_of(member, digest, others)
+                    metas = dict.fromkeys(chunks or (ChunkMeta(digest, reader.size),))
+                    source = FailoverChunks(others, blob=digest, chunks=chunks)
+                    for batch in batches(metas, lambda meta: meta.size):
+                        if stop():
+                            return False
+                        _mend(member, held, batch, source, digest)
+                    member.call(lambda: held.put_index(digest, chunks))
         return not stop()
 
-    def _mend(
-        self,
-        member: Member,
-        store: ChunkStore,
-        digest: B3Digest,
-        *,
-        others: Members,
-        size: int,
-        stop: Callable[[], bool],
-    ) -> None:
-        """Replace those chunks that are not right; a writer would pass over chunks that are there."""
-        chunks = _list_of(member, digest)
-        if not chunks:
-            found = others.first(lambda other: other.service.chunks(digest))
-            chunks = () if found is None else found.value
-        source = FailoverChunks(others, blob=digest, chunks=chunks)
-        for meta in chunks or (ChunkMeta(digest, size),):
-            if stop():
-                return
-            # What can be read there need not be where it is to be written, as with a cache before it.
-            if not member.call(lambda name=meta.digest: store.claim_chunk(name)) or not _is_right(
-                member, meta
-            ):  # type: ignore[misc]
-                data = source.get_chunk(meta.digest, meta.size)
-                if data is None:
-                    raise CorruptBlobError(
-                        f"chunk {meta.digest} of blob {digest} is nowhere", expected=digest
-                    )
-                member.call(lambda new=data, name=meta.digest: store.put_chunk(name, new))  # type: ignore[misc]
-        member.call(lambda: store.put_index(digest, chunks))
 
-
-def _list_of(member: Member, digest: B3Digest) -> Sequence[ChunkMeta]:
+def _list_of(member: Member, digest: B3Digest, others: Members) -> Sequence[ChunkMeta]:
+    """Return the chunks that a member lists, or else others."""
     try:
-        return member.call(lambda: member.service.chunks(digest)) or ()
+        chunks = member.call(lambda: member.service.chunks(digest))
     except CorruptBlobError:
-        return ()
+        chunks = None
+    if not chunks:
+        found = others.first(lambda other: other.service.chunks(digest))
+        chunks = () if found is None else found.value
+    return chunks
 
 
-def _is_right(member: Member, meta: ChunkMeta) -> bool:
-    try:
-        return member.call(lambda: find_chunk(member.service, member.source, meta)) is not None
-    except CorruptBlobError:
-        return False
+def _mend(
+    member: Member,
+    store: ChunkStore,
+    metas: Sequence[ChunkMeta],
+    source: FailoverChunks,
+    blob: B3Digest,
+) -> None:
+    """Replace those chunks that are not right; a writer would pass over chunks that are there."""
+    sizes = {meta.digest: meta.size for meta in metas}
+    times = periods_of(sizes.values())
+    # What can be read there need not be where it is to be written, as with a cache before it.
+    there = member.call(lambda: store.claim(sizes), periods=periods(len(sizes)))
+    read = member.call(lambda: find_in(member.service, member.source, sizes), periods=times)
+    right = {digest for digest in there if isinstance(read.get(digest), bytes)}
+    found = source.get_chunks({digest: size for digest, size in sizes.items() if digest not in right})
+    new: dict[B3Digest, bytes] = {}
+    for digest in sizes.keys() - right:
+        data = found.get(digest)
+        if isinstance(data, CastoreError):
+            raise data
+        if data is None:
+            raise CorruptBlobError(f"chunk {digest} of blob {blob} is nowhere", expected=blob)
+        new[digest] = data
+    if new:
+        member.call(lambda: store.put_chunks(new), periods=periods_of(map(len, new.values())))
 
 
 def _copy(member: Member, digest: B3Digest, reader: PieceReader, stop: Callable[[], bool]) -> None:

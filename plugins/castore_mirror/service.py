@@ -6,18 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore.chunks.writer import ChunkedWriter
 from castore.composites.failover_reading import FailoverChunks, open_with_failover
 from castore.composites.hedging import Hedge
 from castore.composites.members import Found, Member, MemberHealth, Members
-from castore.composites.union import AskingForMany, UnionDeleter, UnionLister
-from castore.contract.capabilities import (
-    BatchExistence,
-    BlobDeleter,
-    BlobLister,
-    ChunkSource,
-    ChunkStore,
-    Durable,
-)
+from castore.composites.union import UnionDeleter, UnionLister
+from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.digest import no_digest
 from castore.threads.pool import Pool
 from castore_mirror.capabilities import StoreInAll, durability_of
 from castore_mirror.healing import HealingQueue
@@ -28,20 +23,20 @@ P = TypeVar("P")
 
 
 class MirrorBlobService(BlobService):
-    """Writes to all of its children, and reads from the first that has a blob.
+    """Writes to all of its members, and reads from the first that has a blob.
 
-    A blob is stored when *write_quorum* children have it, and absent when *miss_quorum* children say so and
-    none has it; together they are more than all, so that what was stored is never called absent. What a child
-    has missed, or is found to lack or to have corrupt, is copied to it in the background.
+    A blob is stored when *write_quorum* members have it, and absent when *miss_quorum* members say so and
+    none has it; together they are more than all, so that what was stored is never called absent. What a
+    member has missed, or is found to lack or to have corrupt, is copied to it in the background.
 
     Arguments:
-        children: In the order in which they are read.
+        members: In the order in which they are read; new blobs are cut as the first one does.
         write_quorum: How many must have a blob for it to be stored.
         miss_quorum: How many must say that a blob is absent.
-        hedge: When to ask the next child before the last has answered; `None`: never.
+        hedge: When to ask the next member before the last has answered; `None`: never.
         queue: What waits to be copied.
         read_repair: Whether reads tell the queue what they find missing or corrupt.
-        pool: Where children without a timeout are written to, and chunks fetched ahead.
+        pool: Where members without a timeout are written to, and chunks fetched ahead.
         name: That of the instance, for errors.
     """
 
@@ -66,7 +61,9 @@ class MirrorBlobService(BlobService):
         self._queue = HealingQueue(name) if queue is None else queue
         self._watch = self._repair if read_repair else None
         self._queue.start(Mender(name, members).heal)
-        self._source = FailoverChunks(self._members)
+        self._source = FailoverChunks(self._members, watch=self._watch)
+        self._store = self._chunk_store()
+        self.high_latency = any(member.service.high_latency for member in members)
 
     @property
     def queue(self) -> HealingQueue:
@@ -74,29 +71,28 @@ class MirrorBlobService(BlobService):
         return self._queue
 
     def has(self, digest: B3Digest) -> bool:
-        """Tell whether a child has a blob or chunk."""
-        return self._members.first(lambda member: member.service.has(digest) or None) is not None
+        """Tell what `missing` tells of one digest."""
+        if not isinstance(digest, bytes):
+            raise no_digest(digest)
+        return digest not in self.missing((digest,))
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that are absent; each child is asked only for what those before it lack."""
+        """Return those that are absent; each member is asked only for what those before it lack."""
         return self._members.missing(digests)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        """List the chunks as the first child that has the blob does."""
+        """List the chunks as the first member that has the blob does."""
         found = self._members.first(lambda member: member.service.chunks(digest))
         return None if found is None else found.value
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
-        """Open a blob or chunk at the first child that has it."""
-        watch = self._watch
-        if watch is None:
-            return open_with_failover(self._members, digest, pool=self._pool)
-        return open_with_failover(
-            self._members, digest, watch=lambda found: watch(digest, found), pool=self._pool
-        )
+        """Open a blob or chunk at the first member that has it."""
+        return open_with_failover(self._members, digest, watch=self._watch, pool=self._pool)
 
     def open_write(self) -> BlobWriter:
-        """Start a new blob at all children."""
+        """Start a new blob at all members: in chunks, if all of them keep some."""
+        if self._store is not None:
+            return ChunkedWriter(self._store)
         return MirrorWriter(
             self._name,
             self._members.all,
@@ -106,11 +102,11 @@ class MirrorBlobService(BlobService):
         )
 
     def health(self) -> tuple[MemberHealth, ...]:
-        """Return how the children have been doing, in their order, and what they have missed."""
+        """Return how the members have been doing, in their order, and what they have missed."""
         return tuple(member.health(self._queue.waiting(member)) for member in self._members.all)
 
     def gauges(self) -> Mapping[str, float]:
-        """Return how many blobs wait to be copied, what became of others, and how the children are."""
+        """Return how many blobs wait to be copied, what became of others, and how the members are."""
         health = self.health()
         return {
             "to_heal": sum(member.to_heal for member in health),
@@ -122,16 +118,16 @@ class MirrorBlobService(BlobService):
         }
 
     def capability(self, kind: Callable[..., P]) -> P | None:
-        """Return a capability if its children make it possible.
+        """Return a capability if its members make it possible.
 
-        Chunks can always be read. What is written is durable if any children that make up a quorum keep it.
-        All other capabilities take that of all children.
+        Chunks can always be read. What is written is durable if any members that make up a quorum keep it.
+        All other capabilities take that of all members.
         """
         answer: Any = None
         if kind is ChunkSource:
             answer = self._source
         elif kind is ChunkStore:
-            answer = self._chunk_store()
+            answer = self._store
         elif kind is Durable:
             answer = durability_of(self._members.all, self._quorum)
         elif kind is BlobLister:
@@ -140,8 +136,6 @@ class MirrorBlobService(BlobService):
         elif kind is BlobDeleter:
             deleters = self._members.all_with(BlobDeleter)
             answer = None if deleters is None else _Deleter(self._name, deleters, self._queue)
-        elif kind is BatchExistence:
-            answer = None if self._members.all_with(BatchExistence) is None else AskingForMany(self.missing)
         found: P | None = answer
         return found
 
@@ -158,12 +152,13 @@ class MirrorBlobService(BlobService):
             pool=self._pool,
         )
 
-    def _repair(self, digest: B3Digest, found: Found[Any]) -> None:
-        """Let what children lack, or have wrong, be copied to them; those that failed may have it."""
-        for member in found.votes.missed:
-            self._queue.add(member, digest)
-        for member in found.votes.corrupt:
-            self._queue.add(member, digest, "corrupt")
+    def _repair(self, found: Mapping[B3Digest, Found[Any]]) -> None:
+        """Let what members lack, or have wrong, be copied to them; those that failed may have it."""
+        for digest, answer in found.items():
+            for member in answer.votes.missed:
+                self._queue.add(member, digest)
+            for member in answer.votes.corrupt:
+                self._queue.add(member, digest, "corrupt")
 
     def close(self) -> None:
         """Copy what is due, as long as the deadline allows; end the threads."""

@@ -1,0 +1,58 @@
+"""Calls to all members at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, TypeVar
+
+from castore import CastoreError
+from castore.composites.members import Begun, Member
+from castore.threads.pool import Pool
+
+T = TypeVar("T")
+
+Start: TypeAlias = Callable[[Pool], Begun[T]]
+"""Begins a call to a member; on the pool, unless the member has a timeout."""
+
+HERE: Final = Pool(0)
+"""What is begun there is done by the thread that waits for it."""
+
+
+def at_all(
+    calls: Sequence[tuple[Member, Start[T]]], pool: Pool, *, late: Callable[[T], object] = lambda _: None
+) -> list[T | CastoreError]:
+    """Begin all calls; return what each of them returns, or raises, in their order.
+
+    This thread does one of them, if it has no timeout, and waits for the others. An error that is none of
+    castore's is raised when all have ended, and *late* is given what others returned. An interrupt begins
+    nothing more.
+    """
+    untimed = [number for number, (member, _) in enumerate(calls) if member.timeout is None]
+    mine = untimed[-1] if untimed else None
+    begun = [start(HERE if number == mine else pool) for number, (_, start) in enumerate(calls)]
+    outcomes: dict[int, T | CastoreError] = {}
+    mistake: BaseException | None = None
+    # The others are under way meanwhile.
+    for number in sorted(range(len(calls)), key=lambda number: number != mine):
+        if mistake is None or isinstance(mistake, Exception):
+            try:
+                outcomes[number] = begun[number].result()
+            except CastoreError as error:
+                outcomes[number] = error
+            except Exception as error:  # noqa: BLE001 - the others still work on the caller's bytes
+                mistake = mistake or error
+            except BaseException as error:  # noqa: BLE001 - as above
+                mistake = error
+                begun[number].drop()
+        else:
+            begun[number].drop()
+    if mistake is None:
+        return [outcomes[number] for number in range(len(calls))]
+    for outcome in outcomes.values():
+        if not isinstance(outcome, CastoreError):
+            late(outcome)
+    try:
+        raise mistake
+    finally:
+        # The traceback of an error refers to this frame: without this they would keep each other.
+        del mistake
