@@ -1,0 +1,37 @@
+"""The tier of each test: `-m unit`, `-m kit` or `-m processes`; CONTRIBUTING says what each may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+HERE: Final = Path(__file__).parent
+
+KIT: Final = ("plugins", "simulation", "testing", "test_capability_algebra.py", "test_conformance.py")
+"""Whole services: each type, and stacks of them."""
+
+PROCESSES: Final = (
+    "aio",
+    "cli",
+    "durability",
+    "examples",
+    "test_bench.py",
+    "test_deprecations.py",
+    "test_docs.py",
+    "test_packaging.py",
+)
+"""What starts processes: commands, programs that are killed, servers."""
+
+
+def tier_of(path: Path) -> str:
+    """Return the tier of the tests in a file."""
+    first = path.relative_to(HERE).parts[0]
+    return "processes" if first in PROCESSES else "kit" if first in KIT else "unit"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") is None:
+            item.add_marker(tier_of(item.path))
