@@ -1,15 +1,15 @@
 """What a wrapper can do follows from what is within: none of its capabilities is lost, and none is made up.
 
-The tables say which capabilities each child has, and which of them each wrapper keeps. A new wrapper joins by a row
-in `WRAPPERS`; one whose answer depends on more than that names it for each child, in `but`. Services over
-several children stand in `BESIDE_OTHERS`, each with one that has nearly every capability beside the child.
+The tables say which capabilities each store has, and which of them each wrapper keeps. A new wrapper joins by
+a row in `WRAPPERS`; one whose answer depends on more than that names it for each store, in `but`. Composites
+stand in `BESIDE_OTHERS`, each with a member that has nearly every capability beside the store.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -20,10 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnsupportedError
-from castore.composites.members import Child
-from castore.contract import capabilities
+from castore.composites.members import Member
+from castore.contract import capabilities, upkeep
 from castore.contract.capabilities import (
-    BatchExistence,
     BlobDeleter,
     BlobLister,
     ChunkSource,
@@ -33,6 +32,7 @@ from castore.contract.capabilities import (
     FrameStore,
     SharedPlace,
 )
+from castore.contract.operations import CAPABILITIES
 from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 from castore.format import frames
 from castore.metrics.meters import Meters
@@ -60,14 +60,11 @@ from castore_wrappers.verify.service import VerifyService
 Capability = type
 Make = Callable[[BlobService], contextlib.AbstractContextManager[BlobService]]
 
-ALL: Final = frozenset({
-    BatchExistence, BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable, Evictable, EvictionEvents,
-    FrameStore, Inventory, Pinning, SharedPlace, Sweepable,
-})  # fmt: skip
+ALL: Final = frozenset(CAPABILITIES)
 OF_CHUNKS: Final = frozenset({BlobLister, ChunkSource, ChunkStore})
 OF_MEMORY: Final = OF_CHUNKS | {Evictable}
 OF_OBJECTS: Final = OF_MEMORY | {Durable, FrameStore, Inventory, Sweepable}
-TO_READ: Final = frozenset({BatchExistence, BlobLister, ChunkSource, Durable, EvictionEvents})
+TO_READ: Final = frozenset({BlobLister, ChunkSource, Durable, EvictionEvents})
 
 
 def objects_in(url: str, folder: Path) -> BlobService:
@@ -92,29 +89,32 @@ class Smallest(BlobService):
 
 
 class Rich(  # type: ignore[misc]
-    MemoryBlobService, BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace
+    MemoryBlobService, BlobDeleter, EvictionEvents, Durable, Pinning, SharedPlace
 ):
     """Has the capabilities that no bundled service has."""
 
     durability = "process"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: set[B3Digest] = set()
+
     def delete(self, digest: B3Digest) -> bool:
-        return self._blobs.pop(digest, None) is not None
+        self._chunks.pop(digest, None)
+        return self._indexes.pop(digest, None) is not None
 
     def on_evict(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
         return lambda: None
 
-    def pin(self, digest: B3Digest) -> contextlib.AbstractContextManager[None]:
+    def pin(self, digests: Collection[B3Digest]) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def try_alone(self, digest: B3Digest) -> Iterator[bool]:
-        locks = self.__dict__.setdefault("locks", set())
-        alone = digest not in locks
-        locks.add(digest)
+    def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:
+        alone = frozenset(digests) - self.places
+        self.places |= alone
         yield alone
-        if alone:
-            locks.remove(digest)
+        self.places -= alone
 
 
 @attrs.frozen
@@ -123,7 +123,7 @@ class Within:
     capabilities: frozenset[Capability]
 
 
-CHILDREN: Final[Mapping[str, Within]] = {
+STORES: Final[Mapping[str, Within]] = {
     "memory": Within(lambda _: MemoryBlobService(), OF_MEMORY),
     "objects-in-memory": Within(lambda folder: objects_in("memory:", folder), OF_OBJECTS),
     "objects-in-a-folder": Within(
@@ -131,7 +131,7 @@ CHILDREN: Final[Mapping[str, Within]] = {
     ),
     "rich": Within(
         lambda _: Rich(),
-        OF_MEMORY | {BlobDeleter, BatchExistence, EvictionEvents, Durable, Pinning, SharedPlace},
+        OF_MEMORY | {BlobDeleter, EvictionEvents, Durable, Pinning, SharedPlace},
     ),
     "smallest": Within(lambda _: Smallest(), frozenset()),
     "shut": Within(
@@ -146,27 +146,28 @@ CHILDREN: Final[Mapping[str, Within]] = {
 class Wrapper:
     make: Make
     keeps: frozenset[Capability] = ALL
-    """The capabilities of the child that it has as well."""
+    """The capabilities of the store within that it has as well."""
     adds: frozenset[Capability] = frozenset()
-    """The capabilities that it has whatever the child can do."""
+    """The capabilities that it has whatever the store can do."""
     but: Mapping[str, frozenset[Capability]] = attrs.field(factory=dict)
-    """By the name of a child: the capabilities it has then, where the rule is another."""
+    """By the name of a store: the capabilities it has then, where the rule is another."""
     writes: bool = True
     """Whether it takes blobs."""
     needs: frozenset[Capability] = frozenset()
-    """The capabilities that a child must have; one without is refused."""
+    """The capabilities that a store must have; one without is refused."""
 
 
 WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "breaker": Wrapper(BreakerService),
-    "a shell that measures": Wrapper(lambda child: measured(child, Meters())),
+    "faulty": Wrapper(FaultyService),
+    "a shell that measures": Wrapper(lambda store: measured(store, Meters())),
     "lru": Wrapper(
-        lambda child: LruBlobService(child, Bounds(max_bytes=1 << 40)),
+        lambda store: LruBlobService(store, Bounds(max_bytes=1 << 40)),
         keeps=ALL - {Evictable},
         adds=frozenset({EvictionEvents, Pinning}),
         needs=frozenset({ChunkStore, Evictable}),
     ),
-    "limit": Wrapper(lambda child: LimitService(child, concurrency=1, bytes_per_second=1 << 40)),
+    "limit": Wrapper(lambda store: LimitService(store, concurrency=1, bytes_per_second=1 << 40)),
     "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
     "retry": Wrapper(RetryService),
     "verify": Wrapper(VerifyService),
@@ -180,93 +181,93 @@ def filled(service: BlobService) -> BlobService:
 
 
 @contextlib.contextmanager
-def queue_for(child: BlobService, far: BlobService) -> Iterator[BlobService]:
+def queue_for(store: BlobService, far: BlobService) -> Iterator[BlobService]:
     with TemporaryDirectory() as folder:
         backlog = Backlog(Path(folder) / "queue")
         with CacheBlobService(
-            child, far, write="behind", behind=lambda near: Behind(near, far, backlog)
+            store, far, write="behind", behind=lambda near: Behind(near, far, backlog)
         ) as service:
             yield service
 
 
-OF_BOTH: Final = frozenset({BatchExistence, BlobDeleter, BlobLister})
+OF_BOTH: Final = frozenset({BlobDeleter, BlobLister})
 """What a cache has if near and far have it."""
 
 BESIDE_OTHERS: Final[Mapping[str, Wrapper]] = {
     "cache": Wrapper(
-        lambda child: CacheBlobService(child, Rich()),
+        lambda store: CacheBlobService(store, Rich()),
         keeps=OF_BOTH | {ChunkStore, Durable},
         adds=frozenset({ChunkSource}),
     ),
     "cache-writing-far": Wrapper(
-        lambda child: CacheBlobService(child, Rich(), write="far"),
+        lambda store: CacheBlobService(store, Rich(), write="far"),
         keeps=OF_BOTH,
         adds=frozenset({ChunkSource, ChunkStore, Durable}),
     ),
     "cache-writing-both": Wrapper(
-        lambda child: CacheBlobService(child, Rich(), write="both"),
+        lambda store: CacheBlobService(store, Rich(), write="both"),
         keeps=OF_BOTH | {ChunkStore},
         adds=frozenset({ChunkSource, Durable}),
     ),
     "cache-with-a-strict-near": Wrapper(
-        lambda child: CacheBlobService(child, Rich(), write="both", on_near_error="fail"),
+        lambda store: CacheBlobService(store, Rich(), write="both", on_near_error="fail"),
         keeps=OF_BOTH | {ChunkStore},
         adds=frozenset({ChunkSource, Durable}),
     ),
     "cache-of-what-is-durable": Wrapper(
-        lambda child: CacheBlobService(child, filled(Rich()), write="both", has="durable"),
+        lambda store: CacheBlobService(store, filled(Rich()), write="both", has="durable"),
         keeps=frozenset({BlobDeleter, BlobLister, ChunkStore}),
-        adds=frozenset({BatchExistence, ChunkSource, Durable}),
+        adds=frozenset({ChunkSource, Durable}),
     ),
     "cache-writing-behind": Wrapper(
-        lambda child: queue_for(child, Rich()),
+        lambda store: queue_for(store, Rich()),
         keeps=OF_BOTH | {ChunkStore, Durable},
         adds=frozenset({ChunkSource}),
     ),
     "cache-as-far": Wrapper(
-        lambda child: CacheBlobService(Rich(), child),
+        lambda store: CacheBlobService(Rich(), store),
         keeps=OF_BOTH,
         adds=frozenset({ChunkSource, ChunkStore, Durable}),
     ),
     "cache-as-far-writing-far": Wrapper(
-        lambda child: CacheBlobService(Rich(), child, write="far"),
+        lambda store: CacheBlobService(Rich(), store, write="far"),
         keeps=OF_BOTH | {ChunkStore, Durable},
         adds=frozenset({ChunkSource}),
     ),
     "fallback": Wrapper(
-        lambda child: FallbackBlobService([Child("child", child), Child("rich", Rich())], pool=Pool(0)),
-        keeps=frozenset({BatchExistence, BlobDeleter, BlobLister, ChunkStore, Durable}),
+        lambda store: FallbackBlobService([Member("store", store), Member("rich", Rich())], pool=Pool(0)),
+        keeps=frozenset({BlobDeleter, BlobLister, ChunkStore, Durable}),
         adds=frozenset({ChunkSource}),
     ),
     "mirror": Wrapper(
-        lambda child: MirrorBlobService(
-            [Child("child", child), Child("rich", Rich())], write_quorum=2, miss_quorum=1, pool=Pool(0)
+        lambda store: MirrorBlobService(
+            [Member("store", store), Member("rich", Rich())], write_quorum=2, miss_quorum=1, pool=Pool(0)
         ),
-        keeps=frozenset({BatchExistence, BlobDeleter, BlobLister, ChunkStore}),
+        keeps=frozenset({BlobDeleter, BlobLister, ChunkStore}),
         adds=frozenset({ChunkSource, Durable}),
     ),
 }
 
 
-def expected_of(child: str, wrappers: list[Wrapper]) -> frozenset[Capability]:
+def expected_of(store: str, wrappers: list[Wrapper]) -> frozenset[Capability]:
     """Return the capabilities of a stack, by the tables; *wrappers* from the inside out."""
-    capabilities = CHILDREN[child].capabilities
+    found = STORES[store].capabilities
     for place, wrapper in enumerate(wrappers):
-        kept = wrapper.but[child] if place == 0 and child in wrapper.but else capabilities & wrapper.keeps
-        capabilities = kept | wrapper.adds
-    return capabilities
+        kept = wrapper.but[store] if place == 0 and store in wrapper.but else found & wrapper.keeps
+        found = kept | wrapper.adds
+    return found
 
 
-def powers_of(service: BlobService) -> frozenset[Capability]:
+def capabilities_of(service: BlobService) -> frozenset[Capability]:
     return frozenset(kind for kind in ALL if service.capability(kind) is not None)
 
 
-def content_of(child: BlobService) -> Any:
-    """Everything that can be seen of what a child holds."""
+def content_of(store: BlobService) -> Any:
+    """Everything that can be seen of what a store holds."""
     digests = [HELLO.digest, P3M.digest, *(chunk.digest for chunk in CHUNKS)]
-    lister, inventory = child.capability(BlobLister), child.capability(Inventory)
+    lister, inventory = store.capability(BlobLister), store.capability(Inventory)
     return (
-        [(child.has(digest), child.chunks(digest)) for digest in digests],
+        [(store.has(digest), store.chunks(digest)) for digest in digests],
         None if lister is None else sorted(lister.list_blobs()),
         None if inventory is None else sorted(inventory.list_items(), key=lambda item: item.key),
     )
@@ -274,96 +275,89 @@ def content_of(child: BlobService) -> Any:
 
 # -- what it means that a capability works --
 
-
-def lists(service: BlobService, kind: BlobLister) -> None:
-    assert {HELLO.digest, P3M.digest} <= set(kind.list_blobs())
+GONE: Final = B3Digest.of(b"absent")
 
 
-def reads_chunks(service: BlobService, kind: ChunkSource) -> None:
-    for meta in service.chunks(P3M.digest) or (HELLO.meta,):
-        assert kind.has_chunk(meta.digest)
-        assert B3Digest.of(kind.get_chunk(meta.digest, meta.size) or b"") == meta.digest
-    assert kind.get_chunk(B3Digest.of(b"absent")) is None
+def lists(service: BlobService, found: BlobLister) -> None:
+    assert {HELLO.digest, P3M.digest} <= set(found.list_blobs())
 
 
-def writes_chunks(service: BlobService, kind: ChunkStore) -> None:
+def reads_chunks(service: BlobService, found: ChunkSource) -> None:
+    sizes = {meta.digest: meta.size for meta in service.chunks(P3M.digest) or (HELLO.meta,)}
+    assert found.find_chunks([*sizes, GONE]) == set(sizes)
+    chunks = found.get_chunks({**sizes, GONE: None})
+    assert {digest: B3Digest.of(data) for digest, data in chunks.items()} == {each: each for each in sizes}
+
+
+def writes_chunks(service: BlobService, found: ChunkStore) -> None:
     whole = bytes(range(16))
-    with kind.hold():
-        for chunk in CHUNKS:
-            if not kind.claim_chunk(chunk.digest):
-                kind.put_chunk(chunk.digest, chunk.data)
-    kind.put_indexes([(B3Digest.of(whole), [chunk.meta for chunk in CHUNKS])])
+    chunks = {chunk.digest: chunk.data for chunk in CHUNKS}
+    with found.lease() as leased:
+        known = leased.claim(chunks)
+        leased.put_chunks({digest: data for digest, data in chunks.items() if digest not in known})
+        leased.put_indexes({B3Digest.of(whole): [chunk.meta for chunk in CHUNKS]})
     assert service.read(B3Digest.of(whole)) == whole
+    assert found.claim_blobs({GONE: None}) == set()
+    found.put_indexes({})
 
 
-def copies_frames(service: BlobService, kind: FrameStore) -> None:
-    frame = kind.get_frame(HELLO.digest)
-    assert frame is not None
+def copies_frames(service: BlobService, found: FrameStore) -> None:
+    (frame,) = found.get_frames([HELLO.digest, GONE]).values()
     assert frames.decode_chunk(frame, HELLO.digest) == HELLO.data
-    kind.put_frame(CHUNKS[1].digest, frames.compress(CHUNKS[1].data))
+    found.put_frames({CHUNKS[1].digest: frames.compress(CHUNKS[1].data)})
     assert service.read(CHUNKS[1].digest) == CHUNKS[1].data
 
 
-def sets_aside(service: BlobService, kind: Inventory) -> None:
-    items = [item for item in kind.list_items() if item.digest == HELLO.digest]
+def sets_aside(service: BlobService, found: Inventory) -> None:
+    items = [item for item in found.list_items() if item.digest == HELLO.digest]
     assert {item.kind for item in items} == {"index", "chunk"}
     for item in items:
-        assert "quarantine" in kind.set_aside(item)
+        assert "quarantine" in found.set_aside(item)
     assert not service.has(HELLO.digest)
 
 
-def sweeps(service: BlobService, kind: Sweepable) -> None:
-    assert kind.held_since() is None
-    assert list(kind.sweep(kind.list_items(), older_than=0.0)) == []
+def sweeps(service: BlobService, found: Sweepable) -> None:
+    assert found.leased_since() is None
+    assert list(found.sweep(found.list_items(), older_than=0.0)) == []
 
 
-def deletes(service: BlobService, kind: BlobDeleter) -> None:
-    assert kind.delete(HELLO.digest) is True
+def deletes(service: BlobService, found: BlobDeleter) -> None:
+    assert found.delete(HELLO.digest) is True
     assert not service.has(HELLO.digest)
-    assert kind.delete(HELLO.digest) is False
+    assert found.delete(HELLO.digest) is False
 
 
-def keeps_processes_apart(service: BlobService, kind: SharedPlace) -> None:
+def keeps_processes_apart(service: BlobService, found: SharedPlace) -> None:
     for _ in range(2):
-        with kind.try_alone(HELLO.digest) as alone, kind.try_alone(HELLO.digest) as also:
-            assert (alone, also) == (True, False)
-    assert kind.find_unsettled(B3Digest.of(b"absent")) is None
+        with found.try_alone([HELLO.digest]) as alone, found.try_alone([HELLO.digest, GONE]) as also:
+            assert (alone, also) == ({HELLO.digest}, {GONE})
+    assert found.find_unflushed({GONE: None}) == {}
 
 
-def answers_batches(service: BlobService, kind: BatchExistence) -> None:
-    absent = B3Digest.of(b"absent")
-    assert kind.missing([P3M.digest, absent]) == {absent}
+def tells_evictions(service: BlobService, found: EvictionEvents) -> None:
+    found.on_evict(lambda digest: None)()
 
 
-def tells_evictions(service: BlobService, kind: EvictionEvents) -> None:
-    kind.on_evict(lambda digest: None)()
+def lasts(service: BlobService, found: Durable) -> None:
+    assert found.durability in {"process", "full"}
 
 
-def lasts(service: BlobService, kind: Durable) -> None:
-    assert kind.durability in {"process", "full"}
-
-
-def is_kept_within_bounds(service: BlobService, kind: Evictable) -> None:
-    item = kind.find_item("chunk", HELLO.digest)
-    assert item is not None
-    assert item in list(kind.stored_items())
-    assert (item.size or 0) <= kind.chunk_bound(HELLO.size)
-    assert kind.residue_of("chunk", HELLO.digest) == []
-    kind.settle()
-    index = kind.find_item("index", HELLO.digest)
-    kind.remove([item for item in (index, item) if item is not None])
+def is_kept_within_bounds(service: BlobService, found: Evictable) -> None:
+    items = [*found.find_items("index", [HELLO.digest, GONE]).values()]
+    (chunk,) = found.find_items("chunk", [HELLO.digest, GONE]).values()
+    assert {chunk, *items} <= set(found.stored_items())
+    assert (chunk.size or 0) <= found.chunk_bound(HELLO.size)
+    assert found.residue_of("chunk", [HELLO.digest]) == []
+    found.flush()
+    found.remove([chunk, *items])
     assert not service.has(HELLO.digest)
-    kind.remove([item])
-    assert kind.find_item("chunk", HELLO.digest) is None
-    store = service.capability(ChunkStore)
-    assert store is not None
-    with kind.open_write_to(store) as writer:
-        writer.write(HELLO.data)
-    assert service.read(HELLO.digest) == HELLO.data
+    found.remove([chunk])
+    assert found.find_items("chunk", [HELLO.digest]) == {}
+    service.write(HELLO.data)
 
 
-def pins(service: BlobService, kind: Pinning) -> None:
-    with kind.pin(HELLO.digest):
+def pins(service: BlobService, found: Pinning) -> None:
+    with found.pin([HELLO.digest, GONE]):
         assert service.read(HELLO.digest) == HELLO.data
 
 
@@ -373,7 +367,6 @@ WORKS: Final[Mapping[Capability, Callable[[BlobService, Any], None]]] = {
     ChunkSource: reads_chunks,
     ChunkStore: writes_chunks,
     FrameStore: copies_frames,
-    BatchExistence: answers_batches,
     EvictionEvents: tells_evictions,
     Durable: lasts,
     Pinning: pins,
@@ -385,16 +378,16 @@ WORKS: Final[Mapping[Capability, Callable[[BlobService, Any], None]]] = {
 }
 
 
-def check(child: BlobService, service: BlobService, expected: frozenset[Capability], *, writes: bool) -> None:
-    """Fail unless *service* around *child* has just the capabilities that are expected, and each of them works."""
-    child.write(HELLO.data)
-    child.write(P3M.data)
-    before = content_of(child)
-    assert powers_of(service) == expected
+def check(store: BlobService, service: BlobService, expected: frozenset[Capability], *, writes: bool) -> None:
+    """Fail unless *service* around *store* has just the capabilities that are expected, and each works."""
+    store.write(HELLO.data)
+    store.write(P3M.data)
+    before = content_of(store)
+    assert capabilities_of(service) == expected
     if not writes:
         with pytest.raises(UnsupportedError):
             service.write(CHUNKS[0].data)
-    assert content_of(child) == before
+    assert content_of(store) == before
     for kind, works in WORKS.items():
         found = service.capability(kind)
         if found is not None:
@@ -402,38 +395,38 @@ def check(child: BlobService, service: BlobService, expected: frozenset[Capabili
             works(service, found)
 
 
-def refuses(wrapper: Wrapper, child: BlobService) -> None:
-    before = content_of(child)
+def refuses(wrapper: Wrapper, store: BlobService) -> None:
+    before = content_of(store)
     with pytest.raises(UnsupportedError, match="cannot"):
-        wrapper.make(child)
-    assert content_of(child) == before
+        wrapper.make(store)
+    assert content_of(store) == before
 
 
-@pytest.mark.parametrize("child", CHILDREN)
-def test_children_have_what_the_table_says(child: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_stores_have_what_the_table_says(store: str, tmp_path: Path) -> None:
     """Or else the table of wrappers would stand on sand."""
-    service = CHILDREN[child].make(tmp_path)
-    check(service, service, CHILDREN[child].capabilities, writes=True)
+    service = STORES[store].make(tmp_path)
+    check(service, service, STORES[store].capabilities, writes=True)
 
 
-@pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("name", [*WRAPPERS, *BESIDE_OTHERS])
-def test_each_wrapper_over_each_child(name: str, child: str, tmp_path: Path) -> None:
+def test_each_wrapper_over_each_store(name: str, tmp_path: Path) -> None:
     """A capability that is declared works; one that is not is `None`, and nothing changes by asking."""
     wrapper = {**WRAPPERS, **BESIDE_OTHERS}[name]
-    within = CHILDREN[child].make(tmp_path)
-    if not wrapper.needs <= CHILDREN[child].capabilities:
-        refuses(wrapper, within)
-        return
-    with wrapper.make(within) as service:
-        check(within, service, expected_of(child, [wrapper]), writes=wrapper.writes)
+    for store, row in STORES.items():
+        within = row.make(tmp_path / store)
+        if wrapper.needs <= row.capabilities:
+            with wrapper.make(within) as service:
+                check(within, service, expected_of(store, [wrapper]), writes=wrapper.writes)
+        else:
+            refuses(wrapper, within)
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_a_power_is_that_power_alone(wrapper: str, tmp_path: Path) -> None:
+def test_a_capability_is_that_alone(wrapper: str, tmp_path: Path) -> None:
     """Who asks for reading chunks gets no object that can also write them, or anything else."""
     service = WRAPPERS[wrapper].make(objects_in("memory:", tmp_path))
-    for kind in powers_of(service):
+    for kind in capabilities_of(service):
         found = service.capability(kind)
         assert {other for other in ALL if isinstance(found, other)} == {
             other for other in ALL if issubclass(kind, other)
@@ -441,7 +434,7 @@ def test_a_power_is_that_power_alone(wrapper: str, tmp_path: Path) -> None:
 
 
 @given(
-    child=st.sampled_from(sorted(CHILDREN)),
+    store=st.sampled_from(sorted(STORES)),
     names=st.lists(st.sampled_from(sorted(WRAPPERS)), min_size=2, max_size=6),
 )
 @settings(
@@ -450,27 +443,28 @@ def test_a_power_is_that_power_alone(wrapper: str, tmp_path: Path) -> None:
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_stacks_of_wrappers(child: str, names: list[str], tmp_path: Path) -> None:
+def test_stacks_of_wrappers(store: str, names: list[str], tmp_path: Path) -> None:
     """However wrappers are stacked, what comes out is what the tables say, step by step."""
-    within = CHILDREN[child].make(tmp_path / str(random.getrandbits(64)))
+    within = STORES[store].make(tmp_path / str(random.getrandbits(64)))
     wrappers = [WRAPPERS[name] for name in names]
     service = within
-    capabilities = CHILDREN[child].capabilities
+    found = STORES[store].capabilities
     for place, wrapper in enumerate(wrappers):
-        if not wrapper.needs <= capabilities:
+        if not wrapper.needs <= found:
             refuses(wrapper, service)
             return
         service = wrapper.make(service)
-        capabilities = expected_of(child, wrappers[: place + 1])
+        found = expected_of(store, wrappers[: place + 1])
     writes = all(wrapper.writes for wrapper in wrappers)
-    check(within, service, expected_of(child, wrappers), writes=writes)
+    check(within, service, expected_of(store, wrappers), writes=writes)
 
 
-def test_the_table_knows_every_power() -> None:
+def test_the_table_knows_every_capability() -> None:
     """A new capability must find its place here."""
     found = {
         value
-        for value in vars(capabilities).values()
+        for module in (capabilities, upkeep)
+        for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, capabilities.ABC) and value is not capabilities.ABC
     }
     assert found == ALL == set(WORKS)
