@@ -11,9 +11,9 @@ from castore.cli.output import complain, table
 from castore.cli.settings import Settings
 from castore.metrics.model import InstanceMetrics, Metrics, OperationMetrics, gauge_words
 
-_HEADS: Final = ("instance", "calls", "hits", "misses", "errors", "in", "out", "mean", "time")
+_HEADS: Final = ("instance", "calls", "items", "hits", "misses", "errors", "in", "out", "mean", "time")
 _WIDTH: Final = 80
-_WIDEST_NAME: Final = 16
+_WIDEST_NAME: Final = 14
 
 
 def show_stats(settings: Settings) -> None:
@@ -40,10 +40,7 @@ def _row(entry: InstanceMetrics) -> tuple[str, ...]:
     total = entry.total
     return (
         _shortened(entry.name),
-        str(total.calls),
-        str(total.hits),
-        str(total.misses),
-        str(sum(total.errors.values())),
+        *map(_count, (total.calls, total.items, total.hits, total.misses, sum(total.errors.values()))),
         _size(total.bytes_in),
         _size(total.bytes_out),
         _mean(total),
@@ -64,7 +61,14 @@ def _details(entry: InstanceMetrics) -> Iterator[str]:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= _WIDEST_NAME else f"{name[:6]}…{name[-9:]}"
+    return name if len(name) <= _WIDEST_NAME else f"{name[:5]}…{name[-8:]}"
+
+
+def _count(count: int) -> str:
+    for unit, factor in (("", 1), ("K", 10**3), ("M", 10**6)):
+        if count < 100_000 * factor:
+            break
+    return f"{count / factor:.0f}{unit}"
 
 
 def _size(size: int) -> str:

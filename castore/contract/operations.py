@@ -17,7 +17,7 @@ Without a row a method is forwarded as one operation that may not be repeated.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import cache, partialmethod
 from typing import Any, Final, Literal, Self
 
@@ -147,11 +147,14 @@ def _places(capability: type | None, name: str) -> Mapping[str, int]:
 
 def size_of(value: Any) -> int:
     """Return how many bytes there are in a buffer, or in the values of a mapping; errors have none."""
-    if value is None or isinstance(value, CastoreError):
-        return 0
-    if isinstance(value, Mapping):
+    # The most usual first: this is done for each piece that is read or written.
+    if type(value) is bytes:
+        return len(value)
+    if type(value) is memoryview:
+        return value.nbytes
+    if type(value) is dict or isinstance(value, Mapping):
         return sum(map(size_of, value.values()))
-    return len(value) if isinstance(value, bytes) else byte_view(value).nbytes
+    return 0 if value is None or isinstance(value, CastoreError) else byte_view(value).nbytes
 
 
 READER_READ: Final = Operation("reader.read", repeatable=True, receives=True)
@@ -303,8 +306,14 @@ def _is_method(member: object) -> bool:
     return callable(member) or isinstance(member, partialmethod | classmethod)
 
 
-def as_lists(args: Iterable[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+COLLECTIONS: Final = frozenset({set, frozenset, dict, list, tuple})
+"""Types whose objects have a size, and can be gone through again."""
+
+
+def as_lists(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Return the arguments of a call that may be done again: iterators, which one call uses up, as lists."""
+    if not kwargs and len(args) == 1 and type(args[0]) in COLLECTIONS:
+        return args, kwargs
     return (
         [list(each) if isinstance(each, Iterator) else each for each in args],
         {name: list(each) if isinstance(each, Iterator) else each for name, each in kwargs.items()},

@@ -13,6 +13,7 @@ from time import perf_counter_ns as clock
 from typing import Final, TypeVar
 
 from castore.contract.operations import Operation
+from castore.errors import BatchError
 from castore.metrics.model import BOUNDS, ErrorKind, Histogram, OperationMetrics, bucket_of, error_kind
 
 __all__ = ["MOST", "Meter", "Meters", "clock"]
@@ -31,44 +32,50 @@ class Meter:
 
     Who makes a call appends to `begun`, and when it has ended its time in ns to `ended`; that of a miss as
     `~time`, which is negative. What is read or written goes to `sent` or `taken`, in bytes; of a call for
-    many, how many they are goes to `items`, how many were there to `found`, and how many not to `absent`. After that
-    `fold` is called if `ended` has grown longer than `MOST`. (These are lists to append to and no methods, as
-    a call of a method costs more than all the rest.)
+    many, how many things it was about, how many of these were there, and how many were absent, go to
+    `batches`. After that `fold` is called if `ended` has grown longer than `MOST`. (These are lists to append
+    to and no methods, as a call of a method costs more than all the rest.)
 
     Arguments:
-        asks: Whether an answer is a hit or a miss.
+        operation: What is known of it: whether an answer is a hit or a miss, whether it is a call for many,
+            and whether there is more to be noted of a call than its time.
     """
 
     __slots__ = (
-        "_asks", "_begun", "_buckets", "_ended", "_errors", "_hits", "_items", "_lock", "_misses", "_ns", "_sent",
-        "_taken", "absent", "begun", "ended", "found", "items", "sent", "taken",
+        "_absent", "_asks", "_begun", "_buckets", "_ended", "_errors", "_found", "_items", "_lock", "_many",
+        "_ns", "_sent", "_taken", "batches", "begun", "ended", "sent", "taken", "weighs", "yields",
     )  # fmt: skip
 
-    def __init__(self, *, asks: bool = False) -> None:
+    def __init__(self, operation: Operation) -> None:
+        self._asks = operation.tells == "itself"
+        self._many = operation.items is not None
+        self.yields = operation.yields == "iterator"
+        moves = operation.sends is not None or operation.receives or operation.counts
+        self.weighs = self._many or moves
         self.begun: list[None] = []
         self.ended: list[int] = []
         self.sent: list[int] = []
         self.taken: list[int] = []
-        self.found: list[int] = []
-        self.absent: list[int] = []
-        self.items: list[int] = []
-        self._asks = asks
+        self.batches: list[tuple[int, int, int]] = []
         self._lock = threading.Lock()
-        self._items = self._begun = self._ended = self._hits = self._misses = self._ns = self._sent = (
-            self._taken
-        ) = 0
+        self._begun = self._ended = self._ns = self._sent = self._taken = 0
+        self._items = self._found = self._absent = 0
         self._buckets = [0] * (len(BOUNDS) + 1)
         self._errors: Counter[ErrorKind] = Counter()
 
-    def fail(self, error: BaseException, ns: int) -> None:
-        """Note a call that has raised; that something is absent is a miss, and no error."""
+    def fail(self, error: BaseException, ns: int, items: int = 1) -> None:
+        """Note a call about so many items that has raised; that something is absent is no error."""
         kind = error_kind(error)
         if kind is None:
             self.ended.append(~ns if self._asks else ns)
             return
         with self._lock:
-            self._errors[kind] += 1
+            if isinstance(error, BatchError) and error.faults:
+                self._errors.update(filter(None, map(error_kind, error.faults.values())))
+            else:
+                self._errors[kind] += 1
             self._ended += 1
+            self._items += items
             self._add_times([ns])
 
     def spoil(self, error: Exception) -> None:
@@ -77,11 +84,6 @@ class Meter:
         with self._lock:
             if kind is not None:
                 self._errors[kind] += 1
-
-    def withdraw(self) -> None:
-        """Note that a call which was begun was none."""
-        with self._lock:
-            self._begun -= 1
 
     def fold(self) -> None:
         """Take what was noted into the sums."""
@@ -92,14 +94,17 @@ class Meter:
             found = [ns for ns in times if ns >= 0]
             missed = [~ns for ns in times if ns < 0]
             if self._asks:
-                self._hits += len(found)
-                self._misses += len(missed)
+                self._found += len(found)
+                self._absent += len(missed)
+            if not self._many:
+                self._items += len(times)
+            for items, there, absent in _taken_from(self.batches):
+                self._items += items
+                self._found += there
+                self._absent += absent
             self._ended += len(times)
             self._add_times(found)
             self._add_times(missed)
-            self._hits += sum(_taken_from(self.found))
-            self._misses += sum(_taken_from(self.absent))
-            self._items += sum(_taken_from(self.items))
             self._sent += sum(_taken_from(self.sent))
             self._taken += sum(_taken_from(self.taken))
             self._begun += len(_taken_from(self.begun, begun))
@@ -127,8 +132,8 @@ class Meter:
                 calls=self._ended,
                 items=self._items,
                 under_way=max(self._begun - self._ended, 0),
-                hits=self._hits,
-                misses=self._misses,
+                hits=self._found,
+                misses=self._absent,
                 errors=dict(self._errors),
                 bytes_in=self._taken,
                 bytes_out=self._sent,
@@ -154,7 +159,7 @@ class Meters(dict[Operation, Meter]):
     def __missing__(self, operation: Operation) -> Meter:
         with self._lock:
             if operation not in self:
-                self[operation] = Meter(asks=operation.tells == "itself")
+                self[operation] = Meter(operation)
         return self[operation]
 
     def snapshot(self) -> dict[str, OperationMetrics]:

@@ -119,11 +119,12 @@ class OperationMetrics:
 
     Attributes:
         calls: How many calls have ended, well or not.
-        items: How many things calls for many were about.
+        items: How many things they were about; a call that is not for many is about one.
         under_way: How many have not ended yet, among them those that hang.
         hits: How often what was asked for was there.
         misses: How often it was absent, which is no error.
-        errors: How many calls failed, by the kind of the error; kinds that did not happen are left out.
+        errors: How many calls failed, or of a call for many that was done in part how many items, by the
+            kind of the error; kinds that did not happen are left out.
         bytes_in: How much was written.
         bytes_out: How much was read.
         seconds: How long all calls took together.
@@ -160,8 +161,9 @@ class InstanceMetrics:
         name: That of the instance; for one that is made by a URL, the place of the URL, such as `root.far`.
         type: The type tag, such as `cache`.
         kind: The kind of service in words, such as `blob service`.
-        operations: By name, those that were called. They are the methods of the service and of its capabilities,
-            and `reader.read`, a piece of a blob, `writer.write`, `writer.fill` and `writer.close`.
+        operations: By name, those that were called (`castore.contract.operations`): methods of the service
+            and of its capabilities, `reader.read`, a piece of a blob, `writer.write`, `writer.fill` and
+            `writer.close`.
         gauges: What the service tells of itself (`Gauges`).
     """
 
@@ -180,6 +182,11 @@ class InstanceMetrics:
     def calls(self) -> int:
         """How many calls have ended."""
         return sum(entry.calls for entry in self.operations.values())
+
+    @property
+    def items(self) -> int:
+        """How many things they were about."""
+        return sum(entry.items for entry in self.operations.values())
 
     @property
     def under_way(self) -> int:

@@ -11,11 +11,12 @@
 ======================================  =========  ==================================================
 `castore_operations_total`              counter    calls that have ended, by `operation`
 `castore_operations_under_way`          gauge      calls that have not, by `operation`
+`castore_items_total`                   counter    how many things those were about, by `operation`
 `castore_operation_duration_seconds`    histogram  how long calls took, by `operation`
 `castore_hits_total`                    counter    what was asked for and there, by `operation`
 `castore_misses_total`                  counter    what was asked for and absent, by `operation`
-`castore_errors_total`                  counter    calls that failed, by `error`: corrupt, unavailable,
-                                                   unsupported, other
+`castore_errors_total`                  counter    calls, and items of calls for many, that failed, by
+                                                   `error`: corrupt, unavailable, unsupported, other
 `castore_read_bytes_total`              counter    bytes that were read
 `castore_written_bytes_total`           counter    bytes that were written
 `castore_gauge`                         gauge      what a service tells of itself, by `gauge`
@@ -85,6 +86,7 @@ class CompositionCollector(Collector):
 class _Families(NamedTuple):
     operations: CounterMetricFamily
     under_way: GaugeMetricFamily
+    items: CounterMetricFamily
     duration: HistogramMetricFamily
     hits: CounterMetricFamily
     misses: CounterMetricFamily
@@ -99,12 +101,15 @@ def _new_families() -> _Families:
     return _Families(
         CounterMetricFamily("castore_operations", "Calls that have ended.", labels=by_operation),
         GaugeMetricFamily("castore_operations_under_way", "Calls that have not ended.", labels=by_operation),
+        CounterMetricFamily("castore_items", "Things that ended calls were about.", labels=by_operation),
         HistogramMetricFamily(
             "castore_operation_duration_seconds", "How long calls took.", labels=by_operation
         ),
         CounterMetricFamily("castore_hits", "What was asked for and there.", labels=by_operation),
         CounterMetricFamily("castore_misses", "What was asked for and absent.", labels=by_operation),
-        CounterMetricFamily("castore_errors", "Calls that failed.", labels=(*_LABELS, "error")),
+        CounterMetricFamily(
+            "castore_errors", "Calls, and items of calls, that failed.", labels=(*_LABELS, "error")
+        ),
         CounterMetricFamily("castore_read_bytes", "Bytes that were read.", labels=_LABELS),
         CounterMetricFamily("castore_written_bytes", "Bytes that were written.", labels=_LABELS),
         GaugeMetricFamily("castore_gauge", "What a service tells of itself.", labels=(*_LABELS, "gauge")),
@@ -116,6 +121,7 @@ def _add(families: _Families, labels: Sequence[str], instance: InstanceMetrics) 
         where = (*labels, operation)
         families.operations.add_metric(where, counted.calls)
         families.under_way.add_metric(where, counted.under_way)
+        families.items.add_metric(where, counted.items)
         families.duration.add_metric(where, _buckets(counted.latency), counted.seconds)
         families.hits.add_metric(where, counted.hits)
         families.misses.add_metric(where, counted.misses)

@@ -126,15 +126,23 @@ def pieces_of(reader: BlobReader) -> PieceReader:
     return reader if isinstance(reader, PieceReader) else FileReader(cast("BinaryIO", reader), reader.size)
 
 
-def forwarded_capability(kind: Callable[..., T], found: T, around: Around) -> T:
+def forwarded_capability(
+    kind: Callable[..., T],
+    found: T,
+    around: Around,
+    classes: Callable[[Callable[..., Any]], type[Any]] | None = None,
+) -> T:
     """Return an object of the class *kind*, and of no other, whose methods are those of *found*.
 
     Each call of a method is an operation, as its row in `castore.contract.operations` says, or that of its
     class. Properties, attributes and what asks for no work are passed on as they are.
+
+    *classes* returns the class of such an object, if not `forwarding_class`, also for what a method leads to.
     """
-    made = object.__new__(_forwarding_class(kind))
+    made = object.__new__((classes or forwarding_class)(kind))
     made._found = found
     made._around = around
+    made._classes = classes
     return cast("T", made)
 
 
@@ -156,7 +164,9 @@ def forwarded_iterator(
 
 
 @cache
-def _forwarding_class(kind: type) -> type[Any]:
+def forwarding_class(kind: Callable[..., Any]) -> type[Any]:
+    """Return a subclass of *kind* whose methods are those of its `_found`, each called by its `_around`."""
+    assert isinstance(kind, type)
     names = {name for name in dir(kind) if not name.startswith("_") and name != "OPERATIONS"}
     names |= getattr(kind, "__abstractmethods__", frozenset())
     rows = operations_of(kind)
@@ -239,9 +249,9 @@ def _entering(row: Operation) -> Callable[..., Any]:
         with contextlib.ExitStack() as stack:
             manage = partial(_enter, stack, getattr(self._found, row))
             entered = self._around(row, manage, *args, **kwargs)
-            yield (
-                forwarded_capability(ChunkStore, entered, self._around) if row.yields == "store" else entered
-            )
+            if row.yields == "store":
+                entered = forwarded_capability(ChunkStore, entered, self._around, self._classes)
+            yield entered
 
     return enter
 

@@ -14,7 +14,7 @@ ABSENT = "0" * 64
 
 def rows_of(text: str) -> dict[str, list[str]]:
     heads, *rows = [line.split() for line in text.splitlines() if not line.startswith("  ")]
-    assert heads == ["instance", "calls", "hits", "misses", "errors", "in", "out", "mean", "time"]
+    assert heads == ["instance", "calls", "items", "hits", "misses", "errors", "in", "out", "mean", "time"]
     return {row[0]: row[1:] for row in rows}
 
 
@@ -27,8 +27,18 @@ def test_a_table_of_all_that_were_asked(place, order):
     assert (run.returncode, run.stdout.decode()) == (0, f"{digest}  a\n")
     rows = rows_of(run.stderr.decode())
     assert list(rows) == ["root", "near", "far"]
-    assert rows["root"][0] == "1"
-    assert {name: row[4] for name, row in rows.items()} == {"root": "2K", "near": "2K", "far": "2K"}
+    assert {name: row[5] for name, row in rows.items()} == {"root": "2K", "near": "2K", "far": "2K"}
+
+
+def test_many_files_are_few_calls_about_many_items(castore, place):
+    """So that it can be seen whether batches reach a store."""
+    for number in range(40):
+        place.file(f"files/{number}", b"%d" % number)
+    rows = rows_of(castore("put", "files", "--stats").stderr)
+
+    for calls, items, *_ in rows.values():
+        assert int(calls) < 20
+        assert int(items) >= 40
 
 
 def test_a_read_from_near_asks_far_for_nothing(castore, place):
@@ -38,7 +48,7 @@ def test_a_read_from_near_asks_far_for_nothing(castore, place):
     rows = rows_of(castore("get", digest, "-o", "b", "--stats").stderr)
 
     assert list(rows) == ["root", "near"]
-    assert rows["near"][2:4] == ["0", "0"]
+    assert rows["near"][3:5] == ["0", "0"]
 
 
 def test_after_what_went_wrong_as_well(castore, place):
@@ -49,7 +59,7 @@ def test_after_what_went_wrong_as_well(castore, place):
     message, *table = result.stderr.splitlines()
     assert (result.exit_code, "no blob" in message) == (1, True)
     rows = rows_of("\n".join(table))
-    assert [rows[name][2] for name in ("root", "near", "far")] == ["1", "1", "1"]
+    assert [rows[name][3] for name in ("root", "near", "far")] == ["1", "1", "1"]
 
 
 def test_json_is_one_object_on_stdout_and_one_on_stderr(castore, place):
@@ -69,7 +79,7 @@ def test_errors_by_kind_and_what_services_tell_of_themselves(castore, odd):
     odd("down")
     result = castore("has", ABSENT, "--stats")
 
-    assert rows_of("\n".join(result.stderr.splitlines()[1:]))["root"][3] == "1"
+    assert rows_of("\n".join(result.stderr.splitlines()[1:]))["root"][4] == "1"
     assert result.stderr.splitlines()[-2:] == ["  errors: unavailable 1", "  now: to_send 3"]
 
 
@@ -94,6 +104,7 @@ def test_it_fits_into_80_columns():
     """Whatever the numbers and names are."""
     large = OperationMetrics(
         calls=999_999,
+        items=999_999_999,
         hits=999_999,
         misses=99_999,
         errors={"corrupt": 10**4, "unavailable": 10**3},
@@ -109,5 +120,5 @@ def test_it_fits_into_80_columns():
     assert "3 calls have not ended" in " ".join(lines).replace("    ", "")
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
         "instance",
-        *["root.s….far.near"] * 2,
+        *["root.…far.near"] * 2,
     ]

@@ -77,7 +77,7 @@ def test_a_cold_read_and_a_warm_one(compose: Compose) -> None:
     assert warm["far"].bytes_out == len(P3M.data)
     assert warm["near"].hits > read["near"].hits
     assert warm["near"].misses == read["near"].misses
-    assert warm["root"].operations["read"].calls == 2
+    assert warm["root"].operations["open_read"].calls == 2
     assert all(entry.errors == {} and entry.under_way == 0 for entry in warm)
 
 

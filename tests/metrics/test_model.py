@@ -21,6 +21,8 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
+from castore.contract.operations import OPERATIONS
+from castore.errors import BatchError
 from castore.metrics.meters import MOST, Meter, Meters
 from castore.metrics.model import (
     BOUNDS,
@@ -35,6 +37,8 @@ from castore.metrics.model import (
 from castore.testing import CHUNKS, HELLO
 from castore_memory.service import MemoryBlobService
 
+HAS, OPEN_WRITE, CLAIM = (OPERATIONS[name] for name in ("has", "open_write", "claim"))
+
 
 def noted(meter: Meter, *times: int) -> Meter:
     for ns in times:
@@ -45,24 +49,24 @@ def noted(meter: Meter, *times: int) -> Meter:
 
 class TestMeter:
     def test_hits_and_misses_where_something_is_asked_for(self) -> None:
-        counted = noted(Meter(asks=True), 0, 10, ~0, ~20).snapshot()
+        counted = noted(Meter(HAS), 0, 10, ~0, ~20).snapshot()
         assert (counted.calls, counted.hits, counted.misses) == (4, 2, 2)
         assert counted.seconds == pytest.approx(30e-9)
 
     def test_elsewhere_an_answer_is_neither(self) -> None:
-        counted = noted(Meter(), 5, ~5).snapshot()
+        counted = noted(Meter(OPEN_WRITE), 5, ~5).snapshot()
         assert (counted.calls, counted.hits, counted.misses) == (2, 0, 0)
 
     def test_what_has_not_ended_is_under_way(self) -> None:
         """A call that hangs can be seen, and is gone from there when it ends, well or not."""
-        meter = noted(Meter(), 1)
+        meter = noted(Meter(OPEN_WRITE), 1)
         meter.begun.append(None)
         assert (meter.snapshot().calls, meter.snapshot().under_way) == (1, 1)
         meter.fail(UnavailableError("far", "gone"), 7)
         assert (meter.snapshot().calls, meter.snapshot().under_way) == (2, 0)
 
     def test_an_error_is_a_call_of_its_kind(self) -> None:
-        meter = Meter(asks=True)
+        meter = Meter(HAS)
         meter.begun += [None, None]
         meter.fail(UnavailableError("far", "gone"), 3)
         meter.fail(BlobNotFoundError(HELLO.digest), 4)
@@ -71,9 +75,27 @@ class TestMeter:
         assert counted.errors == {"unavailable": 1}
         assert counted.latency.total == 2
 
+    def test_a_call_is_about_one_thing_unless_it_is_for_many(self) -> None:
+        assert noted(Meter(HAS), 1, ~1).snapshot().items == 2
+        meter = noted(Meter(CLAIM), 1, 1)
+        meter.batches += [(5, 3, 2), (7, 7, 0)]
+        counted = meter.snapshot()
+        assert (counted.calls, counted.items, counted.hits, counted.misses) == (2, 12, 10, 2)
+
+    def test_a_call_that_was_done_in_part_has_the_errors_of_its_items(self) -> None:
+        gone = UnavailableError("far", "gone")
+        corrupt = CorruptBlobError("bad", expected=HELLO.digest)
+        faults = {HELLO.digest: gone, CHUNKS[0].digest: gone, CHUNKS[1].digest: corrupt}
+        meter = Meter(CLAIM)
+        meter.begun.append(None)
+        meter.fail(BatchError("far", faults), 3, 8)
+        counted = meter.snapshot()
+        assert (counted.calls, counted.items) == (1, 8)
+        assert counted.errors == {"unavailable": 2, "corrupt": 1}
+
     def test_many_threads_lose_nothing(self) -> None:
         """Eight of them, while another one looks; each look shows no less than the one before, and no mix."""
-        meter = Meter(asks=True)
+        meter = Meter(HAS)
         go, done = threading.Event(), threading.Event()
 
         def work() -> None:
@@ -115,14 +137,14 @@ class TestMeter:
                 self.append(7)
                 return found
 
-        meter = noted(Meter(), 1, 2)
+        meter = noted(Meter(OPEN_WRITE), 1, 2)
         meter.begun.append(None)
         meter.ended = Busy(meter.ended)
         assert meter.snapshot().calls == 2
         assert meter.snapshot().calls == 3
 
     def test_memory_does_not_grow_with_calls(self) -> None:
-        meter = Meter()
+        meter = Meter(OPEN_WRITE)
         for _ in range(10 * MOST):
             noted(meter, 1)
             if len(meter.ended) > MOST:
@@ -136,7 +158,7 @@ class TestMeter:
 
         def look() -> Meter:
             together.wait(30)
-            return meters["has"]
+            return meters[HAS]
 
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda _: look(), range(8)))
@@ -144,8 +166,8 @@ class TestMeter:
 
     def test_what_was_never_called_is_left_out(self) -> None:
         meters = Meters()
-        noted(meters["open_read"], 1)
-        assert meters["has"]
+        noted(meters[OPERATIONS["open_read"]], 1)
+        assert meters[HAS]
         assert list(meters.snapshot()) == ["open_read"]
 
 
@@ -156,14 +178,14 @@ class TestHistogram:
     )
     def test_bounds_are_powers_of_two(self, ns: int, bucket: int) -> None:
         """A time is in the first bucket whose bound is above it, or in the last one."""
-        counts = noted(Meter(), ns).snapshot().latency.counts
+        counts = noted(Meter(OPEN_WRITE), ns).snapshot().latency.counts
         assert [number for number, count in enumerate(counts) if count] == [bucket]
         assert len(counts) == len(BOUNDS) + 1
         assert bucket == len(BOUNDS) or ns / 1e9 < BOUNDS[bucket]
         assert bucket == 0 or ns / 1e9 >= BOUNDS[bucket - 1]
 
     def test_quantiles_are_bounds(self) -> None:
-        latency = noted(Meter(), *[1000] * 90, *[1_000_000] * 9, 2**50).snapshot().latency
+        latency = noted(Meter(OPEN_WRITE), *[1000] * 90, *[1_000_000] * 9, 2**50).snapshot().latency
         assert latency.quantile(0.5) == 1.024e-6
         assert latency.quantile(0.95) == pytest.approx(1.048576e-3)
         assert latency.quantile(1) == float("inf")
@@ -210,8 +232,10 @@ class TestValues:
     @pytest.fixture
     def near(self) -> InstanceMetrics:
         operations = {
-            "has": OperationMetrics(calls=3, hits=1, misses=2, errors={"unavailable": 1}),
-            "read": OperationMetrics(calls=1, hits=1, bytes_out=10, errors={"corrupt": 1, "unavailable": 2}),
+            "has": OperationMetrics(calls=3, items=9, hits=1, misses=2, errors={"unavailable": 1}),
+            "get_chunks": OperationMetrics(
+                calls=1, items=2, hits=1, bytes_out=10, errors={"corrupt": 1, "unavailable": 2}
+            ),
         }
         return InstanceMetrics("near", "memory", "blob service", operations, {"bytes": 5.0})
 
@@ -219,7 +243,7 @@ class TestValues:
         assert (near.calls, near.hits, near.misses, near.bytes_out, near.bytes_in) == (4, 2, 2, 10, 0)
         assert near.errors == {"corrupt": 1, "unavailable": 3}
         assert near.total.errors == near.errors
-        assert near.under_way == 0
+        assert (near.items, near.under_way) == (11, 0)
 
     def test_they_are_found_by_name(self, near: InstanceMetrics) -> None:
         metrics = Metrics((near,))
@@ -237,11 +261,11 @@ class TestValues:
         assert document == Metrics((near,)).to_dict()
         [shown] = document["instances"]
         assert (shown["name"], shown["type"], shown["kind"]) == ("near", "memory", "blob service")
-        assert (shown["calls"], shown["gauges"]) == (4, {"bytes": 5.0})
-        assert shown["operations"]["read"]["errors"] == {"corrupt": 1, "unavailable": 2}
+        assert (shown["calls"], shown["items"], shown["gauges"]) == (4, 11, {"bytes": 5.0})
+        assert shown["operations"]["get_chunks"]["errors"] == {"corrupt": 1, "unavailable": 2}
 
     def test_json_of_the_slowest_bucket(self) -> None:
         """Its bound is no number that JSON has."""
-        counted = noted(Meter(), 1, 2**50).snapshot()
+        counted = noted(Meter(OPEN_WRITE), 1, 2**50).snapshot()
         [shown] = Metrics((InstanceMetrics("a", "b", "c", {"has": counted}, {}),)).to_dict()["instances"]
         assert shown["latency"] == [[1.024e-6, 1], [None, 1]]

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from castore import Composition, UnavailableError
+from castore import B3Digest, Composition, UnavailableError
 from castore.metrics.prometheus import CompositionCollector
 from castore.testing import HELLO
 
@@ -52,6 +52,7 @@ def test_everything_that_was_measured(stores: Composition) -> None:
     root = stores.blobs()
     digest = root.write(HELLO.data)
     root.has(digest)
+    root.missing([digest, B3Digest.of(b"absent"), B3Digest.of(b"gone")])
     root.read(digest)
     with pytest.raises(UnavailableError):
         stores.blobs("gone").has(digest)
@@ -60,6 +61,10 @@ def test_everything_that_was_measured(stores: Composition) -> None:
 
     assert found["castore_operations_total", "root", "has"] == 1
     assert found["castore_operations_under_way", "root", "has"] == 0
+    assert found["castore_items_total", "root", "has"] == 1
+    assert found["castore_operations_total", "root", "missing"] == 1
+    assert found["castore_items_total", "root", "missing"] == 3
+    assert found["castore_misses_total", "root", "missing"] == 2
     assert found["castore_hits_total", "root", "has"] == 1
     assert found["castore_misses_total", "root", "has"] == 0
     assert found["castore_written_bytes_total", "root", ""] == len(HELLO.data)

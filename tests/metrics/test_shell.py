@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,18 @@ from castore import (
     from_url,
 )
 from castore.contract.capabilities import (
-    BatchExistence,
+    BlobDeleter,
     BlobLister,
     ChunkSource,
     ChunkStore,
     Durable,
+    FoundChunks,
     FrameStore,
 )
+from castore.contract.inputs import InputFile
+from castore.contract.operations import Operation
 from castore.contract.upkeep import Inventory
+from castore.errors import BatchError
 from castore.metrics.meters import Meters
 from castore.metrics.model import Gauges, OperationMetrics
 from castore.metrics.shell import MeasuredReader, bare, measured
@@ -107,18 +112,13 @@ class TestItself:
         assert found.capability(MemoryBlobService) is None
         assert found.capability(Gauges) is None
 
-    def test_powers_are_those_of_the_service_with_their_properties(self, chunked: BlobService) -> None:
+    def test_capabilities_are_those_of_the_service_with_their_properties(self, chunked: BlobService) -> None:
         found = measured(chunked, Meters())
         assert kind(found, ChunkSource).high_latency is kind(chunked, ChunkSource).high_latency
         assert kind(found, Durable).durability == kind(chunked, Durable).durability
         assert kind(found, FrameStore).frame_format == "zstd"
-        assert found.capability(BatchExistence) is None
+        assert found.capability(BlobDeleter) is None
         assert found.capability(ChunkStore) is found.capability(ChunkStore)
-
-    def test_how_it_stores_many_files_can_be_seen(self, chunked: BlobService) -> None:
-        """Commands look at that, to store several at once what is not stored together."""
-        assert type(measured(chunked, Meters())).put_files is not BlobService.put_files
-        assert type(measured(MemoryBlobService(), Meters())).put_files is BlobService.put_files
 
     def test_closing_closes(self) -> None:
         closed = []
@@ -138,12 +138,45 @@ class TestService:
         service.missing(iter([HELLO.digest, P3M.digest, ABSENT]))
         service.chunks(P3M.digest)
         service.chunks(ABSENT)
-        service.read(HELLO.digest)
-        service.write(b"new")
-        assert shell.counts() == {"chunks": 2, "has": 2, "missing": 1, "read": 1, "write": 1}
-        for operation, hits, misses in [("has", 1, 1), ("missing", 2, 1), ("chunks", 1, 1), ("read", 1, 0)]:
-            assert (shell[operation].hits, shell[operation].misses) == (hits, misses), operation
-        assert (shell["read"].bytes_out, shell["write"].bytes_in) == (len(HELLO.data), 3)
+        service.open_read(HELLO.digest)
+        assert shell.counts() == {"chunks": 2, "has": 2, "missing": 1, "open_read": 1}
+        for operation, items, hits, misses in [
+            ("has", 2, 1, 1),
+            ("missing", 3, 2, 1),
+            ("chunks", 2, 1, 1),
+            ("open_read", 1, 1, 0),
+        ]:
+            entry = shell[operation]
+            assert (entry.items, entry.hits, entry.misses) == (items, hits, misses), operation
+
+    def test_what_is_made_of_other_methods_is_those(self, shell: Shell, tmp_path: Path) -> None:
+        """Reading a whole blob, and storing bytes or files, as through every other service."""
+        assert shell.service.read(HELLO.digest) == HELLO.data
+        assert shell.counts() == {"open_read": 1}
+        assert shell["open_read"].bytes_out == HELLO.size
+        (tmp_path / "a").write_bytes(b"12345")
+        told: list[int] = []
+
+        shell.service.write(b"new")
+        shell.service.put_file(tmp_path / "a", progress=told.append)
+        shell.service.put_file(io.BytesIO(b"1234567"))
+
+        stored = {"claim": 3, "lease": 3, "open_read": 1, "put_chunks": 3, "put_indexes": 3}
+        assert {name: count for name, count in shell.counts().items() if name in stored} == stored
+        assert (shell["put_chunks"].bytes_in, sum(told)) == (3 + 5 + 7, 5)
+
+    def test_many_files_are_few_calls(self, shell: Shell, tmp_path: Path) -> None:
+        """One for the chunks of up to 256, of which each is counted."""
+        paths = [tmp_path / str(number) for number in range(300)]
+        for path in paths:
+            path.write_bytes(path.name.encode())
+        outcomes = list(shell.service.put_files([*paths, tmp_path / "no"]))
+        assert [entry for entry in outcomes if isinstance(entry, SourceError)] == outcomes[-1:]
+        for operation in ("put_chunks", "claim_blobs", "put_indexes"):
+            assert shell[operation].calls <= 2, operation
+            assert shell[operation].items == 300, operation
+        assert shell["put_chunks"].bytes_in == sum(path.stat().st_size for path in paths)
+        assert (shell["claim_blobs"].hits, shell["claim_blobs"].misses) == (0, 300)
 
     def test_no_finer_chunks_are_a_hit(self, shell: Shell) -> None:
         """Present, and empty."""
@@ -154,8 +187,7 @@ class TestService:
         with pytest.raises(BlobNotFoundError):
             shell.service.read(ABSENT)
         assert shell.service.open_read(ABSENT) is None
-        for operation in ("read", "open_read"):
-            assert (shell[operation].misses, shell[operation].errors) == (1, {})
+        assert (shell["open_read"].misses, shell["open_read"].errors) == (2, {})
 
     @pytest.mark.parametrize(
         ("error", "kind"),
@@ -183,25 +215,6 @@ class TestService:
         assert caught.value is error
         entry = shell[operation]
         assert (entry.calls, entry.hits, entry.misses, entry.errors) == (1, 0, 0, {kind: 1})
-
-    def test_files(self, shell: Shell, tmp_path: Path) -> None:
-        """With their bytes, whoever else is told of them; one that cannot be read is an error of none."""
-        for name, data in (("a", b"12345"), ("b", b"678")):
-            (tmp_path / name).write_bytes(data)
-        told: list[int] = []
-        shell.service.put_file(tmp_path / "a", progress=told.append)
-        shell.service.put_file(io.BytesIO(b"1234567"))
-        outcomes = list(shell.service.put_files([tmp_path / "a", tmp_path / "no", tmp_path / "b"]))
-        assert (shell["put_file"].calls, shell["put_file"].bytes_in, sum(told)) == (2, 12, 5)
-        assert [isinstance(entry, SourceError) for entry in outcomes] == [False, True, False]
-        files = shell["put_files"]
-        assert (files.calls, files.under_way, files.bytes_in, files.errors) == (3, 0, 8, {"other": 1})
-
-    def test_files_one_by_one(self, tmp_path: Path) -> None:
-        (tmp_path / "a").write_bytes(b"12345")
-        shell = Shell(MemoryBlobService())
-        list(shell.service.put_files([tmp_path / "a", tmp_path / "a"]))
-        assert (shell["put_file"].calls, shell["put_file"].bytes_in) == (2, 10)
 
 
 class TestReading:
@@ -250,7 +263,7 @@ class TestReading:
         assert above.service.read(P3M.digest) == P3M.data
         with above.service.open_read(P3M.digest) as reader:  # type: ignore[union-attr]
             reader.read()
-        assert above["reader.read"].bytes_out == len(P3M.data)
+        assert above["reader.read"].bytes_out == 2 * len(P3M.data)
         assert shell["reader.read"].bytes_out == 2 * len(P3M.data)
 
     def test_a_reader_that_holds_nothing(self) -> None:
@@ -297,7 +310,7 @@ class TestWriting:
         """Its closing counts once, however often it is asked for its digest."""
         with shell.service.open_write() as writer:
             writer.write(b"123")
-            writer.fill(io.BytesIO(b"4567").readinto)
+            writer.fill(InputFile(io.BytesIO(b"4567"), "a stream"))
             assert writer.tell() == 7  # type: ignore[attr-defined]
             assert writer.close() == writer.close()
         counted = {"open_write": 1, "writer.close": 1, "writer.fill": 1, "writer.write": 1}
@@ -321,8 +334,12 @@ class TestWriting:
         assert shell["writer.close"].calls == 0
 
     def test_a_writer_of_a_stranger(self) -> None:
+        made = []
+
         class Writer(BlobWriter):
-            ended = ""
+            def __init__(self) -> None:
+                self.ended = ""
+                made.append(self)
 
             def write(self, data: Any, /) -> int:
                 return len(data)
@@ -341,48 +358,107 @@ class TestWriting:
         shell = Shell(Service())
         with shell.service.open_write() as writer:
             writer.write(b"12")
-        assert (writer.ended, shell["writer.close"].calls) == ("closed", 1)  # type: ignore[attr-defined]
+        assert (made[0].ended, shell["writer.close"].calls) == ("closed", 1)
         with pytest.raises(ZeroDivisionError), shell.service.open_write() as writer:
             raise ZeroDivisionError
-        assert writer.ended == "aborted"  # type: ignore[attr-defined]
+        assert made[1].ended == "aborted"
 
 
-class TestPowers:
+class TestCapabilities:
     def test_chunks(self, shell: Shell) -> None:
         """Hits and misses where they are read; bytes in both directions; keywords as well."""
         store = kind(shell.service, ChunkStore)
-        chunk = CHUNKS[0]
+        chunk, other = CHUNKS[:2]
         assert not store.claim_chunk(chunk.digest)
-        store.put_chunk(chunk.digest, chunk.data)
-        store.put_chunk(chunk.digest, data=memoryview(chunk.data))
-        assert store.get_chunk(chunk.digest, size=len(chunk.data)) == chunk.data
+        store.put_chunks({chunk.digest: chunk.data, other.digest: memoryview(other.data)})
+        store.put_chunks(chunks={chunk.digest: bytearray(chunk.data)})
+        both = chunk.size + other.size
+        assert store.get_chunk(chunk.digest, size=chunk.size) == chunk.data
         assert store.get_chunk(ABSENT) is None
-        assert (store.has_chunk(chunk.digest), store.has_chunk(ABSENT)) == (True, False)
-        assert shell["put_chunk"].bytes_in == 2 * len(chunk.data)
-        assert shell["get_chunk"].bytes_out == len(chunk.data)
-        for operation in ("get_chunk", "has_chunk"):
-            assert (shell[operation].hits, shell[operation].misses) == (1, 1)
-        claims = shell["claim_chunk"]
-        assert (claims.calls, claims.hits, claims.misses) == (1, 0, 0)
+        assert store.get_chunks(sizes={chunk.digest: None, other.digest: None, ABSENT: None}).keys() == {
+            chunk.digest,
+            other.digest,
+        }
+        assert store.find_chunks(iter((chunk.digest, other.digest, ABSENT))) == {chunk.digest, other.digest}
+        store.put_indexes({chunk.digest: (), other.digest: ()})
+        assert store.claim_blobs({chunk.digest: None, ABSENT: None}) == {chunk.digest}
+        for operation, calls, items, hits, misses in [
+            ("claim", 1, 1, 0, 1),
+            ("put_chunks", 2, 3, 0, 0),
+            ("get_chunks", 3, 5, 3, 2),
+            ("find_chunks", 1, 3, 2, 1),
+            ("put_indexes", 1, 2, 0, 0),
+            ("claim_blobs", 1, 2, 1, 1),
+        ]:
+            entry = shell[operation]
+            counted = (entry.calls, entry.items, entry.hits, entry.misses)
+            assert counted == (calls, items, hits, misses), operation
+            assert (entry.errors, entry.under_way) == ({}, 0), operation
+        assert shell["put_chunks"].bytes_in == both + chunk.size
+        assert shell["get_chunks"].bytes_out == chunk.size + both
 
     def test_frames(self, shell: Shell) -> None:
         store = kind(shell.service, FrameStore)
-        frame = store.get_frame(HELLO.digest)
-        store.put_frame(HELLO.digest, frame)
-        assert shell["get_frame"].bytes_out == shell["put_frame"].bytes_in == len(frame)
+        frames = store.get_frames([HELLO.digest, ABSENT])
+        store.put_frames(frames)
+        size = len(frames[HELLO.digest])
+        assert shell["get_frames"].bytes_out == shell["put_frames"].bytes_in == size
+        assert (shell["get_frames"].items, shell["put_frames"].items) == (2, 1)
 
-    def test_a_batch_is_the_same_as_of_the_service(self) -> None:
-        class Batches(MemoryBlobService, BatchExistence):  # type: ignore[misc]
-            pass
+    @pytest.mark.parametrize("by_keyword", [False, True])
+    def test_an_error_of_one_of_many(self, by_keyword: bool) -> None:
+        """It is neither there nor absent, and no call has failed."""
 
-        shell = Shell(Batches())
-        assert kind(shell.service, BatchExistence).missing([ABSENT]) == {ABSENT}
-        assert (shell["missing"].calls, shell["missing"].misses) == (1, 1)
+        class Rotten(MemoryBlobService):
+            def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+                return {HELLO.digest: HELLO.data, P3M.digest: CorruptBlobError("bad", expected=P3M.digest)}
 
-    def test_contexts(self, shell: Shell) -> None:
-        with kind(shell.service, ChunkStore).hold():
-            pass
-        assert shell["hold"].calls == 1
+        shell = Shell(Rotten())
+        sizes = dict.fromkeys([HELLO.digest, P3M.digest, ABSENT])
+        store = kind(shell.service, ChunkSource)
+        found = store.get_chunks(sizes=sizes) if by_keyword else store.get_chunks(sizes)
+        assert len(found) == 2
+        entry = shell["get_chunks"]
+        assert (entry.calls, entry.items, entry.hits, entry.misses, entry.bytes_out) == (
+            1,
+            3,
+            1,
+            1,
+            HELLO.size,
+        )
+        assert entry.errors == {"corrupt": 1}
+
+    @pytest.mark.parametrize("by_keyword", [False, True])
+    def test_a_call_that_fails(self, by_keyword: bool) -> None:
+        """As a whole, or in part."""
+        gone = UnavailableError("far", "gone")
+
+        class Full(MemoryBlobService):
+            def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+                raise BatchError("far", {P3M.digest: gone}, done={HELLO.digest})
+
+            def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+                raise gone
+
+        shell = Shell(Full())
+        store = kind(shell.service, ChunkStore)
+        two = {HELLO.digest: b"1", P3M.digest: b"2"}
+        with pytest.raises(BatchError):
+            _ = store.put_chunks(chunks=two) if by_keyword else store.put_chunks(two)
+        with pytest.raises(UnavailableError):
+            _ = store.claim(digests=two) if by_keyword else store.claim(two)
+        for operation in ("put_chunks", "claim"):
+            entry = shell[operation]
+            assert (entry.calls, entry.items, entry.under_way) == (1, 2, 0)
+            assert (entry.hits, entry.misses, entry.errors) == (0, 0, {"unavailable": 1})
+
+    def test_a_store_that_is_leased_is_measured_alike(self, shell: Shell) -> None:
+        chunk = CHUNKS[0]
+        with kind(shell.service, ChunkStore).lease() as leased:
+            leased.put_chunks({chunk.digest: chunk.data})
+            leased.claim_chunk(chunk.digest)
+        assert shell.counts() == {"claim": 1, "lease": 1, "put_chunks": 1}
+        assert shell["put_chunks"].bytes_in == chunk.size
 
     def test_a_list_is_one_operation_also_if_it_fails_later(self) -> None:
         class Broken(MemoryBlobService):
@@ -402,11 +478,74 @@ class TestPowers:
         assert len(list(kind(shell.service, Inventory).list_items())) > 3
         assert shell.counts() == {"list_items": 1}
 
+    def test_those_of_a_stranger(self) -> None:
+        """With the rows that its class has, and one operation for a method without."""
+
+        class Shelf(ABC):
+            OPERATIONS = (Operation("tidy", items="names", tells="found", iterables=("names",)),)
+
+            @abstractmethod
+            def tidy(self, names: Iterable[str]) -> set[str]: ...
+
+            @abstractmethod
+            def dust(self) -> str: ...
+
+        class Service(MemoryBlobService, Shelf):
+            def tidy(self, names: Iterable[str]) -> set[str]:
+                return {name for name in names if name != "lost"}
+
+            def dust(self) -> str:
+                return "clean"
+
+        shell = Shell(Service())
+        shelf = kind(shell.service, Shelf)
+        assert shelf.tidy(["book", "lost", "map"]) == {"book", "map"}
+        assert shelf.dust() == "clean"
+        tidied = shell["tidy"]
+        assert (tidied.calls, tidied.items, tidied.hits, tidied.misses) == (1, 3, 2, 1)
+        assert shell["dust"].calls == 1
+
+
+class TestReadingMany:
+    def test_through_the_chunks(self, shell: Shell) -> None:
+        """The small ones are read by a few calls; that is what is counted."""
+        wanted = [HELLO.digest, P3M.digest, ABSENT]
+        found = dict(shell.service.read_many(wanted))
+        assert found[HELLO.digest] == HELLO.data
+        assert found[ABSENT] is None
+        assert shell.counts() == {"get_chunks": 1, "open_read": 2}
+        assert (shell["get_chunks"].items, shell["get_chunks"].bytes_out) == (3, HELLO.size)
+
+    def test_where_no_chunks_are_kept(self) -> None:
+        """One call, whose answers are hits, misses and errors, with the bytes of those that are read."""
+        error = UnavailableError("far", "gone")
+
+        class Whole(BlobService):
+            def has(self, digest: B3Digest) -> bool:
+                return True
+
+            def open_read(self, digest: B3Digest) -> BlobReader | None:
+                return None
+
+            def open_write(self) -> BlobWriter:
+                raise NotImplementedError
+
+            def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Any]]:
+                answers = (b"12345", BytesReader(b"123"), error, None)
+                return iter(list(zip(digests, answers, strict=True)))
+
+        shell = Shell(Whole())
+        wanted = [HELLO.digest, P3M.digest, CHUNKS[0].digest, ABSENT]
+        assert [digest for digest, _ in shell.service.read_many(iter(wanted))] == wanted
+        entry = shell["read_many"]
+        assert (entry.calls, entry.items, entry.hits, entry.misses) == (1, 4, 2, 1)
+        assert (entry.errors, entry.bytes_out) == ({"unavailable": 1}, 5 + 3)
+
 
 def test_a_service_that_can_do_less_stays_so(chunked: BlobService) -> None:
     """The shell around a read-only service writes nothing."""
     shell = Shell(ReadOnlyService(chunked))
     with pytest.raises(UnsupportedError):
         shell.service.write(b"x")
-    assert shell["write"].errors == {"unsupported": 1}
+    assert shell["open_write"].errors == {"unsupported": 1}
     assert shell.service.capability(ChunkStore) is None
