@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from castore import (
     from_url,
 )
 from castore.contract.capabilities import BlobLister, ChunkStore
+from castore.faults import WRITES
 from castore.testing import HELLO, P3M, FaultyService
 from castore_memory.service import MemoryBlobService
 from castore_wrappers.breaker.service import BreakerService
@@ -46,7 +47,7 @@ def fail(service: BlobService, times: int = 1) -> None:
 @pytest.fixture
 def opened(within: FaultyService, breaker: BreakerService) -> BreakerService:
     """One that has just opened; what is within fails no more."""
-    within.failing = {"has"}
+    within.failing = {"missing"}
     fail(breaker, 3)
     within.failing = set()
     within.calls.clear()
@@ -56,17 +57,17 @@ def opened(within: FaultyService, breaker: BreakerService) -> BreakerService:
 class TestClosed:
     def test_opens_after_failures_in_a_row(self, within: FaultyService, breaker: BreakerService) -> None:
         """As many as it says, each of which was asked for; not one less."""
-        within.failing = {"has"}
+        within.failing = {"missing"}
         fail(breaker, 2)
         assert breaker.state == "closed"
         fail(breaker)
         assert breaker.state == "open"
-        assert within.calls == ["has"] * 3
+        assert within.calls == ["missing"] * 3
 
     def test_an_answer_begins_the_count_anew(self, within: FaultyService, breaker: BreakerService) -> None:
         """Only failures in a row count."""
         for _ in range(5):
-            within.failing = {"has"}
+            within.failing = {"missing"}
             fail(breaker, 2)
             within.failing = set()
             breaker.has(HELLO.digest)
@@ -78,10 +79,10 @@ class TestClosed:
         class Bad(MemoryBlobService):
             fails = False
 
-            def has(self, digest: B3Digest) -> bool:
+            def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
                 if self.fails:
                     raise UnavailableError("bad", "not now")
-                raise CorruptBlobError("bad", expected=digest)
+                raise CorruptBlobError("bad", expected=HELLO.digest)
 
         bad = Bad()
         breaker = BreakerService(bad, failures=2, clock=clock)
@@ -102,7 +103,7 @@ class TestClosed:
         class Wrong(MemoryBlobService):
             error: Exception = UnavailableError("wrong", "not now")
 
-            def has(self, digest: B3Digest) -> bool:
+            def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
                 raise self.error
 
         wrong = Wrong()
@@ -116,11 +117,10 @@ class TestClosed:
         fail(breaker)
         assert breaker.state == "open"
 
-    def test_what_a_writer_only_takes_is_no_answer(
-        self, within: FaultyService, breaker: BreakerService
-    ) -> None:
+    def test_what_a_writer_only_takes_is_no_answer(self, clock: Any) -> None:
         """Writers gather bytes: only when they close does one see whether the service is there."""
-        within.failing = {"writer.close"}
+        within = FaultyService(MemoryBlobService(), {"writer.close"}, capabilities=False, instance="far")
+        breaker = BreakerService(within, failures=3, clock=clock)
         for _ in range(3):
             with pytest.raises(UnavailableError, match="`far`"):
                 breaker.write(HELLO.data)
@@ -135,7 +135,7 @@ class TestClosed:
             def readinto(self, buffer: Any) -> int:
                 raise OSError("no more")
 
-        within.failing = {"has"}
+        within.failing = {"missing"}
         fail(breaker, 2)
         with pytest.raises(SourceError):
             breaker.put_file(Broken())  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ class TestClosed:
     def test_files_count(self, within: FaultyService, breaker: BreakerService, tmp_path: Path) -> None:
         """That a file, or many, could not be stored is a failure, and is not even tried when it is open."""
         (tmp_path / "file").write_bytes(HELLO.data)
-        within.failing = {"open_write"}
+        within.failing = set(WRITES)
         for _ in range(3):
             with pytest.raises(UnavailableError):
                 breaker.put_file(tmp_path / "file")
@@ -156,11 +156,11 @@ class TestClosed:
             list(breaker.put_files([tmp_path / "file"]))
         assert within.calls == []
 
-    def test_readers_and_powers_count(self, clock: Any) -> None:
+    def test_readers_and_capabilities_count(self, clock: Any) -> None:
         """A piece that cannot be read, and a chunk that cannot be put, are failures as any other."""
         with from_url("objectstore+memory:") as inner:
             digest = inner.write(P3M.data)
-            within = FaultyService(inner, {"reader.read", "put_chunk"})
+            within = FaultyService(inner, {"reader.read", "put_chunks"})
             breaker = BreakerService(within, failures=2, clock=clock)
             store = breaker.capability(ChunkStore)
             reader = breaker.open_read(digest)
@@ -207,7 +207,7 @@ class TestOpen:
             ask(opened)
         assert str(caught.value) == (
             "`gate` is unavailable: left alone for 12 s more, "
-            "after: `far` is unavailable: told to fail at has"
+            "after: `far` is unavailable: told to fail at missing"
         )
         assert within.calls == []
 
@@ -221,7 +221,7 @@ class TestOpen:
                 assert go.wait(10)
                 return None
 
-            def has(self, digest: B3Digest) -> bool:
+            def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
                 raise UnavailableError("slow", "not now")
 
         breaker = BreakerService(Slow(), failures=1, open_for=30.0, clock=clock)
@@ -244,7 +244,7 @@ class TestHalfOpen:
         assert opened.has(HELLO.digest) is False
         assert opened.state == "closed"
         opened.has(HELLO.digest)
-        assert within.calls == ["has", "has"]
+        assert within.calls == ["missing", "missing"]
 
     def test_after_closing_it_counts_from_the_start(
         self, opened: BreakerService, within: FaultyService, clock: Any
@@ -252,7 +252,7 @@ class TestHalfOpen:
         """What failed before is forgotten."""
         clock.now += 30
         opened.has(HELLO.digest)
-        within.failing = {"has"}
+        within.failing = {"missing"}
         fail(opened, 2)
         assert opened.state == "closed"
 
@@ -260,17 +260,17 @@ class TestHalfOpen:
         self, opened: BreakerService, within: FaultyService, clock: Any
     ) -> None:
         """One failed probe is enough, and the time begins anew."""
-        within.failing = {"has"}
+        within.failing = {"missing"}
         clock.now += 30
         fail(opened, 5)
-        assert within.calls == ["has"]
+        assert within.calls == ["missing"]
         assert opened.state == "open"
         clock.now += 29.9
         fail(opened)
-        assert within.calls == ["has"]
+        assert within.calls == ["missing"]
         clock.now += 0.1
         fail(opened)
-        assert within.calls == ["has", "has"]
+        assert within.calls == ["missing", "missing"]
 
     def test_exactly_one_request_goes_through(self, clock: Any) -> None:
         """However many come at once, one is the probe and the others are refused while it is on its way."""
@@ -280,13 +280,13 @@ class TestHalfOpen:
         class Slow(MemoryBlobService):
             fails = True
 
-            def has(self, digest: B3Digest) -> bool:
+            def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
                 if self.fails:
                     raise UnavailableError("slow", "not now")
-                asked.append(digest)
+                asked.extend(digests)
                 began.set()
                 assert go.wait(10)
-                return True
+                return set()
 
         slow = Slow()
         breaker = BreakerService(slow, failures=1, open_for=30.0, clock=clock)
@@ -319,10 +319,10 @@ class TestHalfOpen:
         class Hanging(MemoryBlobService):
             fails = True
 
-            def has(self, digest: B3Digest) -> bool:
+            def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
                 if self.fails:
                     raise UnavailableError("hanging", "not now")
-                return False
+                return set(digests)
 
             def chunks(self, digest: B3Digest) -> Any:
                 began.set()
@@ -363,10 +363,10 @@ class TestHalfOpen:
         class Interrupted(MemoryBlobService):
             errors: list[BaseException] = [UnavailableError("i", "not now"), KeyboardInterrupt()]  # noqa: RUF012
 
-            def has(self, digest: B3Digest) -> bool:
+            def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
                 if self.errors:
                     raise self.errors.pop(0)
-                return True
+                return set()
 
         breaker = BreakerService(Interrupted(), failures=1, open_for=30.0, clock=clock)
         fail(breaker)
@@ -381,7 +381,7 @@ def test_transitions_are_logged(
 ) -> None:
     """Each once: that it opens, with the reason, and that it closes."""
     caplog.set_level("INFO", "castore_wrappers.breaker")
-    within.failing = {"has"}
+    within.failing = {"missing"}
     fail(breaker, 6)
     clock.now += 30
     fail(breaker)
@@ -389,7 +389,7 @@ def test_transitions_are_logged(
     clock.now += 30
     breaker.has(HELLO.digest)
     assert [record.getMessage() for record in caplog.records] == [
-        "`gate`: left alone after 3 failures in a row: `far` is unavailable: told to fail at has",
+        "`gate`: left alone after 3 failures in a row: `far` is unavailable: told to fail at missing",
         "`gate`: it answers again",
     ]
 

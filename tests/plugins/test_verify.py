@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -23,8 +24,10 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.contract.capabilities import ChunkSource, FrameStore
+from castore.contract.capabilities import ChunkSource, FoundChunks, FrameStore
+from castore.contract.operations import Operation
 from castore.contract.upkeep import Inventory, StoredItem
+from castore.errors import OversizedFrameError
 from castore.format import frames
 from castore.streams.readers import BytesReader
 from castore.streams.writers import SpooledWriter
@@ -70,10 +73,10 @@ class Trusting(MemoryBlobService):
     """Hands out whatever it has, unchecked, and blobs of chunks as such."""
 
     def spoil(self, digest: B3Digest, data: bytes) -> None:
-        self._blobs[digest] = data
+        self._chunks[digest] = data
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        return self._blobs.get(digest)
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        return {digest: self._chunks[digest] for digest in sizes if digest in self._chunks}
 
 
 @pytest.fixture
@@ -111,12 +114,12 @@ class TestBlobsInOnePiece:
     def test_bytes_in_memory(self) -> None:
         """They stay where they are, checked."""
         within = Trusting()
-        within.write(LONG)
-        reader: Any = VerifyService(within).open_read(LONG_DIGEST)
-        assert reader.read_view().obj is within._blobs[LONG_DIGEST]
-        within.spoil(LONG_DIGEST, flipped(LONG, 7))
+        within.write(HELLO.data)
+        reader: Any = VerifyService(within).open_read(HELLO.digest)
+        assert reader.read_view().obj is within._chunks[HELLO.digest]
+        within.spoil(HELLO.digest, flipped(HELLO.data, 7))
         with pytest.raises(CorruptBlobError):
-            VerifyService(within).open_read(LONG_DIGEST)
+            VerifyService(within).open_read(HELLO.digest)
 
     def test_what_changes_later_is_not_seen(self, smallest: Any) -> None:
         """What is handed out is what was checked, and not what the service would say when asked again."""
@@ -226,18 +229,72 @@ class TestBlobsOfChunks:
             VerifyService(within).read(WHOLE_DIGEST)
 
 
+class TestManyBlobs:
+    """Each is checked by itself; what is wrong with one is its value, and ends nothing."""
+
+    WANTED = (HELLO, EMPTY, P3M)
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    def test_a_wrong_one(self, smallest: Any, chunked: bool, caplog: Any) -> None:
+        within = Trusting() if chunked else smallest()
+        for blob in self.WANTED:
+            within.write(blob.data)
+        if chunked:
+            within.spoil(HELLO.digest, b"something else")
+        else:
+            within.blobs[HELLO.digest] = b"something else"
+        wanted = [blob.digest for blob in self.WANTED]
+        answers = dict(VerifyService(within).read_many([*wanted, B3Digest.of(b"absent")]))
+        assert list(answers) == [*wanted, B3Digest.of(b"absent")]
+        assert answers.pop(B3Digest.of(b"absent")) is None
+        assert isinstance(answers.pop(HELLO.digest), CorruptBlobError)
+        for blob in self.WANTED[1:]:
+            answer = answers.pop(blob.digest)
+            assert (answer.read() if isinstance(answer, BlobReader) else answer) == blob.data
+        assert all(str(HELLO.digest) in record.getMessage() for record in caplog.records)
+        assert caplog.records
+
+    @pytest.mark.parametrize("wrong", [False, True])
+    def test_that_are_small_come_as_they_are(self, wrong: bool) -> None:
+        """A service may give bytes itself, which are looked at as well."""
+
+        class Giving(Smallest):
+            def read_many(self, digests: Any) -> Any:
+                return ((digest, self.blobs[digest]) for digest in digests)
+
+        within = Giving()
+        within.write(HELLO.data)
+        if wrong:
+            within.blobs[HELLO.digest] = b"something else"
+        ((_, answer),) = VerifyService(within).read_many([HELLO.digest])
+        assert isinstance(answer, CorruptBlobError) if wrong else answer == HELLO.data
+
+
 class TestFrames:
     def test_are_looked_into(self, store: Any, blobs_of: Any, key_of: Any) -> None:
         """A frame of another chunk, or none at all, is not handed out."""
         within = blobs_of(store)
         within.write(HELLO.data)
         service = kind(VerifyService(within), FrameStore)
-        assert frames.decode_chunk(service.get_frame(HELLO.digest), HELLO.digest) == HELLO.data
-        assert service.get_frame(P3M.digest) is None
+        within.write(b"another")
+        other = B3Digest.of(b"another")
+        found = service.get_frames([HELLO.digest, P3M.digest])
+        assert list(found) == [HELLO.digest]
+        assert frames.decode_chunk(found[HELLO.digest], HELLO.digest) == HELLO.data
         for wrong in (frames.compress(b"something else"), b"no frame"):
             store.objects[key_of("chunks", HELLO.digest)] = wrong
-            with pytest.raises(CorruptBlobError):
-                service.get_frame(HELLO.digest)
+            found = service.get_frames([HELLO.digest, other])
+            assert isinstance(found.pop(HELLO.digest), CorruptBlobError)
+            assert frames.decode_chunk(found.pop(other), other) == b"another"
+
+    def test_of_large_chunks_are_looked_into(self, store: Any, blobs_of: Any) -> None:
+        """Of all that a chunk may have, whatever is unpacked elsewhere without knowing the size."""
+        within = blobs_of(store, avg_chunk_size=2 << 20)
+        within.write(P3M.data)
+        (meta, *_) = within.chunks(P3M.digest) or [P3M.meta]
+        assert meta.size > 1 << 20
+        found = kind(VerifyService(within), FrameStore).get_frames([meta.digest])
+        assert isinstance(found[meta.digest], bytes)
 
     def test_of_another_format_are_denied(self) -> None:
         """What cannot be looked into is not handed out."""
@@ -245,13 +302,41 @@ class TestFrames:
         class Packed(MemoryBlobService, FrameStore):
             frame_format = "lz4"
 
-            def get_frame(self, digest: B3Digest) -> bytes | None:
-                return b"?"
+            def get_frames(self, digests: Any) -> FoundChunks:
+                return dict.fromkeys(digests, b"?")
 
-            def put_frame(self, digest: B3Digest, frame: bytes) -> None: ...
+            def put_frames(self, frames: Any) -> None: ...
 
         assert Packed().capability(FrameStore) is not None
         assert VerifyService(Packed()).capability(FrameStore) is None
+
+
+def test_a_stranger_whose_bytes_cannot_be_checked_is_denied() -> None:
+    """By what its rows say; one that receives none goes through."""
+
+    class Previews(ABC):
+        OPERATIONS = (Operation("preview", receives=True),)
+
+        @abstractmethod
+        def preview(self, digest: B3Digest) -> bytes: ...
+
+    class Counts(ABC):
+        OPERATIONS = (Operation("count", question=True),)
+
+        @abstractmethod
+        def count(self) -> int: ...
+
+    class Album(MemoryBlobService, Previews, Counts):
+        def preview(self, digest: B3Digest) -> bytes:
+            return b"?"
+
+        def count(self) -> int:
+            return 7
+
+    service = VerifyService(Album())
+    assert Album().capability(Previews) is not None
+    assert service.capability(Previews) is None
+    assert kind(service, Counts).count() == 7
 
 
 class TestReport:
@@ -351,6 +436,40 @@ class TestQuarantine:
             service.read(HELLO.digest)
         assert store.objects[key] == good
         assert service.read(HELLO.digest) == HELLO.data
+
+    def test_a_large_chunk_that_is_right_stays(self, store: Any, blobs_of: Any, caplog: Any) -> None:
+        """Also one that is more than anybody unpacks without knowing its size, and was damaged on its way."""
+        within = blobs_of(store, avg_chunk_size=2 << 20)
+        service = VerifyService(within, on_corrupt="quarantine")
+        service.write(P3M.data)
+        (meta, *_) = within.chunks(P3M.digest) or [P3M.meta]
+        assert meta.size > 1 << 20
+        source = kind(service, ChunkSource)
+        assert isinstance(source.get_chunks({meta.digest: None})[meta.digest], OversizedFrameError)
+        assert caplog.records == []
+        get = store.get
+
+        def damaged_once(key: str) -> Any:
+            store.get = get
+            return b"damaged"
+
+        store.get = damaged_once
+        assert isinstance(source.get_chunks({meta.digest: meta.size})[meta.digest], CorruptBlobError)
+        assert caplog.records != []
+        assert source.get_chunk(meta.digest, meta.size) == P3M.data[: meta.size]
+
+    def test_of_a_batch_all_that_are_wrong(
+        self, service: VerifyService, within: Any, store: Any, key_of: Any
+    ) -> None:
+        """Each is moved aside; the others are handed out."""
+        metas = within.chunks(P3M.digest)
+        wrong = [metas[1].digest, metas[4].digest]
+        for digest in wrong:
+            store.objects[key_of("chunks", digest)] = b"spoilt"
+        found = kind(service, ChunkSource).get_chunks({meta.digest: meta.size for meta in metas})
+        assert len(found) == len(metas)
+        assert [digest for digest, data in found.items() if isinstance(data, CorruptBlobError)] == wrong
+        assert all(f"quarantine/{key_of('chunks', digest)}" in store.objects for digest in wrong)
 
     def test_that_fails_does_not_hide_what_was_found(
         self, service: VerifyService, store: Any, key_of: Any, caplog: Any
