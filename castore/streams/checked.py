@@ -16,10 +16,10 @@ _PIECE: Final = 256 << 10
 
 
 class HashedPieceReader(PieceReader):
-    """A reader that holds the last piece it has read, and hashes those that come in order.
+    """A reader that holds the last piece it has read, and hashes what comes in order.
 
-    Read from start to end the digest of the blob is checked: the last piece is held back until it is right.
-    Read in another order a byte is as good as the word of what it comes from.
+    Read from start to end, be it with looks back, the digest of the blob is checked: the last piece is held
+    back until it is right. Read in another order a byte is as good as the word of what it comes from.
 
     A subclass fills in `_read_piece`, and may override `_take` and `_mismatched`.
 
@@ -64,15 +64,16 @@ class HashedPieceReader(PieceReader):
     def _check(self, position: int, piece: memoryview) -> None:
         if self._mismatch is not None:
             raise self._mismatch
-        if position != self._hashed:
+        new = piece[self._hashed - position :] if position <= self._hashed else piece[:0]
+        if not new:
             return
-        self._hasher.update(piece)
-        self._hashed += len(piece)
+        self._hasher.update(new)
+        self._hashed += len(new)
         if self._hashed == self._size and self._hasher.digest() != self._digest:
             self._mismatch = wrong_bytes(self._digest, B3Digest(self._hasher.digest()))
             self._mismatched()
             raise self._mismatch
-        self._take(piece)
+        self._take(new)
 
     @abstractmethod
     def _read_piece(self, position: int) -> bytes | memoryview:
@@ -82,7 +83,7 @@ class HashedPieceReader(PieceReader):
         """
 
     def _take(self, piece: memoryview) -> None:
-        """Be given each piece that comes in order, the last one when the digest is right."""
+        """Be given the bytes of the blob in order, the last ones when the digest is right."""
 
     def _mismatched(self) -> None:
         """Be told that the bytes are not those of the blob."""

@@ -132,7 +132,8 @@ class Behind:
                     some = rest[:count]
                     stored, failed = done_in_part(some, partial(call, some))
                     faults |= failed
-                    acknowledged, failed = done_in_part(stored, partial(self.acknowledge, stored))
+                    some = [digest for digest in some if digest in stored]
+                    acknowledged, failed = done_in_part(some, partial(self.acknowledge, some))
             except UnavailableError as error:
                 # The others would fail alike.
                 return done, {**dict.fromkeys(rest, error), **faults}

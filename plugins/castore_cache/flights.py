@@ -51,10 +51,14 @@ class Flights:
         """How many have ended. Who looked elsewhere before knows by it whether to look again."""
 
     def join(self, key: Hashable, lead: Callable[[Flight[T]], T], alone: Callable[[], T]) -> T:
-        """Return the answer to one request; see `join_many`."""
-        return self.join_many(
-            (key,), lambda led: {key: lead(led[key])}, lambda keys: dict.fromkeys(keys, alone())
-        )[key]
+        """Return the answer to one request, which is what *lead* returns; see `join_many`."""
+
+        def lead_one(led: Mapping[Hashable, Flight[T]]) -> dict[Hashable, T]:
+            answer = lead(led[key])
+            led[key].give(answer)
+            return {key: answer}
+
+        return self.join_many((key,), lead_one, lambda keys: dict.fromkeys(keys, alone()))[key]
 
     def join_many(
         self,

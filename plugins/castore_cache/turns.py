@@ -17,9 +17,6 @@ _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 """In seconds: how long until one looks again whether another process is done."""
 
-_MOST_LOCKED: Final = 128
-"""For so many digests at once one may be alone: each may take an open file."""
-
 
 class ProcessTurns:
     """Lets one process at a time bring a digest to near, if near is a `SharedPlace`.
@@ -86,7 +83,7 @@ class ProcessTurns:
         if place is None:
             return digests
         try:
-            context = place.try_alone(digests[:_MOST_LOCKED])
+            context = place.try_alone(digests)
             alone = context.__enter__()
         except CastoreError as fault:
             self._near.note(fault)
@@ -96,4 +93,4 @@ class ProcessTurns:
             self._near.attempt(lambda: context.__exit__(None, None, None))
 
         stack.callback(leave)
-        return alone.union(digests[_MOST_LOCKED:])
+        return alone

@@ -11,8 +11,10 @@ import os
 import random
 import sys
 import threading
+from collections.abc import Mapping
 
 from castore import B3Digest, from_url
+from castore.contract.capabilities import FoundChunks
 from castore.threads.pool import Pool
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
@@ -35,13 +37,13 @@ class Logging(MemoryBlobService):
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._mode = mode
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        os.write(self._log, f"{digest}\n".encode())
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        os.write(self._log, "".join(f"{os.getpid()} {digest}\n" for digest in sizes).encode())
         if self._mode == "hang":
             # In one piece: other threads say it, too.
             os.write(sys.stdout.fileno(), b"asked\n")
             threading.Event().wait(60)
-        return super().get_chunk(digest, size)
+        return super().get_chunks(sizes)
 
 
 def far(log: str, mode: str) -> Logging:
@@ -51,8 +53,7 @@ def far(log: str, mode: str) -> Logging:
     )
     digest = made.write(blob())
     service = Logging(log, mode)
-    for meta in made.chunks(digest):
-        service.put_chunk(meta.digest, made.get_chunk(meta.digest))
+    service.put_chunks(made.get_chunks({meta.digest: meta.size for meta in made.chunks(digest)}))
     service.put_index(digest, made.chunks(digest))
     return service
 

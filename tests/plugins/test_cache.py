@@ -26,6 +26,9 @@ from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, FaultyService
 from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 
+WRITER = ("open_write", "writer.write", "writer.close")
+"""What is done with a service that keeps no chunks."""
+
 
 class TestHits:
     """What near has never asks far."""
@@ -103,12 +106,17 @@ class TestWriting:
             ("far", "near", False), ("both", "near", False), ("both", "far", True),
         ],
     )  # fmt: skip
-    @pytest.mark.parametrize("operation", ["open_write", "writer.write", "writer.close"])
+    @pytest.mark.parametrize("operation", [*WRITER, "lease", "claim", "put_chunks", "put_indexes"])
     def test_faults(self, write: Any, broken: str, fails: bool, operation: str) -> None:
-        """A write that one of its targets does not take fails; others are not asked."""
+        """A write that a target does not take fails, and nobody shows the blob; others are not asked."""
         services = {"near": MemoryBlobService(), "far": MemoryBlobService()}
         near, far = (
-            FaultyService(inner, {operation} if name == broken else (), instance=name)
+            FaultyService(
+                inner,
+                {operation} if name == broken else (),
+                instance=name,
+                capabilities=operation not in WRITER,
+            )
             for name, inner in services.items()
         )
         cache = CacheBlobService(near, far, write=write)
@@ -117,21 +125,22 @@ class TestWriting:
             return
         with pytest.raises(UnavailableError, match=f"`{broken}`"):
             cache.write(HELLO.data)
-        assert services[broken].has(HELLO.digest) is False
-        assert services["near"].has(HELLO.digest) is False
+        assert list(services[broken].list_blobs()) == []
+        assert list(services["near"].list_blobs()) == []
 
-    def test_far_first(self) -> None:
+    @pytest.mark.parametrize("capabilities", [True, False])
+    def test_far_first(self, capabilities: bool) -> None:
         """With both, far has a blob before near shows it: what can be seen is where it lasts."""
         near, far = MemoryBlobService(), MemoryBlobService()
         seen: list[bool] = []
 
         class Watching(FaultyService):
             def meet(self, operation: str) -> None:
-                if operation == "writer.close":
-                    seen.append(far.has(HELLO.digest))
+                if operation in ("writer.close", "put_indexes"):
+                    seen.append(HELLO.digest in far.list_blobs())
 
-        CacheBlobService(Watching(near), far, write="both").write(HELLO.data)
-        assert seen[0] is True
+        CacheBlobService(Watching(near, capabilities=capabilities), far, write="both").write(HELLO.data)
+        assert seen == [True]
 
     def test_both_must_name_it_alike(self) -> None:
         """A service that has other bytes than the other one says so by its digest."""
@@ -142,14 +151,15 @@ class TestWriting:
                 writer.write(b"!")
                 return writer
 
-        cache = CacheBlobService(Adding(MemoryBlobService()), MemoryBlobService(), write="both")
+        near = Adding(MemoryBlobService(), capabilities=False)
+        cache = CacheBlobService(near, MemoryBlobService(), write="both")
         with pytest.raises(CorruptBlobError) as caught:
             cache.write(HELLO.data)
         assert caught.value.found == HELLO.digest
 
 
-class TestPowers:
-    """A cache has the capabilities that its children make possible, no more and no less."""
+class TestCapabilities:
+    """A cache has the capabilities that near and far make possible, no more and no less."""
 
     @pytest.mark.parametrize(
         ("near", "far", "write", "lists", "stores"),

@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ import pytest
 from castore import B3Digest, BlobService, BlobWriter, Composition, UnavailableError
 from castore.contract.capabilities import ChunkStore
 from castore.contract.upkeep import Pinning
+from castore.errors import BatchError
 from castore.faults import READS, WRITES
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
 from castore.threads.deadlines import CLOCK, Clock
@@ -28,6 +29,7 @@ from castore_cache.service import CacheBlobService
 from castore_memory.service import MemoryBlobService
 
 PROGRAM: Final = Path(__file__).with_name("writing_behind.py")
+WRITER: Final = ("open_write", "writer.write", "writer.close")
 
 
 class Patient(Clock):
@@ -36,7 +38,7 @@ class Patient(Clock):
     def __init__(self) -> None:
         self.time = 100.0
         self.changed = threading.Condition()
-        self.high_latency: list[float | None] = []
+        self.waits: list[float | None] = []
 
     def now(self) -> float:
         return self.time
@@ -44,7 +46,7 @@ class Patient(Clock):
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
         ends = None if seconds is None else self.time + seconds
         with self.changed:
-            self.high_latency.append(seconds)
+            self.waits.append(seconds)
             self.changed.notify_all()
         while not event.wait(0.002):
             if ends is not None and self.time >= ends:
@@ -53,11 +55,11 @@ class Patient(Clock):
 
     def until_waited_for(self, seconds: float) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: seconds in self.high_latency, 30)
+            assert self.changed.wait_for(lambda: seconds in self.waits, 30)
 
     def pass_by(self, seconds: float) -> None:
         with self.changed:
-            self.high_latency.clear()
+            self.waits.clear()
         self.time += seconds
 
 
@@ -104,7 +106,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def down(scene: Scene) -> None:
-    scene.far.failing = {*READS, *WRITES, "claim_chunk", "hold"}
+    scene.far.failing = {*READS, *WRITES}
 
 
 def up(scene: Scene) -> None:
@@ -152,10 +154,12 @@ class TestAcknowledging:
             cache.write(HELLO.data)
         scene.folder.unlink()
 
-    @pytest.mark.parametrize("operation", ["open_write", "writer.write", "writer.close"])
+    @pytest.mark.parametrize("operation", [*WRITER, "lease", "claim", "put_chunks", "put_indexes"])
     def test_near_must_take_it(self, scene: Scene, operation: str) -> None:
         """Nothing is queued that near does not have."""
-        scene.near = FaultyService(MemoryBlobService(), {operation}, instance="broken")
+        scene.near = FaultyService(
+            MemoryBlobService(), {operation}, instance="broken", capabilities=operation not in WRITER
+        )
         cache = scene.open()
         with pytest.raises(UnavailableError, match="`broken`"):
             cache.write(HELLO.data)
@@ -170,31 +174,70 @@ class TestAcknowledging:
     def test_what_is_claimed_is_queued(self, scene: Scene) -> None:
         """That near has a blob says nothing about far: one that need not be written again is sent as well."""
         down(scene)
-
-        class Claiming(MemoryBlobService):
-            def claim_blob(self, digest: B3Digest) -> bool:
-                return self.has(digest)
-
-        scene.near = Claiming()
         scene.near.write(HELLO.data)
         store: Any = scene.open().capability(ChunkStore)
-        assert store.claim_blob(P3M.digest) is False
+        assert store.claim_blobs({P3M.digest: None}) == set()
         assert scene.waiting() == set()
-        assert store.claim_blob(HELLO.digest) is True
+        assert store.claim_blobs({P3M.digest: None, HELLO.digest: ()}) == {HELLO.digest}
         assert scene.waiting() == {HELLO.digest.hex()}
 
     def test_chunks_are_queued_with_their_blob(self, scene: Scene) -> None:
         """A chunk alone waits for its index; more blobs at once than may wait go in turns."""
         store: Any = scene.open(limit=2).capability(ChunkStore)
-        for chunk in CHUNKS:
-            store.put_chunk(chunk.digest, chunk.data)
+        assert store.round == 2
+        store.put_chunks({chunk.digest: chunk.data for chunk in CHUNKS})
         assert scene.waiting() == set()
-        scene.clock.high_latency.clear()  # type: ignore[attr-defined]
-        store.put_indexes([(chunk.digest, ()) for chunk in CHUNKS])
+        store.put_indexes({chunk.digest: () for chunk in CHUNKS})
         assert len(CHUNKS) > 2
         cache = scene.open()
         assert cache.flush(30) is True
         assert all(scene.kept.has(chunk.digest) for chunk in CHUNKS)
+
+    def test_what_there_is_no_room_for_is_told_item_by_item(self, scene: Scene) -> None:
+        """Those that there was room for are in the queue, and need not be put again."""
+        down(scene)
+        store: Any = scene.open(limit=2, on_full="fail").capability(ChunkStore)
+        store.put_chunks({chunk.digest: chunk.data for chunk in CHUNKS})
+        with pytest.raises(BatchError, match="`queue_limit` is 2") as caught:
+            store.put_indexes({chunk.digest: () for chunk in CHUNKS})
+        assert {digest.hex() for digest in caught.value.done} == scene.waiting()
+        assert len(caught.value.done) == 2
+        assert {*caught.value.done, *caught.value.faults} == {chunk.digest for chunk in CHUNKS}
+
+    def test_what_near_has_put_in_part_is_queued_in_part(self, scene: Scene) -> None:
+        """The others' faults are told, and a later put of them alone is enough."""
+        down(scene)
+
+        class Partly(MemoryBlobService):
+            broken = True
+
+            def put_indexes(self, blobs: Mapping[B3Digest, Any]) -> None:
+                first, *others = blobs
+                super().put_indexes({first: blobs[first]})
+                if self.broken and others:
+                    fault = UnavailableError("near", "no")
+                    raise BatchError("near", dict.fromkeys(others, fault), done=[first])
+
+        scene.near = near = Partly()
+        store: Any = scene.open().capability(ChunkStore)
+        with pytest.raises(BatchError) as caught:
+            store.put_indexes({chunk.digest: () for chunk in CHUNKS})
+        assert list(caught.value.done) == list(near.list_blobs()) == [CHUNKS[0].digest]
+        assert scene.waiting() == {CHUNKS[0].digest.hex()}
+        assert caught.value.faults.keys() == {chunk.digest for chunk in CHUNKS[1:]}
+
+    @pytest.mark.parametrize("data", [HELLO.data, P3M.data], ids=len)
+    @pytest.mark.parametrize("capabilities", [True, False])
+    def test_cut_as_far_cuts(self, scene: Scene, near: Any, data: bytes, capabilities: bool) -> None:
+        """What gets to far later has far's boundaries in near already; near's own if far keeps no chunks."""
+        scene.near, scene.far = near, FaultyService(scene.kept, capabilities=capabilities)
+        cache = scene.open()
+        digest = cache.write(data)
+        plain = near if not capabilities else scene.kept
+        expected = type(plain.new_chunker())(plain.new_chunker().avg_size).cut(data)
+        sizes = [meta.size for meta in near.chunks(digest)]
+        assert sizes == (list(expected) if len(sizes) > 1 else [])
+        assert cache.flush() is True
 
     def test_files_are_acknowledged_as_they_are_yielded(self, scene: Scene, tmp_path: Path) -> None:
         """Those that can be read, though some cannot."""
@@ -224,7 +267,7 @@ class TestUploading:
         cache = scene.open()
         cache.write(P3M.data)
         assert cache.flush() is True
-        assert not {"open_write", "put_chunk", "put_index"} & set(scene.far.calls)
+        assert not {"open_write", "put_chunks"} & set(scene.far.calls)
 
     def test_a_far_that_fails_is_tried_again_after_a_while(self, scene: Scene) -> None:
         """And not before; its error is to be seen."""
@@ -255,7 +298,7 @@ class TestUploading:
         cache = scene.open()
         cache.write(HELLO.data)
         cache.write(P3M.data)
-        del scene.near._blobs[HELLO.digest]  # type: ignore[attr-defined]
+        del scene.near._chunks[HELLO.digest]  # type: ignore[attr-defined]
         up(scene)
         assert cache.flush() is True
         assert scene.kept.has(P3M.digest)
@@ -270,7 +313,7 @@ class TestUploading:
         down(scene)
         cache = scene.open()
         cache.write(HELLO.data)
-        del scene.near._blobs[HELLO.digest]  # type: ignore[attr-defined]
+        del scene.near._chunks[HELLO.digest]  # type: ignore[attr-defined]
         up(scene)
         assert cache.flush() is True
         cache.write(HELLO.data)
@@ -283,10 +326,10 @@ class TestUploading:
         class Wrong(MemoryBlobService):
             wrong = True
 
-            def has(self, digest: B3Digest) -> bool:
+            def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
                 if self.wrong:
                     raise ZeroDivisionError("a mistake")
-                return super().has(digest)
+                return super().missing(digests)
 
         scene.far = wrong = Wrong()  # type: ignore[assignment]
         cache = scene.open()
@@ -329,7 +372,7 @@ class TestBackPressure:
         cache.write(b"two")
         with pytest.raises(UnavailableError, match="2 blobs wait for it, and `queue_limit` is 2"):
             cache.write(b"three")
-        assert not scene.near.has(B3Digest.of(b"three"))
+        assert B3Digest.of(b"three") not in scene.near.list_blobs()  # type: ignore[attr-defined]
         up(scene)
         assert cache.flush() is True
         cache.write(b"three")
@@ -461,9 +504,9 @@ class TestClosing:
                 assert released.wait(30)
                 return super().open_write()
 
-            def put_chunk(self, digest: B3Digest, data: Any) -> None:
+            def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
                 assert released.wait(30)
-                super().put_chunk(digest, data)
+                super().put_chunks(chunks)
 
         scene.far = Hanging()  # type: ignore[assignment]
         cache = scene.open(drain=10.0)
@@ -492,12 +535,14 @@ class TestPinning:
             self.drops = False
 
         @contextlib.contextmanager
-        def pin(self, digest: B3Digest) -> Iterator[None]:
+        def pin(self, digests: Collection[B3Digest]) -> Iterator[None]:
             if self.drops:
-                self._blobs.clear()
-            self.pinned.append(digest)
+                for digest in list(digests)[:1]:
+                    del self._chunks[digest], self._indexes[digest]
+            self.pinned += digests
             yield
-            self.pinned.remove(digest)
+            for digest in digests:
+                self.pinned.remove(digest)
 
     def test_what_waits_is_pinned(self, scene: Scene) -> None:
         """Once, until far has it."""
@@ -532,6 +577,23 @@ class TestPinning:
         with pytest.raises(UnavailableError, match="near has dropped"):
             cache.write(HELLO.data)
         assert scene.waiting() == set()
+        assert near.pinned == []
+
+    def test_of_many_those_that_were_not_dropped_are_acknowledged(self, scene: Scene) -> None:
+        """They are pinned together, until far has all of them."""
+        scene.near = near = self.Pinned()
+        near.drops = True
+        down(scene)
+        cache = scene.open()
+        store: Any = cache.capability(ChunkStore)
+        store.put_chunks({chunk.digest: chunk.data for chunk in CHUNKS})
+        with pytest.raises(BatchError, match="near has dropped") as caught:
+            store.put_indexes({chunk.digest: () for chunk in CHUNKS})
+        assert list(caught.value.faults) == [CHUNKS[0].digest]
+        assert scene.waiting() == {chunk.digest.hex() for chunk in CHUNKS[1:]}
+        assert set(near.pinned) == {chunk.digest for chunk in CHUNKS}
+        up(scene)
+        assert cache.flush() is True
         assert near.pinned == []
 
     def test_what_cannot_be_queued_is_not_pinned(self, scene: Scene) -> None:

@@ -210,7 +210,7 @@ class TestNearFails:
         """What near has is not far's blob: it does not go on there, and is corrupt."""
         inner, far = MemoryBlobService(), smallest()
         digest = far.write(b"" if len(damaged) == 1 else BIG)
-        inner._blobs[digest] = damaged
+        inner._chunks[digest] = damaged
         near = FaultyService(inner, instance="broken")
         with CacheBlobService(near, far).open_read(digest) as reader:  # type: ignore[union-attr]
             near.failing = {"reader.read"}
@@ -319,7 +319,7 @@ class TestFarFails:
         probe.failing.clear()
         probe.calls.clear()
         assert cache.read(P3M.digest) == P3M.data
-        assert probe.calls.count("get_chunk") == 6
+        assert probe.calls.count("get_chunks") == 6
 
     def test_in_the_middle_of_a_copy(self, smallest: Any, near: Any) -> None:
         """Where a far without chunks fails, near gets nothing of what it would have been."""

@@ -18,7 +18,7 @@ from castore import (
     CorruptChunkError,
     MissingChunkError,
 )
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.contract.capabilities import ChunkSource, ChunkStore
 from castore.streams.readers import BytesReader
 from castore.testing import EMPTY, HELLO, P3M
@@ -345,7 +345,7 @@ class TestNearWithoutChunks:
 def test_near_gets_no_index_where_it_does_not_write_the_chunks(far: Any) -> None:
     """A near of several services can read what the one that it writes to lacks."""
     first, second = MemoryBlobService(), MemoryBlobService()
-    near = FallbackBlobService([Child("first", first), Child("second", second)], write_to="first")
+    near = FallbackBlobService([Member("first", first), Member("second", second)], write_to="first")
     digest = far.write(P3M.data)
     lacking = far.chunks(digest)[3]
     second.write(far.read(lacking.digest))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from castore import B3Digest, BlobReader, BlobService, ChunkMeta, UnavailableError
-from castore.contract.capabilities import SharedPlace
+from castore.contract.capabilities import FoundChunks, SharedPlace
 from castore.testing import HELLO, P3M
 from castore.threads.deadlines import Clock
 from castore.threads.pool import Pool
+from castore_cache.chunks import Brought
 from castore_cache.flights import Flight, Flights
 from castore_cache.near import Near
 from castore_cache.service import CacheBlobService
-from castore_cache.turns import Turns
+from castore_cache.turns import ProcessTurns
 from castore_memory.service import MemoryBlobService
 
 BIG = P3M.data + P3M.data[: 2 << 20]
@@ -199,15 +201,17 @@ class Counting(MemoryBlobService):
         self.asked: Counter[Any] = Counter()
         self.lock = threading.Lock()
         self.gate = threading.Event()
-        self.bytes = 0
+        self.bytes = self.calls = 0
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         with self.lock:
-            self.asked[digest] += 1
+            self.calls += 1
+            self.asked.update(list(sizes))
         assert self.gate.wait(30)
-        data = super().get_chunk(digest, size)
-        self.bytes += len(data or b"")
-        return data
+        found = super().get_chunks(sizes)
+        with self.lock:
+            self.bytes += sum(len(data) for data in found.values() if isinstance(data, bytes))
+        return found
 
     def chunks(self, digest: B3Digest) -> Any:
         with self.lock:
@@ -387,14 +391,15 @@ class TestManyReaders:
         cache = CacheBlobService(near, counting)
         meta = counting._indexes[P3M.digest][0]
         counting.gate.set()
-        missing, near.get_chunk = near.get_chunk, lambda *_: None  # type: ignore[method-assign]
+        missing = near.get_chunks
 
-        def look(*arguments: Any) -> None:
+        def look(_: object) -> FoundChunks:
             # The other one comes just after near was asked in vain.
-            near.get_chunk = missing  # type: ignore[method-assign]
+            near.get_chunks = missing  # type: ignore[method-assign]
             assert cache._chunks.get_chunk(meta.digest, meta.size)
+            return {}
 
-        near.get_chunk = look  # type: ignore[method-assign]
+        near.get_chunks = look  # type: ignore[method-assign]
         assert cache._chunks.get_chunk(meta.digest, meta.size)
         assert counting.asked == {meta.digest: 1}
 
@@ -444,30 +449,29 @@ class Place(MemoryBlobService, SharedPlace):
 
     def __init__(self) -> None:
         super().__init__()
-        self.others_at = 0
+        self.others: dict[B3Digest, int] = {}
+        """At how many tries others are still at a digest."""
         self.tries = 0
         self.left = 0
-        self.unsettled: dict[B3Digest, bytes] = {}
+        self.inside = 0
+        self.unflushed: dict[B3Digest, bytes] = {}
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def try_alone(self, digest: B3Digest) -> Any:
-        place = self
+    @contextlib.contextmanager
+    def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:
+        self.tries += 1
+        alone = frozenset(digest for digest in digests if self.tries > self.others.get(digest, 0))
+        if alone:
+            self.meanwhile()
+        self.inside += 1
+        try:
+            yield alone
+        finally:
+            self.inside -= 1
+            self.left += 1
 
-        class Turn:
-            def __enter__(self) -> bool:
-                place.tries += 1
-                if place.tries <= place.others_at:
-                    return False
-                place.meanwhile()
-                return True
-
-            def __exit__(self, *_: object) -> None:
-                place.left += 1
-
-        return Turn()
-
-    def find_unsettled(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        return self.unsettled.get(digest)
+    def find_unflushed(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, bytes]:
+        return {digest: self.unflushed[digest] for digest in sizes if digest in self.unflushed}
 
 
 class Hurried(Clock):
@@ -475,14 +479,16 @@ class Hurried(Clock):
 
     def __init__(self) -> None:
         self.time = 0.0
-        self.high_latency: list[float] = []
+        self.waits: list[float] = []
+        self.on_wait: Callable[[], object] = lambda: None
 
     def now(self) -> float:
         return self.time
 
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
         assert seconds is not None
-        self.high_latency.append(seconds)
+        self.on_wait()
+        self.waits.append(seconds)
         self.time += seconds
         return event.is_set()
 
@@ -492,10 +498,10 @@ class TestTurns:
 
     def take(self, place: Place, clock: Clock, wait: float = 60) -> str:
         near = Near(place, "root", alone=False)
-        turns = Turns(near, wait, clock)
-        return turns.take(
+        turns = ProcessTurns(near, wait, clock)
+        return turns.take_one(
             HELLO.digest,
-            look=lambda: "found" if place.has(HELLO.digest) or place.unsettled else None,
+            look=lambda: "found" if place.has(HELLO.digest) or place.unflushed else None,
             bring=lambda: "brought",
         )
 
@@ -513,18 +519,38 @@ class TestTurns:
     def test_another_is_at_it_and_gives_way(self) -> None:
         """One looks again, ever more seldom; who dies gives way at once."""
         place, clock = Place(), Hurried()
-        place.others_at = 20
+        place.others[HELLO.digest] = 20
         assert self.take(place, clock) == "brought"
         assert place.left == place.tries == 21
-        assert clock.high_latency == sorted(clock.high_latency)
-        assert max(clock.high_latency) == 0.05
+        assert clock.waits == sorted(clock.waits)
+        assert max(clock.waits) == 0.05
 
     def test_another_takes_too_long(self) -> None:
         """Then one brings it for oneself."""
         place, clock = Place(), Hurried()
-        place.others_at = 1 << 30
+        place.others[HELLO.digest] = 1 << 30
         assert self.take(place, clock, wait=9) == "brought"
         assert 9 <= clock.time < 9.1
+
+    def test_of_many_those_that_are_this_ones_are_brought_before_others_are_waited_for(self) -> None:
+        """And no turn is held meanwhile, so that processes cannot wait for each other in a circle."""
+        place, clock = Place(), Hurried()
+        mine, others, found = (B3Digest.of(bytes([number])) for number in range(3))
+        place.others |= {others: 3, found: 1 << 30}
+        steps: list[object] = []
+
+        def look(digests: Collection[B3Digest]) -> dict[B3Digest, str]:
+            return {digest: "found" for digest in digests if digest == found and place.tries > 1}
+
+        def bring(digests: Collection[B3Digest]) -> dict[B3Digest, str]:
+            steps.append(set(digests))
+            return dict.fromkeys(digests, "brought")
+
+        clock.on_wait = lambda: steps.append(place.inside)
+        turns = ProcessTurns(Near(place, "root", alone=False), 60, clock)
+        answers = turns.take([mine, others, found], look=look, bring=bring)
+        assert answers == {mine: "brought", others: "brought", found: "found"}
+        assert steps == [{mine}, 0, 0, 0, {others}]
 
     @pytest.mark.parametrize("step", ["try_alone", "enter", "exit"])
     def test_a_near_that_cannot_do_it_is_done_without(self, step: str, far: Any) -> None:
@@ -532,19 +558,22 @@ class TestTurns:
         place = Place()
 
         class Turn:
-            def __enter__(self) -> bool:
+            def __init__(self, digests: Collection[B3Digest]) -> None:
+                self.digests = frozenset(digests)
+
+            def __enter__(self) -> frozenset[B3Digest]:
                 if step == "enter":
                     raise UnavailableError("near", "cannot be locked")
-                return True
+                return self.digests
 
             def __exit__(self, *_: object) -> None:
                 if step == "exit":
                     raise UnavailableError("near", "cannot be unlocked")
 
-        def try_alone(digest: B3Digest) -> Turn:
+        def try_alone(digests: Collection[B3Digest]) -> Turn:
             if step == "try_alone":
                 raise UnavailableError("near", "cannot be locked")
-            return Turn()
+            return Turn(digests)
 
         place.try_alone = try_alone  # type: ignore[assignment]
         far.write(P3M.data)
@@ -553,12 +582,12 @@ class TestTurns:
         assert place.read(P3M.digest) == P3M.data
         assert cache.gauges()["near_errors"] == len(far.chunks(P3M.digest))
 
-    def test_what_another_has_not_settled_is_found(self, far: Any, far_store: Any) -> None:
+    def test_what_another_has_not_flushed_is_found(self, far: Any, far_store: Any) -> None:
         """Its bytes are read; it is for the other one to keep them."""
         place = Place()
         far.write(HELLO.data)
         far_store.take_requests()
-        place.unsettled[HELLO.digest] = HELLO.data
+        place.unflushed[HELLO.digest] = HELLO.data
         cache = CacheBlobService(place, far)
         assert cache._chunks.get_chunk(HELLO.digest, 12) == HELLO.data
         assert far_store.take_requests() == []
@@ -572,6 +601,8 @@ def test_sizes_are_checked_for_each(counting: Counting) -> None:
     counting.gate.set()
     service: BlobService = cache
     assert service.has(meta.digest)
-    cache._flights.join = lambda *_: (bytes(meta.size), True)  # type: ignore[method-assign]
+    cache._flights.join_many = lambda keys, *_: {  # type: ignore[method-assign]
+        key: Brought(bytes(meta.size)) for key in keys
+    }
     with pytest.raises(Exception, match="but its index says 5"):
         cache._chunks.get_chunk(meta.digest, 5)

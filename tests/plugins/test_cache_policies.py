@@ -148,7 +148,7 @@ class TestWhoHoldsWhat:
         probe.calls.clear()
         make(near, probe, fill="blob").read(P3M.digest)
         assert near.read(P3M.digest) == P3M.data
-        assert probe.calls.count("get_chunk") == 7
+        assert probe.calls.count("get_chunks") == 7
 
     def test_who_forgets_a_reader_does_not_wait_for_the_rest(self, make: Any, far: Any) -> None:
         """Only closing it brings the blob to near, never the collector of garbage."""
@@ -158,7 +158,7 @@ class TestWhoHoldsWhat:
         reader.read(10)
         del reader
         gc.collect()
-        assert len(list(near.list_blobs())) == 1
+        assert len(near._chunks) == 1
 
 
 class TestWhatIsFound:
@@ -214,28 +214,46 @@ class TestErrors:
         assert far.read(HELLO.digest) == HELLO.data
         assert cache.gauges()["near_errors"] > 0
 
-    @pytest.mark.parametrize("operation", sorted(WRITES))
+    @pytest.mark.parametrize("operation", ["lease", "claim", "put_chunks", "put_indexes"])
     def test_chunks_that_a_near_misses(self, make: Any, far: Any, operation: str) -> None:
         """Far has them; near shows no blob that would lack some."""
         inner = MemoryBlobService()
         near = FaultyService(inner, {operation})
-        store = make(near, far, write="both").capability(ChunkStore)
-        whole = b"".join(chunk.data for chunk in CHUNKS)
-        with store.hold():
+        if operation == "claim":
+            far.put_chunks({chunk.digest: chunk.data for chunk in CHUNKS})
+        root = make(near, far, write="both").capability(ChunkStore)
+        whole = B3Digest.of(b"".join(chunk.data for chunk in CHUNKS))
+        with root.lease() as store:
             for chunk in CHUNKS:
                 if not store.claim_chunk(chunk.digest):
                     store.put_chunk(chunk.digest, chunk.data)
-                near.failing = set()
-            store.put_index(B3Digest.of(whole), [chunk.meta for chunk in CHUNKS])
-        assert far.read(B3Digest.of(whole)) == whole
-        assert not inner.has(B3Digest.of(whole)) or inner.read(B3Digest.of(whole)) == whole
+                if operation != "put_indexes":
+                    near.failing = set()
+            store.put_index(whole, [chunk.meta for chunk in CHUNKS])
+        assert far.chunks(whole) is not None
+        assert (whole in inner.list_blobs()) is (operation == "lease")
+
+    def test_a_chunk_that_is_put_again_is_missed_no_more(self, make: Any, far: Any) -> None:
+        """Nor one that near turns out to have: only what it may lack keeps an index from it."""
+        inner = MemoryBlobService()
+        near = FaultyService(inner, {"put_chunks"})
+        store = make(near, far, write="both").capability(ChunkStore)
+        put, claimed, missed = CHUNKS[:3]
+        store.put_chunks({chunk.digest: chunk.data for chunk in (put, claimed, missed)})
+        near.failing = set()
+        store.put_chunk(put.digest, put.data)
+        inner.put_chunk(claimed.digest, claimed.data)
+        assert store.claim((claimed.digest, missed.digest)) == {claimed.digest}
+        store.put_indexes({chunk.digest: () for chunk in (put, claimed, missed)})
+        assert set(inner.list_blobs()) == {put.digest, claimed.digest}
+        assert set(far.list_blobs()) == {put.digest, claimed.digest, missed.digest}
 
     def test_a_near_that_reads_from_far_gets_no_index_of_chunks_that_it_missed(
         self, make: Any, far: Any
     ) -> None:
         """That it can read them does not mean that they are where it writes."""
         memory = MemoryBlobService()
-        inner = FaultyService(memory, {"put_chunk"})
+        inner = FaultyService(memory, {"put_chunks"})
         store = make(make(inner, far, write="near"), far, write="both").capability(ChunkStore)
         for chunk in CHUNKS:
             store.put_chunk(chunk.digest, chunk.data)
@@ -245,22 +263,27 @@ class TestErrors:
         assert far.has(whole)
         assert not memory.has(whole)
 
-    def test_chunks_and_a_near_that_cannot_even_hold(self, make: Any, far: Any) -> None:
+    def test_chunks_and_a_near_that_cannot_do_anything(self, make: Any, far: Any) -> None:
         """Whatever near fails at is for far to do."""
-        near = FaultyService(MemoryBlobService(), READS | WRITES | {"hold", "claim_chunk", "claim_blob"})
-        store = make(near, far, write="both").capability(ChunkStore)
-        with store.hold():
+        near = FaultyService(MemoryBlobService(), READS | WRITES)
+        root = make(near, far, write="both").capability(ChunkStore)
+        with root.lease() as store:
             assert store.claim_chunk(HELLO.digest) is False
             store.put_chunk(HELLO.digest, HELLO.data)
             store.put_index(HELLO.digest, ())
             assert store.claim_blob(HELLO.digest) is True
         assert far.read(HELLO.digest) == HELLO.data
 
-    @pytest.mark.parametrize("operation", ["open_write", "writer.write", "writer.close"])
+    @pytest.mark.parametrize("operation", ["lease", "claim", "put_chunks", "put_indexes", "writer.close"])
     def test_a_strict_near_fails_a_write(self, make: Any, operation: str) -> None:
         """With both and `fail`, a blob is written when both have it."""
-        near = FaultyService(MemoryBlobService(), {operation}, instance="broken")
-        cache = make(near, MemoryBlobService(), write="both", on_near_error="fail")
+        far = MemoryBlobService()
+        if operation == "claim":
+            far.write(HELLO.data)
+        near = FaultyService(
+            MemoryBlobService(), {operation}, instance="broken", capabilities="." not in operation
+        )
+        cache = make(near, far, write="both", on_near_error="fail")
         with pytest.raises(UnavailableError, match="`broken`"):
             cache.write(HELLO.data)
 
@@ -313,7 +336,7 @@ class TestErrors:
         assert near.blobs[HELLO.digest] == HELLO.data
 
 
-class TestPowers:
+class TestCapabilities:
     @pytest.mark.parametrize(
         ("write", "strict", "near", "far", "expected"),
         [
@@ -350,7 +373,8 @@ class TestPowers:
 
         class Deleting(MemoryBlobService, BlobDeleter):
             def delete(self, digest: B3Digest) -> bool:
-                return self._blobs.pop(digest, None) is not None
+                self._chunks.pop(digest, None)
+                return self._indexes.pop(digest, None) is not None
 
         near, far = Deleting(), Deleting()
         probe = FaultyService(far, {"open_write"})
