@@ -30,7 +30,8 @@ class Mender:
 
         Raises what the members raise.
         """
-        if reason == "missing" and member.call(lambda: member.service.has(digest)):
+        store = member.service.capability(ChunkStore)
+        if reason == "missing" and _is_there(member, store, digest):
             return False
         # One that is gone everywhere else is not absent because of that: it is for the others to say.
         others = Members(self._name, [other for other in self._all if other is not member])
@@ -38,20 +39,47 @@ class Mender:
         if reader is None:
             return False
         with reader:
-            store = member.service.capability(ChunkStore) if reason == "corrupt" else None
-            if store is None:
+            if (
+                reason == "missing"
+                or store is None
+                or not _mend(member, store, digest, reader.size, others=others, stop=stop)
+            ):
                 _copy(member, digest, reader, stop)
-            else:
-                with leased(member, store, brief=False) as held:
-                    chunks = _list_of(member, digest, others)
-                    metas = dict.fromkeys(chunks or (ChunkMeta(digest, reader.size),))
-                    source = FailoverChunks(others, blob=digest, chunks=chunks)
-                    for batch in batches(metas, lambda meta: meta.size):
-                        if stop():
-                            return False
-                        _mend(member, held, batch, source, digest)
-                    member.call(lambda: held.put_index(digest, chunks))
         return not stop()
+
+
+def _is_there(member: Member, store: ChunkStore | None, digest: B3Digest) -> bool:
+    if store is None:
+        return member.call(lambda: member.service.has(digest))
+    # A chunk of that digest may be there without the blob.
+    if not member.call(lambda: store.claim_blob(digest)):
+        return False
+    member.call(lambda: store.put_indexes({}))
+    return True
+
+
+def _mend(
+    member: Member,
+    store: ChunkStore,
+    digest: B3Digest,
+    size: int,
+    *,
+    others: Members,
+    stop: Callable[[], bool],
+) -> bool:
+    """Replace what is wrong of a blob, as it is cut; return False if it is in too large a piece for that."""
+    chunks = _list_of(member, digest, others)
+    if not chunks and size > store.new_chunker().max_size:
+        return False
+    metas = dict.fromkeys(chunks or (ChunkMeta(digest, size),))
+    source = FailoverChunks(others, blob=digest, chunks=chunks)
+    with leased(member, store, brief=False) as held:
+        for batch in batches(metas, lambda meta: meta.size):
+            if stop():
+                return True
+            _replace_wrong(member, held, batch, source, digest)
+        member.call(lambda: held.put_index(digest, chunks))
+    return True
 
 
 def _list_of(member: Member, digest: B3Digest, others: Members) -> Sequence[ChunkMeta]:
@@ -66,7 +94,7 @@ def _list_of(member: Member, digest: B3Digest, others: Members) -> Sequence[Chun
     return chunks
 
 
-def _mend(
+def _replace_wrong(
     member: Member,
     store: ChunkStore,
     metas: Sequence[ChunkMeta],

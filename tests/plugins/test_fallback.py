@@ -21,7 +21,6 @@ from castore import (
 )
 from castore.composites.members import Member
 from castore.contract.capabilities import (
-    BatchExistence,
     BlobDeleter,
     BlobLister,
     ChunkSource,
@@ -73,7 +72,7 @@ class TestOrder:
         assert asked == [{there, nowhere}]
 
     def test_an_error_that_is_final(self) -> None:
-        """With `on_error = "fail"` the child's own error is the answer, and nobody else is asked."""
+        """With `on_error = "fail"` the member's own error is the answer, and nobody else is asked."""
         first, second = FaultyService(MemoryBlobService(), READS, instance="first"), MemoryBlobService()
         digest = second.write(b"data")
         service = FallbackBlobService([Member("a", first, final=True), Member("b", second)])
@@ -90,7 +89,7 @@ class TestOrder:
         assert service.read(digest) == b"data"
 
     def test_the_error_has_all_causes(self) -> None:
-        """By the names of the children, in the message and as errors."""
+        """By the names of the members, in the message and as errors."""
         first, second = (
             FaultyService(MemoryBlobService(), READS, instance=name) for name in ("first", "a deeper one")
         )
@@ -98,25 +97,43 @@ class TestOrder:
         with pytest.raises(UnavailableError) as caught:
             service.has(HELLO.digest)
         assert caught.value.message == (
-            "`root` is unavailable: `first`: told to fail at has; "
-            "`second`: `a deeper one` is unavailable: told to fail at has"
+            "`root` is unavailable: `first`: told to fail at missing; "
+            "`second`: `a deeper one` is unavailable: told to fail at missing"
         )
         assert set(caught.value.causes) == {"first", "second"}
         assert isinstance(caught.value.causes["first"], UnavailableError)
 
-    def test_writes_go_to_one(self) -> None:
-        """By default the first; its failure is not made up for elsewhere."""
-        first, second = FaultyService(MemoryBlobService(), instance="first"), MemoryBlobService()
+    @pytest.mark.parametrize(("keeps", "operation"), [(True, "put_indexes"), (False, "writer.close")])
+    def test_writes_go_to_one(self, keeps: bool, operation: str) -> None:
+        """By default the first; its failure is not made up for elsewhere; whether or not it keeps chunks."""
+        first = FaultyService(MemoryBlobService(), instance="first", capabilities=keeps)
+        second = MemoryBlobService()
         digest = fallback(first, second).write(b"data")
         assert first.has(digest)
         assert not second.has(digest)
         digest = fallback(first, second, write_to="b").write(b"other")
         assert not first.has(digest)
         assert second.has(digest)
-        first.failing = {"writer.close"}
+        first.failing = {operation}
         with pytest.raises(UnavailableError, match="`first`"):
             fallback(first, second).write(b"third")
-        assert fallback(first, second).has(B3Digest.of(b"third")) is False
+        assert not second.has(B3Digest.of(b"third"))
+
+    def test_each_verdict_is_on_one_digest(self) -> None:
+        """An error that is final is that of what only later members have; what was found stays found."""
+        first, second = MemoryBlobService(), FaultyService(MemoryBlobService(), {"get_chunks"}, instance="b")
+        third = MemoryBlobService()
+        here, there = first.write(b"here"), third.write(b"there")
+        members = [Member("a", first), Member("b", second, final=True), Member("c", third)]
+        source = FallbackBlobService(members).capability(ChunkSource)
+        assert source is not None
+        found = source.get_chunks({here: None, there: 5})
+        assert found[here] == b"here"
+        assert isinstance(found[there], UnavailableError)
+        with pytest.raises(UnavailableError, match=r"^`b` is unavailable"):
+            source.get_chunks({there: 5})
+        second.failing.clear()
+        assert source.get_chunks({here: None, there: 5}) == {here: b"here", there: b"there"}
 
 
 class TestInTheMiddle:
@@ -138,7 +155,7 @@ class TestInTheMiddle:
         return services
 
     def test_of_a_blob_in_chunks(self, cut: Any, stores: Any) -> None:
-        """The next child need not have cut the blob alike."""
+        """The next member need not have cut the blob alike."""
         with fallback(*cut).open_read(P3M.digest) as reader:  # type: ignore[union-attr]
             got = reader.read(1_000_000)
             stores[0].failing = lambda verb, key: True
@@ -186,7 +203,7 @@ class TestInTheMiddle:
         assert service.read(P3M.digest) == P3M.data
 
     def test_who_fails_is_asked_last_from_then_on(self, cut: Any, stores: Any) -> None:
-        """A child that is slow to fail does not slow down each chunk."""
+        """A member that is slow to fail does not slow down each chunk."""
         with fallback(*cut).open_read(P3M.digest) as reader:  # type: ignore[union-attr]
             reader.read(1_000_000)
             stores[0].failing = lambda verb, key: True
@@ -195,7 +212,7 @@ class TestInTheMiddle:
         assert len(stores[0].requests) == 1
 
     def test_chunks_are_fetched_ahead(self, cut: Any, stores: Any) -> None:
-        """As from the child itself; what fails there in the meantime comes from the next one."""
+        """As from the member itself; what fails there in the meantime comes from the next one."""
         workers = Pool(2)
         members = [Member(name, service) for name, service in zip("ab", cut, strict=False)]
         service = FallbackBlobService(members, pool=workers)
@@ -257,7 +274,7 @@ class TestInTheMiddle:
                 reader.read()
 
     def test_another_size_in_the_middle(self, smallest: Any) -> None:
-        """The next child has a blob of that name, but shorter: no byte of it is used."""
+        """The next member has a blob of that name, but shorter: no byte of it is used."""
         first, liar = smallest(), smallest()
         first.write(BIG)
         liar.blobs[BIG_DIGEST] = BIG[:-1]
@@ -272,7 +289,7 @@ class TestInTheMiddle:
             assert reader.read() == BIG[1_000_000:]
 
     def test_a_small_blob_that_is_not_what_it_should_be(self, smallest: Any) -> None:
-        """It is checked whole before a byte of it is used: the next child has it right."""
+        """It is checked whole before a byte of it is used: the next member has it right."""
         liar, second = smallest(), MemoryBlobService()
         liar.blobs[HELLO.digest] = b"Hello World?"
         with pytest.raises(CorruptBlobError):
@@ -294,11 +311,11 @@ class TestInTheMiddle:
         assert source.chunk_key(meta.digest) == key_of("chunks", meta.digest)
 
 
-class Hanging(MemoryBlobService):
-    """Hangs where it is told to, and remembers what was closed and aborted."""
+class Hanging(BlobService):
+    """Keeps no chunks; hangs where it is told to, and remembers what was closed and aborted."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.kept = MemoryBlobService()
         self.at = ""
         self.hung = threading.Event()
         self.released = threading.Event()
@@ -315,13 +332,16 @@ class Hanging(MemoryBlobService):
         self.ended.append(how)
         self.over.set()
 
+    def has(self, digest: B3Digest) -> bool:
+        return self.kept.has(digest)
+
     def open_read(self, digest: B3Digest) -> Any:
-        reader = OwnReader(self, self._blobs[digest]) if digest in self._blobs else None
+        reader = OwnReader(self, self.kept.read(digest)) if self.kept.has(digest) else None
         self.meet("open_read")
         return reader
 
     def open_write(self) -> BlobWriter:
-        return OwnWriter(self, super().open_write())
+        return OwnWriter(self, self.kept.open_write())
 
 
 class OwnReader(BytesReader):
@@ -358,8 +378,50 @@ class OwnWriter(BlobWriter):
         self.service.end("writer aborted")
 
 
+class HangingStore(MemoryBlobService):
+    """Keeps chunks; hangs where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = ""
+        self.released = threading.Event()
+        self.over = threading.Event()
+        self.has_put = threading.Event()
+
+    def meet(self, operation: str) -> None:
+        if operation == self.at:
+            self.released.wait(30)
+
+    def chunks(self, digest: B3Digest) -> Any:
+        self.meet("chunks")
+        return super().chunks(digest)
+
+    def get_chunks(self, sizes: Any) -> Any:
+        self.meet("get_chunks")
+        return super().get_chunks(sizes)
+
+    def claim(self, digests: Any) -> set[B3Digest]:
+        self.meet("claim")
+        return super().claim(digests)
+
+    def put_chunks(self, chunks: Any) -> None:
+        self.meet("put_chunks")
+        super().put_chunks(chunks)
+        self.has_put.set()
+
+    def put_indexes(self, blobs: Any) -> None:
+        self.meet("put_indexes")
+        super().put_indexes(blobs)
+
+    @contextlib.contextmanager
+    def lease(self, *, brief: bool = False) -> Iterator[ChunkStore]:
+        self.meet("lease")
+        yield self
+        self.over.set()
+
+
 class TestHangs:
-    """A child that hangs is waited for as long as its timeout, and what it held is released in the end."""
+    """A member that hangs is waited for as long as its timeout, and what it held is released in the end."""
 
     @pytest.fixture
     def hanging(self) -> Iterator[Hanging]:
@@ -367,27 +429,42 @@ class TestHangs:
         yield service
         service.released.set()
 
-    def service_over(self, hanging: Hanging) -> FallbackBlobService:
+    @pytest.fixture
+    def chunked(self) -> Iterator[HangingStore]:
+        service = HangingStore()
+        yield service
+        service.released.set()
+
+    def service_over(self, hanging: BlobService) -> FallbackBlobService:
         second = MemoryBlobService()
         for data in (BIG, HELLO.data):
             hanging.write(data)
             second.write(data)
-        hanging.ended.clear()
-        hanging.over.clear()
         return FallbackBlobService([Member("slow", hanging, timeout=0.25), Member("b", second)], name="root")
 
     @pytest.mark.parametrize("at", ["open_read", "read"])
     @pytest.mark.parametrize("data", [HELLO.data, BIG], ids=["small", "big"])
     def test_a_read(self, hanging: Hanging, at: str, data: bytes) -> None:
-        """The next child gives the blob; the reader that hung is closed once it comes back."""
+        """The next member gives the blob; the reader that hung is closed once it comes back."""
         service = self.service_over(hanging)
         hanging.at = at
+        hanging.ended.clear()
+        hanging.over.clear()
         assert service.read(B3Digest.of(data)) == data
         assert hanging.hung.is_set()
         assert hanging.ended == []
         hanging.released.set()
         assert hanging.over.wait(30)
         assert hanging.ended == ["reader closed"]
+
+    @pytest.mark.parametrize("at", ["chunks", "get_chunks"])
+    def test_a_read_in_chunks(self, chunked: HangingStore, at: str) -> None:
+        service = self.service_over(chunked)
+        chunked.at = at
+        assert service.read(BIG_DIGEST) == BIG
+        source = service.capability(ChunkSource)
+        assert source is not None
+        assert source.get_chunk(HELLO.digest) == HELLO.data
 
     @pytest.mark.parametrize("at", ["write", "close"])
     def test_a_write(self, hanging: Hanging, at: str) -> None:
@@ -411,28 +488,38 @@ class TestHangs:
         assert hanging.has(B3Digest.of(b"data")) is (at == "close")
         assert not hanging.has(B3Digest.of(b"????"))
 
-    def test_holding(self, hanging: Hanging) -> None:
-        """What hangs when chunks are to be held is given up as well, and let go of in the end."""
-        let_go = threading.Event()
+    @pytest.mark.parametrize("at", ["claim", "put_chunks", "put_indexes"])
+    def test_a_write_in_chunks(self, chunked: HangingStore, at: str) -> None:
+        """It fails; what is still put when the buffer is used again are the bytes that were there."""
+        service = self.service_over(chunked)
+        chunked.at = at
+        buffer = bytearray(b"data")
+        chunked.has_put.clear()
+        with pytest.raises(UnavailableError, match=r"`slow` is unavailable: no answer within 0.25 s"):
+            service.write(buffer)
+        buffer[:] = b"????"
+        if at == "put_chunks":
+            chunked.released.set()
+            assert chunked.has_put.wait(30)
+            assert chunked.get_chunk(B3Digest.of(b"data")) == b"data"
 
-        @contextlib.contextmanager
-        def hold() -> Iterator[None]:
-            hanging.meet("hold")
-            yield
-            let_go.set()
-
-        hanging.hold = hold  # type: ignore[method-assign]
-        store = self.service_over(hanging).capability(ChunkStore)
+    def test_leasing(self, chunked: HangingStore) -> None:
+        """What hangs when chunks are to be kept is given up as well, and let go of in the end."""
+        store = self.service_over(chunked).capability(ChunkStore)
         assert store is not None
-        with store.hold():
-            assert not let_go.is_set()
-        assert let_go.is_set()
-        let_go.clear()
-        hanging.at = "hold"
-        with pytest.raises(UnavailableError, match="`slow`"), store.hold():
+        chunked.over.clear()
+        with store.lease() as leased:
+            assert not chunked.over.is_set()
+            leased.put_chunk(B3Digest.of(b"leased"), b"leased")
+            chunked.over.clear()
+        assert chunked.over.is_set()
+        assert chunked.get_chunk(B3Digest.of(b"leased")) == b"leased"
+        chunked.over.clear()
+        chunked.at = "lease"
+        with pytest.raises(UnavailableError, match="`slow`"), store.lease():
             pass
-        hanging.released.set()
-        assert let_go.wait(30)
+        chunked.released.set()
+        assert chunked.over.wait(30)
 
     def test_health_tells(self, hanging: Hanging) -> None:
         service = self.service_over(hanging)
@@ -450,7 +537,7 @@ class TestHangs:
 
 
 class TestCopying:
-    """With `copy_to`, what later children had is kept by an earlier one."""
+    """With `copy_to`, what later members had is kept by an earlier one."""
 
     def test_of_a_read_from_start_to_end(self, smallest: Any, far: Any, caplog: Any) -> None:
         for source in (far, smallest()):
@@ -493,7 +580,7 @@ class TestCopying:
         assert list(target.list_blobs()) == []
 
     def test_only_to_an_earlier_one(self) -> None:
-        """What an earlier child had is not copied to a later one, which was not asked."""
+        """What an earlier member had is not copied to a later one, which was not asked."""
         first, second = MemoryBlobService(), MemoryBlobService()
         digest = first.write(b"data")
         assert fallback(first, second, copy_to="b").read(digest) == b"data"
@@ -513,28 +600,25 @@ class TestCopying:
         assert not target.has(digest)
 
 
-class Deleting(MemoryBlobService, BlobDeleter, BatchExistence, Durable):
+class Deleting(MemoryBlobService, BlobDeleter, Durable):
     """Has more capabilities than most."""
 
     durability = "process"
 
     def delete(self, digest: B3Digest) -> bool:
-        return self._blobs.pop(digest, None) is not None
-
-    def missing(self, digests: Any) -> set[B3Digest]:
-        return {digest for digest in digests if not self.has(digest)}
+        return None not in (self._indexes.pop(digest, None), self._chunks.pop(digest, None))
 
 
-class TestPowers:
+class TestCapabilities:
     """None is lost and none is faked."""
 
-    def test_what_takes_the_power_of_all(self, smallest: Any) -> None:
-        for kind in (BlobLister, BlobDeleter, BatchExistence):
+    def test_what_takes_the_capability_of_all(self, smallest: Any) -> None:
+        for kind in (BlobLister, BlobDeleter):
             assert isinstance(fallback(Deleting(), Deleting()).capability(kind), kind)
             assert fallback(Deleting(), smallest()).capability(kind) is None
             assert fallback(smallest(), Deleting()).capability(kind) is None
 
-    def test_what_takes_the_power_of_the_one_that_is_written_to(self, smallest: Any) -> None:
+    def test_what_takes_the_capability_of_the_one_that_is_written_to(self, smallest: Any) -> None:
         for kind in (ChunkStore, Durable):
             assert isinstance(fallback(Deleting(), smallest()).capability(kind), kind)
             assert fallback(smallest(), Deleting()).capability(kind) is None
@@ -548,7 +632,7 @@ class TestPowers:
         for kind in (Inventory, Sweepable, FrameStore, EvictionEvents):
             assert fallback(Deleting(), Deleting()).capability(kind) is None
 
-    def test_the_list_has_what_any_child_has_once(self) -> None:
+    def test_the_list_has_what_any_member_has_once(self) -> None:
         """If one of them fails so does the list: it would be short."""
         first, second = MemoryBlobService(), FaultyService(MemoryBlobService(), instance="b")
         digests = {first.write(b"1"), first.write(b"2"), second.write(b"2"), second.write(b"3")}
@@ -578,16 +662,16 @@ class TestPowers:
         assert not second.has(digest)
 
     def test_chunks_are_written_to_one(self) -> None:
-        """A chunk that another child has is not taken for one that the target need not get."""
+        """A chunk that another member has is not taken for one that the target need not get."""
         first, second = MemoryBlobService(), MemoryBlobService()
         store = fallback(first, second).capability(ChunkStore)
         assert store is not None
         digest = second.write(b"chunk")
         assert store.has_chunk(digest)
         assert not store.claim_chunk(digest)
-        with store.hold():
-            store.put_chunk(digest, b"chunk")
-        store.put_indexes([(digest, ())])
+        with store.lease() as leased:
+            leased.put_chunk(digest, b"chunk")
+            leased.put_index(digest, ())
         assert store.claim_chunk(digest)
         assert first.read(digest) == b"chunk"
 

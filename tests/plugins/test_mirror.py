@@ -20,7 +20,6 @@ from castore import (
 )
 from castore.composites.members import Member
 from castore.contract.capabilities import (
-    BatchExistence,
     BlobDeleter,
     BlobLister,
     ChunkSource,
@@ -34,6 +33,7 @@ from castore.faults import READS, WRITES
 from castore.testing import HELLO, P3M, FaultyService
 from castore.threads.deadlines import Clock
 from castore.threads.pool import Pool
+from castore.wrapping.wrapper import WrapperService
 from castore_cache.service import CacheBlobService
 from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
@@ -83,13 +83,19 @@ def clock() -> Patient:
 
 @pytest.fixture
 def probes() -> list[FaultyService]:
-    """Three children that can be told to fail."""
+    """Three members that can be told to fail."""
     return [FaultyService(MemoryBlobService(), instance=name) for name in "abc"]
 
 
 def mirror(services: Any, *, w: int = 2, r: int = 2, **settings: Any) -> MirrorBlobService:
     members = [Member(name, service) for name, service in zip("abc", services, strict=False)]
     return MirrorBlobService(members, write_quorum=w, miss_quorum=r, name="root", **settings)
+
+
+@pytest.fixture
+def whole() -> list[FaultyService]:
+    """Three members that keep no chunks, and can be told to fail."""
+    return [FaultyService(MemoryBlobService(), instance=name, capabilities=False) for name in "abc"]
 
 
 @pytest.fixture
@@ -113,29 +119,38 @@ class TestQuorum:
             digest = root.write(data)
             assert all(probe.read(digest) == data for probe in probes)
 
-    @pytest.mark.parametrize("operation", ["open_write", "writer.write", "writer.close"])
-    def test_a_write_needs_its_quorum(self, root: Any, probes: Any, operation: str) -> None:
+    @pytest.mark.parametrize(
+        ("keeps", "operation"),
+        [
+            *((False, operation) for operation in ("open_write", "writer.write", "writer.close")),
+            *((True, operation) for operation in ("put_chunks", "put_indexes")),
+        ],
+    )
+    def test_a_write_needs_its_quorum(self, probes: Any, whole: Any, keeps: bool, operation: str) -> None:
         """One may fail at any step; with two the error names both."""
-        probes[1].failing = {operation}
+        members = probes if keeps else whole
+        root = mirror(members, queue=HealingQueue(limit=0))
+        members[1].failing = {operation}
         assert root.write(BIG) == BIG_DIGEST
-        assert probes[0].has(BIG_DIGEST)
-        assert probes[2].has(BIG_DIGEST)
-        probes[2].failing = {operation}
+        assert members[0].read(BIG_DIGEST) == BIG
+        assert members[2].read(BIG_DIGEST) == BIG
+        members[2].failing = {operation}
         with pytest.raises(UnavailableError) as caught:
             root.write(b"other")
         assert caught.value.message == (
             f"`root` is unavailable: `b`: told to fail at {operation}; `c`: told to fail at {operation}"
         )
+        assert set(caught.value.causes) == {"b", "c"}
 
-    def test_who_failed_once_gets_no_more_of_it(self, probes: Any) -> None:
+    def test_one_that_failed_once_gets_no_more_of_it(self, whole: Any) -> None:
         """Half a blob is nowhere."""
-        service = mirror(probes, queue=HealingQueue(limit=0))
-        probes[0].failing = {"writer.write"}
+        service = mirror(whole, queue=HealingQueue(limit=0))
+        whole[0].failing = {"writer.write"}
         with service.open_write() as writer:
             writer.write(HELLO.data)
-            probes[0].failing.clear()
+            whole[0].failing.clear()
             writer.write(HELLO.data)
-        assert list(probes[0].capability(BlobLister).list_blobs()) == []
+        assert list(whole[0]._service.list_blobs()) == []
         assert service.read(B3Digest.of(HELLO.data * 2)) == HELLO.data * 2
 
     def test_absence_needs_its_quorum(self, root: Any, probes: Any) -> None:
@@ -157,7 +172,7 @@ class TestQuorum:
         assert root.read(HELLO.digest) == HELLO.data
 
     def test_one_that_has_it_is_found_among_enough_that_do_not(self, probes: Any) -> None:
-        """Nothing is called absent that a child which answers has: also the only one left."""
+        """Nothing is called absent that a member which answers has: also the only one left."""
         probes[2]._service.write(HELLO.data)
         assert mirror(probes, r=2).has(HELLO.digest)
         assert mirror(probes, w=3, r=1).missing([HELLO.digest]) == set()
@@ -167,10 +182,13 @@ class TestQuorum:
         with pytest.raises(ValueError, match="the quorums must be more than all"):
             mirror(probes, w=1, r=2)
 
-    def test_a_child_that_names_the_blob_otherwise(self) -> None:
+    def test_a_member_that_names_the_blob_otherwise(self) -> None:
         """It has not got it: with too many of those nothing is stored."""
 
         class Wrong(MemoryBlobService):
+            def capability(self, kind: Any) -> Any:
+                return None
+
             def open_write(self) -> Any:
                 writer = super().open_write()
                 close = writer.close
@@ -184,38 +202,45 @@ class TestQuorum:
         with pytest.raises(UnavailableError, match=f"`b` took the blob .* for {HELLO.digest}"):
             mirror([MemoryBlobService(), Wrong(), Wrong()]).write(b"data")
 
-    def test_the_bytes_are_written_in_parallel(self) -> None:
-        """Three children meet while they are written to, each in a thread."""
+    @pytest.mark.parametrize("keeps", [True, False])
+    def test_the_bytes_are_written_in_parallel(self, keeps: bool) -> None:
+        """Three members meet while they are written to, each in a thread."""
         barrier = threading.Barrier(3, timeout=30)
 
         class Meeting(MemoryBlobService):
-            def open_write(self) -> Any:
-                writer = super().open_write()
-                take = writer.write
-                writer.write = lambda data: (barrier.wait(), take(data))[1]  # type: ignore[method-assign]
-                return writer
+            def capability(self, kind: Any) -> Any:
+                return super().capability(kind) if keeps else None
 
-        workers = Pool(2)
-        service = mirror([Meeting(), Meeting(), Meeting()], pool=workers)
-        assert service.read(service.write(P3M.data)) == P3M.data
-        workers.close()
+            def put_chunks(self, chunks: Any) -> None:
+                barrier.wait()
+                super().put_chunks(chunks)
 
-    def test_a_mistake_in_a_child_is_not_passed_over(self, probes: Any) -> None:
+        pool = Pool(2)
+        service = mirror([Meeting(), Meeting(), Meeting()], pool=pool)
+        data = P3M.data[: 100 << 10]
+        assert service.read(service.write(data)) == data
+        pool.close()
+
+    @pytest.mark.parametrize(("keeps", "operation"), [(True, "put_chunks"), (False, "writer.write")])
+    def test_a_mistake_in_a_member_is_not_passed_over(
+        self, probes: Any, whole: Any, keeps: bool, operation: str
+    ) -> None:
         """What is no error of castore is a fault of the program, and comes out."""
 
-        def broken(operation: str) -> None:
-            if operation == "writer.write":
+        def broken(asked: str) -> None:
+            if asked == operation:
                 raise ZeroDivisionError
 
-        probes[1].meet = broken
-        service = mirror(probes, queue=HealingQueue(limit=0))
+        members = probes if keeps else whole
+        members[1].meet = broken
+        service = mirror(members, queue=HealingQueue(limit=0))
         with pytest.raises(ZeroDivisionError):
             service.write(b"data")
-        assert list(probes[0].capability(BlobLister).list_blobs()) == []
+        assert list(members[0]._service.list_blobs()) == []
 
 
 class TestHealing:
-    """What a child has missed it gets later, and what it has wrong is put right."""
+    """What a member has missed it gets later, and what it has wrong is put right."""
 
     def test_a_write_that_one_has_missed(self, root: Any, probes: Any) -> None:
         """When it is back the queue empties, and all three have the blob."""
@@ -224,7 +249,7 @@ class TestHealing:
         assert [member.to_heal for member in root.health()] == [0, 3, 0]
         assert not root.health()[1].ok
         probes[1].failing.clear()
-        assert root.queue.settle(30)
+        assert root.queue.wait_until_idle(30)
         assert [probes[1].read(digest) for digest in digests] == [HELLO.data, BIG, b""]
         assert root.queue.healed == 3
         assert all(member.to_heal == 0 for member in root.health())
@@ -232,14 +257,14 @@ class TestHealing:
     def test_a_read_finds_one_that_lacks_it(self, root: Any, probes: Any) -> None:
         digest = probes[2]._service.write(BIG)
         assert root.read(digest) == BIG
-        assert root.queue.settle(30)
+        assert root.queue.wait_until_idle(30)
         assert all(probe.read(digest) == BIG for probe in probes)
 
     def test_unless_reads_repair_nothing(self, probes: Any) -> None:
         service = mirror(probes, read_repair=False)
         digest = probes[2]._service.write(BIG)
         assert service.read(digest) == BIG
-        assert service.queue.settle(30)
+        assert service.queue.wait_until_idle(30)
         assert not probes[0].has(digest)
 
     def test_one_that_fails_on_a_read_is_not_repaired(self, root: Any, probes: Any) -> None:
@@ -248,20 +273,21 @@ class TestHealing:
         probes[0].calls.clear()
         probes[0].failing = {"chunks"}
         assert root.read(HELLO.digest) == HELLO.data
-        assert root.queue.settle(30)
+        assert root.queue.wait_until_idle(30)
         assert root.queue.healed == 0
         assert set(probes[0].calls) == {"chunks"}
 
     @pytest.mark.parametrize("what", ["index", "chunk", "lost chunk", "small"])
     def test_what_is_corrupt(self, store: Any, blobs_of: Any, key_of: Any, what: str) -> None:
-        """Only that which is wrong is written anew, with the boundaries that the child has."""
+        """Only that which is wrong is written anew, with the boundaries that the member has."""
         stores = [type(store)(name) for name in "ab"]
         services = [
             blobs_of(entry, avg_chunk_size=size) for entry, size in zip(stores, (65536, 131072), strict=True)
         ]
         service = mirror(services, w=2, r=1)
         data = HELLO.data if what == "small" else P3M.data
-        digest = service.write(data)
+        for one in services:
+            digest = one.write(data)
         good = dict(stores[0].objects)
         chunks = services[0].chunks(digest)
         key = {
@@ -273,7 +299,7 @@ class TestHealing:
             del stores[0].objects[key]
         stores[0].requests.clear()
         assert service.read(digest) == data
-        assert service.queue.settle(30)
+        assert service.queue.wait_until_idle(30)
         puts = [entry for verb, entry in stores[0].requests if verb == "PUT"]
         if what != "index":
             assert stores[0].objects == good
@@ -282,8 +308,8 @@ class TestHealing:
         assert services[0].read(digest) == data
         service.close()
 
-    def test_what_is_corrupt_in_a_part_of_a_child(self, smallest: Any) -> None:
-        """A child that reads chunks in one place and writes them to another gets them before their index."""
+    def test_what_is_corrupt_in_a_part_of_a_member(self, smallest: Any) -> None:
+        """A member that reads chunks in one place and writes them to another gets them before their index."""
         near, far, other = MemoryBlobService(), MemoryBlobService(), smallest()
         both = CacheBlobService(near, far, write="both")
         parts = [b"one" * 100, b"two" * 100]
@@ -292,7 +318,7 @@ class TestHealing:
         near.put_index(digest, metas)
         service = mirror([both, other], w=2, r=1)
         service.queue.add(service._members.all[0], digest, "corrupt")
-        assert service.queue.settle(30)
+        assert service.queue.wait_until_idle(30)
         assert far.chunks(digest) == tuple(metas)
         assert far.read(digest) == b"".join(parts)
         service.close()
@@ -308,29 +334,29 @@ class TestHealing:
         with pytest.raises(CorruptBlobError):
             service.read(digest)
         service.queue.add(service._members.all[0], digest, "corrupt")
-        assert service.queue.settle(30)
+        assert service.queue.wait_until_idle(30)
         assert service.queue.dropped == 1
         assert f"`root`: {digest} cannot be copied to `a`" in caplog.text
 
-    def test_a_child_that_stays_away_is_left_alone(self, probes: Any, clock: Patient) -> None:
+    def test_a_member_that_stays_away_is_left_alone(self, probes: Any, clock: Patient) -> None:
         """One copy is tried in so many seconds; the others are healed meanwhile."""
         queue = HealingQueue("root", interval=60, clock=clock)
         service = mirror(probes, w=1, r=3, queue=queue)
         down(probes[1])
-        probes[2].failing = {"open_write"}
+        probes[2].failing = {"put_indexes", "open_write"}
         digests = [service.write(bytes([number])) for number in range(3)]
         clock.until_waited_for(60)
         probes[2].failing.clear()
-        tried = probes[1].calls.count("has")
+        tried = probes[1].calls.count("claim_blobs")
         clock.pass_by(60)
         clock.until_waited_for(60)
         while any(member.to_heal for member in service.health()[2:]):
             pass
         assert all(probes[2].has(digest) for digest in digests)
-        assert probes[1].calls.count("has") == tried + 1
+        assert probes[1].calls.count("claim_blobs") == tried + 1
         probes[1].failing.clear()
         clock.pass_by(60)
-        assert queue.settle(None)
+        assert queue.wait_until_idle(None)
         assert all(probes[1].has(digest) for digest in digests)
 
     def test_the_queue_is_bounded(self, probes: Any, clock: Patient) -> None:
@@ -344,7 +370,7 @@ class TestHealing:
         clock.until_waited_for(60)
         probes[1].failing.clear()
         clock.pass_by(60)
-        assert queue.settle(None)
+        assert queue.wait_until_idle(None)
         assert sum(probes[1].has(digest) for digest in digests) == 2
 
     def test_closing_tries_once_more(self, probes: Any, clock: Patient) -> None:
@@ -358,7 +384,7 @@ class TestHealing:
         service.close()
         assert all(probes[1].has(digest) for digest in digests)
 
-    def test_closing_ends_also_if_a_child_stays_away(self, probes: Any, caplog: Any) -> None:
+    def test_closing_ends_also_if_a_member_stays_away(self, probes: Any, caplog: Any) -> None:
         """It is asked once more, and then what it lacks is only told."""
         service = mirror(probes, queue=HealingQueue("root", interval=3600, drain=3600))
         down(probes[1])
@@ -372,7 +398,7 @@ class TestHealing:
         """At the deadline; what comes back afterwards stops before it has made anything visible."""
         hung, released = threading.Event(), threading.Event()
         service = mirror(probes, queue=HealingQueue("root", drain=7, clock=clock))
-        probes[1].failing = {"open_write"}
+        probes[1].failing = {"put_indexes", "open_write"}
         digest = service.write(BIG)
         meet = probes[1].meet
 
@@ -395,7 +421,7 @@ class TestHealing:
         assert not closing.is_alive()
         assert "closed while 1 blobs" in caplog.text
         released.set()
-        assert service.queue.settle(None)
+        assert service.queue.wait_until_idle(None)
         assert not probes[1].has(digest)
 
     def test_what_is_deleted_is_not_healed(self, clock: Patient) -> None:
@@ -404,7 +430,7 @@ class TestHealing:
         members = [FaultyService(Deleting(), instance=name) for name in "abc"]
         queue = HealingQueue("root", interval=60, drain=30, clock=clock)
         service = mirror(members, queue=queue)
-        members[1].failing = {"open_write"}
+        members[1].failing = {"put_indexes", "open_write"}
         digest = service.write(b"data")
         clock.until_waited_for(60)
         members[1].failing.clear()
@@ -421,7 +447,7 @@ class TestHealing:
         assert hung.wait(30)
         assert service.capability(BlobDeleter).delete(digest) is True  # type: ignore[union-attr]
         released.set()
-        assert queue.settle(None)
+        assert queue.wait_until_idle(None)
         assert not service.has(digest)
 
     def test_one_that_cannot_be_copied_now_holds_up_no_other(self, clock: Patient) -> None:
@@ -442,21 +468,18 @@ class TestHealing:
             queue._entries.update({(member, first): "missing", (member, second): "missing"})
         queue.add(member, first)
         for _ in range(2):
-            if not queue.settle(0):
+            if not queue.wait_until_idle(0):
                 clock.until_waited_for(60)
             clock.pass_by(60)
-        assert queue.settle(None)
+        assert queue.wait_until_idle(None)
         assert healed == [second, first]
 
 
-class Deleting(MemoryBlobService, BlobDeleter, BatchExistence):
+class Deleting(MemoryBlobService, BlobDeleter):
     """Has more capabilities than most."""
 
     def delete(self, digest: B3Digest) -> bool:
-        return self._blobs.pop(digest, None) is not None
-
-    def missing(self, digests: Any) -> set[B3Digest]:
-        return {digest for digest in digests if not self.has(digest)}
+        return None not in (self._indexes.pop(digest, None), self._chunks.pop(digest, None))
 
 
 class Lasting(MemoryBlobService, Durable):
@@ -471,11 +494,11 @@ class Lasting(MemoryBlobService, Durable):
         return self.level
 
 
-class TestPowers:
+class TestCapabilities:
     """None is lost and none is faked."""
 
-    @pytest.mark.parametrize("capability", [BlobLister, BlobDeleter, BatchExistence, ChunkStore])
-    def test_what_takes_the_power_of_all(self, smallest: Any, kind: Any) -> None:
+    @pytest.mark.parametrize("kind", [BlobLister, BlobDeleter, ChunkStore])
+    def test_what_takes_the_capability_of_all(self, smallest: Any, kind: Any) -> None:
         assert isinstance(mirror([Deleting()] * 3).capability(kind), kind)
         assert mirror([Deleting(), Deleting(), smallest()]).capability(kind) is None
         assert isinstance(mirror([smallest()] * 3).capability(ChunkSource), ChunkSource)
@@ -501,7 +524,7 @@ class TestPowers:
     def test_durability_is_that_of_the_worst_quorum(
         self, levels: tuple[str | None, ...], quorum: int, expected: str | None
     ) -> None:
-        """Whichever children acknowledge a write, one of them keeps it as stated."""
+        """Whichever members acknowledge a write, one of them keeps it as stated."""
         services = [MemoryBlobService() if level is None else Lasting(level) for level in levels]
         found = durability_of([Member("x", service) for service in services], quorum)
         assert (None if found is None else found.durability) == expected
@@ -512,20 +535,20 @@ class TestPowers:
         metas = [store_chunk(store, part) for part in parts]
         blob = B3Digest.of(b"".join(parts))
         assert all(store.claim_chunk(meta.digest) for meta in metas)
-        with store.hold():
-            store.put_indexes([(blob, metas)])
+        with store.lease() as leased:
+            leased.put_index(blob, metas)
         assert all(probe.read(blob) == b"".join(parts) for probe in probes)
 
     def test_a_chunk_that_one_has_missed(self, root: Any, probes: Any) -> None:
         """It gets no index of a blob that would be incomplete there, but the blob in the end."""
         store = root.capability(ChunkStore)
-        probes[1].failing = {"put_chunk"}
+        probes[1].failing = {"put_chunks"}
         parts = [b"one" * 100, b"two" * 100]
         metas = [store_chunk(store, part) for part in parts]
         blob = B3Digest.of(b"".join(parts))
         store.put_index(blob, metas)
         assert root.read(blob) == b"".join(parts)
-        assert root.queue.settle(30)
+        assert root.queue.wait_until_idle(30)
         assert probes[1].read(blob) == b"".join(parts)
         assert "put_index" not in probes[1].calls
 
@@ -537,7 +560,7 @@ class TestPowers:
         queue = HealingQueue(limit=0)
         service = mirror(probes[:2], w=2, r=1, queue=queue)
         store: Any = service.capability(ChunkStore)
-        probes[0].failing = {"put_chunk"}
+        probes[0].failing = {"put_chunks"}
         chunk = b"chunk" * 100
         with pytest.raises(UnavailableError):
             store_chunk(store, chunk)
@@ -548,14 +571,14 @@ class TestPowers:
             store.put_index(B3Digest.of(chunk + b"rest"), metas)
         assert "put_index" not in probes[0].calls
 
-    def test_a_chunk_that_a_child_has_missed_where_it_writes(self) -> None:
-        """That another of its own children has it is not enough for an index there."""
+    def test_a_chunk_that_a_member_has_missed_where_it_writes(self) -> None:
+        """That another of its own members has it is not enough for an index there."""
         target, archive = FaultyService(MemoryBlobService()), MemoryBlobService()
         both = FallbackBlobService([Member("target", target), Member("archive", archive)])
         service = mirror([both, MemoryBlobService()], w=1, r=2, queue=HealingQueue(limit=0))
         store: Any = service.capability(ChunkStore)
         parts = [b"one" * 100, b"two" * 100]
-        target.failing = {"put_chunk"}
+        target.failing = {"put_chunks"}
         metas = [store_chunk(store, part) for part in parts]
         for part in parts:
             archive.write(part)
@@ -563,14 +586,14 @@ class TestPowers:
         store.put_index(B3Digest.of(b"".join(parts)), metas)
         assert "put_index" not in target.calls
 
-    @pytest.mark.parametrize("operation", ["put_chunk", "put_index", "claim_chunk"])
+    @pytest.mark.parametrize("operation", ["put_chunks", "put_indexes", "claim"])
     def test_chunks_need_the_quorum(self, root: Any, probes: Any, operation: str) -> None:
         store = root.capability(ChunkStore)
         meta = store_chunk(store, b"chunk")
         calls: dict[str, Callable[[], object]] = {
-            "put_chunk": lambda: store_chunk(store, b"other"),
-            "put_index": lambda: store.put_index(meta.digest, ()),
-            "claim_chunk": lambda: store.claim_chunk(meta.digest),
+            "put_chunks": lambda: store_chunk(store, b"other"),
+            "put_indexes": lambda: store.put_index(meta.digest, ()),
+            "claim": lambda: store.claim_chunk(meta.digest),
         }
         probes[0].failing = {operation}
         calls[operation]()
@@ -585,83 +608,96 @@ def store_chunk(store: ChunkStore, data: bytes) -> ChunkMeta:
     return ChunkMeta(digest, len(data))
 
 
+class Hanging(WrapperService):
+    """Hangs where it is told to, and remembers the bytes that it was given by the time that it went on."""
+
+    def __init__(self, *, keeps: bool = True) -> None:
+        super().__init__(MemoryBlobService())
+        self.keeps = keeps
+        self.at = ""
+        self.released = threading.Event()
+        self.taken: list[tuple[B3Digest, bytes]] = []
+        self.took = threading.Event()
+
+    def around(self, operation: Any, call: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if operation == self.at:
+            self.released.wait(30)
+            if operation in {"writer.write", "put_chunks"}:
+                given = args[0] if operation == "put_chunks" else {BIG_DIGEST: args[0]}
+                self.taken += [(digest, bytes(data)) for digest, data in given.items()]
+                self.took.set()
+        return call(*args, **kwargs)
+
+    def capability(self, kind: Any) -> Any:
+        return super().capability(kind) if self.keeps else None
+
+
 class TestHangs:
-    """With timeouts on its children no operation waits for one that hangs."""
+    """With timeouts on its members no operation waits for one that hangs."""
 
     @pytest.fixture
-    def hanging(self) -> Iterator[Any]:
-        released = threading.Event()
+    def hanging(self) -> Iterator[Callable[..., Hanging]]:
+        made: list[Hanging] = []
 
-        class Hanging(MemoryBlobService):
-            at = ""
-            taken: bytes | None = None
-            took = threading.Event()
+        def make(**settings: bool) -> Hanging:
+            made.append(Hanging(**settings))
+            return made[-1]
 
-            def take(self, data: Any) -> None:
-                self.meet("write")
-                self.taken = bytes(data)
-                self.took.set()
+        yield make
+        for one in made:
+            one.released.set()
 
-            def meet(self, operation: str) -> None:
-                if operation == self.at:
-                    released.wait(30)
-
-            def has(self, digest: B3Digest) -> bool:
-                self.meet("has")
-                return super().has(digest)
-
-            def open_write(self) -> Any:
-                writer = super().open_write()
-                take, close = writer.write, writer.close
-                writer.write = lambda data: (self.take(data), take(data))[1]  # type: ignore[method-assign]
-                writer.close = lambda: (self.meet("close"), close())[1]  # type: ignore[method-assign]
-                self.meet("open_write")
-                return writer
-
-        hanging = Hanging()
-        hanging.released = released
-        yield hanging
-        released.set()
-
-    @pytest.mark.parametrize("at", ["open_write", "write", "close"])
-    def test_a_write(self, hanging: Any, at: str) -> None:
+    @pytest.mark.parametrize(
+        ("keeps", "at", "to_heal"),
+        [
+            *((False, at, 1) for at in ("open_write", "writer.write", "writer.close")),
+            *((True, at, 1) for at in ("put_chunks", "put_indexes")),
+            # What it could not be asked for it has, or gets; without a lease it might lose some again.
+            *((True, at, 0) for at in ("claim", "lease")),
+        ],
+    )
+    def test_a_write(self, hanging: Any, keeps: bool, at: str, to_heal: int) -> None:
         """The others have it; the one that hangs is to be healed, and the shared pool is free."""
-        hanging.at = at
+        slow = hanging(keeps=keeps)
+        slow.at = at
         members = [
-            Member("a", hanging, timeout=0.5),
+            Member("a", slow, timeout=0.25),
             Member("b", MemoryBlobService()),
             Member("c", MemoryBlobService()),
         ]
-        workers = Pool(1)
+        pool = Pool(1)
         queue = HealingQueue(interval=3600, drain=0)
-        service = MirrorBlobService(members, write_quorum=2, miss_quorum=2, queue=queue, pool=workers)
+        service = MirrorBlobService(members, write_quorum=2, miss_quorum=2, queue=queue, pool=pool)
         buffer = bytearray(BIG)
         with service.open_write() as writer:
             writer.write(buffer)
             buffer[:] = bytes(len(buffer))
             assert writer.close() == BIG_DIGEST
         assert service.read(BIG_DIGEST) == BIG
-        assert service.health()[0].to_heal == 1
-        assert workers.submit(lambda: "free").result() == "free"
-        workers.close()
-        hanging.released.set()
-        if at == "write":
+        assert service.health()[0].to_heal == to_heal
+        assert pool.submit(lambda: "free").result() == "free"
+        pool.close()
+        slow.released.set()
+        if at in {"writer.write", "put_chunks"}:
             # The buffer was used again long ago.
-            assert hanging.took.wait(30)
-            assert hanging.taken == BIG
+            assert slow.took.wait(30)
+            digest, data = slow.taken[0]
+            assert B3Digest.of(data) == digest
+        service.close()
 
     def test_health_tells(self, hanging: Any) -> None:
-        hanging.at = "has"
-        members = [Member("a", hanging, timeout=0.05), Member("b", MemoryBlobService())]
+        slow = hanging()
+        slow.at = "missing"
+        members = [Member("a", slow, timeout=0.05), Member("b", MemoryBlobService())]
         service = MirrorBlobService(members, write_quorum=2, miss_quorum=1)
         assert service.has(HELLO.digest) is False
-        slow, other = service.health()
-        assert (slow.failures, slow.abandoned, slow.ok) == (1, 1, False)
-        assert slow.last_error == "`a` is unavailable: no answer within 0.05 s"
+        told, other = service.health()
+        assert (told.failures, told.abandoned, told.ok) == (1, 1, False)
+        assert told.last_error == "`a` is unavailable: no answer within 0.05 s"
         assert other.ok
 
 
-CHILDREN = '[blobservices.a]\ntype = "memory"\n[blobservices.b]\ntype = "memory"\n'
+MEMBERS = '[blobservices.a]\ntype = "memory"\n[blobservices.b]\ntype = "memory"\n'
 
 
 class TestConfig:
@@ -698,7 +734,7 @@ class TestConfig:
     ) -> None:
         path = tmp_path / "composition.toml"
         services = 'services = ["&a", { ref = "&b", timeout = "2 s" }, "memory:"]'
-        path.write_text("\n".join(["[blobservices.root]", 'type = "mirror"', services, *lines, CHILDREN]))
+        path.write_text("\n".join(["[blobservices.root]", 'type = "mirror"', services, *lines, MEMBERS]))
         with pytest.raises(CompositionError) as caught:
             Composition.from_toml(path)
         (problem,) = caught.value.problems
@@ -735,7 +771,7 @@ class TestConfig:
             assert (root._quorum, root._members.misses) == expected
 
     def test_a_composition_heals_before_it_closes(self, tmp_path: Path) -> None:
-        """The mirror is closed before its children."""
+        """The mirror is closed before its members."""
         tables = {
             "root": {"type": "mirror", "services": ["&a", "&b"], "drain": "30 s"},
             "a": {"type": "objectstore", "object_store_url": "file:./a"},
