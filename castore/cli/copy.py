@@ -9,7 +9,7 @@ import click
 from castore.cli.faults import FAILED, document_of
 from castore.cli.options import as_digest, shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
-from castore.cli.parts import without_power
+from castore.cli.parts import without_capability
 from castore.cli.pools import pool_of
 from castore.cli.progress import Meter
 from castore.cli.settings import Settings
@@ -61,7 +61,7 @@ def command(
     with settings.opened() as stores:
         origin, goal = stores.blobs(source), stores.blobs(target)
         if every and origin.capability(BlobLister) is None:
-            raise UnsupportedError(without_power(stores, source, "list its blobs", option="--from"))
+            raise UnsupportedError(without_capability(stores, source, "list its blobs", option="--from"))
         with pool_of(stores, workers, origin, goal) as pool, Meter(None) as meter:
             copier = Copier(origin, goal, pool, meter.advance)
             for copied in copier.run(None if every else digests):

@@ -134,7 +134,7 @@ def _document(
         "service": settings.service_name,
         "dry_run": dry_run,
         "cutoff": collected.cutoff,
-        "held_since": collected.held_since,
+        "held_since": collected.leased_since,
         "roots": collected.roots,
         "missing": [str(digest) for digest in collected.missing],
     }
@@ -161,8 +161,8 @@ def _show(collected: Collected, settings: Settings, *, dry_run: bool) -> None:
         count = len(collected.missing)
         verb = "is" if count == 1 else "are"
         complain(f"castore: {count} of the roots {verb} not in `{settings.service_name}`")
-    if collected.held_since is not None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(collected.held_since))
+    if collected.leased_since is not None:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(collected.leased_since))
         complain(f"castore: a writer is busy since {since}; what was stored since then stays")
     rows = []
     for kind, (_, name) in _KINDS.items():

@@ -8,7 +8,7 @@ import click
 
 from castore.cli.options import shared_options
 from castore.cli.output import emit, emit_json, emit_text, is_terminal
-from castore.cli.parts import without_power
+from castore.cli.parts import without_capability
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.contract.capabilities import BlobLister
@@ -44,5 +44,5 @@ def command(settings: Settings) -> None:
 def _lister(stores: Composition, name: str) -> BlobLister:
     lister = stores.blobs(name).capability(BlobLister)
     if lister is None:
-        raise UnsupportedError(without_power(stores, name, "list its blobs"))
+        raise UnsupportedError(without_capability(stores, name, "list its blobs"))
     return lister

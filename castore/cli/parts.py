@@ -20,7 +20,7 @@ def is_composite(stores: Composition, name: str) -> bool:
     return bool(stores.instance(BlobService, name).edges)
 
 
-def without_power(stores: Composition, name: str, what: str, *, option: str = "--service") -> str:
+def without_capability(stores: Composition, name: str, what: str, *, option: str = "--service") -> str:
     """Return the message for a service that cannot do *what*, with the parts to try instead."""
     parts = named_parts(stores, name)
     hint = f"; of its parts, try `{option} NAME` with {listing(parts)}" if parts else ""

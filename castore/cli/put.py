@@ -39,7 +39,7 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
     are skipped. A file that cannot be read does not keep the others from being stored.
     """
     with settings.opened() as stores, _meter(paths) as meter:
-        job = Job(stores.blobs(settings.service_name), stores.pool, meter, settings)
+        job = Job(stores.blobs(settings.service_name), meter, settings)
         with contextlib.suppress(HopelessError):
             job.take_all(find_files(paths))
     if settings.json:

@@ -65,10 +65,9 @@ def _shortened(name: str) -> str:
 
 
 def _count(count: int) -> str:
-    for unit, factor in (("", 1), ("K", 10**3), ("M", 10**6)):
-        if count < 100_000 * factor:
-            break
-    return f"{count / factor:.0f}{unit}"
+    if count < 100_000:
+        return str(count)
+    return f"{count / 1e3:.0f}K" if count < 100_000_000 else f"{count / 1e6:.0f}M"
 
 
 def _size(size: int) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any
 
 import attrs
 
@@ -20,16 +19,6 @@ from castore.cli.walk import STDIN, Found
 from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import CastoreError, SourceError, describe
-from castore.threads.pool import Pool, Task
-
-_SMALL: Final = 1 << 20
-"""Bytes up to which a file is stored together with others."""
-
-_SLOW_SECONDS: Final = 0.01
-"""How long storing a small file takes where there is more to wait for than to compute."""
-
-_AHEAD: Final = 4
-"""How many files are begun before they are waited for, per thread."""
 
 
 class HopelessError(Exception):
@@ -40,32 +29,20 @@ class HopelessError(Exception):
 class Job:
     """What is being stored, and what came of it. For lines of text nothing is gathered.
 
-    A service that can store many files together is given them all. With another, small files are stored
-    several at a time if it takes its time to answer; where it does not, threads would only be in each other's
-    way. A large file is stored by itself: its chunks go several at a time. What is said of the files is in
-    order.
+    The service is given all files together, between any that have to be taken by themselves. What is said of
+    them is in order.
     """
 
     service: BlobService
-    pool: Pool
     meter: Meter
     settings: Settings
     exit_code: int = 0
     files: list[dict[str, Any]] = attrs.field(factory=list)
     skipped: list[dict[str, Any]] = attrs.field(factory=list)
     errors: list[dict[str, Any]] = attrs.field(factory=list)
-    _slow: bool = False
-    _ahead: deque[tuple[str, Task[tuple[B3Digest, int]]]] = attrs.field(factory=deque)
 
-    def take_all(self, all_found: Iterable[Found]) -> None:
+    def take_all(self, all_found: Iterator[Found]) -> None:
         """Store files; raises `HopelessError` if it makes no sense to go on."""
-        if type(self.service).put_files is BlobService.put_files:
-            self._take_one_by_one(all_found)
-        else:
-            self._take_together(iter(all_found))
-
-    def _take_together(self, all_found: Iterator[Found]) -> None:
-        """Hand on the files between any that have to be taken by themselves."""
         by_itself: Found | None = None
         handed_on: deque[str] = deque()
         size = 0
@@ -102,32 +79,6 @@ class Job:
             self._take(by_itself)
             by_itself = None
 
-    def _take_one_by_one(self, all_found: Iterable[Found]) -> None:
-        try:
-            for found in all_found:
-                if self._slow and found.is_file and found.regular and (found.size() or 0) <= _SMALL:
-                    self._ahead.append((found.path, self._submit(found.path)))
-                    self._settle(_AHEAD * self.pool.size)
-                else:
-                    self._settle(0)
-                    self._take(found)
-            self._settle(0)
-        finally:
-            for _, task in self._ahead:
-                task.drop()
-
-    def _submit(self, path: str) -> Task[tuple[B3Digest, int]]:
-        return self.pool.submit(lambda: self._put(path, None))
-
-    def _settle(self, most: int) -> None:
-        """Wait for files that were begun, until no more than *most* are left."""
-        while len(self._ahead) > most:
-            path, task = self._ahead.popleft()
-            with self._excusing(path):
-                digest, size = task.result()
-                self.meter.advance(size)
-                self._done(path, digest, size)
-
     def _take(self, found: Found) -> None:
         if found.skipped:
             self._skip(found.path, found.skipped)
@@ -137,22 +88,14 @@ class Job:
                 raise SourceError(
                     f"cannot read {found.path!r}: {found.error.strerror or describe(found.error)}"
                 )
-            self._done(found.path, *self._put(found.path, self.meter))
+            sizes: list[int] = []
 
-    def _put(self, path: str, meter: Meter | None) -> tuple[B3Digest, int]:
-        """Store one file, possibly in a thread, where no meter may be used; return its digest and size."""
-        size = 0
+            def progress(count: int) -> None:
+                sizes.append(count)
+                self.meter.advance(count)
 
-        def progress(count: int) -> None:
-            nonlocal size
-            size += count
-            if meter is not None:
-                meter.advance(count)
-
-        started = time.perf_counter()
-        digest = self.service.put_file(_source(path), progress=progress)
-        self._slow = size <= _SMALL and time.perf_counter() - started > _SLOW_SECONDS
-        return digest, size
+            digest = self.service.put_file(_source(found.path), progress=progress)
+            self._done(found.path, digest, sum(sizes))
 
     @contextlib.contextmanager
     def _excusing(self, path: str) -> Iterator[None]:

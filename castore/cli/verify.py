@@ -12,7 +12,7 @@ import click
 from castore.cli.faults import FAILED
 from castore.cli.options import as_share, as_time, shared_options, workers_option
 from castore.cli.output import complain
-from castore.cli.parts import is_composite, without_power
+from castore.cli.parts import is_composite, without_capability
 from castore.cli.pools import pool_of
 from castore.cli.progress import Meter
 from castore.cli.settings import Settings
@@ -115,7 +115,7 @@ def _checkable(stores: Composition, name: str) -> BlobService:
     """Return the service to check; a composite is refused that would hide which of its parts is damaged."""
     service = stores.blobs(name)
     if service.capability(Inventory) is None and is_composite(stores, name):
-        raise UnsupportedError(without_power(stores, name, "be verified as a whole"))
+        raise UnsupportedError(without_capability(stores, name, "be verified as a whole"))
     return service
 
 

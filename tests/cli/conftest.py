@@ -41,6 +41,7 @@ class Stalled(PieceReader):
 class Odd(BlobService):
     def __init__(self, mode, secret):
         self.mode, self.secret = mode, secret
+        self.high_latency = mode == "slow"
         if mode == "unbuildable":
             raise ValueError(f"cannot use {secret}")
 
@@ -144,6 +145,11 @@ class Place:
     def compose(self, text: str, name: str = "composition.toml") -> None:
         (self.folder / name).write_text(textwrap.dedent(text))
 
+    def add_path(self, folder: Path) -> None:
+        """Let what is run find modules in a folder, besides where it finds them already."""
+        before = self.environment.get("PYTHONPATH")
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), before]))
+
     def file(self, name: str | bytes, data: bytes = b"Hello World!") -> str:
         """Write a file; return the hex digest of its content."""
         path = self.folder / os.fsdecode(name)
@@ -199,8 +205,8 @@ def stranger(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.2\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(site)
-    path = os.pathsep.join([str(site), *filter(None, [place.environment.get("PYTHONPATH")])])
-    return attrs.evolve(place, environment=place.environment | {"PYTHONPATH": path})
+    place.add_path(site)
+    return place
 
 
 @pytest.fixture

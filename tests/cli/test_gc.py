@@ -227,7 +227,7 @@ def rooted(place, tmp_path):
     )
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rooted\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[castore]\nrooted = rooted\n")
-    place.environment["PYTHONPATH"] = str(site)
+    place.add_path(site)
     return place
 
 
@@ -259,10 +259,10 @@ class TestRefusals:
         assert listed(castore) == set(digests)
 
 
-def test_a_writer_that_holds_is_mentioned(castore, place, digests):
+def test_a_writer_with_a_lease_is_mentioned(castore, place, digests):
     """What came after it stays, and the user learns why."""
     store = LocalObjectStore(place.folder.parent / "stores/far", instance="far")
-    with store.hold():
+    with store.lease():
         lease = next((place.folder.parent / "stores/far/leases").iterdir())
         os.utime(lease, (900_000, 900_000))
 

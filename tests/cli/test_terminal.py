@@ -20,7 +20,7 @@ import attrs
 import pytest
 
 ABSENT = "00" * 32
-LARGE = 12 << 20
+LARGE = 64 << 20
 
 
 class Screen:
@@ -98,7 +98,7 @@ def test_a_bar_shows_how_far_a_large_file_is(home, screen, large):
     text = screen.watch(process)
 
     assert "━" in text
-    assert re.search(r"MiB of 12\.0 MiB", text)
+    assert re.search(r"MiB of 64\.0 MiB", text)
     assert "\x1b[?25h" in text.rpartition("\x1b[?25l")[2]
     assert process.stdout.read() == f"{large}  large\n".encode()
     process.stdout.close()
