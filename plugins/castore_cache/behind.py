@@ -121,7 +121,8 @@ class Behind:
     ) -> tuple[set[B3Digest], Faults]:
         """Store blobs in near with *call*, as many at a time as there is room for, and acknowledge them.
 
-        Returns which ones that was done with, and why not with the others.
+        Returns which ones that was done with, and why not with the others. Raises what the first call raises,
+        or that there is no room, if nothing is known then.
         """
         done: set[B3Digest] = set()
         faults: Faults = {}
@@ -135,6 +136,8 @@ class Behind:
                     some = [digest for digest in some if digest in stored]
                     acknowledged, failed = done_in_part(some, partial(self.acknowledge, some))
             except UnavailableError as error:
+                if not done and not faults:
+                    raise
                 # The others would fail alike.
                 return done, {**dict.fromkeys(rest, error), **faults}
             done |= acknowledged

@@ -35,10 +35,6 @@ def claimed_in_part(call: Callable[[], set[B3Digest]]) -> tuple[set[B3Digest], F
 
 
 def require_done(instance: str, done: Collection[B3Digest], faults: Mapping[B3Digest, CastoreError]) -> None:
-    """Raise what the faults mean, if there are any: that of all, or `BatchError`."""
-    if not faults:
-        return
-    first = next(iter(faults.values()))
-    if not done and all(fault is first for fault in faults.values()):
-        raise first
-    raise BatchError(instance, faults, done=done) from first
+    """Raise `BatchError` if there are faults."""
+    if faults:
+        raise BatchError(instance, faults, done=done) from next(iter(faults.values()))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from castore import B3Digest, BlobService, ChunkMeta
+from castore import B3Digest, BlobService, CastoreError, ChunkMeta
 from castore.contract.batches import MOST_ITEMS
 from castore.contract.capabilities import ChunkSource, ChunkStore, FoundChunks
 from castore.errors import BatchError
@@ -175,13 +175,12 @@ class BothChunks(WritingChunks):
         if self._near.strict:
             return claimed_in_part(call)
         found, fault = self._near.ask(call)
+        there, lost = set(found or ()), set[B3Digest]()
         if fault is not None:
-            # Then what far has need not be put; near is without it, as far as is known.
-            self._mark(missed=wanted)
-            return wanted, {}
-        there = set(found or ())
-        self._mark(kept=there)
-        return there, {}
+            there, lost = _known_of(fault, wanted)
+        # What far has need not be put for a near that failed; near is without it, as far as is known.
+        self._mark(kept=there, missed=lost)
+        return there | lost, {}
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
         """Store chunks in both at once."""
@@ -202,8 +201,7 @@ class BothChunks(WritingChunks):
         if self._near.strict:
             return done_in_part(chunks, put)
         _, fault = self._near.ask(put)
-        done = () if fault is None or not isinstance(fault, BatchError) else fault.done
-        kept = set(chunks) if fault is None else set(chunks).intersection(done)
+        kept = set(chunks) if fault is None else _known_of(fault, chunks)[0]
         self._mark(kept=kept, missed=chunks.keys() - kept)
         return set(chunks), {}
 
@@ -249,6 +247,13 @@ class BothChunks(WritingChunks):
             return self._beside
         stack.callback(lambda: self._near.attempt(lambda: lease.__exit__(None, None, None)))
         return leased
+
+
+def _known_of(fault: CastoreError, digests: Collection[B3Digest]) -> tuple[set[B3Digest], set[B3Digest]]:
+    """Return what was done, and what was lost, when a call for *digests* failed."""
+    if isinstance(fault, BatchError):
+        return set(fault.done.intersection(digests)), set(fault.faults.keys() & set(digests))
+    return set(), set(digests)
 
 
 def chunk_store_of(
