@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from random import Random
 from typing import Any, Final
 
@@ -216,6 +216,9 @@ class Faults:
             raise self._corruption(call)
         if kind == "partial":
             self._note(call, kind)
+            if isinstance(result, tuple):  # a list of which the beginning is known
+                first, rest = result
+                return list(_some(first, call.dice)), _some(rest, call.dice)
             return _some(result, call.dice)
         return result
 
@@ -241,9 +244,11 @@ class Faults:
         self._delay(calls.values())
         kinds = {item: self._choose(call, risks) for item, call in calls.items()}
         lost = self._lose(calls, kinds, risks)
-        forgotten = {item for item, kind in kinds.items() if kind == "forget"}
-        for item in forgotten:
-            self._note(calls[item], "forget")
+        forgotten = set()
+        for item, kind in kinds.items():
+            if kind == "forget":
+                forgotten.add(item)
+                self._note(calls[item], kind)
         # What is dropped is acknowledged; what is asked for is left out of the answer.
         dropped = forgotten if operation.tells is None else set()
         asked = [item for item in calls if item not in lost and item not in dropped]
@@ -320,7 +325,7 @@ def _without(answer: Any, items: Collection[Any]) -> Any:
     return {item for item in answer if item not in items}
 
 
-def _some(items: Iterator[Any], dice: Random) -> Iterator[Any]:
+def _some(items: Iterable[Any], dice: Random) -> Iterator[Any]:
     for item in items:
         if dice.random() < 0.5:
             yield item

@@ -69,7 +69,7 @@ def test_each_operation_has_its_outcome(outcome: Any, operation: str) -> None:
         assert "`drill`" in str(caught.value)
 
 
-def test_it_has_no_powers() -> None:
+def test_it_has_no_capabilities() -> None:
     for outcome in OUTCOMES:
         service = StubService(outcome)  # type: ignore[arg-type]
         assert (service.capability(ChunkStore), service.capability(BlobLister)) == (None, None)

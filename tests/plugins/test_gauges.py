@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from castore import B3Digest, UnavailableError
-from castore.composites.members import Child
+from castore.composites.members import Member
 from castore.faults import WRITES
 from castore.testing import HELLO, FaultyService
 from castore_memory.service import MemoryBlobService
@@ -23,7 +24,7 @@ from castore_wrappers.retry.service import RetryService
 
 def test_a_breaker_tells_its_state(clock: Any) -> None:
     """Exactly one of three is true."""
-    within = FaultyService(MemoryBlobService(), {"has"})
+    within = FaultyService(MemoryBlobService(), {"missing"})
     breaker = BreakerService(within, failures=1, open_for=30.0, clock=clock)
     states = [breaker.gauges()]
     with pytest.raises(UnavailableError):
@@ -42,9 +43,10 @@ def test_a_limit_tells_who_is_there_and_who_waits() -> None:
     here, go = threading.Event(), threading.Event()
 
     class Slow(MemoryBlobService):
-        def has(self, digest: B3Digest) -> bool:
+        def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
             here.set()
-            return go.wait(30)
+            assert go.wait(30)
+            return set()
 
     service = LimitService(Slow(), concurrency=1)
     assert service.gauges() == {"under_way": 0, "waiting": 0}
@@ -59,7 +61,7 @@ def test_a_limit_tells_who_is_there_and_who_waits() -> None:
 
 
 def test_a_retry_tells_how_often_it_had_to(clock: Any) -> None:
-    within = FaultyService(MemoryBlobService(), {"has"})
+    within = FaultyService(MemoryBlobService(), {"missing"})
     policy = Policy(attempts=3, jitter=0.0)
     service = RetryService(within, policy, clock=clock, sleep=clock.sleep)
     with pytest.raises(UnavailableError):
@@ -73,10 +75,10 @@ def test_a_retry_tells_how_often_it_had_to(clock: Any) -> None:
 def test_a_mirror_tells_what_it_has_to_heal() -> None:
     """And that it is degraded, until all have all."""
     probes = [FaultyService(MemoryBlobService(), instance=name) for name in "abc"]
-    children = [Child(name, probe) for name, probe in zip("abc", probes, strict=True)]
+    members = [Member(name, probe) for name, probe in zip("abc", probes, strict=True)]
     # A child that has failed is left alone until the end of the test.
     queue = HealingQueue(interval=3600.0, drain=0.0)
-    service = MirrorBlobService(children, write_quorum=2, miss_quorum=2, queue=queue)
+    service = MirrorBlobService(members, write_quorum=2, miss_quorum=2, queue=queue)
     well = {"to_heal": 0, "healed": 0, "dropped": 0, "failing": 0, "abandoned": 0, "is_degraded": 0}
     assert service.gauges() == well
     probes[2].failing = set(WRITES)

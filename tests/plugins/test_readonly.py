@@ -54,7 +54,7 @@ def test_what_can_also_write_is_denied(blobs_of: Any, store: Any) -> None:
         assert service.capability(kind) is None
 
 
-def test_powers_of_strangers_are_denied() -> None:
+def test_capabilities_of_strangers_are_denied() -> None:
     """Of a capability that is not known it cannot be told whether it writes."""
 
     class Erasing:

@@ -7,22 +7,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from castore import B3Digest, BlobService, ChunkMeta, CorruptBlobError, UnavailableError
-from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
-from castore.contract.upkeep import Sweepable
-from castore.faults import KINDS, OBJECT_READS, OBJECT_WRITES, READS, WRITES
-from castore.faults.operations import RESULT, operation
-from castore.testing import BLOB_A, CHUNKS, EMPTY, HELLO, P3M, FaultPlan, FaultyObjects, FaultyService
+from castore.contract.capabilities import BlobLister, ChunkStore
+from castore.errors import BatchError
+from castore.faults import KINDS, OBJECT_READS, OBJECT_WRITES, READS
+from castore.testing import BLOB_A, BLOB_B, CHUNKS, EMPTY, HELLO, P3M, FaultPlan, FaultyObjects, FaultyService
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.object_store import LastObject
 from castore_objectstore.service import ObjectStoreBlobService
-
-ALL = READS | WRITES | OBJECT_READS | OBJECT_WRITES
 
 
 def faulty(*blobs: bytes, **chances: Any) -> FaultyService:
@@ -121,11 +118,12 @@ class TestKinds:
         assert service.open_read(HELLO.digest) is None
         assert service.missing([HELLO.digest]) == {HELLO.digest}
         assert service.capability(ChunkStore).get_chunk(HELLO.digest) is None
+        assert dict(service.read_many([HELLO.digest])) == {HELLO.digest: None}
 
     def test_forget_when_writing(self) -> None:
         """It acknowledges with the right digest, and has nothing."""
         behind = MemoryBlobService()
-        service = FaultyService(behind, plan=FaultPlan(forget=1, operations={"writer.close", "put_chunk"}))
+        service = FaultyService(behind, plan=FaultPlan(forget=1, operations={"writer.close", "put_chunks"}))
         writer = service.open_write()
         writer.write(HELLO.data)
         assert writer.close() == writer.close() == HELLO.digest
@@ -152,7 +150,11 @@ class TestKinds:
         service = faulty(HELLO.data, flip=1)
         read = service.read(HELLO.digest)
         assert (int.from_bytes(read) ^ int.from_bytes(HELLO.data)).bit_count() == 1
-        assert service.write(HELLO.data) != HELLO.digest
+        with service.open_write() as writer:
+            writer.write(BLOB_B.data)
+        assert writer.close() != BLOB_B.digest
+        assert service.write(BLOB_A.data) == BLOB_A.digest
+        assert service._service.read(BLOB_A.digest) != BLOB_A.data
 
     def test_partial(self) -> None:
         """About half is left out, also of what a capability lists."""
@@ -188,13 +190,135 @@ class TestKinds:
             with pytest.raises(ValueError, match=f"{name} is a number of seconds"):
                 FaultPlan(**{name: seconds})
 
-    def test_the_operations_are_the_methods_that_there_are(self) -> None:
+    def test_the_operations_of_objects_are_the_methods_that_there_are(self) -> None:
         """A name in the lists that nothing has would never meet a fault."""
-        capabilities = (ChunkStore, FrameStore, Sweepable, BlobLister, Durable)
-        known = {name for cls in (BlobService, LocalObjectStore, *capabilities) for name in dir(cls)}
-        known |= {"reader.read", "writer.write", "writer.close", "delete"}
-        assert known >= ALL
-        assert all(operation(name).data in {None, RESULT, 0, 1} for name in ALL)
+        assert all(callable(getattr(LocalObjectStore, name, None)) for name in OBJECT_READS | OBJECT_WRITES)
+
+
+class TestBatches:
+    """Each item of a call for many meets faults of its own."""
+
+    BLOBS: Final = {B3Digest.of(b"%d" % number): b"%d" % number for number in range(100)}
+
+    @staticmethod
+    def store(service: FaultyService) -> Any:
+        found = service.capability(ChunkStore)
+        assert found is not None
+        return found
+
+    def faulty(self, operation: str, *, filled: bool = True, **chances: Any) -> FaultyService:
+        behind = MemoryBlobService()
+        if filled:
+            behind.put_chunks(self.BLOBS)
+        return FaultyService(behind, plan=FaultPlan(operations={operation}, **chances))
+
+    def test_the_nth_item_meets_the_same_faults_however_many_come_together(self) -> None:
+        """And in whichever order a set has them."""
+        one, many, set_of_all = (self.faulty("find_chunks", forget=0.3) for _ in range(3))
+        digests = sorted(self.BLOBS)
+        lacking = [digest for digest in digests if not self.store(one).has_chunk(digest)]
+        assert 10 < len(lacking) < 60
+        found = self.store(many).find_chunks(digests[:50]) | self.store(many).find_chunks(digests[50:])
+        assert set(digests) - found == set(lacking)
+        assert set(digests) - self.store(set_of_all).find_chunks(set(digests)) == set(lacking)
+        assert one.faults.trace == many.faults.trace == set_of_all.faults.trace
+
+    @pytest.mark.parametrize(
+        ("kind", "is_so"),
+        [
+            ("fail", lambda got, data: isinstance(got, UnavailableError)),
+            ("corrupt", lambda got, data: isinstance(got, CorruptBlobError)),
+            ("forget", lambda got, data: got is None),
+            ("truncate", lambda got, data: len(got) < len(data)),
+            ("flip", lambda got, data: len(got) == len(data) and got != data),
+        ],
+    )
+    def test_of_what_is_read(self, kind: str, is_so: Callable[[Any, bytes], bool]) -> None:
+        """As many as the plan says, and all that are noted; the others are as they should be."""
+        service = self.faulty("get_chunks", **{kind: 0.3})
+        found = self.store(service).get_chunks(dict.fromkeys(self.BLOBS))
+        wrong = {str(digest) for digest, data in self.BLOBS.items() if found.get(digest) != data}
+        assert 10 < len(wrong) < 60
+        assert wrong == {fault.about for fault in service.faults.trace}
+        assert {fault.kind for fault in service.faults.trace} == {kind}
+        assert all(
+            is_so(found.get(digest), data) for digest, data in self.BLOBS.items() if str(digest) in wrong
+        )
+
+    @pytest.mark.parametrize("kind", ["fail", "forget", "truncate", "flip"])
+    def test_of_what_is_written(self, kind: str) -> None:
+        """What fails is told, what is forgotten or damaged is acknowledged."""
+        service = self.faulty("put_chunks", filled=False, **{kind: 0.3})
+        done = self.BLOBS.keys()
+        if kind == "fail":
+            with pytest.raises(BatchError) as caught:
+                self.store(service).put_chunks(self.BLOBS)
+            assert caught.value.done | caught.value.faults.keys() == done
+        else:
+            self.store(service).put_chunks(self.BLOBS)
+        noted = {fault.about for fault in service.faults.trace}
+        assert 10 < len(noted) < 60
+        there = service._service._chunks
+        right = {digest for digest in self.BLOBS if there.get(digest) == self.BLOBS[digest]}
+        assert {str(digest) for digest in self.BLOBS if digest not in right} == noted
+        assert there.keys() == (right if kind in {"fail", "forget"} else done)
+
+    def test_of_claims(self) -> None:
+        """Those that fail are told apart from those that are there, and those that are not."""
+        absent = B3Digest.of(b"absent")
+        store = self.store(self.faulty("claim", fail=0.3))
+        with pytest.raises(BatchError) as caught:
+            store.claim([*self.BLOBS, absent])
+        assert caught.value.done == self.BLOBS.keys() - caught.value.faults.keys()
+        assert 10 < len(caught.value.faults) < 60
+
+    def test_a_question_fails_as_a_whole(self) -> None:
+        """By the faults of its first item: it has but one answer."""
+        store = self.store(self.faulty("find_chunks", seed=1, fail=0.3))
+        failed = 0
+        for start in range(0, 100, 10):
+            try:
+                assert len(store.find_chunks(list(self.BLOBS)[start : start + 10])) == 10
+            except UnavailableError:
+                failed += 1
+        assert 0 < failed < 9
+
+    def test_they_are_late_together(self) -> None:
+        """As late as the last of them."""
+        slept: list[float] = []
+        plan = FaultPlan(delay=0.5, latency=2.0)
+        service = FaultyService(MemoryBlobService(), plan=plan, sleep=slept.append)
+        service.missing(self.BLOBS)
+        noted = [float(fault.detail.removesuffix(" s")) for fault in service.faults.trace]
+        assert len(noted) > 20
+        assert slept == pytest.approx([max(noted)], abs=1e-4)
+
+    def test_they_hang_together(self) -> None:
+        """One call hangs once; those of its items that do not hang are done all the same."""
+        slept: list[float] = []
+        behind = MemoryBlobService()
+        plan = FaultPlan(hang=0.3, hang_seconds=60)
+        service = FaultyService(behind, plan=plan, sleep=slept.append)
+        with pytest.raises(BatchError, match="no answer in 60 s") as caught:
+            self.store(service).put_chunks(self.BLOBS)
+        assert slept == [60]
+        assert behind._chunks.keys() == caught.value.done == self.BLOBS.keys() - caught.value.faults.keys()
+
+    def test_what_the_service_behind_has_done_in_part(self) -> None:
+        """Its faults and those of the plan are told together."""
+
+        class Full(MemoryBlobService):
+            def put_chunks(self, chunks: Any) -> None:
+                first, *others = chunks
+                super().put_chunks({digest: chunks[digest] for digest in others})
+                raise BatchError("full", {first: UnavailableError("full", "no space")}, done=others)
+
+        behind = Full()
+        service = FaultyService(behind, plan=FaultPlan(operations={"put_chunks"}, fail=0.3))
+        with pytest.raises(BatchError) as caught:
+            self.store(service).put_chunks(self.BLOBS)
+        assert caught.value.done == behind._chunks.keys() == self.BLOBS.keys() - caught.value.faults.keys()
+        assert "no space" in str([str(error) for error in caught.value.faults.values()])
 
 
 class TestHanging:
@@ -294,18 +418,18 @@ class TestObjects:
         store.put("chunks/x", b"0123456789")
         assert len(LocalObjectStore(tmp_path, instance="local").get("chunks/x") or store.get("chunks/x")) < 10
 
-    def test_indexes_are_damaged_where_they_settle(self, tmp_path: Path) -> None:
-        store = self.store(tmp_path, flip=1, operations={"settle"})
-        store.settle([LastObject("a", b"first"), LastObject("b", b"last")])
+    def test_indexes_are_damaged_where_they_are_flushed(self, tmp_path: Path) -> None:
+        store = self.store(tmp_path, flip=1, operations={"flush"})
+        store.flush([LastObject("a", b"first"), LastObject("b", b"last")])
         assert store.get("a") == b"first"
         assert store.get("b") != b"last"
-        assert [(fault.operation, fault.kind) for fault in store.faults.trace] == [("settle", "flip")]
+        assert [(fault.operation, fault.kind) for fault in store.faults.trace] == [("flush", "flip")]
 
     def test_listings_lack_some(self, tmp_path: Path) -> None:
         store = self.store(tmp_path, partial=1)
         for number in range(100):
             store.put(f"x/{number}", b"")
-        store.settle()
+        store.flush()
         assert 20 < len(list(store.list("x/"))) < 80
 
     def test_two_runs_are_alike(self, tmp_path: Path) -> None:
