@@ -1,7 +1,8 @@
 """One service's part in the accounts of a store: when it joins and leaves, and what it has not told yet.
 
 A read or a finished write costs no turn at the journal: it is known here for a moment, and goes there with
-whatever comes next.
+whatever comes next. What is written by way of a lease goes there when that ends, and counts as being written
+until then.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ import itertools
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError, UnavailableError
+from castore.contract.upkeep import ItemKind
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.journal import Journal, transaction
-from castore_lru.ledger import Kind, Write
+from castore_lru.ledger import KINDS, Write
 from castore_lru.owners import Owner, boot_id
 from castore_lru.scanning import Scanner
 
 T = TypeVar("T")
 
-KINDS: Final[tuple[Kind, ...]] = ("index", "chunk")
-
-_MOST_DONE: Final = 16
+_MOST_DONE: Final = 256
+_MOST_LEASED: Final = 4096
 _MOST_TOUCHED: Final = 1024
 _TOUCHED_SECONDS: Final = 5.0
 """How much, and for how long, is known here only."""
@@ -36,14 +37,19 @@ _SCAN_SECONDS: Final = 86400.0
 
 
 class Accounts:
-    """The journal as this service uses it, which is opened when it is first needed."""
+    """The journal as this service uses it, which is opened when it is first needed.
 
-    def __init__(self, journal: Journal, scanner: Scanner, clock: Clock) -> None:
+    A use is noted that is more than *same_use* seconds later than the last one.
+    """
+
+    def __init__(self, journal: Journal, scanner: Scanner, clock: Clock, *, same_use: float) -> None:
         self._journal = journal
         self._scanner = scanner
         self._clock = clock
+        self._same_use = same_use
         # Not begun anew after a fork: readers of the other process may still be closed in this one.
         self._tags = itertools.count(1)
+        self._live: set[int] = set()
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -51,6 +57,13 @@ class Accounts:
         self._owner: Owner | None = None
         self._touched: dict[B3Digest, float] = {}
         self._touched_since = 0.0
+        self._waiting: dict[int, Write] = {}
+        """What other processes cannot find before the store is flushed."""
+        self._leased: dict[int, Write] = {}
+        """What was put by way of leases that have not ended."""
+        self._leased_items = 0
+        self._kept: dict[int, int] = {}
+        """How much was put or claimed by way of leases that is not pinned one by one."""
         self._done: deque[Write] = deque()
         self._released: deque[int] = deque()
         self._doubtful: deque[B3Digest] = deque()
@@ -140,15 +153,18 @@ class Accounts:
             if owner is None:
                 return
             try:
+                self._end_leased()
                 with self._journal.locked() as db:
-                    self._flush(db, owner.name)
+                    self._tell(db, owner.name)
                     # What is not certain is left to who comes next, as if this one had died.
                     if not ledger.writes_of(db, owner.name):
                         with transaction(db):
                             ledger.drop_owner(db, owner.name)
             finally:
-                owner.end()
-                self._journal.close()
+                try:
+                    owner.end()
+                finally:
+                    self._journal.close()
 
     def forget(self) -> None:
         """Begin anew in a process that was forked; what the other one has stays its own."""
@@ -164,7 +180,7 @@ class Accounts:
         """Have the journal for a while, with all that is known here in it."""
         self.open()
         with self._journal.locked() as db:
-            self._flush(db, self.owner)
+            self._tell(db, self.owner)
             yield db
 
     @contextlib.contextmanager
@@ -173,12 +189,14 @@ class Accounts:
         with self.turn() as db, transaction(db):
             yield db
 
-    def flush(self) -> None:
+    def tell(self) -> None:
         """Tell what is not told yet."""
         with self.turn():
             pass
 
-    def _flush(self, db: sqlite3.Connection, owner: str) -> None:
+    def _tell(self, db: sqlite3.Connection, owner: str) -> None:
+        if self._released:
+            self._end_leased(self._live)
         if not (self._done or self._released or self._doubtful or self._touched):
             return
         touched, self._touched = self._touched, {}
@@ -187,12 +205,14 @@ class Accounts:
             with transaction(db):
                 for write in done:
                     self._end_write(db, write)
-                for digest in doubtful:
-                    self._look_up(db, digest)
-                for digest, used in touched.items():
-                    if not ledger.touch(db, digest, used):
-                        self._scanner.look_up(db, "chunk", digest)
-                ledger.unpin(db, owner, released)
+                if doubtful:
+                    self._look_up(db, dict.fromkeys(doubtful))
+                if touched:
+                    self._touch(db, touched)
+                if released:
+                    ledger.unpin(db, owner, released)
+                    for tag in released:
+                        self._kept.pop(tag, None)
         except BaseException:
             self._touched = {**touched, **self._touched}
             self._done.extendleft(reversed(done))
@@ -200,56 +220,154 @@ class Accounts:
             self._doubtful.extendleft(reversed(doubtful))
             raise
 
-    def _end_write(self, db: sqlite3.Connection, write: Write) -> None:
-        ledger.end_write(db, write)
-        found = self._scanner.look_up(db, write.kind, write.digest, used=self._clock.now())
-        if not found and write.kind == "index":
-            # A store may keep the index of a blob of no chunks as a chunk.
-            self._scanner.look_up(db, "chunk", write.digest)
+    def _end_leased(self, but: Collection[int] = (), *, many: bool = False) -> None:
+        """Let what was written by way of leases be told now, *but* not by those of these tags."""
+        for number, write in list(self._leased.items()):
+            if write.tag not in but and self._leased.pop(number, None) is not None:
+                self._leased_items -= len(write.digests)
+                write.many = many
+                self._done.append(write)
 
-    def _look_up(self, db: sqlite3.Connection, digest: B3Digest) -> None:
+    def _end_write(self, db: sqlite3.Connection, write: Write) -> None:
+        now = self._clock.now()
+        known = write.put and (write.kind == "chunk" or self._has_plain_indexes(write))
+        if known:
+            ledger.put_written(db, write, now)
+            if write.kind == "chunk":
+                # How much they take in truth is looked up when that matters.
+                ledger.add_unsure(db, write)
+        if write.tag in self._live:
+            ledger.end_writing(db, write, many=write.many or self._keeps_many(write.tag, write.digests))
+        else:
+            ledger.end_write(db, write)
+        if known:
+            return
+        found = self._scanner.look_up(db, write.kind, write.digests, used=now)
+        if write.kind == "index" and len(found) < len(write.digests):
+            # A store may keep the index of a blob of no chunks as a chunk.
+            others = [digest for digest in write.digests if digest not in found]
+            self._scanner.look_up(db, "chunk", others)
+
+    def _has_plain_indexes(self, write: Write) -> bool:
+        """Tell whether indexes of blobs of one chunk, which take nothing, are kept at all: each is, or none."""
+        return not write.size and self._scanner.is_there("index", write.digests)
+
+    def _keeps_many(self, tag: int, digests: Collection[B3Digest]) -> bool:
+        """Take note that a lease keeps some more; tell whether all leases together keep many."""
+        many = sum(self._kept.values()) + len(digests) > _MOST_LEASED
+        if not many:
+            self._kept[tag] = self._kept.get(tag, 0) + len(digests)
+        return many
+
+    def _look_up(self, db: sqlite3.Connection, digests: Collection[B3Digest]) -> None:
         for kind in KINDS:
-            if not ledger.is_written(db, kind, digest):
-                self._scanner.look_up(db, kind, digest)
+            self._scanner.look_up(db, kind, ledger.not_written(db, kind, digests))
+
+    def _touch(self, db: sqlite3.Connection, uses: dict[B3Digest, float]) -> None:
+        ledger.touch(db, uses, exact=self._same_use)
+        if strangers := ledger.strangers(db, uses):
+            self._scanner.look_up(db, "chunk", strangers)
+
+    def keep(
+        self, db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest], tag: int
+    ) -> list[B3Digest]:
+        """Pin items for a lease, and take note of their use; return those that the journal lacks."""
+        now = self._clock.now()
+        if tag in self._live:
+            many = self._keeps_many(tag, digests)
+            ledger.pin(db, self.owner, tag, digests, since=now, many=many)
+        others = ledger.not_used(db, kind, digests, now - self._same_use)
+        if not others:
+            return []
+        ledger.touch(db, dict.fromkeys(others, now))
+        return ledger.lacking(db, kind, others, writer=self.owner)
 
     # -- what is known here --
 
-    def touch(self, digest: B3Digest) -> None:
+    def touch(self, digests: Iterable[B3Digest]) -> None:
         """Take note that something was read."""
         now = self._clock.now()
-        touched = self._touched
-        if not touched:
+        if not self._touched:
             self._touched_since = now
-        touched[digest] = now
+        touched = self._touched
+        touched.update(dict.fromkeys(digests, now))
         if len(touched) >= _MOST_TOUCHED or abs(now - self._touched_since) >= _TOUCHED_SECONDS:
             if self.is_open or self.exist:
-                self.flush()
+                self.tell()
             else:
                 self._touched = {}
 
-    def end(self, writes: Iterable[Write]) -> None:
-        """Take note that writes have ended; what came of them is looked up."""
-        self._done.extend(writes)
+    def end(self, write: Write, *, waits: bool) -> None:
+        """Take note that a write has ended; what came of it is looked up.
 
-    def end_and_tell(self, writes: Iterable[Write]) -> None:
-        """Do so, and tell if there is much to tell."""
-        self.end(writes)
-        if len(self._done) >= _MOST_DONE:
-            self.flush()
+        With *waits* that is not before a flush (`flushed`), and in any case not before the lease has ended by
+        way of which it was written.
+        """
+        if waits:
+            self._waiting[write.number] = write
+        elif write.tag not in self._live:
+            self._done.append(write)
+        else:
+            self._leased[write.number] = write
+            self._leased_items += len(write.digests)
+            if write.tag not in self._live:
+                # Its lease has ended meanwhile, and perhaps has been told already.
+                self._released.append(write.tag)
+
+    def tell_if_much(self, tag: int | None = None) -> None:
+        """Tell what is not told yet if that is much, also what this *tag* has put; that is pinned then."""
+        if self._leased_items > _MOST_LEASED:
+            self._end_leased(many=True)
+        elif tag is not None:
+            self._end_leased(self._live - {tag})
+        if sum(len(write.digests) for write in list(self._done)) >= _MOST_DONE:
+            self.tell()
+
+    def settle(self, db: sqlite3.Connection) -> None:
+        """Have in the journal what leases have put as well; that is pinned from now on."""
+        self._end_leased(many=True)
+        self._tell(db, self.owner)
+
+    def make_sure(self, db: sqlite3.Connection) -> bool:
+        """Look up how much some chunks take in truth; return False if that is known of all."""
+        with transaction(db):
+            unsure = ledger.take_unsure(db)
+            self._scanner.look_up(db, "chunk", unsure, used=0.0)
+        return bool(unsure)
+
+    @property
+    def waiting(self) -> list[Write]:
+        """What waits for the store to be flushed."""
+        return list(self._waiting.values())
+
+    def flushed(self, writes: Iterable[Write]) -> None:
+        """Take note that the store was flushed after these writes."""
+        for write in writes:
+            if self._waiting.pop(write.number, None) is not None:
+                self.end(write, waits=False)
 
     def doubt(self, digest: B3Digest) -> None:
         """Take note that somebody else may have removed something."""
         self._doubtful.append(digest)
 
+    # -- tags --
+
     def new_tag(self) -> int:
         """Return what to pin by."""
-        return next(self._tags)
+        tag = next(self._tags)
+        self._live.add(tag)
+        return tag
+
+    def is_live(self, tag: int | None) -> bool:
+        """Tell whether a tag is not released yet."""
+        return tag in self._live
 
     def release(self, tag: int) -> None:
         """Let go of what a tag has pinned. A collector of Python's garbage may call this at any moment."""
+        self._live.discard(tag)
         self._released.append(tag)
         if self.is_open and not self._journal.held_here:
-            self.flush()
+            self.tell()
 
 
 def _drain(waiting: deque[T]) -> list[T]:

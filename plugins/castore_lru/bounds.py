@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Final
 
 import attrs
@@ -25,6 +26,11 @@ class Excess:
     size: int = 0
     entries: int = 0
     cutoff: float = -math.inf
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether something has to go for want of room, however young it is."""
+        return self.size > 0 or self.entries > 0
 
     def met(self, gone: Amount, used: float) -> bool:
         """Tell whether enough is gone, so that an item used last at *used*, or any younger one, may stay."""
@@ -54,6 +60,15 @@ class Bounds:
         return (self.max_bytes is None or amount.size <= self.max_bytes) and (
             self.max_entries is None or amount.entries <= self.max_entries
         )
+
+    def most(self, each: Amount) -> int:
+        """Return how many times *each* could be there, if nothing else was; a very large number if always."""
+        counts = [sys.maxsize]
+        if self.max_bytes is not None and each.size:
+            counts.append(self.max_bytes // each.size)
+        if self.max_entries is not None and each.entries:
+            counts.append(self.max_entries // each.entries)
+        return min(counts)
 
     def excess(self, there: Amount, coming: Amount, free: int | None, now: float) -> Excess:
         """Return what has to go so that *coming* fits beside what is *there*, with *free* bytes left."""

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from castore import B3Digest, ChunkMeta
 from castore.buffers import byte_view
-from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, EvictionEvents, FrameStore
+from castore.contract.capabilities import (
+    BlobDeleter,
+    ChunkSource,
+    ChunkStore,
+    EvictionEvents,
+    FoundChunks,
+    FrameStore,
+)
 from castore.contract.upkeep import Evictable, Inventory, Pinning, StoredItem, Sweepable
-from castore_lru.space import Space, Wanted, index_wanted
+from castore.format.chunking import Chunker
+from castore.threads.pool import Pool
+from castore_lru.space import INDEX_ENTRY, Space
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+T = TypeVar("T")
 
 
 class BoundedSource(ChunkSource):
@@ -24,18 +35,17 @@ class BoundedSource(ChunkSource):
         self._source = source
         self.high_latency = source.high_latency
 
-    def has_chunk(self, digest: B3Digest) -> bool:
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Ask the service within."""
         self._space.age()
-        return self._source.has_chunk(digest)
+        return self._source.find_chunks(digests)
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        """Read it there."""
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Read them there."""
         self._space.age()
-        data = self._source.get_chunk(digest, size)
-        if data is not None:
-            self._space.touch(digest)
-        return data
+        found = self._source.get_chunks(sizes)
+        self._space.touch_read(found)
+        return found
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         """Return where the service within keeps it."""
@@ -45,8 +55,7 @@ class BoundedSource(ChunkSource):
 class BoundedStore(BoundedSource, ChunkStore):
     """Writes chunks and indexes, for which there is room when they land.
 
-    What is put or claimed while it is held is pinned until the hold ends. One that is made with a *tag*
-    pins everything by that, and who has made it releases the tag.
+    What is put or claimed by way of one that has a *tag* is pinned by that, and stays until it is released.
     """
 
     def __init__(self, space: Space, store: ChunkStore, evictable: Evictable, tag: int | None = None) -> None:
@@ -54,96 +63,107 @@ class BoundedStore(BoundedSource, ChunkStore):
         self._store = store
         self._evictable = evictable
         self._tag = tag
-        self._holds: set[int] = set()
 
     @property
-    def tags(self) -> tuple[int, ...]:
-        """What puts and claims are pinned by."""
-        return tuple(self._holds) if self._tag is None else (self._tag,)
+    def round(self) -> int:  # type: ignore[override]
+        """As many as the service within likes, and as are sure to fit within the bounds."""
+        small = self._evictable.chunk_bound(self._store.new_chunker().min_size)
+        return max(min(self._store.round, self._space.most_files(small)), 1)
 
-    def claim_chunk(self, digest: B3Digest) -> bool:
-        """Pin a chunk, and claim it in the service within."""
-        tags = self.tags
-        if tags:
-            # Most that are asked for are new, and need no turn at the journal for that.
-            known = self._space.knows(digest) or self._store.has_chunk(digest)
-            return known and self._space.keep(digest, tags) and self._store.claim_chunk(digest)
-        claimed = self._store.claim_chunk(digest)
-        if claimed:
-            self._space.touch(digest)
-        return claimed
+    @property
+    def pool(self) -> Pool:
+        """That of the service within."""
+        return self._store.pool
 
-    def claim_blob(self, digest: B3Digest) -> bool:
-        """Pin a blob while it is claimed in the service within."""
-        guard = self._space.pin(digest)
-        try:
-            claimed = self._store.claim_blob(digest)
-        finally:
-            self._space.release(guard)
-        if claimed:
-            self._space.touch(digest)
-        return claimed
+    def new_chunker(self) -> Chunker:
+        """Cut as the service within does."""
+        return self._store.new_chunker()
+
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Claim chunks in the service within, and pin those that are there."""
+        found = self._store.claim(digests)
+        # Most that are asked for are new, and need no turn at the journal for that.
+        return self._space.keep("chunk", found, self._tag) if found else found
+
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        """Claim blobs in the service within, and pin those that are there."""
+        found = self._store.claim_blobs(blobs)
+        return (
+            self._space.keep_blobs({digest: blobs[digest] for digest in found}, self._tag) if found else found
+        )
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Pin what is put or claimed until the context ends; hold it in the service within as well."""
-        if self._tag is not None:
-            with self._store.hold():
-                yield
-            return
+    def lease(self, *, brief: bool = False) -> Iterator[ChunkStore]:
+        """Pin what is put or claimed by way of the store that is given; lease the service within as well."""
         tag = self._space.new_tag()
-        self._holds.add(tag)
         try:
-            with self._store.hold():
-                yield
+            with self._store.lease(brief=brief) as leased:
+                yield BoundedStore(self._space, leased, self._evictable, tag)
         finally:
-            self._holds.discard(tag)
             self._space.release(tag)
 
-    def put_chunk(self, digest: B3Digest, data: Buffer) -> None:
-        """Make room for a chunk, then put it."""
-        bound = self._evictable.chunk_bound(len(byte_view(data)))
-        with self._space.writing([Wanted("chunk", digest, bound)], self.tags):
-            self._store.put_chunk(digest, data)
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Make room for chunks, then put them; some at a time, where there is no room for all at once."""
+        if not chunks:
+            return
+        bound = self._evictable.chunk_bound
+        sizes = {digest: bound(_size_of(data)) for digest, data in chunks.items()}
 
-    def put_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
-        """Make room for an index, then put it; none of its chunks goes meanwhile."""
-        with self._space.writing([index_wanted(digest, chunks)], self.tags):
-            self._store.put_index(digest, chunks)
+        def put(digests: Collection[B3Digest]) -> None:
+            self._store.put_chunks(_some_of(chunks, digests))
 
-    def put_indexes(self, blobs: Sequence[tuple[B3Digest, Sequence[ChunkMeta]]]) -> None:
-        """Make room for all of them, then put them together."""
-        wanted = [index_wanted(digest, chunks) for digest, chunks in blobs]
-        if wanted:
-            with self._space.writing(wanted, self.tags):
-                self._store.put_indexes(blobs)
+        self._space.write("chunk", sizes, put, tag=self._tag)
+
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        """Make room for indexes, then put them together; none of their chunks goes meanwhile."""
+        if not blobs:
+            self._store.put_indexes(blobs)
+            return
+        sizes = {digest: INDEX_ENTRY * len(chunks) for digest, chunks in blobs.items()}
+
+        def put(digests: Collection[B3Digest]) -> None:
+            self._store.put_indexes(_some_of(blobs, digests))
+
+        self._space.write("index", sizes, put, tag=self._tag, blobs=blobs)
+
+
+def _size_of(data: Buffer) -> int:
+    return len(data) if isinstance(data, bytes) else byte_view(data).nbytes
+
+
+def _some_of(items: Mapping[B3Digest, T], digests: Collection[B3Digest]) -> Mapping[B3Digest, T]:
+    return items if len(digests) == len(items) else {digest: items[digest] for digest in digests}
 
 
 class BoundedFrames(FrameStore):
     """Reads and writes chunks as they are stored."""
 
-    def __init__(self, space: Space, frames: FrameStore, tags: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, space: Space, frames: FrameStore) -> None:
         self._space = space
         self._frames = frames
-        self._tags = tags
 
     @property
     def frame_format(self) -> str:
         """That of the service within."""
         return self._frames.frame_format
 
-    def get_frame(self, digest: B3Digest) -> bytes | None:
-        """Read a frame, which uses the chunk."""
+    def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
+        """Read frames, which uses the chunks."""
         self._space.age()
-        frame = self._frames.get_frame(digest)
-        if frame is not None:
-            self._space.touch(digest)
-        return frame
+        found = self._frames.get_frames(digests)
+        self._space.touch_read(found)
+        return found
 
-    def put_frame(self, digest: B3Digest, frame: bytes) -> None:
-        """Make room for a frame, then put it."""
-        with self._space.writing([Wanted("chunk", digest, len(frame))], self._tags()):
-            self._frames.put_frame(digest, frame)
+    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
+        """Make room for frames, then put them."""
+        if not frames:
+            return
+        sizes = {digest: len(frame) for digest, frame in frames.items()}
+
+        def put(digests: Collection[B3Digest]) -> None:
+            self._frames.put_frames(_some_of(frames, digests))
+
+        self._space.write("chunk", sizes, put)
 
 
 class BoundedInventory(Inventory):
@@ -185,9 +205,9 @@ class BoundedSweeps(BoundedInventory, Sweepable):
         """That of the service within."""
         return self._sweepable.renewal_seconds
 
-    def held_since(self) -> float | None:
+    def leased_since(self) -> float | None:
         """Ask the service within."""
-        return self._sweepable.held_since()
+        return self._sweepable.leased_since()
 
 
 class BoundedDeleter(BlobDeleter):
@@ -223,9 +243,9 @@ class Pins(Pinning):
         self._space = space
 
     @contextlib.contextmanager
-    def pin(self, digest: B3Digest) -> Iterator[None]:
-        """Keep a blob and its chunks, or a chunk, until the context ends."""
-        tag = self._space.pin(digest)
+    def pin(self, digests: Collection[B3Digest]) -> Iterator[None]:
+        """Keep blobs and their chunks, or chunks, until the context ends."""
+        tag = self._space.pin(digests)
         try:
             yield
         finally:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 from castore import B3Digest
-from castore.contract.upkeep import Evictable, StoredItem
+from castore.contract.upkeep import Evictable
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.bounds import Amount, Bounds, Excess
 from castore_lru.journal import transaction
-from castore_lru.ledger import Entry, Kind
+from castore_lru.ledger import KINDS, Entry
+from castore_lru.scanning import in_batches
 
 _BATCH: Final = 256
 """How many items go at a time, after which others get their turn."""
 
-_AGING_STEPS: Final = 1000
+AGING_STEPS: Final = 1000
 """What is too old and pinned is looked for again after this part of the age."""
 
 
@@ -44,14 +45,22 @@ class Evictor:
     _gone: list[B3Digest] = attrs.field(factory=list)
 
     def make_room(self, db: sqlite3.Connection, coming: Amount) -> bool:
-        """Remove what has to go for *coming* to fit, and no more; return whether it fits now."""
+        """Remove what has to go for *coming*, which is reserved, and no more; return whether it fits now."""
         while True:
-            excess = self._bounds.excess(ledger.totals(db), coming, self._free(), self._clock.now())
-            crowded = excess.size > 0 or excess.entries > 0
-            if crowded:
+            excess = self._excess(db, coming)
+            if excess.is_crowded:
                 self.relaxing = True
             if not self._remove_some(db, excess):
-                return not crowded
+                return not excess.is_crowded
+
+    def is_crowded(self, db: sqlite3.Connection, coming: Amount) -> bool:
+        """Tell whether something has to go for *coming*, which is reserved."""
+        return self._excess(db, coming).is_crowded
+
+    def _excess(self, db: sqlite3.Connection, coming: Amount) -> Excess:
+        total = ledger.totals(db)
+        there = Amount(total.size - coming.size, total.entries - coming.entries)
+        return self._bounds.excess(there, coming, self._free(), self._clock.now())
 
     def relax(self, db: sqlite3.Connection) -> None:
         """Remove some of what is above the low watermark."""
@@ -70,7 +79,7 @@ class Evictor:
             if oldest is None:
                 self.due = math.inf
             else:
-                soonest = self._clock.now() + self._bounds.max_age / _AGING_STEPS
+                soonest = self._clock.now() + self._bounds.max_age / AGING_STEPS
                 self.due = max(oldest + self._bounds.max_age, soonest)
 
     def note_new(self) -> None:
@@ -85,46 +94,44 @@ class Evictor:
         if excess == Excess():
             return False
         victims: list[Entry] = []
-        size = 0
+        size = entries = 0
         for entry in ledger.candidates(db, _BATCH):
-            if excess.met(Amount(size, len(victims)), entry.used):
+            if excess.met(Amount(size, entries), entry.used):
                 break
             victims.append(entry)
             size += entry.size
+            entries += len(entry.kinds)
         if victims:
             self._remove(db, victims)
         return bool(victims)
 
-    def _remove(self, db: sqlite3.Connection, victims: Iterable[Entry]) -> None:
+    def _remove(self, db: sqlite3.Connection, victims: list[Entry]) -> None:
         """Remove *victims*, and before a chunk the indexes that list it.
 
         What is about to go is marked first: should this process die in between, the next one looks what
         is left of it.
         """
-        chunks = list(dict.fromkeys(entry.digest for entry in victims if entry.kind == "chunk"))
-        blobs = {entry.digest: None for entry in victims if entry.kind == "index"}
-        for chunk in chunks:
-            blobs.update(dict.fromkeys(ledger.blobs_with(db, chunk)))
-        parts: list[tuple[Kind, Iterable[B3Digest]]] = [("index", blobs), ("chunk", chunks)]
-        going = [(kind, digest) for kind, digests in parts for digest in digests]
+        chunks = [entry.digest for entry in victims if "chunk" in entry.kinds]
+        blobs = dict.fromkeys(entry.digest for entry in victims if "index" in entry.kinds)
+        blobs.update(dict.fromkeys(ledger.blobs_with(db, chunks)))
+        going = {"index": blobs.keys(), "chunk": chunks}
+        gone = blobs.keys() | chunks
         with transaction(db):
-            for kind, digest in going:
-                ledger.mark_going(db, self._owner(), kind, digest)
+            ledger.mark_going(db, self._owner(), gone)
         try:
-            for kind, digests in parts:
-                if found := self._found(kind, digests):
-                    self._store.remove(found)
+            for kind in KINDS:
+                for some in in_batches(going[kind]):
+                    if found := self._store.find_items(kind, some):
+                        self._store.remove(found.values())
         except BaseException:
             # Some may be gone: those are found out when their turn comes again.
             with transaction(db):
                 ledger.clear_going(db, self._owner())
             raise
         with transaction(db):
-            for kind, digest in going:
-                ledger.drop_item(db, kind, digest)
-        self.count += len(going)
-        self._gone += dict.fromkeys(digest for _, digest in going)
-
-    def _found(self, kind: Kind, digests: Iterable[B3Digest]) -> list[StoredItem]:
-        found = (self._store.find_item(kind, digest) for digest in digests)
-        return [item for item in found if item is not None]
+            for kind in KINDS:
+                ledger.drop_items(db, kind, going[kind])
+            # Of a blob that goes because of a chunk there may be one, too, which stays.
+            ledger.clear_going(db, self._owner())
+        self.count += len(blobs) + len(chunks)
+        self._gone += gone

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from castore import B3Digest, UnavailableError
+from castore import UnavailableError
 from castore.threads.deadlines import Deadlines
 from castore_lru import schema
 from castore_lru.owners import boot_id
@@ -26,9 +26,6 @@ from castore_lru.owners import boot_id
 _FILE: Final = "journal.sqlite"
 _LOCK: Final = "lock"
 _SCAN_LOCK: Final = "scan-lock"
-_KNOWS: Final = (
-    "SELECT 1 FROM items WHERE digest = ?1 UNION ALL SELECT 1 FROM writes WHERE digest = ?1 LIMIT 1"
-)
 _BUSY_SECONDS: Final = 30.0
 _TURN_SECONDS: Final = 60.0
 _SCAN_SECONDS: Final = 600.0
@@ -96,11 +93,6 @@ class Journal:
             # SQLite says that a fork must not even close it.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         self._start_anew()
-
-    def knows(self, digest: B3Digest) -> bool:
-        """Tell whether it has anything of a digest, without waiting for other processes."""
-        with self._reporting(), self._taking_turns() as connection:
-            return connection.execute(_KNOWS, (bytes(digest),)).fetchone() is not None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[sqlite3.Connection]:
@@ -189,8 +181,23 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+class _Connection(sqlite3.Connection):
+    """Closes itself when it is collected, with a journal that nobody has closed."""
+
+    # At the end of a program the names of modules may be gone already.
+    _error = sqlite3.Error
+
+    def __del__(self) -> None:
+        try:  # noqa: SIM105
+            self.close()
+        except self._error:
+            pass
+
+
 def _connect(path: str) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+    )
 
 
 def _open_file(path: str) -> sqlite3.Connection:
@@ -206,14 +213,22 @@ def _open_file(path: str) -> sqlite3.Connection:
         raise
     except sqlite3.DatabaseError:
         usable = False
+    except BaseException:
+        connection.close()
+        raise
     if not usable:
         connection.close()
         for name in (path, f"{path}-wal", f"{path}-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
         connection = _connect(path)
-        _prepare(connection)
-    schema.create(connection)
+    try:
+        if not usable:
+            _prepare(connection)
+        schema.create(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

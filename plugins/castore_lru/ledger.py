@@ -2,67 +2,195 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
 from castore import B3Digest, ChunkMeta
-from castore.contract.upkeep import StoredItem
+from castore.contract.upkeep import ItemKind
 from castore.digest import EMPTY
 from castore_lru.bounds import Amount
-from castore_lru.schema import CHUNK, INDEX
+from castore_lru.schema import CHUNK, INDEX, LEASED
 
-Kind = Literal["index", "chunk"]
+KINDS: Final[tuple[ItemKind, ...]] = ("index", "chunk")
 
-_NUMBERS: Final[dict[Kind, int]] = {"index": INDEX, "chunk": CHUNK}
-_KINDS: Final[dict[int, Kind]] = {INDEX: "index", CHUNK: "chunk"}
+_NUMBERS: Final[dict[ItemKind, int]] = {"index": INDEX, "chunk": CHUNK}
+_KINDS: Final[dict[int, ItemKind]] = {INDEX: "index", CHUNK: "chunk"}
 
-_PUT_ITEM: Final = (
-    "INSERT INTO items (digest, kind, size, used, scan) VALUES (?, ?, ?, ?, (SELECT value FROM facts WHERE"
-    " name = 'scan')) ON CONFLICT (digest, kind) DO UPDATE SET size = excluded.size,"
-    " used = max(used, excluded.used), scan = excluded.scan, going = NULL"
+_DIGEST: Final = len(EMPTY)
+_UNREADABLE: Final = b""
+"""Stands for the chunks of an index that cannot be read."""
+
+# The digests of a statement, with a number each.
+_GIVEN: Final = (
+    "(SELECT substr(:digests, key * 32 + 1, 32) AS digest, value FROM json_each(:numbers)) AS given"
+)
+_AMONG: Final = "IN (SELECT substr(:digests, key * 32 + 1, 32) FROM json_each(:numbers))"
+
+
+def _of_kinds(statement: str) -> dict[ItemKind, str]:
+    return {kind: statement.format(kind=kind, number=_NUMBERS[kind]) for kind in KINDS}
+
+
+_PUT_ITEMS: Final = _of_kinds(
+    "INSERT INTO items (digest, {kind}_size, {kind}_scan, used)"
+    " SELECT digest, value, (SELECT value FROM facts WHERE name = 'scan'), :used"
+    f" FROM {_GIVEN} WHERE true"
+    " ON CONFLICT (digest) DO UPDATE SET {kind}_size = excluded.{kind}_size,"
+    " {kind}_scan = excluded.{kind}_scan, used = max(used, excluded.used), going = NULL"
+)
+_DROP_KIND: Final = _of_kinds(f"UPDATE items SET {{kind}}_size = NULL WHERE digest {_AMONG}")
+_DROP_EMPTY: Final = f"DELETE FROM items WHERE digest {_AMONG} AND index_size IS NULL AND chunk_size IS NULL"
+_FORGET_PARTS: Final = (
+    f"DELETE FROM parts WHERE blob {_AMONG} AND blob NOT IN (SELECT digest FROM written WHERE kind = {INDEX})"
+)
+_BLOBS_WITH: Final = f"SELECT DISTINCT blob FROM parts WHERE chunk {_AMONG}"
+
+# Every row is there, so each is updated; an `UPDATE ... FROM` is too new for some.
+_TOUCH: Final = (
+    f"INSERT INTO items (digest, used) SELECT items.digest, value FROM {_GIVEN}"
+    " CROSS JOIN items ON items.digest = given.digest WHERE items.used < value - :exact"
+    " ON CONFLICT (digest) DO UPDATE SET used = excluded.used"
+)
+
+# What is written is gone through once, and only for those of which there is no item.
+_NOT_WRITTEN: Final = _of_kinds(
+    f"SELECT digest FROM {_GIVEN} WHERE"
+    " digest NOT IN (SELECT digest FROM written WHERE kind = {number} AND owner = ifnull(:owner, owner))"
+)
+_LACKING: Final = _of_kinds(
+    f"SELECT digest FROM {_GIVEN} WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.digest = given.digest"
+    " AND items.{kind}_size IS NOT NULL AND items.going IS NULL)"
+    " AND digest NOT IN (SELECT digest FROM written WHERE kind = {number} AND owner = ifnull(:owner, owner))"
+)
+_NOT_USED: Final = _of_kinds(
+    f"SELECT digest FROM {_GIVEN} WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.digest = given.digest"
+    " AND items.{kind}_size IS NOT NULL AND items.going IS NULL AND items.used >= :since)"
+)
+_STRANGE: Final = (
+    f"SELECT digest FROM {_GIVEN} WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.digest = given.digest)"
+    " AND digest NOT IN (SELECT digest FROM written)"
 )
 
 # A chunk stays while a blob that it is a part of is pinned, or is about to get its index.
-_CANDIDATES: Final = f"""
-SELECT digest, kind, size, used FROM items
+_CANDIDATES: Final = """
+SELECT digest, index_size, chunk_size, used FROM items
 WHERE going IS NULL
-  AND NOT EXISTS (SELECT 1 FROM pins WHERE pins.digest = items.digest)
-  AND NOT EXISTS (SELECT 1 FROM writes WHERE writes.digest = items.digest)
-  AND NOT (kind = {CHUNK} AND EXISTS (
+  AND digest NOT IN (SELECT digest FROM held WHERE kind IS NOT NULL)
+  AND NOT EXISTS (SELECT 1 FROM pinned WHERE pinned.digest = items.digest)
+  AND NOT (chunk_size IS NOT NULL AND EXISTS (
     SELECT 1 FROM parts WHERE parts.chunk = items.digest AND (
-      EXISTS (SELECT 1 FROM pins WHERE pins.digest = parts.blob)
-      OR EXISTS (SELECT 1 FROM writes WHERE writes.digest = parts.blob))))
-ORDER BY used, kind LIMIT ?
+      parts.blob IN (SELECT digest FROM held WHERE kind IS NOT NULL)
+      OR EXISTS (SELECT 1 FROM pinned WHERE pinned.digest = parts.blob))))
+ORDER BY used LIMIT ?
 """
 
 _BROKEN: Final = f"""
-SELECT DISTINCT parts.blob FROM parts JOIN items ON items.digest = parts.blob AND items.kind = {INDEX}
-WHERE NOT EXISTS (SELECT 1 FROM items AS c WHERE c.digest = parts.chunk AND c.kind = {CHUNK})
-  AND NOT EXISTS (SELECT 1 FROM writes WHERE writes.digest IN (parts.chunk, parts.blob))
+SELECT parts.blob FROM parts JOIN items ON items.digest = parts.blob AND items.index_size IS NOT NULL
+WHERE parts.chunk != x''
+  AND NOT EXISTS (SELECT 1 FROM items AS c WHERE c.digest = parts.chunk AND c.chunk_size IS NOT NULL)
+  AND parts.chunk NOT IN (SELECT digest FROM written) AND parts.blob NOT IN (SELECT digest FROM written)
+UNION
+SELECT digest FROM items
+WHERE index_size IS NOT NULL AND chunk_size IS NULL AND digest != x'{EMPTY.hex()}'
+  AND NOT EXISTS (SELECT 1 FROM parts WHERE parts.blob = items.digest)
+  AND digest NOT IN (SELECT digest FROM written)
 """
+
+_SEEN: Final = _of_kinds(
+    "INSERT INTO items (digest, {kind}_size, {kind}_scan, used)"
+    f" SELECT items.digest, value, :scan, used FROM {_GIVEN}"
+    " CROSS JOIN items ON items.digest = given.digest WHERE items.{kind}_size IS NOT NULL"
+    " AND items.digest NOT IN (SELECT digest FROM written WHERE kind = {number})"
+    " ON CONFLICT (digest) DO UPDATE SET {kind}_size = excluded.{kind}_size,"
+    " {kind}_scan = excluded.{kind}_scan"
+)
+_UNSEEN: Final = _of_kinds(
+    "SELECT digest FROM items WHERE {kind}_size IS NOT NULL AND {kind}_scan < ? LIMIT ?"
+)
+
+_BEGIN: Final = (
+    "INSERT INTO holds (owner, tag, kind, digests, sizes, size, entries, since)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_WRITTEN_ITEMS: Final = _of_kinds(
+    "INSERT INTO items (digest, {kind}_size, {kind}_scan, used)"
+    " SELECT substr(digests, key * 32 + 1, 32), value, (SELECT value FROM facts WHERE name = 'scan'), ?"
+    " FROM holds JOIN json_each(sizes) WHERE holds.id = ?"
+    " ON CONFLICT (digest) DO UPDATE SET {kind}_size = excluded.{kind}_size,"
+    " {kind}_scan = excluded.{kind}_scan, used = max(used, excluded.used), going = NULL"
+)
+_WRITTEN_SINCE: Final = (
+    "SELECT min(since) FROM holds WHERE entries AND EXISTS (SELECT 1 FROM json_each(holds.sizes)"
+    f" WHERE substr(holds.digests, json_each.key * 32 + 1, 32) {_AMONG})"
+)
+_PINNED_BY: Final = (
+    "SELECT sum(size), sum(entries) FROM ("
+    " SELECT ifnull(index_size, 0) + ifnull(chunk_size, 0) AS size,"
+    " (index_size IS NOT NULL) + (chunk_size IS NOT NULL) AS entries"
+    " FROM items WHERE digest IN (SELECT digest FROM held WHERE owner = ? AND tag = ?)"
+    " UNION ALL SELECT size, entries FROM holds WHERE owner = ? AND tag = ?)"
+)
+_COUNT_PINNED: Final = "SELECT count(DISTINCT digest) FROM held WHERE tag IS NOT NULL"
+
+
+def _given(
+    digests: Collection[B3Digest], numbers: Iterable[float] | None = None, **others: Any
+) -> dict[str, Any]:
+    return {"digests": b"".join(digests), "numbers": _list_of(numbers, len(digests)), **others}
+
+
+def _list_of(numbers: Iterable[float] | None, count: int) -> str:
+    if numbers is None:
+        return f"[{','.join('0' * count)}]"
+    return json.dumps(list(numbers))
+
+
+def _digests(rows: Iterable[Sequence[Any]]) -> list[B3Digest]:
+    return [B3Digest(digest) for (digest,) in rows]
 
 
 @attrs.frozen
 class Entry:
-    """An item as the journal has it."""
+    """What the journal has of a digest: its index, its chunk, or both.
 
-    kind: Kind
+    Attributes:
+        digest: Of the blob or chunk, or both.
+        kinds: What there is.
+        size: In bytes, together.
+        used: When it was used last.
+    """
+
     digest: B3Digest
+    kinds: tuple[ItemKind, ...]
     size: int
     used: float
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Write:
-    """Something that is being written, by the number of its reservation."""
+    """Items that are being written, or have just been.
+
+    Attributes:
+        number: That of the hold.
+        kind: What they are.
+        digests: Theirs.
+        size: How many bytes are reserved for them.
+        tag: What they are pinned by.
+        put: Whether it is known that all of them were put.
+        many: Whether they are to be pinned one by one when that is over.
+    """
 
     number: int
-    kind: Kind
-    digest: B3Digest
+    kind: ItemKind
+    digests: Collection[B3Digest]
     size: int
+    tag: int | None = None
+    put: bool = False
+    many: bool = False
 
 
 def totals(db: sqlite3.Connection) -> Amount:
@@ -73,43 +201,60 @@ def totals(db: sqlite3.Connection) -> Amount:
 # -- items --
 
 
-def put_item(db: sqlite3.Connection, item: StoredItem, used: float) -> None:
-    """Take note of an item as it is now."""
-    assert item.digest is not None
-    assert item.kind != "residue"
-    db.execute(_PUT_ITEM, (bytes(item.digest), _NUMBERS[item.kind], item.size or 0, used))
+def put_items(
+    db: sqlite3.Connection, kind: ItemKind, sizes: Mapping[B3Digest, int], used: float = 0.0
+) -> None:
+    """Take note of items as they are now; those that were used later stay so."""
+    db.execute(_PUT_ITEMS[kind], _given(sizes, sizes.values(), used=used))
 
 
-def drop_item(db: sqlite3.Connection, kind: Kind, digest: B3Digest) -> None:
-    """Forget an item, and if it is an index what it is made of."""
-    db.execute("DELETE FROM items WHERE digest = ? AND kind = ?", (bytes(digest), _NUMBERS[kind]))
+def drop_items(db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest]) -> None:
+    """Forget items, and what those are made of that are indexes, unless they are being written."""
+    given = _given(digests)
+    db.execute(_DROP_KIND[kind], given)
+    db.execute(_DROP_EMPTY, given)
     if kind == "index":
-        db.execute("DELETE FROM parts WHERE blob = ?", (bytes(digest),))
+        db.execute(_FORGET_PARTS, given)
 
 
-def has_item(db: sqlite3.Connection, kind: Kind, digest: B3Digest) -> bool:
-    """Tell whether the journal has an item."""
-    found = db.execute(
-        "SELECT 1 FROM items WHERE digest = ? AND kind = ? AND going IS NULL", (bytes(digest), _NUMBERS[kind])
-    )
-    return found.fetchone() is not None
+def not_used(
+    db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest], since: float
+) -> list[B3Digest]:
+    """Return those of which the journal has no item that was used since then."""
+    return _digests(db.execute(_NOT_USED[kind], _given(digests, since=since)))
 
 
-def is_written(db: sqlite3.Connection, kind: Kind, digest: B3Digest) -> bool:
-    """Tell whether somebody is writing an item, or has just done so."""
-    found = db.execute("SELECT 1 FROM writes WHERE digest = ? AND kind = ?", (bytes(digest), _NUMBERS[kind]))
-    return found.fetchone() is not None
+def lacking(
+    db: sqlite3.Connection,
+    kind: ItemKind,
+    digests: Collection[B3Digest],
+    *,
+    writer: str | None = None,
+) -> list[B3Digest]:
+    """Return those of which the journal has no item, nor one that *writer* writes; anybody, without one."""
+    return _digests(db.execute(_LACKING[kind], _given(digests, owner=writer)))
 
 
-def touch(db: sqlite3.Connection, digest: B3Digest, used: float) -> bool:
-    """Take note of a use; return whether there is anything of this digest, stored or on its way."""
-    changed = db.execute("UPDATE items SET used = max(used, ?) WHERE digest = ?", (used, bytes(digest)))
-    return changed.rowcount > 0 or is_written(db, "chunk", digest) or is_written(db, "index", digest)
+def not_written(db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest]) -> list[B3Digest]:
+    """Return those that nobody is writing."""
+    return _digests(db.execute(_NOT_WRITTEN[kind], _given(digests, owner=None)))
+
+
+def strangers(db: sqlite3.Connection, digests: Collection[B3Digest]) -> list[B3Digest]:
+    """Return those of which the journal has nothing at all."""
+    return _digests(db.execute(_STRANGE, _given(digests)))
+
+
+def touch(db: sqlite3.Connection, uses: Mapping[B3Digest, float], *, exact: float = 0.0) -> None:
+    """Take note of uses that are more than *exact* seconds later than the last one."""
+    db.execute(_TOUCH, _given(uses, uses.values(), exact=exact))
 
 
 def candidates(db: sqlite3.Connection, count: int) -> Iterator[Entry]:
-    """Yield some items that may go, those first that were not used for longest."""
-    return map(_entry, db.execute(_CANDIDATES, (count,)))
+    """Yield some digests whose items may go, those first that were not used for longest."""
+    for digest, index, chunk, used in db.execute(_CANDIDATES, (count,)):
+        kinds = tuple(kind for kind, size in zip(KINDS, (index, chunk), strict=True) if size is not None)
+        yield Entry(B3Digest(digest), kinds, (index or 0) + (chunk or 0), used)
 
 
 def oldest_use(db: sqlite3.Connection) -> float | None:
@@ -121,98 +266,144 @@ def oldest_use(db: sqlite3.Connection) -> float | None:
 # -- parts --
 
 
-def add_parts(db: sqlite3.Connection, blob: B3Digest, chunks: Iterable[B3Digest]) -> None:
-    """Take note of what a blob is made of."""
-    rows = ((bytes(chunk), bytes(blob)) for chunk in chunks)
+def add_parts(db: sqlite3.Connection, blob: B3Digest, chunks: Sequence[ChunkMeta] | None) -> None:
+    """Take note of what a blob is made of; `None` if that cannot be known."""
+    rows = ((bytes(part), bytes(blob)) for part in _parts(chunks))
     db.executemany("INSERT OR IGNORE INTO parts (chunk, blob) VALUES (?, ?)", rows)
 
 
-def drop_idle_parts(db: sqlite3.Connection, blob: B3Digest) -> None:
-    """Forget what a blob is made of if it has no index, nor is about to get one."""
-    if not has_item(db, "index", blob) and not is_written(db, "index", blob):
-        db.execute("DELETE FROM parts WHERE blob = ?", (bytes(blob),))
+def _parts(chunks: Sequence[ChunkMeta] | None) -> Iterable[bytes]:
+    return (_UNREADABLE,) if chunks is None else (meta.digest for meta in chunks)
 
 
-def blobs_with(db: sqlite3.Connection, chunk: B3Digest) -> list[B3Digest]:
-    """Return the blobs that a chunk is a part of."""
-    return [
-        B3Digest(blob) for (blob,) in db.execute("SELECT blob FROM parts WHERE chunk = ?", (bytes(chunk),))
-    ]
+def blobs_with(db: sqlite3.Connection, chunks: Collection[B3Digest]) -> list[B3Digest]:
+    """Return the blobs that any of *chunks* is a part of, beside others."""
+    return _digests(db.execute(_BLOBS_WITH, _given(chunks)))
 
 
 def broken_blobs(db: sqlite3.Connection) -> list[B3Digest]:
     """Return the blobs whose index is there and one of whose chunks is not."""
-    return [B3Digest(blob) for (blob,) in db.execute(_BROKEN)]
+    return _digests(db.execute(_BROKEN))
 
 
-def part_digests(blob: B3Digest, chunks: Sequence[ChunkMeta]) -> list[B3Digest]:
-    """Return the chunks of an index; without any in it, the blob is one, or empty."""
+def needs_of(blob: B3Digest, chunks: Sequence[ChunkMeta]) -> Sequence[B3Digest]:
+    """Return the chunks of an index in order; without any in it, the blob is one, or empty."""
     if chunks:
         return [meta.digest for meta in chunks]
-    return [] if blob == EMPTY else [blob]
+    return () if blob == EMPTY else (blob,)
 
 
-# -- writes --
+# -- what is being written, or pinned --
 
 
 def begin_write(
-    db: sqlite3.Connection, kind: Kind, digest: B3Digest, size: int, *, owner: str, since: float
+    db: sqlite3.Connection,
+    kind: ItemKind,
+    sizes: Mapping[B3Digest, int],
+    *,
+    owner: str,
+    tag: int | None,
+    since: float,
 ) -> Write:
-    """Reserve *size* bytes for an item."""
-    cursor = db.execute(
-        "INSERT INTO writes (owner, digest, kind, size, since) VALUES (?, ?, ?, ?, ?)",
-        (owner, bytes(digest), _NUMBERS[kind], size, since),
-    )
-    assert cursor.lastrowid is not None
-    return Write(cursor.lastrowid, kind, digest, size)
+    """Reserve so many bytes for items, which stay until the write ends; a *tag* counts them among its own."""
+    size = sum(sizes.values())
+    numbers = _list_of(sizes.values(), len(sizes))
+    row = (owner, tag, _NUMBERS[kind], b"".join(sizes), numbers, size, len(sizes), since)
+    number = db.execute(_BEGIN, row).lastrowid
+    assert number is not None
+    return Write(number, kind, sizes.keys(), size, tag)
 
 
 def end_write(db: sqlite3.Connection, write: Write) -> None:
-    """Give back what is reserved."""
-    db.execute("DELETE FROM writes WHERE id = ?", (write.number,))
+    """Give back what is reserved, and let the items go."""
+    db.execute("DELETE FROM holds WHERE id = ?", (write.number,))
+
+
+def end_writing(db: sqlite3.Connection, write: Write, *, many: bool) -> None:
+    """Give back what is reserved; the items stay until the tag is unpinned."""
+    kind = None if many else LEASED
+    db.execute("UPDATE holds SET kind = ?, size = 0, entries = 0 WHERE id = ?", (kind, write.number))
+
+
+def put_written(db: sqlite3.Connection, write: Write, used: float) -> None:
+    """Take note that all items of a write are there, each with the most that it may take."""
+    db.execute(_WRITTEN_ITEMS[write.kind], (used, write.number))
+
+
+def add_unsure(db: sqlite3.Connection, write: Write) -> None:
+    """Take note that the chunks of a write may take less."""
+    db.execute("INSERT INTO unsure SELECT id, digests FROM holds WHERE id = ?", (write.number,))
+
+
+def take_unsure(db: sqlite3.Connection) -> list[B3Digest]:
+    """Return, and forget, some chunks that may take less than is known; none if there are no more."""
+    row = db.execute("SELECT id, digests FROM unsure ORDER BY id LIMIT 1").fetchone()
+    if row is None:
+        return []
+    number, digests = row
+    db.execute("DELETE FROM unsure WHERE id = ?", (number,))
+    return _split(digests)
 
 
 def writes_of(db: sqlite3.Connection, owner: str) -> list[Write]:
-    """Return what an owner has reserved."""
-    rows = db.execute("SELECT id, kind, digest, size FROM writes WHERE owner = ?", (owner,))
-    return [Write(number, _KINDS[kind], B3Digest(digest), size) for number, kind, digest, size in rows]
+    """Return what an owner is writing."""
+    rows = db.execute(
+        "SELECT id, kind, digests, size, tag FROM holds WHERE owner = ? AND entries",
+        (owner,),
+    )
+    return [
+        Write(number, _KINDS[kind], _split(digests), size, tag) for number, kind, digests, size, tag in rows
+    ]
 
 
-def written_since(db: sqlite3.Connection, digest: B3Digest | None = None) -> float | None:
-    """Return since when something, or something of this digest, is being written."""
-    where, parameters = ("", ()) if digest is None else (" WHERE digest = ?", (bytes(digest),))
-    found: float | None = db.execute(f"SELECT min(since) FROM writes{where}", parameters).fetchone()[0]
+def _split(digests: bytes) -> list[B3Digest]:
+    return [B3Digest(digests[at : at + _DIGEST]) for at in range(0, len(digests), _DIGEST)]
+
+
+def written_since(db: sqlite3.Connection, digests: Collection[B3Digest] | None = None) -> float | None:
+    """Return since when something, or something of these digests, is being written."""
+    found: float | None
+    if digests is None:
+        (found,) = db.execute("SELECT min(since) FROM holds WHERE entries").fetchone()
+    else:
+        (found,) = db.execute(_WRITTEN_SINCE, _given(digests)).fetchone()
     return found
 
 
-# -- pins --
+def pin(
+    db: sqlite3.Connection,
+    owner: str,
+    tag: int,
+    digests: Collection[B3Digest],
+    *,
+    since: float,
+    many: bool = True,
+) -> None:
+    """Keep digests, and of blobs among them their chunks, until the tag is unpinned.
 
-
-def pin(db: sqlite3.Connection, owner: str, tag: int, digest: B3Digest) -> None:
-    """Keep a digest, and if it is that of a blob its chunks, until the tag is unpinned."""
-    db.execute(
-        "INSERT OR IGNORE INTO pins (owner, tag, digest) VALUES (?, ?, ?)", (owner, tag, bytes(digest))
-    )
+    Unless there may be *many* of all such they are gone through whenever something is evicted.
+    """
+    numbers = _list_of(None, len(digests))
+    kind = None if many else LEASED
+    db.execute(_BEGIN, (owner, tag, kind, b"".join(digests), numbers, 0, 0, since))
 
 
 def unpin(db: sqlite3.Connection, owner: str, tags: Iterable[int]) -> None:
     """Let go of what was pinned by these tags."""
-    db.executemany("DELETE FROM pins WHERE owner = ? AND tag = ?", ((owner, tag) for tag in tags))
+    db.executemany(
+        "DELETE FROM holds WHERE owner = ? AND tag = ? AND NOT entries", [(owner, tag) for tag in tags]
+    )
 
 
 def pinned_by(db: sqlite3.Connection, owner: str, tag: int) -> Amount:
-    """Return how much is there that one tag has pinned."""
-    row = db.execute(
-        "SELECT coalesce(sum(size), 0), count(*) FROM (SELECT size, digest FROM items UNION ALL"
-        " SELECT size, digest FROM writes) JOIN pins USING (digest) WHERE pins.owner = ? AND pins.tag = ?",
-        (owner, tag),
-    )
-    return Amount(*row.fetchone())
+    """Return how much is there, or being written, that one tag keeps."""
+    size, entries = db.execute(_PINNED_BY, (owner, tag) * 2).fetchone()
+    return Amount(size or 0, entries or 0)
 
 
 def count_pinned(db: sqlite3.Connection) -> int:
     """Return how many digests are pinned."""
-    found: int = db.execute("SELECT count(DISTINCT digest) FROM pins").fetchone()[0]
+    found: int = db.execute(_COUNT_PINNED).fetchone()[0]
     return found
 
 
@@ -231,24 +422,21 @@ def add_owner(db: sqlite3.Connection, owner: str) -> None:
 
 def drop_owner(db: sqlite3.Connection, owner: str) -> None:
     """Forget an owner and its pins. What it was about to write or remove is looked after before."""
-    db.execute("DELETE FROM pins WHERE owner = ?", (owner,))
+    db.execute("DELETE FROM holds WHERE owner = ?", (owner,))
     db.execute("DELETE FROM owners WHERE owner = ?", (owner,))
 
 
 # -- removals --
 
 
-def mark_going(db: sqlite3.Connection, owner: str, kind: Kind, digest: B3Digest) -> None:
-    """Take note that an item is about to be removed."""
-    db.execute(
-        "UPDATE items SET going = ? WHERE digest = ? AND kind = ?", (owner, bytes(digest), _NUMBERS[kind])
-    )
+def mark_going(db: sqlite3.Connection, owner: str, digests: Collection[B3Digest]) -> None:
+    """Take note that items of these digests are about to be removed."""
+    db.execute(f"UPDATE items SET going = :owner WHERE digest {_AMONG}", _given(digests, owner=owner))
 
 
-def going_of(db: sqlite3.Connection, owner: str) -> list[Entry]:
+def going_of(db: sqlite3.Connection, owner: str) -> list[B3Digest]:
     """Return what an owner was about to remove."""
-    rows = db.execute("SELECT digest, kind, size, used FROM items WHERE going = ?", (owner,))
-    return [_entry(row) for row in rows]
+    return _digests(db.execute("SELECT digest FROM items WHERE going = ?", (owner,)))
 
 
 def clear_going(db: sqlite3.Connection, owner: str) -> None:
@@ -276,25 +464,14 @@ def start_scan(db: sqlite3.Connection) -> int:
     return number
 
 
-def mark_seen(db: sqlite3.Connection, kind: Kind, item: StoredItem, scan: int) -> bool:
-    """Take note that a scan has seen an item; return False if the journal does not have it."""
-    assert item.digest is not None
-    digest = item.digest
-    if is_written(db, kind, digest):
-        return True
-    changed = db.execute(
-        "UPDATE items SET scan = ?, size = ? WHERE digest = ? AND kind = ?",
-        (scan, item.size or 0, bytes(digest), _NUMBERS[kind]),
-    )
-    return changed.rowcount > 0
+def mark_seen(
+    db: sqlite3.Connection, kind: ItemKind, sizes: Mapping[B3Digest, int], scan: int
+) -> list[B3Digest]:
+    """Take note that a scan has seen items; return those that the journal does not have."""
+    db.execute(_SEEN[kind], _given(sizes, sizes.values(), scan=scan))
+    return lacking(db, kind, sizes)
 
 
-def unseen(db: sqlite3.Connection, scan: int, count: int) -> list[Entry]:
+def unseen(db: sqlite3.Connection, kind: ItemKind, scan: int, count: int) -> list[B3Digest]:
     """Return some items that a scan has not seen."""
-    rows = db.execute("SELECT digest, kind, size, used FROM items WHERE scan < ? LIMIT ?", (scan, count))
-    return [_entry(row) for row in rows]
-
-
-def _entry(row: Sequence[Any]) -> Entry:
-    digest, kind, size, used = row
-    return Entry(_KINDS[kind], B3Digest(digest), size, used)
+    return _digests(db.execute(_UNSEEN[kind], (scan, count)))

@@ -10,17 +10,18 @@ import contextlib
 import itertools
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import attrs
 
-from castore import B3Digest, BlobService, CorruptBlobError
-from castore.contract.upkeep import Evictable, StoredItem
+from castore import B3Digest, BlobService, ChunkMeta, CorruptBlobError
+from castore.contract.batches import batches
+from castore.contract.upkeep import Evictable, ItemKind, StoredItem
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.journal import Journal, transaction
-from castore_lru.ledger import Kind, Write
+from castore_lru.ledger import KINDS, Write
 
 T = TypeVar("T")
 
@@ -49,36 +50,51 @@ class Scanner:
         for write in ledger.writes_of(db, owner):
             with transaction(db):
                 ledger.end_write(db, write)
-                self.look_up(db, write.kind, write.digest)
+                self.look_up(db, write.kind, write.digests)
             self._remove_residue(db, write)
-        for entry in ledger.going_of(db, owner):
-            with transaction(db):
-                self.look_up(db, entry.kind, entry.digest)
+        going = ledger.going_of(db, owner)
         with transaction(db):
+            for kind in KINDS:
+                self.look_up(db, kind, going)
             ledger.clear_going(db, owner)
             ledger.drop_owner(db, owner)
 
     def look_up(
-        self, db: sqlite3.Connection, kind: Kind, digest: B3Digest, *, used: float | None = None
-    ) -> bool:
-        """Make the journal say of an item what is true; return whether it is there.
+        self,
+        db: sqlite3.Connection,
+        kind: ItemKind,
+        digests: Collection[B3Digest],
+        *,
+        used: float | None = None,
+    ) -> set[B3Digest]:
+        """Make the journal say of items what is true; return those that are there.
 
-        The caller is in a transaction. *used* is when it was used last, if not when it was written.
+        The caller is in a transaction. *used* is when they were used last, if not when they were written.
         """
-        item = self._store.find_item(kind, digest)
-        if item is None:
-            ledger.drop_item(db, kind, digest)
-            if kind == "index":
-                ledger.drop_idle_parts(db, digest)
-            return False
-        if used is None:
-            used = self._clock.now() if item.modified is None else item.modified
-        ledger.put_item(db, item, used)
-        return True
+        found: dict[B3Digest, StoredItem] = {}
+        for some in in_batches(digests):
+            found.update(self._store.find_items(kind, some))
+        if len(found) < len(digests):
+            ledger.drop_items(db, kind, [digest for digest in digests if digest not in found])
+        if found:
+            sizes = {digest: item.size or 0 for digest, item in found.items()}
+            ledger.put_items(db, kind, sizes, used or 0.0)
+            if used is None:
+                ledger.touch(db, self._times_of(found))
+        return set(found)
+
+    def is_there(self, kind: ItemKind, digests: Iterable[B3Digest]) -> bool:
+        """Tell of items that were put together whether one of them, and so each, can be found."""
+        return bool(self._store.find_items(kind, tuple(itertools.islice(digests, 1))))
+
+    def _times_of(self, found: Mapping[B3Digest, StoredItem]) -> dict[B3Digest, float]:
+        now = self._clock.now()
+        return {digest: now if item.modified is None else item.modified for digest, item in found.items()}
 
     def _remove_residue(self, db: sqlite3.Connection, write: Write) -> None:
-        since = ledger.written_since(db, write.digest)
-        self._store.remove(self._left_over(self._store.residue_of(write.kind, write.digest), since))
+        for some in in_batches(write.digests):
+            since = ledger.written_since(db, some)
+            self._store.remove(self._left_over(self._store.residue_of(write.kind, some), since))
 
     def _left_over(self, residue: Iterable[StoredItem], since: float | None) -> list[StoredItem]:
         """Return what no writer is about to finish that has begun at *since* or later."""
@@ -96,12 +112,12 @@ class Scanner:
             number = ledger.start_scan(db)
         unknown: list[B3Digest] = []
         residue: list[StoredItem] = []
-        for batch in _batches(self._store.stored_items()):
+        for batch in _some(self._store.stored_items(), _BATCH):
+            residue += (item for item in batch if item.kind == "residue" or item.digest is None)
             with self._journal.changing() as db:
-                for item in batch:
-                    self._see(db, item, number, unknown, residue)
-        for blob in unknown:
-            self._adopt_blob(blob)
+                unknown += self._see(db, batch, number)
+        for some in in_batches(unknown):
+            self._adopt_blobs(some)
         while self._drop_unseen(number):
             pass
         self.mend()
@@ -112,52 +128,50 @@ class Scanner:
             with transaction(db):
                 ledger.set_fact(db, "scanned", self._clock.now())
 
-    def _see(
-        self,
-        db: sqlite3.Connection,
-        item: StoredItem,
-        scan: int,
-        unknown: list[B3Digest],
-        residue: list[StoredItem],
-    ) -> None:
-        if item.kind == "residue" or item.digest is None:
-            residue.append(item)
-        elif not ledger.mark_seen(db, item.kind, item, scan):
-            if item.kind == "chunk":
-                self.look_up(db, "chunk", item.digest)
-            else:
-                # Its chunks come later in the listing.
-                unknown.append(item.digest)
+    def _see(self, db: sqlite3.Connection, batch: list[StoredItem], scan: int) -> list[B3Digest]:
+        """Note that items are there; return the blobs whose indexes are new, whose chunks come later."""
+        new: dict[ItemKind, list[B3Digest]] = {}
+        for kind in KINDS:
+            sizes = {item.digest: item.size or 0 for item in batch if item.kind == kind and item.digest}
+            new[kind] = ledger.mark_seen(db, kind, sizes, scan)
+        self.look_up(db, "chunk", new["chunk"])
+        return new["index"]
 
-    def _adopt_blob(self, blob: B3Digest) -> None:
-        chunks = None
-        with contextlib.suppress(CorruptBlobError):
-            chunks = self._service.chunks(blob)
+    def _adopt_blobs(self, blobs: Iterable[B3Digest]) -> None:
+        lists: dict[B3Digest, Sequence[ChunkMeta] | None] = {}
+        for blob in blobs:
+            lists[blob] = None  # One that cannot be read takes its bytes all the same.
+            with contextlib.suppress(CorruptBlobError):
+                lists[blob] = self._service.chunks(blob)
         with self._journal.changing() as db:
-            if chunks is not None:
-                ledger.add_parts(db, blob, ledger.part_digests(blob, chunks))
-            # One that cannot be read takes its bytes all the same.
-            self.look_up(db, "index", blob)
+            for blob, chunks in lists.items():
+                ledger.add_parts(db, blob, chunks)
+            self.look_up(db, "index", lists)
 
     def _drop_unseen(self, scan: int) -> bool:
         with self._journal.changing() as db:
-            found = ledger.unseen(db, scan, _BATCH)
-            for entry in found:
-                self.look_up(db, entry.kind, entry.digest)
-        return bool(found)
+            unseen = {kind: ledger.unseen(db, kind, scan, _BATCH) for kind in KINDS}
+            for kind, digests in unseen.items():
+                self.look_up(db, kind, digests)
+        return any(unseen.values())
 
     def mend(self) -> None:
         """Remove each index one of whose chunks is gone: no blob is to be there in part for good."""
         with self._journal.locked() as db:
-            for blob in ledger.broken_blobs(db):
-                item = self._store.find_item("index", blob)
-                if item is not None:
+            for some in in_batches(ledger.broken_blobs(db)):
+                found = list(self._store.find_items("index", some).values())
+                for item in found:
                     _log.warning("`%s`: %s lacks a chunk, and goes", self._journal.instance, item.key)
-                    self._store.remove([item])
+                self._store.remove(found)
                 with transaction(db):
-                    ledger.drop_item(db, "index", blob)
+                    ledger.drop_items(db, "index", some)
 
 
-def _batches(items: Iterator[T]) -> Iterator[list[T]]:
-    while batch := list(itertools.islice(items, _BATCH)):
+def in_batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yield as many items as one call may have."""
+    return batches(items, lambda _: 0)
+
+
+def _some(items: Iterator[T], count: int) -> Iterator[list[T]]:
+    while batch := list(itertools.islice(items, count)):
         yield batch

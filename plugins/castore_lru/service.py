@@ -7,17 +7,12 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from castore import (
-    B3Digest,
-    BlobReader,
-    BlobService,
-    BlobWriter,
-    ChunkMeta,
-    UnsupportedError,
-)
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, UnsupportedError
+from castore.chunks.writer import ChunkedWriter
 from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, EvictionEvents, FrameStore
 from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 from castore.digest import EMPTY
+from castore.errors import OversizedFrameError
 from castore.streams.readers import BytesReader
 from castore.threads.deadlines import Clock
 from castore.threads.pool import Pool
@@ -35,7 +30,7 @@ from castore_lru.capabilities import (
 )
 from castore_lru.clock import TIME_OF_DAY
 from castore_lru.space import Space
-from castore_lru.streams import PinnedReader, PinnedWriter
+from castore_lru.streams import PinnedReader
 
 P = TypeVar("P")
 
@@ -81,20 +76,18 @@ class LruBlobService(WrapperService):
                 f"`{name}` cannot keep space free: removing something from the service within frees none;"
                 " leave out `min_free`"
             )
-        self._evictable = evictable
-        self._chunk_store = store
         self._space = space = Space(inner, evictable, bounds, name=name, clock=clock)
         self._source = BoundedSource(space, store)
         self._store = BoundedStore(space, store, evictable)
         self._pool = pool.io_pool if pool is not None and store.high_latency else pool
-        self._own = self._find_powers()
+        self._own = self._find_capabilities()
         events = inner.capability(EvictionEvents)
         self._deaf: Callable[[], None] = (
             (lambda: None) if events is None else events.on_evict(self._on_evict_within)
         )
         _services.add(self)
 
-    def _find_powers(self) -> dict[Any, Any]:
+    def _find_capabilities(self) -> dict[Any, Any]:
         inner, space = self.inner, self._space
         capabilities: dict[Any, Any] = {
             ChunkSource: self._source,
@@ -104,7 +97,7 @@ class LruBlobService(WrapperService):
             Evictable: None,  # Its items are evicted by itself, and by nobody else.
         }
         if (frames := inner.capability(FrameStore)) is not None:
-            capabilities[FrameStore] = BoundedFrames(space, frames, lambda: self._store.tags)
+            capabilities[FrameStore] = BoundedFrames(space, frames)
         if (inventory := inner.capability(Inventory)) is not None:
             capabilities[Inventory] = BoundedInventory(space, inventory)
         if (sweepable := inner.capability(Sweepable)) is not None:
@@ -120,13 +113,8 @@ class LruBlobService(WrapperService):
             return found
         return super().capability(kind)
 
-    def has(self, digest: B3Digest) -> bool:
-        """Ask the service within. That is no use of the blob, and waits for no lock."""
-        self._space.age()
-        return self.inner.has(digest)
-
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Ask the service within."""
+        """Ask the service within. That is no use of the blobs, and waits for no lock."""
         self._space.age()
         return self.inner.missing(digests)
 
@@ -137,13 +125,18 @@ class LruBlobService(WrapperService):
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk, which is used by that; one of several chunks is pinned while it is open."""
-        data = self._source.get_chunk(digest)
+        try:
+            data = self._source.get_chunk(digest)
+        except OversizedFrameError:
+            # The service within may know of its size.
+            self._space.touch((digest,))
+            return self.inner.open_read(digest)
         if data is not None:
             return BytesReader(data)
         if self.inner.chunks(digest) is None:
             # For some the empty blob is always there, and in no list.
             return self.inner.open_read(digest) if digest == EMPTY else None
-        tag = self._space.pin(digest)
+        tag = self._space.pin((digest,))
         try:
             # Not evicted any more from here on; it may have been just before.
             reader = self._open_pinned(digest, tag)
@@ -158,18 +151,16 @@ class LruBlobService(WrapperService):
         chunks = self.inner.chunks(digest)
         if not chunks:
             return None if chunks is None else self.inner.open_read(digest)
-        if not self._space.knows_blob(digest) and not self._space.adopt(digest, chunks):
+        if not self._space.knows_blob(digest) and not self._space.adopt({digest: chunks}):
             return None
-        self._space.touch(digest)
+        self._space.touch((digest,))
         return PinnedReader(
             self._space, tag, self, chunks, digest=digest, source=self._source, pool=self._pool
         )
 
     def open_write(self) -> BlobWriter:
         """Start a blob, cut as the service within does; what it has put stays until it is complete."""
-        tag = self._space.new_tag()
-        store = BoundedStore(self._space, self._chunk_store, self._evictable, tag)
-        return PinnedWriter(self._space, tag, self._evictable.open_write_to(store))
+        return ChunkedWriter(self._store)
 
     def evict(self) -> int:
         """Evict now what is too much or too old; return how many items went."""

@@ -1,52 +1,47 @@
 """The space that a store may take: what the service asks before it writes, and tells after it has read.
 
-A write reserves its bytes first, for which others are evicted; only then do they land.
+A write reserves its bytes first, for which others are evicted; only then do they land. All items of a call
+are reserved together, with one turn at the journal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
-import attrs
-
 from castore import B3Digest, BlobService, CastoreError, ChunkMeta, UnavailableError, UnsupportedError
-from castore.contract.upkeep import Evictable
+from castore.contract.capabilities import FoundChunks
+from castore.contract.upkeep import Evictable, ItemKind
+from castore.errors import BatchError
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.accounts import Accounts
 from castore_lru.bounds import Amount, Bounds
-from castore_lru.evicting import Evictor
+from castore_lru.evicting import AGING_STEPS, Evictor
 from castore_lru.journal import Journal, transaction
-from castore_lru.ledger import Kind, Write
+from castore_lru.ledger import Write
 from castore_lru.scanning import Scanner
 
-_UNSETTLED_SHARE: Final = 16
-_MOST_UNSETTLED: Final = 16 << 20
+_UNFLUSHED_SHARE: Final = 16
+_MOST_UNFLUSHED: Final = 16 << 20
 """Which part of all, and how many bytes, may wait in a store that defers: nobody can evict those."""
 
-_INDEX_ENTRY: Final = 64
+_MOST_WAITING: Final = 2048
+"""How many items may wait there, of leases as well."""
+
+INDEX_ENTRY: Final = 64
 """Bytes that a chunk takes in an index, at most."""
 
+_SAME_USE: Final = 0.5
+"""By how many seconds a use must be later than the last one to be noted."""
+
+_ROUNDS_WITHIN: Final = 4
+"""How many rounds of small files must fit within the bounds: two are on their way, and others write, too."""
+
 _log: Final = logging.getLogger("castore_lru")
-
-
-@attrs.frozen
-class Wanted:
-    """What is about to be written, how many bytes at most, and the chunks that it needs."""
-
-    kind: Kind
-    digest: B3Digest
-    size: int
-    parts: Sequence[B3Digest] = ()
-
-
-def index_wanted(digest: B3Digest, chunks: Sequence[ChunkMeta]) -> Wanted:
-    """Return what the index of a blob takes."""
-    size = _INDEX_ENTRY * len(chunks) if len(chunks) > 1 else 0
-    return Wanted("index", digest, size, ledger.part_digests(digest, chunks))
 
 
 class Space:
@@ -56,16 +51,16 @@ class Space:
         self, service: BlobService, store: Evictable, bounds: Bounds, *, name: str, clock: Clock
     ) -> None:
         self._name = name
+        self._service = service
         self._store = store
         self._bounds = bounds
         self._clock = clock
         self._journal = Journal(store.state_folder, name)
         self._scanner = Scanner(self._journal, service, store, clock)
-        self._accounts = Accounts(self._journal, self._scanner, clock)
+        same_use = _SAME_USE if bounds.max_age is None else min(_SAME_USE, bounds.max_age / AGING_STEPS)
+        self._accounts = Accounts(self._journal, self._scanner, clock, same_use=same_use)
         self._evictor = Evictor(store, bounds, clock, lambda: self._accounts.owner)
         self._listeners: list[Callable[[B3Digest], None]] = []
-        self._unsettled: dict[int, Write] = {}
-        self._unheld = 0
 
     def open(self) -> None:
         """Join those who share the store; what is there and too much goes."""
@@ -76,100 +71,174 @@ class Space:
         """Leave."""
         try:
             if self._accounts.is_open:
-                self._settle()
+                self._flush()
         finally:
             self._accounts.close()
 
     def forget(self) -> None:
         """Begin anew in a process that was forked."""
         self._accounts.forget()
-        self._unsettled.clear()
 
     # -- writing --
 
-    @contextlib.contextmanager
-    def writing(self, wanted: Sequence[Wanted], tags: Sequence[int] = ()) -> Iterator[None]:
-        """Have room for what is written in the context; the *tags* pin it until they are released.
+    def write(
+        self,
+        kind: ItemKind,
+        sizes: Mapping[B3Digest, int],
+        put: Callable[[Collection[B3Digest]], object],
+        *,
+        tag: int | None = None,
+        blobs: Mapping[B3Digest, Sequence[ChunkMeta]] | None = None,
+    ) -> None:
+        """Let *put* store items, for which there is room then.
 
-        Raises `UnsupportedError` for what can never fit, and `UnavailableError` if there is no room now, or
-        a chunk that is needed was evicted.
+        Where there is no room for all at once *put* is called several times, with some of them.
+
+        Arguments:
+            kind: What they are.
+            sizes: Their digests, each with how many bytes it may take at most.
+            put: Called with digests.
+            tag: Pins them until it is released.
+            blobs: For indexes the chunks of each, none of which goes meanwhile.
+
+        Raises `UnsupportedError` for what can never fit, `UnavailableError` if there is no room now or a chunk
+        of a blob was evicted, and what *put* raises; `BatchError` if some are stored and others are not.
         """
-        indexes = any(entry.kind == "index" for entry in wanted)
-        before = list(self._unsettled.values())
-        writes = self._reserve(wanted, tags)
-        try:
-            yield
-        except BaseException:
-            # It may be there or not.
-            self._accounts.end(writes)
-            raise
-        self._evictor.note_new()
-        if self._store.defers and not indexes:
-            self._unsettled.update((write.number, write) for write in writes)
-            if not tags:
-                self._settle_some(writes)
-            return
-        self._end_settling(before)
-        self._accounts.end_and_tell(writes)
-
-    def _reserve(self, wanted: Sequence[Wanted], tags: Sequence[int]) -> list[Write]:
         self.open()
-        coming = Amount(sum(entry.size for entry in wanted), len(wanted))
-        if not self._bounds.allow(coming):
-            raise self._too_large(coming)
-        guard = self._guard(wanted)
+        largest = Amount(max(sizes.values()), 1)
+        if not self._bounds.allow(largest):
+            raise self._too_large(largest)
+        done: list[B3Digest] = []
+        faults: dict[B3Digest, CastoreError] = {}
+        parts = [sizes]
+        while parts:
+            part = parts.pop()
+            try:
+                reserved = self._reserve(kind, part, blobs or {}, tag)
+                if reserved is None and len(part) > 1:
+                    parts += _halves(part)
+                    continue
+                if reserved is None:
+                    raise self._no_room(Amount(sum(part.values()), 1), tag)
+                write, lost = reserved
+                faults |= lost
+                if write is not None:
+                    self._put(write, put)
+                    done += write.digests
+            except UnavailableError as error:
+                if len(part) == len(sizes) and not faults:
+                    raise
+                _note_faults(error, part, done, faults)
+                for other in parts:
+                    faults |= dict.fromkeys(other, error)
+                break
+        if faults:
+            first = next(iter(faults.values()))
+            raise first if len(sizes) == 1 else BatchError(self._name, faults, done=done) from first
+
+    def _put(self, write: Write, put: Callable[[Collection[B3Digest]], object]) -> None:
+        waits = self._store.defers and write.kind == "chunk"
+        waiting = self._accounts.waiting if write.kind == "index" else []
         try:
-            writes = self._make_room_and_reserve(wanted, coming, tags)
+            put(write.digests)
+            write.put = True
         finally:
-            if guard is not None:
-                self.release(guard)
-            self._tell()
-        self._relax()
-        return writes
+            # Whatever has become of them is looked up.
+            self._accounts.end(write, waits=waits)
+        self._evictor.note_new()
+        self._accounts.flushed(waiting)
+        if waits:
+            self._flush_if_much()
+        with self._passing_over("what was put cannot be noted"):
+            # With an index a lease has done its work.
+            self._accounts.tell_if_much(write.tag if write.kind == "index" else None)
 
-    def _guard(self, wanted: Sequence[Wanted]) -> int | None:
-        """Pin the blobs that are to get their indexes, and with them their chunks, which must be there."""
-        if not any(entry.parts for entry in wanted):
+    def _reserve(
+        self,
+        kind: ItemKind,
+        sizes: Mapping[B3Digest, int],
+        blobs: Mapping[B3Digest, Sequence[ChunkMeta]],
+        tag: int | None,
+    ) -> tuple[Write | None, dict[B3Digest, CastoreError]] | None:
+        """Return what may be written, and what may not as chunks are lost; `None` if there is no room."""
+        if not self._bounds.allow(Amount(sum(sizes.values()), len(sizes))):
             return None
-        guard = self._accounts.new_tag()
-        with self._accounts.changing() as db:
-            for entry in wanted:
-                for part in entry.parts:
-                    if not self._is_there(part):
-                        raise self._evicted(entry.digest, part)
-                ledger.add_parts(db, entry.digest, entry.parts)
-                ledger.pin(db, self._accounts.owner, guard, entry.digest)
-        return guard
-
-    def _make_room_and_reserve(
-        self, wanted: Sequence[Wanted], coming: Amount, tags: Sequence[int]
-    ) -> list[Write]:
-        # What stands in the way may be this process's own, or that of one that has died.
-        for make_way in (self._settle, self._accounts.bury):
-            writes = self._try_to_reserve(wanted, coming, tags)
-            if writes is not None:
-                return writes
-            make_way()
-        writes = self._try_to_reserve(wanted, coming, tags)
-        if writes is None:
-            raise self._no_room(coming, tags)
-        return writes
+        try:
+            reserved = self._try_to_reserve(kind, sizes, blobs, tag)
+            # What stands in the way may be this process's own, or that of one that has died.
+            for make_way in (self._flush, self._accounts.bury):
+                if reserved is None:
+                    make_way()
+                    reserved = self._try_to_reserve(kind, sizes, blobs, tag)
+        finally:
+            self._tell()
+        if reserved is not None:
+            self._relax()
+        return reserved
 
     def _try_to_reserve(
-        self, wanted: Sequence[Wanted], coming: Amount, tags: Sequence[int]
-    ) -> list[Write] | None:
-        owner, now = self._accounts.owner, self._clock.now()
+        self,
+        kind: ItemKind,
+        sizes: Mapping[B3Digest, int],
+        blobs: Mapping[B3Digest, Sequence[ChunkMeta]],
+        tag: int | None,
+    ) -> tuple[Write | None, dict[B3Digest, CastoreError]] | None:
         with self._accounts.turn() as db:
-            if not self._evictor.make_room(db, coming):
-                return None
             with transaction(db):
-                for tag in tags:
-                    for entry in wanted:
-                        ledger.pin(db, owner, tag, entry.digest)
-                return [
-                    ledger.begin_write(db, entry.kind, entry.digest, entry.size, owner=owner, since=now)
-                    for entry in wanted
-                ]
+                lost: dict[B3Digest, CastoreError] = {}
+                if kind == "index":
+                    lost = self._find_lost(blobs, sizes)
+                    for blob in sizes.keys() - lost.keys():
+                        if len(blobs[blob]) > 1:
+                            ledger.add_parts(db, blob, blobs[blob])
+                if lost:
+                    sizes = {digest: size for digest, size in sizes.items() if digest not in lost}
+                    if not sizes:
+                        return None, lost
+                write = ledger.begin_write(
+                    db,
+                    kind,
+                    sizes,
+                    owner=self._accounts.owner,
+                    tag=tag if self._accounts.is_live(tag) else None,
+                    since=self._clock.now(),
+                )
+            fits = False
+            try:
+                fits = self._make_room(Amount(write.size, len(write.digests)))
+            finally:
+                if not fits:
+                    with transaction(db):
+                        ledger.end_write(db, write)
+            return (write, lost) if fits else None
+
+    def _make_room(self, coming: Amount) -> bool:
+        db = self._journal.connection
+        if self._evictor.is_crowded(db, coming):
+            # Less may be there than was reserved for it.
+            self._accounts.settle(db)
+            while self._evictor.is_crowded(db, coming) and self._accounts.make_sure(db):
+                pass
+        return self._evictor.make_room(db, coming)
+
+    def _find_lost(
+        self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]], wanted: Collection[B3Digest]
+    ) -> dict[B3Digest, CastoreError]:
+        """Return those of *wanted* a chunk of which is not there, with the error."""
+        needs = {digest: ledger.needs_of(digest, blobs[digest]) for digest in wanted}
+        chunks = set().union(*needs.values())
+        gone = chunks - self._find_there("chunk", chunks)
+        if not gone:
+            return {}
+        firsts = {blob: next((part for part in parts if part in gone), None) for blob, parts in needs.items()}
+        return {blob: self._evicted(blob, first) for blob, first in firsts.items() if first is not None}
+
+    def _find_there(self, kind: ItemKind, digests: Collection[B3Digest]) -> set[B3Digest]:
+        """Return what is there, or being written by this process; the caller is in a transaction."""
+        db = self._journal.connection
+        unknown = set(ledger.lacking(db, kind, digests, writer=self._accounts.owner))
+        found = set(digests) - unknown
+        return found | self._scanner.look_up(db, kind, unknown) if unknown else found
 
     def _too_large(self, coming: Amount) -> UnsupportedError:
         return UnsupportedError(
@@ -182,39 +251,41 @@ class Space:
             self._name, f"chunk {chunk} was evicted before blob {blob} had its index; store the blob again"
         )
 
-    def _no_room(self, coming: Amount, tags: Sequence[int]) -> CastoreError:
-        with self._accounts.turn() as db:
-            for tag in tags:
+    def _no_room(self, coming: Amount, tag: int | None) -> CastoreError:
+        if tag is not None:
+            with self._accounts.turn() as db:
                 own = ledger.pinned_by(db, self._accounts.owner, tag)
-                total = Amount(own.size + coming.size, own.entries + coming.entries)
-                if not self._bounds.allow(total):
-                    return self._too_large(total)
+            total = Amount(own.size + coming.size, own.entries + coming.entries)
+            if not self._bounds.allow(total):
+                return self._too_large(total)
         return UnavailableError(
             self._name,
             f"no room for {coming.size} bytes within {self._bounds}: what is there is pinned, or about to be"
             " read or written",
         )
 
+    def most_files(self, size: int) -> int:
+        """Return how many files of *size* bytes may be on their way together."""
+        each = Amount(size * _ROUNDS_WITHIN, 2 * _ROUNDS_WITHIN)
+        return self._bounds.most(each)
+
     # -- stores that defer --
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         """Let others find, and evict, what this process has put."""
-        before = list(self._unsettled.values())
-        if before:
-            self._store.settle()
-            self._end_settling(before)
+        waiting = self._accounts.waiting
+        if waiting:
+            self._store.flush()
+            self._accounts.flushed(waiting)
 
-    def _settle_some(self, writes: Sequence[Write]) -> None:
-        self._unheld += sum(write.size for write in writes)
+    def _flush_if_much(self) -> None:
+        waiting = self._accounts.waiting
+        # What leases have put comes with their indexes.
+        loose = sum(write.size for write in waiting if not self._accounts.is_live(write.tag))
         limit = self._bounds.max_bytes
-        most = _MOST_UNSETTLED if limit is None else min(limit // _UNSETTLED_SHARE, _MOST_UNSETTLED)
-        if self._unheld > most:
-            self._settle()
-
-    def _end_settling(self, writes: Sequence[Write]) -> None:
-        self._unheld = 0
-        ended = [self._unsettled.pop(write.number, None) for write in writes]
-        self._accounts.end(write for write in ended if write is not None)
+        most = _MOST_UNFLUSHED if limit is None else min(limit // _UNFLUSHED_SHARE, _MOST_UNFLUSHED)
+        if loose > most or sum(len(write.digests) for write in waiting) > _MOST_WAITING:
+            self._flush()
 
     # -- pins --
 
@@ -222,12 +293,16 @@ class Space:
         """Return what to pin by."""
         return self._accounts.new_tag()
 
-    def pin(self, digest: B3Digest) -> int:
-        """Keep a blob and its chunks, or a chunk, until the tag that is returned is released."""
+    def pin(self, digests: Collection[B3Digest]) -> int:
+        """Keep blobs and their chunks, or chunks, until the tag that is returned is released."""
         self.open()
         tag = self._accounts.new_tag()
-        with self._accounts.changing() as db:
-            ledger.pin(db, self._accounts.owner, tag, digest)
+        try:
+            with self._accounts.changing() as db:
+                ledger.pin(db, self._accounts.owner, tag, digests, since=self._clock.now())
+        except BaseException:
+            self.release(tag)
+            raise
         return tag
 
     def release(self, tag: int) -> None:
@@ -235,51 +310,63 @@ class Space:
         with self._passing_over("that something is pinned no longer cannot be noted"):
             self._accounts.release(tag)
 
-    def keep(self, digest: B3Digest, tags: Sequence[int]) -> bool:
-        """Pin a chunk if it is there; return whether it is."""
+    def keep(self, kind: ItemKind, digests: Collection[B3Digest], tag: int | None) -> set[B3Digest]:
+        """Take note of a use of items that were there a moment ago, and pin them if there is a *tag*.
+
+        Returns those that the journal has, which are there; without a tag, all.
+        """
+        if tag is None:
+            self.touch(digests)
+            return set(digests)
         self.open()
         with self._accounts.changing() as db:
-            if not self._is_there(digest):
-                return False
-            for tag in tags:
-                ledger.pin(db, self._accounts.owner, tag, digest)
-            ledger.touch(db, digest, self._clock.now())
-        return True
+            gone = set(self._accounts.keep(db, kind, digests, tag))
+            if gone and kind == "chunk":
+                gone -= self._scanner.look_up(db, kind, gone)
+        return set(digests) - gone
 
-    def knows(self, digest: B3Digest) -> bool:
-        """Tell whether the journal has anything of a digest, without waiting for others."""
-        self.open()
-        return self._journal.knows(digest)
+    def keep_blobs(
+        self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None], tag: int | None
+    ) -> set[B3Digest]:
+        """Do the same with blobs, whose chunks need not be known; those that are there are so as a whole."""
+        kept = self.keep("index", blobs, tag)
+        if len(kept) == len(blobs):
+            return kept
+        others = {}
+        for digest in blobs.keys() - kept:
+            chunks = self._service.chunks(digest) if blobs[digest] is None else blobs[digest]
+            if chunks is not None:
+                others[digest] = chunks
+        return kept | self.adopt(others)
 
     def knows_blob(self, digest: B3Digest) -> bool:
         """Tell whether the journal knows what a blob is made of."""
         with self._accounts.turn() as db:
-            return ledger.has_item(db, "index", digest) or ledger.is_written(db, "index", digest)
+            return not ledger.lacking(db, "index", (digest,))
 
-    def adopt(self, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
-        """Take note of a pinned blob that the journal does not know; return whether all of it is there."""
-        parts = ledger.part_digests(blob, chunks)
+    def adopt(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> set[B3Digest]:
+        """Take note of pinned blobs that the journal does not know; return those of which all is there."""
         with self._accounts.changing() as db:
-            if not self._scanner.look_up(db, "index", blob):
-                return False
-            ledger.add_parts(db, blob, parts)
-            there = [self._is_there(part) for part in parts]
-        if not all(there):
+            listed = self._scanner.look_up(db, "index", blobs)
+            for blob in listed:
+                ledger.add_parts(db, blob, blobs[blob])
+            lost = self._find_lost(blobs, blobs)
+        if lost.keys() & listed:
             self._scanner.mend()
-        return all(there)
-
-    def _is_there(self, chunk: B3Digest) -> bool:
-        """Tell whether a chunk is there or being written; the caller is in a transaction."""
-        db = self._journal.connection
-        known = ledger.has_item(db, "chunk", chunk) or ledger.is_written(db, "chunk", chunk)
-        return known or self._scanner.look_up(db, "chunk", chunk)
+        # A store may keep the index of a blob of no chunks as a chunk.
+        return {blob for blob, chunks in blobs.items() if (blob in listed or not chunks) and blob not in lost}
 
     # -- reading --
 
-    def touch(self, digest: B3Digest) -> None:
+    def touch(self, digests: Collection[B3Digest]) -> None:
         """Take note that something was read. If that fails the read has succeeded all the same."""
-        with self._passing_over("that it was read cannot be noted"):
-            self._accounts.touch(digest)
+        if digests:
+            with self._passing_over("that it was read cannot be noted"):
+                self._accounts.touch(digests)
+
+    def touch_read(self, found: FoundChunks) -> None:
+        """Take note of those chunks that could be read."""
+        self.touch([digest for digest, data in found.items() if not isinstance(data, CastoreError)])
 
     def doubt(self, digest: B3Digest) -> None:
         """Take note that somebody else may have removed something."""
@@ -312,7 +399,7 @@ class Space:
         before = self._evictor.count
         try:
             with self._accounts.turn() as db:
-                self._evictor.make_room(db, Amount())
+                self._make_room(Amount())
                 self._evictor.note_age(db)
         finally:
             self._tell()
@@ -333,6 +420,13 @@ class Space:
             for listener in list(self._listeners):
                 listener(digest)
 
+    def _make_sure(self) -> None:
+        """Look up how much is there in truth; others get their turn in between."""
+        unsure = True
+        while unsure:
+            with self._accounts.turn() as db:
+                unsure = self._accounts.make_sure(db)
+
     def listen(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
         """Call *callback* for what is evicted; return what ends this."""
         self._listeners.append(callback)
@@ -344,6 +438,7 @@ class Space:
         if self._accounts.is_open or self._accounts.exist:
             self.open()
             self._accounts.bury()
+            self._make_sure()
             with self._accounts.turn() as db:
                 there = ledger.totals(db)
                 gauges |= {
@@ -352,3 +447,24 @@ class Space:
                     "pinned": float(ledger.count_pinned(db)),
                 }
         return gauges
+
+
+def _halves(sizes: Mapping[B3Digest, int]) -> list[dict[B3Digest, int]]:
+    """Return the second half and the first one, which is taken first from the end."""
+    middle = len(sizes) // 2
+    return [dict(islice(sizes.items(), middle, None)), dict(islice(sizes.items(), middle))]
+
+
+def _note_faults(
+    error: UnavailableError,
+    part: Collection[B3Digest],
+    done: list[B3Digest],
+    faults: dict[B3Digest, CastoreError],
+) -> None:
+    """Take note of what an error says of *part*."""
+    known = error.faults if isinstance(error, BatchError) else {}
+    stored = error.done if isinstance(error, BatchError) else frozenset()
+    done += (digest for digest in part if digest in stored)
+    faults |= {
+        digest: known.get(digest, error) for digest in part if digest not in stored and digest not in faults
+    }

@@ -88,23 +88,23 @@ def pin(folder: Path, number: int, pipe: Connection) -> None:
     with lru_in(folder) as service:
         pinning = service.capability(Pinning)
         assert pinning is not None
-        with pinning.pin(B3Digest.of(noise(9000, number))):
+        with pinning.pin({B3Digest.of(noise(9000, number))}):
             wait(pipe)
 
 
-def hold(folder: Path, number: int, pipe: Connection) -> None:
+def lease(folder: Path, number: int, pipe: Connection) -> None:
     """Put chunks whose index is still to come."""
     with lru_in(folder) as service:
         store = service.capability(ChunkStore)
         assert store is not None
         chunks = [noise(900, seed) for seed in range(number, number + 4)]
-        with store.hold():
-            for chunk in chunks:
-                store.put_chunk(B3Digest.of(chunk), chunk)
+        with store.lease() as leased:
+            leased.put_chunks({B3Digest.of(chunk): chunk for chunk in chunks})
             wait(pipe)
-            assert all(store.claim_chunk(B3Digest.of(chunk)) for chunk in chunks)
+            digests = {B3Digest.of(chunk) for chunk in chunks}
+            assert leased.claim(digests) == digests
             metas = [ChunkMeta(B3Digest.of(chunk), len(chunk)) for chunk in chunks]
-            store.put_index(B3Digest.of(b"".join(chunks)), metas)
+            leased.put_index(B3Digest.of(b"".join(chunks)), metas)
         assert service.read(B3Digest.of(b"".join(chunks))) == b"".join(chunks)
 
 

@@ -31,7 +31,8 @@ from castore import (
 )
 from castore.contract.capabilities import BlobDeleter, ChunkStore, EvictionEvents, FrameStore
 from castore.contract.upkeep import Evictable, Inventory, Pinning, StoredItem, Sweepable
-from castore.testing import EMPTY, HELLO, FaultyService
+from castore.faults.service import FaultyService
+from castore.testing import EMPTY, HELLO
 from castore.threads.deadlines import Clock
 from castore.threads.pool import Pool
 from castore_lru import accounts, journal
@@ -318,13 +319,13 @@ class TestPins:
             gc.collect()
             assert service.gauges()["pinned"] == 0
 
-    def test_pinned_by_the_power(self, child: BlobService) -> None:
+    def test_pinned_by_the_capability(self, child: BlobService) -> None:
         """Before it is there, and until the context ends, also for a chunk alone."""
         data = noise(4000, 1)
         with bounded(child, max_bytes=12_000) as service:
             pinning = service.capability(Pinning)
             assert pinning is not None
-            with pinning.pin(B3Digest.of(data)):
+            with pinning.pin({B3Digest.of(data)}):
                 service.write(data)
                 for seed in range(2, 20):
                     service.write(noise(2000, seed))
@@ -339,7 +340,7 @@ class TestPins:
         with bounded(child, max_bytes=10_000) as service:
             pinning = service.capability(Pinning)
             assert pinning is not None
-            with pinning.pin(service.write(noise(7000, 1))):
+            with pinning.pin({service.write(noise(7000, 1))}):
                 with pytest.raises(UnavailableError, match=r"`near` is unavailable: no room for .*pinned"):
                     service.write(noise(7000, 2))
                 assert not service.has(B3Digest.of(noise(7000, 2)))
@@ -364,23 +365,23 @@ class TestPins:
             store = service.capability(ChunkStore)
             assert store is not None
             metas = []
-            with store.hold():
+            with store.lease() as leased:
                 for number, chunk in enumerate(chunks):
                     digest = B3Digest.of(chunk)
                     if number % 2:
-                        store.put_chunk(digest, chunk)
-                    assert store.claim_chunk(digest) is bool(number % 2)
+                        leased.put_chunk(digest, chunk)
+                    assert leased.claim_chunk(digest) is bool(number % 2)
                     if not number % 2:
-                        store.put_chunk(digest, chunk)
+                        leased.put_chunk(digest, chunk)
                     metas.append(meta_of(chunk))
                     for seed in range(10):
                         service.write(noise(900, seed + 100 * number + 1000))
-                store.put_index(B3Digest.of(whole), metas)
+                leased.put_index(B3Digest.of(whole), metas)
             assert service.read(B3Digest.of(whole)) == whole
             assert service.gauges()["pinned"] == 0
 
     def test_an_index_never_comes_after_its_chunk_is_evicted(self, child: BlobService) -> None:
-        """Without a hold that can happen; then it is refused, by name, and can be stored again."""
+        """Without a lease that can happen; then it is refused, by name, and can be stored again."""
         chunks = [noise(700, seed) for seed in range(3)]
         whole = b"".join(chunks)
         metas = [meta_of(chunk) for chunk in chunks]
@@ -394,26 +395,26 @@ class TestPins:
             with pytest.raises(UnavailableError, match=f"chunk {metas[0].digest} was evicted before blob"):
                 store.put_index(B3Digest.of(whole), metas)
             assert not service.has(B3Digest.of(whole))
-            with store.hold():
+            with store.lease() as leased:
                 for chunk in chunks:
-                    store.put_chunk(B3Digest.of(chunk), chunk)
-                store.put_index(B3Digest.of(whole), metas)
+                    leased.put_chunk(B3Digest.of(chunk), chunk)
+                leased.put_index(B3Digest.of(whole), metas)
             assert service.read(B3Digest.of(whole)) == whole
 
     @pytest.mark.parametrize("moment", ["before", "after"])
     def test_nothing_goes_while_an_index_is_put(self, tmp_path: Path, moment: str) -> None:
-        """Neither it nor its chunks, without any hold, and also if it was there before."""
+        """Neither it nor its chunks, without any lease, and also if it was there before."""
         chunks = [noise(700, seed) for seed in range(3)]
         whole = b"".join(chunks)
         metas = [meta_of(chunk) for chunk in chunks]
         child = folder_in(tmp_path)
-        put_index = child.put_index
+        put_indexes = child.put_indexes
         other = bounded(folder_in(tmp_path), max_bytes=1)
 
-        def putting(digest: B3Digest, metas: Any) -> None:
+        def putting(blobs: Any) -> None:
             if moment == "before":
                 other.evict()
-            put_index(digest, metas)
+            put_indexes(blobs)
             if moment == "after":
                 other.evict()
 
@@ -425,7 +426,7 @@ class TestPins:
                     store.put_chunk(B3Digest.of(chunk), chunk)
                 # The other one is not to know these as being written any more.
                 service.gauges()
-                child.put_index = putting if time_ == "second" else put_index  # type: ignore[method-assign]
+                child.put_indexes = putting if time_ == "second" else put_indexes  # type: ignore[method-assign]
                 store.put_index(B3Digest.of(whole), metas)
             assert service.read(B3Digest.of(whole)) == whole
 
@@ -605,9 +606,9 @@ class TestAccounts:
             assert frames is not None
             assert sweeps is not None
             assert inventory is not None
-            frame = frames.get_frame(first)
-            assert frame is not None
-            frames.put_frame(first, frame)
+            frame = frames.get_frames((first,))[first]
+            assert isinstance(frame, bytes)
+            frames.put_frames({first: frame})
             assert service.gauges()["bytes"] == bytes_of(child)
             for item in list(inventory.list_items()):
                 if item.digest == first:
@@ -620,7 +621,8 @@ class TestAccounts:
     def test_what_is_deleted_does_not_count(self) -> None:
         class Deleting(MemoryBlobService, BlobDeleter):
             def delete(self, digest: B3Digest) -> bool:
-                return self._blobs.pop(digest, None) is not None
+                self._chunks.pop(digest, None)
+                return self._indexes.pop(digest, None) is not None
 
         with bounded(Deleting(), max_bytes=1000) as service:
             deleter = service.capability(BlobDeleter)
@@ -653,7 +655,7 @@ class TestAccounts:
         with bounded(child, max_bytes=1 << 20) as service:
             store = service.capability(ChunkStore)
             assert store is not None
-            for failing in ({"put_chunk"}, {"put_index", "put_indexes"}):
+            for failing in ({"put_chunks"}, {"put_indexes"}):
                 child.failing = failing
                 with pytest.raises(UnavailableError):
                     service.write(noise(5000, len(failing)))

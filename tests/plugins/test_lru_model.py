@@ -130,23 +130,23 @@ class Stories(RuleBasedStateMachine):
         except UnavailableError as error:
             self.allow_refusal(error)
 
-    @rule(parts=st.lists(st.integers(0, 11), min_size=2, max_size=4, unique=True), holds=st.booleans())
-    def put_chunks(self, parts: list[int], holds: bool) -> None:
-        """As a cache fills it; without a hold a chunk may be evicted before the index comes."""
+    @rule(parts=st.lists(st.integers(0, 11), min_size=2, max_size=4, unique=True), leases=st.booleans())
+    def put_chunks(self, parts: list[int], leases: bool) -> None:
+        """As a cache fills it; without a lease a chunk may be evicted before the index comes."""
         store = self.service.capability(ChunkStore)
         assert store is not None
         chunks = [PARTS[part] for part in parts]
         whole = b"".join(chunks)
-        with store.hold() if holds else contextlib.nullcontext():
+        with store.lease() if leases else contextlib.nullcontext(store) as into:
             try:
                 for chunk in chunks:
-                    if not store.claim_chunk(B3Digest.of(chunk)):
-                        store.put_chunk(B3Digest.of(chunk), chunk)
+                    if not into.claim_chunk(B3Digest.of(chunk)):
+                        into.put_chunk(B3Digest.of(chunk), chunk)
                     self.put[B3Digest.of(chunk)] = chunk
-                if holds:
+                if leases:
                     assert all(store.has_chunk(B3Digest.of(chunk)) for chunk in chunks)
                 metas = [ChunkMeta(B3Digest.of(chunk), len(chunk)) for chunk in chunks]
-                store.put_index(B3Digest.of(whole), metas)
+                into.put_index(B3Digest.of(whole), metas)
             except UnavailableError as error:
                 self.allow_refusal(error)
             else:
@@ -198,7 +198,7 @@ class Stories(RuleBasedStateMachine):
         pinning = self.service.capability(Pinning)
         assert pinning is not None
         stack, key = contextlib.ExitStack(), object()
-        stack.enter_context(pinning.pin(B3Digest.of(data)))
+        stack.enter_context(pinning.pin({B3Digest.of(data)}))
         if self.service.has(B3Digest.of(data)):
             self.pinned[key] = B3Digest.of(data)
         self.open.append(stack)

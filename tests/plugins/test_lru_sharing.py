@@ -138,16 +138,16 @@ def test_what_another_process_reads_or_pins_stays(role: Role, name: str, tmp_pat
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_what_another_process_is_writing_stays(name: str, tmp_path: Path) -> None:
-    """Chunks whose index is still to come, under a hold."""
+    """Chunks whose index is still to come, under a lease."""
     folder = tmp_path / name
-    with lru_in(folder) as service, waiting(roles.hold, folder, 500):
+    with lru_in(folder) as service, waiting(roles.lease, folder, 500):
         for seed in range(2, 20):
             service.write(noise(9000, seed))
             assert stored_in(folder) <= BUDGET
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-@pytest.mark.parametrize("role", [roles.read, roles.pin, roles.hold])
+@pytest.mark.parametrize("role", [roles.read, roles.pin, roles.lease])
 def test_a_process_that_is_killed_pins_nothing(role: Role, name: str, tmp_path: Path) -> None:
     """Neither when it is found out later, nor when somebody needs the room at once."""
     folder = tmp_path / name
