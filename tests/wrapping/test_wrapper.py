@@ -1,28 +1,18 @@
-"""What stands around a service sees each operation, loses no capability, and costs no copy."""
+"""The two bases of wrappers: one passes on all that it does not know, the other hides it."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from castore import (
-    B3Digest,
-    BlobReader,
-    BlobService,
-    BlobWriter,
-    SourceError,
-    UnavailableError,
-    WriterClosedError,
-    from_url,
-)
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, SourceError, UnavailableError, from_url
+from castore.contract.blobs import Answer
 from castore.contract.capabilities import (
-    BatchExistence,
     BlobLister,
     ChunkSource,
     ChunkStore,
@@ -31,10 +21,8 @@ from castore.contract.capabilities import (
     FrameStore,
 )
 from castore.contract.upkeep import Sweepable
-from castore.streams.readers import BytesReader
-from castore.testing import CHUNKS, HELLO, P3M
-from castore.wrapping.forwarding import ForwardingReader, ForwardingWriter, forwarded_capability, pieces_of
-from castore.wrapping.wrapper import WrapperService
+from castore.testing import CHUNKS, EMPTY, HELLO, P3M, FaultyService
+from castore.wrapping.wrapper import SelectiveService, WrapperService
 from castore_memory.service import MemoryBlobService
 
 
@@ -70,33 +58,40 @@ def kind(service: BlobService, which: Callable[..., Any]) -> Any:
     return found
 
 
+def whole(inner: BlobService) -> BlobService:
+    """The service without capabilities."""
+    return FaultyService(inner, capabilities=False)
+
+
 class TestOperations:
     @pytest.fixture
     def noting(self, chunked: BlobService) -> Noting:
         return Noting(chunked)
 
-    def test_of_the_service(self, noting: Noting) -> None:
+    def test_of_the_service(self, noting: Noting, chunked: BlobService) -> None:
         """Each method is an operation of its name; what is made of them is no operation by itself."""
-        digest = noting.write(P3M.data)
-        assert noting.take() == ["open_write", "writer.write", "writer.close"]
+        digest = chunked.write(P3M.data)
         assert noting.has(digest) is True
         assert len(noting.chunks(digest) or ()) == 8
         assert noting.missing([digest, HELLO.digest]) == {HELLO.digest}
         assert noting.open_read(HELLO.digest) is None
-        assert noting.take() == ["has", "chunks", "missing", "open_read"]
+        assert noting.take() == ["missing", "chunks", "missing", "open_read"]
         assert noting.read(digest) == P3M.data
         assert noting.take() == ["open_read", *["reader.read"] * 8]
+        with noting.open_write() as writer:
+            writer.write(HELLO.data)
+        assert noting.take() == ["open_write", "writer.write", "writer.close"]
 
-    def test_of_powers(self, noting: Noting) -> None:
+    def test_of_capabilities(self, noting: Noting) -> None:
         """So is each method of a capability; what it only states about itself is none."""
         chunk = CHUNKS[0]
         store = kind(noting, ChunkStore)
-        with store.hold():
-            assert store.claim_chunk(chunk.digest) is False
-            store.put_chunk(chunk.digest, chunk.data)
-            store.put_indexes([(chunk.digest, ())])
+        with store.lease() as leased:
+            assert leased.claim_chunk(chunk.digest) is False
+            leased.put_chunk(chunk.digest, chunk.data)
+            leased.put_index(chunk.digest, ())
         assert store.get_chunk(chunk.digest, chunk.size) == chunk.data
-        assert noting.take() == ["hold", "claim_chunk", "put_chunk", "put_indexes", "get_chunk"]
+        assert noting.take() == ["lease", "claim", "put_chunks", "put_indexes", "get_chunks"]
         assert store.chunk_key(chunk.digest).startswith("chunks/b3/")
         assert kind(noting, FrameStore).frame_format == "zstd"
         assert kind(noting, Durable).durability in {"process", "full"}
@@ -107,7 +102,7 @@ class TestOperations:
         assert list(kind(noting, Sweepable).sweep(items, older_than=0.0)) == []
         assert noting.take() == ["list_blobs", "list_items", "sweep"]
 
-    @pytest.mark.parametrize("operation", ["has", "chunks", "missing", "open_read", "open_write"])
+    @pytest.mark.parametrize("operation", ["chunks", "missing", "open_read", "open_write"])
     def test_that_fail_do_not_reach_the_service(self, operation: str) -> None:
         """An operation that `around` does not do is not done."""
         inner = Noting(MemoryBlobService())
@@ -121,14 +116,34 @@ class TestOperations:
         """What was given as an iterator is there a second time."""
 
         class Twice(WrapperService):
-            def around(self, operation: str, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            def around(self, operation: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
                 call(*args, **kwargs)
                 return call(*args, **kwargs)
 
         assert Twice(MemoryBlobService()).missing(iter([HELLO.digest])) == {HELLO.digest}
 
 
-class TestPowers:
+@pytest.mark.parametrize("base", [WrapperService, SelectiveService])
+def test_has_is_made_of_missing(base: type) -> None:
+    """Once and for all: who hides a blob from one hides it from the other."""
+    assert base.has is not BlobService.has
+    assert base.has.__final__ is True  # type: ignore[attr-defined]
+    assert "has" not in base.__dict__
+
+    class Hiding(base):  # type: ignore[misc, valid-type]
+        def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+            return {digest for digest in digests if digest != HELLO.digest}
+
+        open_read = open_write = None
+
+    service = Hiding(MemoryBlobService())
+    assert service.has(HELLO.digest) is True
+    assert service.has(P3M.digest) is False
+    with pytest.raises(TypeError):
+        service.has(str(HELLO.digest))
+
+
+class TestCapabilities:
     def test_are_those_within(self) -> None:
         """A wrapper has what is within, as an object of that capability alone, and the same one each time."""
         wrapped = WrapperService(MemoryBlobService())
@@ -138,44 +153,27 @@ class TestPowers:
         assert wrapped.capability(ChunkSource) is source
         assert wrapped.capability(Durable) is None
 
-    def test_the_class_of_a_service_is_no_power(self) -> None:
+    def test_the_class_of_a_service_is_no_capability(self) -> None:
         """A wrapper is what it is, and does not pose as what is within."""
         wrapped = WrapperService(MemoryBlobService())
         assert wrapped.capability(MemoryBlobService) is None
         assert wrapped.capability(WrapperService) is wrapped
 
-    def test_of_strangers(self) -> None:
-        """A capability that castore has never heard of goes through as well."""
+    def test_of_the_wrapper_itself_are_its_own(self) -> None:
+        """Though the service within has the same."""
 
-        class Rewinding(ABC):
-            @property
-            @abstractmethod
-            def speed(self) -> int: ...
+        class Empty(WrapperService, BlobLister):
+            def list_blobs(self) -> Iterator[B3Digest]:
+                return iter(())
 
-            @abstractmethod
-            def rewind(self, times: int, *, fast: bool = False) -> str: ...
+        inner = MemoryBlobService()
+        inner.write(HELLO.data)
+        service = Empty(inner)
+        assert service.capability(BlobLister) is service
+        assert list(kind(service, BlobLister).list_blobs()) == []
 
-            @abstractmethod
-            def _motor(self) -> None: ...
-
-        class Tape(MemoryBlobService, Rewinding):
-            speed = 7
-
-            def _motor(self) -> None: ...
-
-            def rewind(self, times: int, *, fast: bool = False) -> str:
-                return f"{times} {fast}"
-
-        noting = Noting(Tape())
-        found = kind(noting, Rewinding)
-        assert isinstance(found, Rewinding)
-        assert (found.speed, found.rewind(2, fast=True)) == (7, "2 True")
-        assert noting.noted == ["rewind"]
-
-    def test_batches_and_evictions(self) -> None:
-        """These two have methods of their own kind: one is the service's, the other only subscribes."""
-
-        class Evicting(MemoryBlobService, EvictionEvents, BatchExistence):  # type: ignore[misc]
+    def test_that_only_subscribe_are_no_operations(self) -> None:
+        class Evicting(MemoryBlobService, EvictionEvents):
             def on_evict(self, callback: Callable[[B3Digest], None]) -> Callable[[], None]:
                 callback(HELLO.digest)
                 return lambda: None
@@ -184,164 +182,71 @@ class TestPowers:
         told: list[B3Digest] = []
         kind(noting, EvictionEvents).on_evict(told.append)
         assert (told, noting.take()) == ([HELLO.digest], [])
-        assert kind(noting, BatchExistence).missing(iter([HELLO.digest])) == {HELLO.digest}
-        assert noting.take() == ["missing"]
 
 
-class Listing(BlobLister):
-    """Lists two blobs; the first attempts fail, before any of them."""
+class Lists(FaultyService):
+    """Keeps no chunks, and has its own way to read many: large blobs as readers, small ones as bytes."""
 
-    def __init__(self, failures: int = 0) -> None:
-        self.failures = failures
-        self.begun = 0
+    fails_after = 99
 
-    def list_blobs(self) -> Iterator[B3Digest]:
-        self.begun += 1
-        if self.begun <= self.failures:
-            raise UnavailableError("listing", "not now")
-        yield HELLO.digest
-        yield P3M.digest
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        for number, digest in enumerate(digests):
+            if number == self.fails_after:
+                raise UnavailableError("lists", "lost the connection")
+            reader = self.open_read(digest)
+            yield digest, reader.read() if reader is not None and reader.size < 100 else reader
 
 
-class TestIterators:
-    def test_begin_when_they_are_iterated(self) -> None:
-        """Asking for a list does nothing; no item is lost."""
-        listing = Listing()
-        iterator = forwarded_capability(
-            BlobLister, listing, WrapperService(MemoryBlobService()).around
-        ).list_blobs()
-        assert listing.begun == 0
-        assert list(iterator) == [HELLO.digest, P3M.digest]
-        assert listing.begun == 1
+class TestReadingMany:
+    WANTED = (HELLO.digest, EMPTY.digest, P3M.digest, CHUNKS[0].digest)
 
-    def test_can_be_tried_again(self) -> None:
-        """Each attempt begins a list of its own: none is mistaken for one that has ended."""
+    @pytest.fixture
+    def lists(self) -> Lists:
+        inner = MemoryBlobService()
+        for blob in (HELLO, EMPTY, P3M):
+            inner.write(blob.data)
+        return Lists(inner, capabilities=False)
 
-        def twice(operation: str, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-            with contextlib.suppress(UnavailableError):
-                return call(*args, **kwargs)
-            return call(*args, **kwargs)
+    @staticmethod
+    def read(service: BlobService) -> dict[B3Digest, Any]:
+        answers = service.read_many(iter(TestReadingMany.WANTED))
+        return {digest: each.read() if isinstance(each, BlobReader) else each for digest, each in answers}
 
-        listing = Listing(failures=1)
-        assert list(forwarded_capability(BlobLister, listing, twice).list_blobs()) == [
-            HELLO.digest,
-            P3M.digest,
-        ]
-        assert listing.begun == 2
+    def test_is_one_operation_whose_bytes_are_read_like_any(self, lists: Lists) -> None:
+        """Also those that came as bytes: what a wrapper does with the bytes of a reader it does with them."""
+        noting = Noting(lists)
+        found = self.read(noting)
+        assert found == dict(zip(self.WANTED, [HELLO.data, b"", P3M.data, None], strict=True))
+        assert noting.noted[0] == "read_many"
+        assert set(noting.noted[1:]) == {"reader.read"}
 
-    def test_of_nothing(self) -> None:
-        """An empty list is one."""
-        noting = Noting(MemoryBlobService())
-        assert list(kind(noting, BlobLister).list_blobs()) == []
-
-    def test_a_hold_lasts_as_long_as_its_block(self) -> None:
-        """It is entered once and left once, also after an error."""
-        events: list[str] = []
-
-        class Holding(MemoryBlobService):
-            @contextlib.contextmanager
-            def hold(self) -> Iterator[None]:
-                events.append("in")
-                try:
-                    yield
-                finally:
-                    events.append("out")
-
-        store = kind(Noting(Holding()), ChunkStore)
-        with pytest.raises(ZeroDivisionError), store.hold():  # noqa: PT012 - it is the block that matters
-            assert events == ["in"]
-            raise ZeroDivisionError
-        assert events == ["in", "out"]
-
-
-class TestReaders:
-    def test_pieces_are_not_copied(self) -> None:
-        """Through ten readers the piece is a view of the very bytes that are kept."""
-        reader: Any = BytesReader(P3M.data)
-        for _ in range(10):
-            reader = ForwardingReader(reader, WrapperService(MemoryBlobService()).around)
-        assert reader.piece_at(5).obj is P3M.data
-
-    def test_small_reads_stay_in_the_piece(self, chunked: BlobService) -> None:
-        """A piece is asked for once, however small the reads are."""
+    def test_goes_by_chunks_where_there_are_some(self, chunked: BlobService) -> None:
+        """In one call for all that are small."""
+        chunked.write(HELLO.data)
         noting = Noting(chunked)
-        digest = chunked.write(P3M.data)
-        first = (chunked.chunks(digest) or ())[0].size
-        with noting.open_read(digest) as reader:  # type: ignore[union-attr]
-            noting.take()
-            for start in range(0, first, 1000):
-                reader.seek(start)
-                assert reader.read(min(1000, first - start)) == P3M.data[start : min(start + 1000, first)]
-            assert noting.take() == ["reader.read"]
-            reader.seek(0)
-            assert reader.read(10) == P3M.data[:10]
-            assert noting.take() == []
+        assert self.read(noting)[HELLO.digest] == HELLO.data
+        assert noting.noted == ["get_chunks", *["open_read"] * 3]
 
-    def test_after_a_fault_nothing_old_is_given(self) -> None:
-        """A piece ends with the next one, also if that does not come."""
+    def test_what_is_wrong_with_one_is_its_value(self, lists: Lists) -> None:
+        """Also if it is found by the wrapper."""
 
-        class Reusing(BytesReader):
-            """Has one buffer for all of its pieces, and spoils it before it fails."""
+        class Choosy(WrapperService):
+            def wrap_answer(self, answer: Answer, digest: B3Digest) -> Answer:
+                if digest == HELLO.digest:
+                    raise UnavailableError("choosy", "not this one")
+                return super().wrap_answer(answer, digest)
 
-            buffer = bytearray(4)
-            failing = False
+        found = self.read(Choosy(lists))
+        assert isinstance(found.pop(HELLO.digest), UnavailableError)
+        assert found == dict(zip(self.WANTED[1:], [b"", P3M.data, None], strict=True))
 
-            def piece_at(self, position: int) -> memoryview:
-                self.buffer[:] = b"????"
-                if self.failing:
-                    raise UnavailableError("reusing", "not now")
-                piece = super().piece_at(position)[:4]
-                self.buffer[: len(piece)] = piece
-                return memoryview(self.buffer)[: len(piece)]
-
-        inner = Reusing(b"abcdefgh")
-        with ForwardingReader(inner, WrapperService(MemoryBlobService()).around) as reader:
-            assert reader.read(4) == b"abcd"
-            inner.failing = True
-            with pytest.raises(UnavailableError):
-                reader.read(4)
-            inner.failing = False
-            reader.seek(0)
-            assert reader.read() == b"abcdefgh"
-
-    def test_a_reader_without_pieces(self) -> None:
-        """Any reader of a stranger has pieces, and is closed with those."""
-
-        class Strange(BlobReader):
-            size = 26  # type: ignore[assignment]
-            at = 0
-
-            def tell(self) -> int:
-                return self.at
-
-            def seek(self, offset: int, whence: int = 0, /) -> int:
-                self.at = offset
-                return offset
-
-            def read(self, size: int | None = -1, /) -> bytes:
-                data = bytes(range(97, 123))[self.at :][:size]
-                self.at += len(data)
-                return data
-
-        strange = Strange()
-        with ForwardingReader(strange, WrapperService(MemoryBlobService()).around) as reader:
-            assert reader.read(3) == b"abc"
-            reader.seek(23)
-            assert reader.read() == b"xyz"
-        assert strange.closed
-        pieces = BytesReader(b"")
-        assert pieces_of(pieces) is pieces
-
-    def test_closing(self) -> None:
-        """The reader within closes once; what is held goes, and reading on is refused."""
-        inner = BytesReader(HELLO.data)
-        reader = ForwardingReader(inner, WrapperService(MemoryBlobService()).around)
-        reader.read(1)
-        reader.close()
-        reader.close()
-        assert inner.closed
-        with pytest.raises(ValueError, match="closed"):
-            reader.read(1)
+    @pytest.mark.parametrize("fails_after", [0, 2])
+    def test_a_failure_is_that_of_all_that_follow(self, lists: Lists, fails_after: int) -> None:
+        lists.fails_after = fails_after
+        found = list(self.read(Noting(lists)).values())
+        assert [isinstance(each, UnavailableError) for each in found] == [
+            number >= fails_after for number in range(4)
+        ]
 
 
 class TestFiles:
@@ -352,86 +257,82 @@ class TestFiles:
         paths[2].write_bytes(P3M.data)
         return paths
 
-    def test_go_through_writers(self, chunked: BlobService, paths: list[Path]) -> None:
-        """So that nothing gets past what a wrapper does with the bytes that are written."""
+    def test_go_through_the_chunks_of_the_wrapper(self, chunked: BlobService, paths: list[Path]) -> None:
+        """So that nothing gets past what a wrapper does; many in as few calls as without it."""
         noting = Noting(chunked)
-        assert noting.put_file(paths[0]) == HELLO.digest
-        assert noting.take() == ["open_write", "writer.fill", "writer.fill", "writer.close"]
         first, gone, second = noting.put_files(paths)
         assert (first, second) == (HELLO.digest, P3M.digest)
         assert isinstance(gone, SourceError)
-        assert {"put_source", "put_files"}.isdisjoint(noting.take())
+        called = noting.take()
+        assert {"lease", "claim", "claim_blobs", "put_chunks", "put_indexes"} >= set(called)
+        assert "put_chunks" in called
 
-    def test_go_the_way_of_the_service_within_if_a_wrapper_says_so(
+    def test_go_through_writers_where_there_are_no_chunks(
         self, chunked: BlobService, paths: list[Path]
     ) -> None:
-        """Then storing a file, or many, is one operation."""
-
-        class Passing(Noting):
-            passes_files = True
-
-        noting = Passing(chunked)
-        told: list[int] = []
-        assert noting.put_file(paths[2], progress=told.append) == P3M.digest
-        assert noting.take() == ["put_source"]
-        assert sum(told) == P3M.size
-        first, gone, second = noting.put_files(paths, progress=told.append)
-        assert (first, second) == (HELLO.digest, P3M.digest)
-        assert isinstance(gone, SourceError)
-        assert noting.take() == ["put_files"]
-        assert sum(told) == 2 * P3M.size + HELLO.size
+        noting = Noting(whole(chunked))
+        assert noting.put_file(paths[0]) == HELLO.digest
+        assert noting.take() == ["open_write", "writer.fill", "writer.fill", "writer.close"]
 
 
-class TestWriters:
-    def test_fill_reads_into_the_buffer_within(self) -> None:
-        """Bytes go from the source to where they are needed, without a copy in between."""
-        buffer = bytearray(8)
+class Public(SelectiveService):
+    """Has but one blob of those within, and lists it."""
 
-        class Filling(BlobWriter):
-            def fill(self, readinto: Callable[[memoryview], int]) -> int:
-                return readinto(memoryview(buffer))
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        wanted = set(digests)
+        return (wanted - {HELLO.digest}) | self.inner.missing(wanted & {HELLO.digest})
 
-            def write(self, data: Any, /) -> int:
-                raise NotImplementedError
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        return self.inner.open_read(digest) if digest == HELLO.digest else None
 
-            def close(self) -> B3Digest:
-                return B3Digest.of(buffer[:5])
+    def open_write(self) -> BlobWriter:
+        return self.inner.open_write()
 
-            def abort(self) -> None: ...
+    def listed(self) -> Mapping[type, Callable[[], Any]]:
+        return {Durable: partial(self.pass_on, Durable), BlobLister: lambda: self.made}
 
-        def give(target: memoryview) -> int:
-            target[:5] = b"bytes"
-            return 5
+    made: Any = None
 
-        around = WrapperService(MemoryBlobService()).around
-        writer = ForwardingWriter(ForwardingWriter(Filling(), around), around)
-        assert writer.fill(give) == 5
-        assert writer.tell() == 5
-        assert buffer[:5] == b"bytes"
-        writer.close()
-        with pytest.raises(WriterClosedError):
-            writer.fill(give)
 
-    def test_a_failed_write_is_given_up(self) -> None:
-        """What fails in a writer ends it, within as without."""
-        inner = MemoryBlobService()
-        for operation in ("writer.write", "writer.close"):
-            writer = Noting(inner, operation).open_write()
-            with pytest.raises(UnavailableError, match=operation):
-                writer.write(HELLO.data) and writer.close()
-            with pytest.raises(WriterClosedError):
-                writer.close()
-            writer.abort()
-        assert not inner.has(HELLO.digest)
+class TestSelective:
+    @pytest.fixture
+    def service(self, chunked: BlobService) -> Public:
+        for blob in (HELLO, P3M):
+            chunked.write(blob.data)
+        return Public(chunked)
 
-    def test_aborting(self) -> None:
-        """No operation: the blob is forgotten within."""
-        noting = Noting(MemoryBlobService())
-        with noting.open_write() as writer:
-            writer.write(HELLO.data)
-            writer.abort()
-        assert noting.take() == ["open_write", "writer.write"]
-        assert noting.has(HELLO.digest) is False
+    def test_has_what_it_lists_and_nothing_else(self, service: Public) -> None:
+        """Not even a capability of which nobody has heard, which all of it could come out of."""
+
+        class Strange:
+            pass
+
+        for capability in (ChunkSource, ChunkStore, FrameStore, Sweepable, Strange, BlobLister):
+            assert service.capability(capability) is None
+        durable = kind(service, Durable)
+        assert durable.durability in {"process", "full"}
+        assert not isinstance(durable, BlobService)
+        assert service.capability(Durable) is durable
+        assert service.capability(Public) is service
+
+    def test_hides_through_every_door(self, service: Public) -> None:
+        """What it is made of asks it, and not what is within."""
+        assert service.has(HELLO.digest) is True
+        assert service.has(P3M.digest) is False
+        assert service.missing({HELLO.digest, P3M.digest}) == {P3M.digest}
+        assert service.chunks(HELLO.digest) == ()
+        assert service.chunks(P3M.digest) is None
+        answers = dict(service.read_many([HELLO.digest, P3M.digest]))
+        assert answers[P3M.digest] is None
+        answers[HELLO.digest].close()  # type: ignore[union-attr]
+
+    def test_passes_nothing_on_that_the_service_within_lacks(self) -> None:
+        assert Public(MemoryBlobService()).capability(Durable) is None
+
+    def test_stores_through_its_own_writers(self, service: Public, tmp_path: Path) -> None:
+        """It has no chunks: nothing goes around it."""
+        (tmp_path / "file").write_bytes(b"new")
+        assert list(service.put_files([tmp_path / "file"])) == [B3Digest.of(b"new")]
 
 
 def test_closing_leaves_what_is_within() -> None:
