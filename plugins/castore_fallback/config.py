@@ -50,7 +50,8 @@ class FallbackService:
     ref: Ref[BlobService]
     """The service."""
     timeout: Annotated[Duration, Between(0.001, 86400)] | None = None
-    """How long one question, piece read or written, or end of a write may take. Without it: no limit."""
+    """How long one question, piece read or written, or end of a write may take; many together may take as
+    long for each 64 of them, or each 4 MiB. Without it: no limit."""
     on_error: Literal["next", "fail"] = "next"
     """What follows its errors: the next service is asked, or the error is the answer."""
 

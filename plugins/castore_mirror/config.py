@@ -58,7 +58,8 @@ class MirrorService:
     ref: Ref[BlobService]
     """The service."""
     timeout: Annotated[Duration, Between(0.001, 86400)] | None = None
-    """How long one question, piece read or written, or end of a write may take. Without it: no limit."""
+    """How long one question, piece read or written, or end of a write may take; many together may take as
+    long for each 64 of them, or each 4 MiB. Without it: no limit."""
 
 
 def _up_to_all(config: MirrorConfig, _: Any, quorum: int | None) -> None:
@@ -89,7 +90,7 @@ class MirrorConfig:
     hedge_after: Annotated[Duration, Between(0.001, 3600)] | None = None
     """After this time without an answer the next service is asked as well. Without it: never."""
     hedge_budget: Annotated[float, Between(0, 1)] = 0.05
-    """How many of all questions may be asked twice so, as a share."""
+    """How many things of all that are asked for may be asked for twice so, as a share."""
     read_repair: bool = True
     """Whether what a service is found to lack, or to have corrupt, is copied to it."""
     heal_queue: Annotated[int, Between(0, 10_000_000)] = 10_000
