@@ -1,11 +1,18 @@
-"""Every bundled service, and compositions of them, keep the contract and agree with a dictionary."""
+"""Every bundled type, and compositions of them, keep the contract and agree with a dictionary.
+
+Each type stands here once, a wrapper around `memory`, a composite of two of them, and each clause is a test
+of its own. Settings, and members that fail, are rows of a table. What stands in what is covered in pairs: for
+any two places of a stack, each two types that can stand there do so in one stack at least.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Final
 
 import attrs
 import pytest
@@ -14,10 +21,14 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from castore import BlobReader, BlobService, BlobWriter, Composition, Ref, Registry
 from castore.composition import BuildContext
+from castore.contract.operations import CAPABILITIES
 from castore.faults import READS
 from castore.streams.readers import BytesReader
 from castore.streams.writers import SpooledWriter
-from castore.testing import BlobServiceContract, FaultyService, blob_service_machine
+from castore.testing import CLAUSES, BlobServiceContract, FaultyService, blob_service_machine
+from castore.testing.clause import has_of
+
+Tables = Mapping[str, Mapping[str, Any]]
 
 STORIES = settings(
     max_examples=30,
@@ -31,16 +42,13 @@ MEMORY = {"type": "memory"}
 FOLDER = {"type": "objectstore", "object_store_url": "file:./store"}
 BUCKET = {"type": "objectstore", "object_store_url": "memory:"}
 SQLITE = {"type": "sqlite", "path": "folder/blobs.sqlite"}
-# So small that the stories' blobs are cut, into many chunks.
-TINY_FOLDER = {**FOLDER, "avg_chunk_size": 512}
-TINY_BUCKET = {**BUCKET, "avg_chunk_size": 700}
-TINY_SQLITE = {**SQLITE, "avg_chunk_size": 512, "durability": "process"}
 SMALLEST = {"type": "smallest"}
 FAILING = {"type": "failing-reads", "inner": "&kept"}
+ERROR = {"type": "error"}
 
 
 class SmallestService(BlobService):
-    """As a stranger would begin: three methods, no chunks, no capabilities, blobs only by their own digests."""
+    """As a stranger would begin: three methods, no chunks, no capabilities."""
 
     def __init__(self) -> None:
         self._blobs: dict[bytes, bytes] = {}
@@ -82,395 +90,360 @@ REGISTRY.register(BlobService, "smallest", SmallestConfig)
 REGISTRY.register(BlobService, "failing-reads", FailingReadsConfig)
 
 
-class Stack(BlobServiceContract):
-    """A composition to test; the clauses run over `stack`, the stories over `tiny`, which cuts more."""
-
-    stack: ClassVar[Mapping[str, Mapping[str, Any]]]
-    tiny: ClassVar[Mapping[str, Mapping[str, Any]]]
-
-    def __init_subclass__(cls, *, stack: Mapping[str, Mapping[str, Any]]) -> None:
-        super().__init_subclass__()
-        cls.stack = stack
-        smaller = {id(FOLDER): TINY_FOLDER, id(BUCKET): TINY_BUCKET, id(SQLITE): TINY_SQLITE}
-        cls.tiny = {name: smaller.get(id(table), table) for name, table in stack.items()}
-
-    @pytest.fixture
-    def service(self, tmp_path: Path) -> Iterator[BlobService]:
-        tables = {"blobservices": self.stack}
-        with Composition.from_mapping(tables, base=tmp_path, registry=REGISTRY) as stores:
-            yield stores.blobs()
-
-    def test_agrees_with_a_dictionary(self, tmp_path: Path) -> None:
-        """No story of puts, aborts and reads ends other than it would over a dict."""
-        numbers = itertools.count()
-
-        def make() -> BlobService:
-            stores = Composition.from_mapping(
-                {"blobservices": self.tiny}, base=tmp_path / str(next(numbers)), registry=REGISTRY
-            )
-            service = stores.blobs()
-            service.close = stores.close  # type: ignore[method-assign]
-            return service
-
-        run_state_machine_as_test(blob_service_machine(make, max_size=10_000), settings=STORIES)
-        assert next(numbers) >= STORIES.max_examples
+@contextlib.contextmanager
+def opened(tables: Tables, folder: Path) -> Iterator[BlobService]:
+    mapping = {"allow_faults": True, "blobservices": tables}
+    with Composition.from_mapping(mapping, base=folder, registry=REGISTRY) as stores:
+        yield stores.blobs()
 
 
-def cache(near: Any, far: Any, write: str, **settings: Any) -> dict[str, Any]:
-    root = {"type": "cache", "near": "&near", "far": "&far", "write": write, **settings}
-    return {"root": root, "near": near, "far": far}
-
-
-class TestMemory(Stack, stack={"root": MEMORY}):
-    pass
-
-
-class TestFolder(Stack, stack={"root": FOLDER}):
-    pass
-
-
-class TestBucketInMemory(Stack, stack={"root": BUCKET}):
-    pass
-
-
-class TestSqlite(Stack, stack={"root": SQLITE}):
-    pass
-
-
-class TestStrangersSmallest(Stack, stack={"root": SMALLEST}):
-    pass
-
-
-class TestCacheOfMemoriesWritingNear(Stack, stack=cache(MEMORY, MEMORY, "near")):
-    pass
-
-
-class TestCacheOfMemoriesWritingFar(Stack, stack=cache(MEMORY, MEMORY, "far")):
-    pass
-
-
-class TestCacheOfMemoriesWritingBoth(Stack, stack=cache(MEMORY, MEMORY, "both")):
-    pass
-
-
-class TestCacheOfObjectStoresWritingNear(Stack, stack=cache(FOLDER, BUCKET, "near")):
-    pass
-
-
-class TestCacheOfObjectStoresWritingFar(Stack, stack=cache(FOLDER, BUCKET, "far")):
-    pass
-
-
-class TestCacheOfObjectStoresWritingBoth(Stack, stack=cache(FOLDER, BUCKET, "both")):
-    pass
-
-
-class TestSqliteBeforeBucketWritingFar(Stack, stack=cache(SQLITE, BUCKET, "far")):
-    pass
-
-
-class TestSqliteBeforeBucketWritingBoth(Stack, stack=cache(SQLITE, BUCKET, "both")):
-    pass
-
-
-class TestMemoryBeforeBucketWritingNear(Stack, stack=cache(MEMORY, BUCKET, "near")):
-    pass
-
-
-class TestMemoryBeforeBucketWritingFar(Stack, stack=cache(MEMORY, BUCKET, "far")):
-    pass
-
-
-class TestMemoryBeforeBucketWritingBoth(Stack, stack=cache(MEMORY, BUCKET, "both")):
-    pass
-
-
-class TestCacheThatKeepsNothing(Stack, stack=cache(FOLDER, BUCKET, "far", fill="none")):
-    pass
-
-
-class TestCacheThatKeepsWholeBlobs(Stack, stack=cache(MEMORY, BUCKET, "far", fill="blob")):
-    pass
-
-
-class TestCacheOfSmallestThatKeepsWholeBlobs(Stack, stack=cache(SMALLEST, SMALLEST, "far", fill="blob")):
-    pass
-
-
-class TestCacheOfWhatIsDurable(Stack, stack=cache(MEMORY, BUCKET, "both", has="durable")):
-    pass
-
-
-class TestCacheOfErrors(
-    Stack, stack=cache(MEMORY, BUCKET, "both", on_near_error="fail", on_far_error="miss")
-):
-    pass
-
-
-class TestCacheWritingBehind(Stack, stack=cache(FOLDER, BUCKET, "behind", queue="queue")):
-    pass
-
-
-class TestCacheWritingBehindToTheSmallest(
-    Stack, stack=cache(SQLITE, SMALLEST, "behind", queue="queue", has="durable", queue_limit=1)
-):
-    xfail: ClassVar = {
-        "chunks-can-be-read": "what is found is what far has, and this one has no chunks",
-        "chunk-store-keeps-chunks": "what is found is what far has, and this one has no chunks",
+def small(tables: Tables) -> Tables:
+    """Return the same stack, of stores that cut the blobs of stories into many chunks."""
+    return {
+        name: {**table, "avg_chunk_size": 700} if table["type"] in {"objectstore", "sqlite"} else table
+        for name, table in tables.items()
     }
 
 
-class TestCacheWhoseFarIsDown(
-    Stack,
-    stack=cache(
-        FOLDER, {"type": "error"}, "behind", queue="queue", on_far_error="miss", drain=0, retry_after=60
-    ),
-):
-    """What is written is there, and waits. A blob that far cannot be asked for is absent, but no chunk is."""
+def tell_stories(tables: Tables, folder: Path) -> None:
+    """Fail if a story of puts, aborts and reads ends other than it would over a dict."""
+    numbers = itertools.count()
 
-    xfail: ClassVar = {
-        "chunk-source-knows-absence": "a chunk is part of a blob that is there",
-        "chunk-source-checks-sizes": "far might have a chunk of that size",
-    }
+    def make() -> BlobService:
+        stack = contextlib.ExitStack()
+        service = stack.enter_context(opened(small(tables), folder / f"story{next(numbers)}"))
+        service.close = stack.close  # type: ignore[method-assign]
+        return service
 
-
-BEHIND = {"type": "cache", "near": "&first", "far": "&second", "write": "far"}
-BEFORE = {**BEHIND, "write": "both"}
+    run_state_machine_as_test(blob_service_machine(make, max_size=10_000), settings=STORIES)
+    assert next(numbers) >= STORIES.max_examples
 
 
-class TestCacheOfCache(Stack, stack={**cache(MEMORY, BEHIND, "far"), "first": FOLDER, "second": MEMORY}):
-    pass
+# -- each type --
 
 
-class TestCacheAsNear(Stack, stack={**cache(BEFORE, BUCKET, "far"), "first": MEMORY, "second": MEMORY}):
-    pass
-
-
-class TestSmallestAsNearWritingNear(Stack, stack=cache(SMALLEST, BUCKET, "near")):
-    pass
-
-
-class TestSmallestAsNearWritingFar(Stack, stack=cache(SMALLEST, BUCKET, "far")):
-    pass
-
-
-class TestSmallestAsNearWritingBoth(Stack, stack=cache(SMALLEST, BUCKET, "both")):
-    pass
-
-
-class TestSmallestAsFarWritingNear(Stack, stack=cache(BUCKET, SMALLEST, "near")):
-    pass
-
-
-class TestSmallestAsFarWritingFar(Stack, stack=cache(BUCKET, SMALLEST, "far")):
-    pass
-
-
-class TestSmallestAsFarWritingBoth(Stack, stack=cache(MEMORY, SMALLEST, "both")):
-    pass
-
-
-NO_LIST = "far alone cannot list what near may have"
-
-
-class TestNearThatFailsOnReadsWritingFar(Stack, stack={**cache(FAILING, BUCKET, "far"), "kept": MEMORY}):
-    """Far answers all by itself; only a list would be short of what near has."""
-
-    xfail: ClassVar = {"list-has-each-blob-once": NO_LIST, "list-without-aborted": NO_LIST}
-    test_agrees_with_a_dictionary = None  # type: ignore[assignment]  # it lists, too
-
-
-class TestNearThatFailsOnReadsWritingBoth(Stack, stack={**cache(FAILING, BUCKET, "both"), "kept": MEMORY}):
-    xfail: ClassVar = TestNearThatFailsOnReadsWritingFar.xfail
-    test_agrees_with_a_dictionary = None  # type: ignore[assignment]  # as above
-
-
-def fallback(*children: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
-    names = [f"child{number}" for number in range(len(children))]
-    services = [f"&{name}" for name in names]
-    root = {"type": "fallback", "services": services, **settings}
-    return {"root": root, **dict(zip(names, children, strict=True)), "kept": MEMORY}
-
-
-class TestFallbackOfMemories(Stack, stack=fallback(MEMORY, MEMORY, MEMORY)):
-    pass
-
-
-class TestFallbackOfObjectStores(Stack, stack=fallback(FOLDER, BUCKET)):
-    pass
-
-
-class TestFallbackWritingToTheLast(
-    Stack, stack=fallback(MEMORY, BUCKET, write_to="child1", copy_to="child0")
-):
-    pass
-
-
-class TestFallbackCopyingToTheSmallest(
-    Stack, stack=fallback(SMALLEST, BUCKET, write_to="child1", copy_to="child0")
-):
-    pass
-
-
-class TestFallbackOfTheSmallest(Stack, stack=fallback(SMALLEST, SMALLEST)):
-    pass
-
-
-class TestFallbackBehindOneThatIsEmpty(Stack, stack=fallback(BUCKET, MEMORY, write_to="child1")):
-    pass
-
-
-class TestFallbackWithDeadlines(
-    Stack,
-    stack={
-        **fallback(BUCKET, MEMORY),
-        "root": {
-            "type": "fallback",
-            "services": [{"ref": "&child0", "timeout": 60}, {"ref": "&child1", "timeout": 60}],
-        },
-    },
-):
-    pass
-
-
-def mirror(*children: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
-    return {**(tables := fallback(*children)), "root": {**tables["root"], "type": "mirror", **settings}}
-
-
-class TestMirrorOfMemories(Stack, stack=mirror(MEMORY, MEMORY, MEMORY)):
-    pass
-
-
-class TestMirrorOfObjectStores(Stack, stack=mirror(FOLDER, BUCKET)):
-    pass
-
-
-class TestMirrorOfAllSorts(Stack, stack=mirror(SMALLEST, BUCKET, MEMORY, write_quorum=3, miss_quorum=3)):
-    pass
-
-
-class TestMirrorThatHedges(Stack, stack=mirror(MEMORY, BUCKET, hedge_after="1 ms", hedge_budget=1)):
-    pass
-
-
-class TestMirrorWithDeadlines(
-    Stack,
-    stack={
-        **mirror(BUCKET, MEMORY),
-        "root": {
-            "type": "mirror",
-            "services": [{"ref": "&child0", "timeout": 60}, {"ref": "&child1", "timeout": 60}],
-        },
-    },
-):
-    pass
-
-
-class TestMirrorOneOfWhichFailsOnReads(Stack, stack=mirror(FAILING, BUCKET, MEMORY)):
-    """The other two answer for it; only a list would be short of what it has."""
-
-    xfail: ClassVar = {
-        "list-has-each-blob-once": "a list needs all children",
-        "list-without-aborted": "a list needs all children",
-        "chunk-source-checks-sizes": "one that does not answer might have a chunk of that size",
-    }
-    test_agrees_with_a_dictionary = None  # type: ignore[assignment]  # it lists, too
-
-
-def around(tag: str, inner: Any, **fields: Any) -> dict[str, Any]:
+def around(tag: str, inner: Any = MEMORY, **fields: Any) -> Tables:
     return {"root": {"type": tag, "inner": "&inner", **fields}, "inner": inner}
 
 
-class TestBreakerOfFolder(Stack, stack=around("breaker", FOLDER)):
-    pass
+def cache(near: Any, far: Any, write: str, **fields: Any) -> Tables:
+    queue = {"queue": "queue"} if write == "behind" else {}
+    root = {"type": "cache", "near": "&near", "far": "&far", "write": write, **queue, **fields}
+    return {"root": root, "near": near, "far": far, "kept": MEMORY}
 
 
-class TestBreakerOfSmallest(Stack, stack=around("breaker", SMALLEST)):
-    pass
+def several(tag: str, *members: Any, **fields: Any) -> Tables:
+    names = [f"member{number}" for number in range(len(members))]
+    root = {"type": tag, "services": [f"&{name}" for name in names], **fields}
+    return {"root": root, **dict(zip(names, members, strict=True)), "kept": MEMORY}
 
 
-class TestRetryOfFolder(Stack, stack=around("retry", FOLDER)):
-    pass
-
-
-class TestRetryOfSmallest(Stack, stack=around("retry", SMALLEST, replay=0)):
-    pass
-
-
-class TestVerifyOfFolder(Stack, stack=around("verify", FOLDER, on_corrupt="quarantine")):
-    pass
-
-
-class TestVerifyOfSmallest(Stack, stack=around("verify", SMALLEST)):
-    pass
-
-
-class TestLimitOfFolder(Stack, stack=around("limit", FOLDER, concurrency=1)):
-    pass
-
-
-class TestLimitOfSmallest(
-    Stack, stack=around("limit", SMALLEST, bytes_per_second="1 TB", operations_per_second=1_000_000)
-):
-    pass
+def with_deadlines(tag: str, *members: Any) -> Tables:
+    tables = several(tag, *members)
+    services = [{"ref": reference, "timeout": 60} for reference in tables["root"]["services"]]
+    return {**tables, "root": {**tables["root"], "services": services}}
 
 
 # Of these bounds none is ever reached.
-WIDE = {"max_bytes": "1 GiB", "max_entries": 1_000_000, "max_age": "10 d"}
+WIDE: Final = {"max_bytes": "1 GiB", "max_entries": 1_000_000, "max_age": "10 d"}
 
-
-class TestLruOfMemory(Stack, stack=around("lru", MEMORY, **WIDE)):
-    pass
-
-
-class TestLruOfFolder(Stack, stack=around("lru", FOLDER, **WIDE)):
-    pass
-
-
-class TestLruOfBucket(Stack, stack=around("lru", BUCKET, **WIDE)):
-    pass
-
-
-class TestLruOfSqlite(Stack, stack=around("lru", SQLITE, **WIDE)):
-    pass
-
-
-class TestLruAsNear(
-    Stack, stack={**cache(around("lru", FOLDER, **WIDE)["root"], BUCKET, "far"), "inner": FOLDER}
-):
-    pass
-
-
-class TestTinyLruAsNear(
-    Stack,
-    stack={**cache({"type": "lru", "inner": "&inner", "max_bytes": 4000}, BUCKET, "far"), "inner": FOLDER},
-):
-    """What far has is found, however little near can keep of it."""
-
-
-class TestAllWrappers(
-    Stack,
-    stack={
+EACH: Final[Mapping[str, Tables]] = {
+    "Memory": {"root": MEMORY},
+    "Folder": {"root": FOLDER},
+    "Bucket": {"root": BUCKET},
+    "Sqlite": {"root": SQLITE},
+    "StrangersSmallest": {"root": SMALLEST},
+    "Breaker": around("breaker"),
+    "Faulty": around("faulty"),
+    "Limit": around("limit", concurrency=1),
+    "Lru": around("lru", **WIDE),
+    "Retry": around("retry"),
+    "Verify": around("verify"),
+    "AllWrappersOfSmallest": {
         "root": {"type": "verify", "inner": "&retry"},
-        "retry": {"type": "retry", "inner": "&breaker"},
+        "retry": {"type": "retry", "inner": "&breaker", "replay": 0},
         "breaker": {"type": "breaker", "inner": "&limit"},
-        "limit": {"type": "limit", "inner": "&folder", "concurrency": 2},
-        "folder": FOLDER,
+        "limit": {"type": "limit", "inner": "&faulty", "bytes_per_second": "1 TB"},
+        "faulty": {"type": "faulty", "inner": "&smallest"},
+        "smallest": SMALLEST,
     },
-):
-    pass
+    "CacheWritingNear": cache(MEMORY, MEMORY, "near"),
+    "CacheWritingFar": cache(MEMORY, MEMORY, "far"),
+    "CacheWritingBoth": cache(MEMORY, MEMORY, "both"),
+    "CacheWritingBehind": cache(FOLDER, MEMORY, "behind"),
+    "Fallback": several("fallback", MEMORY, MEMORY),
+    "Mirror": several("mirror", MEMORY, MEMORY),
+}
 
 
-READ_ONLY = {"type": "read_only", "inner": "&kept"}
+class Each(BlobServiceContract):
+    """A stack of `EACH`; what it can do is known once it is built, which is done when tests are collected."""
+
+    tables: ClassVar[Tables]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        kind = type(self)
+        if kind.capabilities is None:
+            with TemporaryDirectory() as folder, opened(kind.tables, Path(folder)) as service:
+                kind.capabilities = frozenset(filter(service.capability, CAPABILITIES))
+        super().pytest_generate_tests(metafunc)
+
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> Iterator[BlobService]:
+        with opened(self.tables, tmp_path) as service:
+            yield service
+
+    def test_agrees_with_a_dictionary(self, tmp_path: Path) -> None:
+        tell_stories(self.tables, tmp_path)
 
 
-class TestReadOnlyAsFar(Stack, stack={**cache(FOLDER, READ_ONLY, "near"), "kept": BUCKET}):
-    pass
+for _name, _tables in EACH.items():
+    globals()[f"Test{_name}"] = type(f"Test{_name}", (Each,), {"tables": _tables, "__module__": __name__})
 
 
-class TestErrorAsNear(Stack, stack=cache({"type": "error"}, BUCKET, "far")):
-    """A near that is down costs nothing but speed."""
+def test_each_type_stands_here() -> None:
+    """A new type must find its place; `read_only` and `error` take no blobs, and stand beside others."""
+    used = {table["type"] for tables in EACH.values() for table in tables.values()}
+    assert used | {"read_only", "error", "failing-reads"} == set(REGISTRY.types(REGISTRY.kind(BlobService)))
 
 
-class TestErrorAsFar(Stack, stack=cache(MEMORY, {"type": "error", "outcome": "absent"}, "near")):
-    pass
+# -- settings, and members that fail --
+
+
+@attrs.frozen
+class Special:
+    tables: Tables
+    broken: frozenset[str] = attrs.field(default=(), converter=frozenset)
+    """The clauses that it does not keep, and why not, which is what the comment at its row says."""
+    sometimes: frozenset[str] = attrs.field(default=(), converter=frozenset)
+    """Those that it keeps or not, as it comes."""
+    only: str = ""
+    """What the names of the clauses contain that are tried, if not all are."""
+    stories: bool = True
+
+
+NO_LIST: Final = {
+    "claim-of-blobs-tells-blobs-from-chunks",
+    "list-has-each-blob-once",
+    "list-without-aborted",
+    "listed-is-there",
+}
+
+SPECIAL: Final[Mapping[str, Special]] = {
+    "a cache that keeps nothing": Special(cache(FOLDER, BUCKET, "far", fill="none")),
+    "a cache that keeps whole blobs": Special(cache(MEMORY, BUCKET, "far", fill="blob")),
+    "a cache of the smallest that keeps whole blobs": Special(cache(SMALLEST, SMALLEST, "far", fill="blob")),
+    "a cache of what is durable": Special(cache(MEMORY, BUCKET, "both", has="durable")),
+    "a cache strict of errors": Special(
+        cache(MEMORY, BUCKET, "both", on_near_error="fail", on_far_error="miss")
+    ),
+    # What is found is what far has, and this one has no chunks.
+    "a cache that writes behind to the smallest": Special(
+        cache(SQLITE, SMALLEST, "behind", has="durable", queue_limit=1),
+        broken={"chunks-can-be-read", "chunk-store-keeps-chunks"},
+        sometimes={"chunk-store-takes-no-index-for-a-chunk"},
+    ),
+    # What is written is there, and waits. A blob that far cannot be asked for is absent, but no chunk is.
+    "a cache whose far is down": Special(
+        cache(FOLDER, ERROR, "behind", on_far_error="miss", drain=0, retry_after=60),
+        broken={
+            "chunk-source-gives-wrong-sizes-as-errors",
+            "chunk-source-leaves-out-the-absent",
+            "chunk-store-takes-full-batches",
+            "single-chunks-agree-with-many",
+        },
+    ),
+    # Far answers all by itself; only a list would be short of what near has.
+    "a cache whose near fails, writing far": Special(cache(FAILING, BUCKET, "far"), NO_LIST, stories=False),
+    "a cache whose near fails, writing both": Special(cache(FAILING, BUCKET, "both"), NO_LIST, stories=False),
+    "a cache whose near is an error": Special(cache(ERROR, BUCKET, "far")),
+    "a cache whose far has nothing": Special(cache(MEMORY, {**ERROR, "outcome": "absent"}, "near")),
+    "a cache whose far is read-only": Special(cache(FOLDER, {"type": "read_only", "inner": "&kept"}, "near")),
+    # What far has is found, however little near can keep of it.
+    "a cache whose near is tiny": Special(
+        {**cache({"type": "lru", "inner": "&inner", "max_bytes": 4000}, BUCKET, "far"), "inner": FOLDER}
+    ),
+    "a fallback that writes to the last": Special(
+        several("fallback", MEMORY, BUCKET, write_to="member1", copy_to="member0")
+    ),
+    "a fallback that copies to the smallest": Special(
+        several("fallback", SMALLEST, BUCKET, write_to="member1", copy_to="member0")
+    ),
+    "a fallback behind one that is empty": Special(several("fallback", BUCKET, MEMORY, write_to="member1")),
+    "a fallback with deadlines": Special(with_deadlines("fallback", BUCKET, MEMORY)),
+    "a mirror of all sorts": Special(
+        several("mirror", SMALLEST, BUCKET, MEMORY, write_quorum=3, miss_quorum=3)
+    ),
+    "a mirror that hedges": Special(several("mirror", MEMORY, BUCKET, hedge_after="1 ms", hedge_budget=1)),
+    "a mirror with deadlines": Special(with_deadlines("mirror", BUCKET, MEMORY)),
+    # The other two answer for it; but a list needs all, and it might have a chunk of another size.
+    "a mirror one of which fails": Special(
+        several("mirror", FAILING, BUCKET, MEMORY),
+        NO_LIST | {"chunk-source-bounds-what-it-does-not-know", "chunk-source-gives-wrong-sizes-as-errors"},
+        stories=False,
+    ),
+    "an lru that evicts": Special(around("lru", max_bytes="1 MiB"), only="evict", stories=False),
+}
+
+
+def failing_clauses(tables: Tables, folder: Path, only: str = "") -> dict[str, Exception]:
+    """Return the clauses that a stack does not keep, with why; it is built once, and not empty for most."""
+    failing = {}
+    with opened(tables, folder) as service:
+        has = has_of(service)
+        clauses = [each for each in CLAUSES if only in each.name and each.reason_against(has) is None]
+        assert clauses
+        for clause in clauses:
+            try:
+                if clause.name != "close-twice":
+                    clause.check(service)
+            except Exception as error:
+                failing[clause.name] = error
+    return failing
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_settings_and_members_that_fail(name: str, tmp_path: Path) -> None:
+    """Every clause is kept but those that the row names."""
+    row = SPECIAL[name]
+    failing = failing_clauses(row.tables, tmp_path / "clauses", row.only)
+    assert failing.keys() - row.sometimes == row.broken, failing
+    if row.stories:
+        tell_stories(row.tables, tmp_path)
+
+
+# -- what stands in what --
+
+PLAIN: Final = "nothing"
+LRU: Final = "lru"
+WRAPPERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    PLAIN: {},
+    "breaker": {},
+    "limit": {"concurrency": 2},
+    "retry": {},
+    "verify": {},
+}
+COMPOSITES: Final[Mapping[str, Callable[[Any, Any], Tables]]] = {
+    "cache, near": lambda near, far: cache(near, far, "near"),
+    "cache, far": lambda near, far: cache(near, far, "far"),
+    "cache, both": lambda near, far: cache(near, far, "both"),
+    "cache, behind": lambda near, far: cache(near, far, "behind"),
+    "fallback": lambda one, other: several("fallback", one, other),
+    "mirror": lambda one, other: several("mirror", one, other),
+}
+MEMBERS: Final[Mapping[str, Tables]] = {
+    "memory": {"": MEMORY},
+    "folder": {"": FOLDER},
+    "sqlite": {"": SQLITE},
+    "smallest": {"": SMALLEST},
+    "a cache": {"": {"type": "cache", "near": "&{}1", "far": "&{}2"}, "1": MEMORY, "2": BUCKET},
+    "a mirror": {"": {"type": "mirror", "services": ["&{}1", "&{}2"]}, "1": BUCKET, "2": MEMORY},
+}
+EVICTABLE: Final = {"memory", "folder", "sqlite"}
+DURABLE: Final = {"folder", "sqlite"}
+
+PLACES: Final[Mapping[str, Collection[str]]] = {
+    "composite": COMPOSITES,
+    "around it": WRAPPERS,
+    "first": MEMBERS,
+    "around the first": [*WRAPPERS, LRU],
+    "second": MEMBERS,
+    "around the second": [*WRAPPERS, LRU],
+}
+
+Row = Mapping[str, str]
+
+
+def can_stand(row: Row) -> bool:
+    """Tell whether a row, or a part of one, is a stack.
+
+    What an `lru` is around must let it evict, and where a cache writes behind near must be durable.
+    """
+    if row.get("composite") == "cache, behind" and row.get("first", "folder") not in DURABLE:
+        return False
+    # What that finds is what far has, which is to keep chunks.
+    if row.get("composite") == "cache, behind" and row.get("second") == "smallest":
+        return False
+    return all(
+        row.get(f"around the {member}") != LRU or row.get(member, "memory") in EVICTABLE
+        for member in ("first", "second")
+    )
+
+
+def pairs_of(row: Row) -> set[frozenset[tuple[str, str]]]:
+    return {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+
+
+def covering(places: Mapping[str, Collection[str]], allowed: Callable[[Row], bool]) -> list[Row]:
+    """Return rows in which any two values of two places stand together once, if that is *allowed*."""
+    pairs = (
+        {one: value, other: beside}
+        for one, other in itertools.combinations(places, 2)
+        for value, beside in itertools.product(places[one], places[other])
+    )
+    lacking = set().union(*(pairs_of(pair) for pair in pairs if allowed(pair)))
+    rows: list[Row] = []
+
+    def gain(row: Row) -> int:
+        return len(pairs_of(row) & lacking)
+
+    def completed(row: Row) -> Row:
+        for place in places:
+            if place not in row:
+                row = max(filter(allowed, ({**row, place: value} for value in places[place])), key=gain)
+        return {place: row[place] for place in places}
+
+    while lacking:
+        rows.append(max((completed(dict(pair)) for pair in sorted(map(sorted, lacking))), key=gain))
+        lacking -= pairs_of(rows[-1])
+    return rows
+
+
+ROWS: Final = covering(PLACES, can_stand)
+
+
+def stack_of(row: Row) -> Tables:
+    """Return the tables of a stack."""
+    tables = dict(COMPOSITES[row["composite"]](MEMORY, MEMORY))
+    root = tables["root"]
+    ends = ("near", "far") if root["type"] == "cache" else ("member0", "member1")
+    for end, member in zip(ends, ("first", "second"), strict=True):
+        around_it = row[f"around the {member}"]
+        wrapped = end if around_it == PLAIN else f"{end}_inner"
+        if around_it != PLAIN:
+            fields = WIDE if around_it == LRU else WRAPPERS[around_it]
+            tables[end] = {"type": around_it, "inner": f"&{wrapped}", **fields}
+        for suffix, table in MEMBERS[row[member]].items():
+            tables[f"{wrapped}{suffix}"] = filled_in(table, wrapped)
+    if row["around it"] != PLAIN:
+        tables["composite"] = root
+        tables["root"] = {"type": row["around it"], "inner": "&composite", **WRAPPERS[row["around it"]]}
+    return tables
+
+
+def filled_in(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return *table* with references to others of the same member, and with paths of its own."""
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, list):
+            return [fill(each) for each in value]
+        return value.replace("{}", name).replace("./store", f"./{name}").replace("folder/", f"{name}/")
+
+    return {key: fill(value) for key, value in table.items()}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: ",".join(row.values()))
+def test_pairs(row: Row, tmp_path: Path) -> None:
+    """Whatever stands in what, each clause is kept."""
+    assert failing_clauses(stack_of(row), tmp_path) == {}
+
+
+def test_the_rows_have_all_pairs() -> None:
+    """None is missing, and there are far fewer rows than in the product."""
+    had = set().union(*map(pairs_of, ROWS))
+    for one, other in itertools.combinations(PLACES, 2):
+        for value, beside in itertools.product(PLACES[one], PLACES[other]):
+            pair = {one: value, other: beside}
+            assert (pairs_of(pair) <= had) == can_stand(pair), pair
+    assert all(can_stand(row) for row in ROWS)
+    assert len(ROWS) < 80

@@ -89,7 +89,8 @@ def compress_each(chunks: Sequence[Buffer], level: int = DEFAULT_LEVEL) -> Itera
     """Yield what `compress` returns for each of *chunks*; small ones are compressed in one step."""
     views = [byte_view(data) for data in chunks]
     small = [view for view in views if len(view) < _SAMPLED]
-    packed = iter(_multi(_compressor(level), small)) if _multi is not None and small else None
+    # That step refuses to have nothing to do.
+    packed = iter(_multi(_compressor(level), small)) if _multi is not None and any(small) else None
     for view in views:
         if packed is not None and len(view) < _SAMPLED:
             yield next(packed).tobytes()

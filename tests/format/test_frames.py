@@ -556,6 +556,7 @@ def test_many_are_packed_as_each_alone(monkeypatch: pytest.MonkeyPatch, multi: b
     chunks = [b"", b"x", bytes(100_000), RANDOM[:5000], RANDOM, memoryview(b"abc" * 999), RANDOM[:20_000]]
     assert list(frames.compress_each(chunks, 5)) == [frames.compress(chunk, 5) for chunk in chunks]
     assert list(frames.compress_each([RANDOM], 5)) == [frames.compress(RANDOM, 5)]
+    assert list(frames.compress_each([b"", b""], 5)) == [frames.compress(b"", 5)] * 2
     assert list(frames.compress_each([])) == []
 
 

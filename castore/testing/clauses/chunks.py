@@ -160,7 +160,7 @@ def chunk_store_takes_small_blobs(service: BlobService) -> None:
     """An index of one chunk or none makes a blob of one chunk, or the empty blob, visible as a blob."""
     store = capability_of(service, ChunkStore)
     one, other = fresh(50), fresh(60)
-    store.put_chunks(named(one, other))
+    store.put_chunks(named(one, b"", other))
     store.put_indexes({B3Digest.of(one): (), B3Digest.of(other): metas_of([other]), EMPTY.digest: ()})
     for data in (one, other, b""):
         blob = B3Digest.of(data)
