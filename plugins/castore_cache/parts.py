@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from castore import B3Digest, CastoreError
+from castore import B3Digest, CastoreError, UnavailableError
 from castore.errors import BatchError
 
 Faults = dict[B3Digest, CastoreError]
@@ -34,7 +34,10 @@ def claimed_in_part(call: Callable[[], set[B3Digest]]) -> tuple[set[B3Digest], F
         return set(error.done), error.faults
 
 
-def require_done(instance: str, done: Collection[B3Digest], faults: Mapping[B3Digest, CastoreError]) -> None:
-    """Raise `BatchError` if there are faults."""
-    if faults:
-        raise BatchError(instance, faults, done=done) from next(iter(faults.values()))
+def require_done(name: str, done: Collection[B3Digest], faults: Mapping[B3Digest, CastoreError]) -> None:
+    """Raise `BatchError` if there are faults: that of the instance that has them all, else of *name*."""
+    if not faults:
+        return
+    instances = {fault.instance for fault in faults.values() if isinstance(fault, UnavailableError)}
+    instance = instances.pop() if len(instances) == 1 else name
+    raise BatchError(instance, faults, done=done) from next(iter(faults.values()))
