@@ -93,9 +93,9 @@ def store_files(
 ) -> Iterator[B3Digest | SourceError]:
     """Store many files; see `BlobService.put_files`."""
     store = service.capability(ChunkStore)
-    if store is not None:
+    if store is not None and store.round > 1:
         yield from _SmallFiles(service, store).put(paths, progress)
-    elif service.high_latency:
+    elif store is None and service.high_latency:
         yield from _store_at_once(service, paths, progress)
     else:
         for path in paths:

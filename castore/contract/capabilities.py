@@ -112,7 +112,7 @@ class ChunkStore(ChunkSource):
     """
 
     round: int = 1024
-    """How many files it likes to make visible at once, 1,024 at most."""
+    """How many files it likes to make visible at once, 1,024 at most; with 1 each is stored by itself."""
 
     @property
     @abstractmethod
