@@ -12,7 +12,7 @@ import itertools
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError, UnavailableError
@@ -196,7 +196,7 @@ class Accounts:
 
     def _tell(self, db: sqlite3.Connection, owner: str) -> None:
         if self._released:
-            self._end_leased(self._live)
+            self._end_leased(lambda tag: tag not in self._live)
         if not (self._done or self._released or self._doubtful or self._touched):
             return
         touched, self._touched = self._touched, {}
@@ -220,13 +220,16 @@ class Accounts:
             self._doubtful.extendleft(reversed(doubtful))
             raise
 
-    def _end_leased(self, but: Collection[int] = (), *, many: bool = False) -> None:
-        """Let what was written by way of leases be told now, *but* not by those of these tags."""
+    def _end_leased(self, which: Callable[[int | None], bool] | None = None, *, many: bool = False) -> None:
+        """Let what was written by way of leases be told now, of those only whose tag *which* is true of."""
         for number, write in list(self._leased.items()):
-            if write.tag not in but and self._leased.pop(number, None) is not None:
+            if (which is None or which(write.tag)) and self._leased.pop(number, None) is not None:
                 self._leased_items -= len(write.digests)
                 write.many = many
                 self._done.append(write)
+        if not self._leased:
+            # It is counted by threads that do not wait for each other.
+            self._leased_items = 0
 
     def _end_write(self, db: sqlite3.Connection, write: Write) -> None:
         now = self._clock.now()
@@ -249,7 +252,7 @@ class Accounts:
             self._scanner.look_up(db, "chunk", others)
 
     def _has_plain_indexes(self, write: Write) -> bool:
-        """Tell whether indexes of blobs of one chunk, which take nothing, are kept at all: each is, or none."""
+        """Tell whether these are of blobs of one chunk, and the store keeps such: if so it keeps all."""
         return not write.size and self._scanner.is_there("index", write.digests)
 
     def _keeps_many(self, tag: int, digests: Collection[B3Digest]) -> bool:
@@ -319,7 +322,7 @@ class Accounts:
         if self._leased_items > _MOST_LEASED:
             self._end_leased(many=True)
         elif tag is not None:
-            self._end_leased(self._live - {tag})
+            self._end_leased(lambda each: each == tag)
         if sum(len(write.digests) for write in list(self._done)) >= _MOST_DONE:
             self.tell()
 

@@ -1,4 +1,4 @@
-"""The capabilities of the service within, such that whatever is put, used or removed by them is accounted for."""
+"""The capabilities of the service within, so that what is put, used or removed by them is accounted for."""
 
 from __future__ import annotations
 

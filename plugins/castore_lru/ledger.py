@@ -21,8 +21,6 @@ _NUMBERS: Final[dict[ItemKind, int]] = {"index": INDEX, "chunk": CHUNK}
 _KINDS: Final[dict[int, ItemKind]] = {INDEX: "index", CHUNK: "chunk"}
 
 _DIGEST: Final = len(EMPTY)
-_UNREADABLE: Final = b""
-"""Stands for the chunks of an index that cannot be read."""
 
 # The digests of a statement, with a number each.
 _GIVEN: Final = (
@@ -44,6 +42,7 @@ _PUT_ITEMS: Final = _of_kinds(
 )
 _DROP_KIND: Final = _of_kinds(f"UPDATE items SET {{kind}}_size = NULL WHERE digest {_AMONG}")
 _DROP_EMPTY: Final = f"DELETE FROM items WHERE digest {_AMONG} AND index_size IS NULL AND chunk_size IS NULL"
+_ADD_PARTS: Final = f"INSERT OR IGNORE INTO parts (chunk, blob) SELECT digest, :blob FROM {_GIVEN}"
 _FORGET_PARTS: Final = (
     f"DELETE FROM parts WHERE blob {_AMONG} AND blob NOT IN (SELECT digest FROM written WHERE kind = {INDEX})"
 )
@@ -88,6 +87,7 @@ WHERE going IS NULL
 ORDER BY used LIMIT ?
 """
 
+# The chunk of no bytes stands for those of an index that cannot be read.
 _BROKEN: Final = f"""
 SELECT parts.blob FROM parts JOIN items ON items.digest = parts.blob AND items.index_size IS NOT NULL
 WHERE parts.chunk != x''
@@ -268,12 +268,10 @@ def oldest_use(db: sqlite3.Connection) -> float | None:
 
 def add_parts(db: sqlite3.Connection, blob: B3Digest, chunks: Sequence[ChunkMeta] | None) -> None:
     """Take note of what a blob is made of; `None` if that cannot be known."""
-    rows = ((bytes(part), bytes(blob)) for part in _parts(chunks))
-    db.executemany("INSERT OR IGNORE INTO parts (chunk, blob) VALUES (?, ?)", rows)
-
-
-def _parts(chunks: Sequence[ChunkMeta] | None) -> Iterable[bytes]:
-    return (_UNREADABLE,) if chunks is None else (meta.digest for meta in chunks)
+    if chunks is None:
+        db.execute("INSERT OR IGNORE INTO parts (chunk, blob) VALUES (x'', ?)", (bytes(blob),))
+    elif chunks:
+        db.execute(_ADD_PARTS, _given([meta.digest for meta in chunks], blob=bytes(blob)))
 
 
 def blobs_with(db: sqlite3.Connection, chunks: Collection[B3Digest]) -> list[B3Digest]:
@@ -337,12 +335,14 @@ def add_unsure(db: sqlite3.Connection, write: Write) -> None:
 
 def take_unsure(db: sqlite3.Connection) -> list[B3Digest]:
     """Return, and forget, some chunks that may take less than is known; none if there are no more."""
-    row = db.execute("SELECT id, digests FROM unsure ORDER BY id LIMIT 1").fetchone()
-    if row is None:
-        return []
-    number, digests = row
-    db.execute("DELETE FROM unsure WHERE id = ?", (number,))
-    return _split(digests)
+    while (row := db.execute("SELECT id, digests FROM unsure ORDER BY id LIMIT 1").fetchone()) is not None:
+        number, digests = row
+        db.execute("DELETE FROM unsure WHERE id = ?", (number,))
+        given = _split(digests)
+        # Others are gone, or being written anew.
+        if there := set(given).difference(lacking(db, "chunk", given, writer="")):
+            return list(there)
+    return []
 
 
 def writes_of(db: sqlite3.Connection, owner: str) -> list[Write]:

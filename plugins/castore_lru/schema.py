@@ -8,9 +8,9 @@ of the last kind may be many, and are in `pinned` one by one. Holds belong to an
 process, and end with it. The totals, and what is pinned, are brought up to date by triggers, so that no code
 can forget them.
 
-Digests come and go by hundreds. A statement is given all of them in one parameter, one after the other, beside
-a JSON list with a number for each, and takes them apart itself. That costs a fraction of a statement for each,
-and no thread has to wait for Python in between.
+Digests come and go by hundreds. A statement is given all of them in one parameter, one after the other,
+beside a JSON list with a number for each, and takes them apart itself. That costs a fraction of a statement
+for each, and no thread has to wait for Python in between.
 """
 
 from __future__ import annotations

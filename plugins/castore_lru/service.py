@@ -107,7 +107,7 @@ class LruBlobService(WrapperService):
         return capabilities
 
     def capability(self, kind: Callable[..., P]) -> P | None:
-        """Return a capability of the service within that keeps the accounts right; those of its own beside."""
+        """Return a capability of the service within, by which the accounts stay right, or one of its own."""
         if kind in self._own:
             found: P | None = self._own[kind]
             return found

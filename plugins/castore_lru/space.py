@@ -12,7 +12,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from castore import B3Digest, BlobService, CastoreError, ChunkMeta, UnavailableError, UnsupportedError
+from castore import (
+    B3Digest,
+    BlobService,
+    CastoreError,
+    ChunkMeta,
+    CorruptBlobError,
+    UnavailableError,
+    UnsupportedError,
+)
 from castore.contract.capabilities import FoundChunks
 from castore.contract.upkeep import Evictable, ItemKind
 from castore.errors import BatchError
@@ -61,6 +69,7 @@ class Space:
         self._accounts = Accounts(self._journal, self._scanner, clock, same_use=same_use)
         self._evictor = Evictor(store, bounds, clock, lambda: self._accounts.owner)
         self._listeners: list[Callable[[B3Digest], None]] = []
+        self._loose = Amount()
 
     def open(self) -> None:
         """Join those who share the store; what is there and too much goes."""
@@ -101,8 +110,8 @@ class Space:
             tag: Pins them until it is released.
             blobs: For indexes the chunks of each, none of which goes meanwhile.
 
-        Raises `UnsupportedError` for what can never fit, `UnavailableError` if there is no room now or a chunk
-        of a blob was evicted, and what *put* raises; `BatchError` if some are stored and others are not.
+        Raises `UnsupportedError` for what can never fit, `UnavailableError` if there is no room now or a
+        chunk of a blob was evicted, and what *put* raises; `BatchError` if only some are stored.
         """
         self.open()
         largest = Amount(max(sizes.values()), 1)
@@ -146,9 +155,10 @@ class Space:
             # Whatever has become of them is looked up.
             self._accounts.end(write, waits=waits)
         self._evictor.note_new()
-        self._accounts.flushed(waiting)
+        if write.kind == "index":
+            self._flushed(waiting)
         if waits:
-            self._flush_if_much()
+            self._flush_if_much(write)
         with self._passing_over("what was put cannot be noted"):
             # With an index a lease has done its work.
             self._accounts.tell_if_much(write.tag if write.kind == "index" else None)
@@ -225,13 +235,17 @@ class Space:
         self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]], wanted: Collection[B3Digest]
     ) -> dict[B3Digest, CastoreError]:
         """Return those of *wanted* a chunk of which is not there, with the error."""
-        needs = {digest: ledger.needs_of(digest, blobs[digest]) for digest in wanted}
-        chunks = set().union(*needs.values())
+        chunks: set[B3Digest] = set()
+        for blob in wanted:
+            chunks.update(ledger.needs_of(blob, blobs[blob]))
         gone = chunks - self._find_there("chunk", chunks)
         if not gone:
             return {}
-        firsts = {blob: next((part for part in parts if part in gone), None) for blob, parts in needs.items()}
-        return {blob: self._evicted(blob, first) for blob, first in firsts.items() if first is not None}
+        firsts = {
+            blob: next((part for part in ledger.needs_of(blob, blobs[blob]) if part in gone), None)
+            for blob in wanted
+        }
+        return {blob: self._evicted(blob, part) for blob, part in firsts.items() if part is not None}
 
     def _find_there(self, kind: ItemKind, digests: Collection[B3Digest]) -> set[B3Digest]:
         """Return what is there, or being written by this process; the caller is in a transaction."""
@@ -276,15 +290,19 @@ class Space:
         waiting = self._accounts.waiting
         if waiting:
             self._store.flush()
-            self._accounts.flushed(waiting)
+            self._flushed(waiting)
 
-    def _flush_if_much(self) -> None:
-        waiting = self._accounts.waiting
+    def _flushed(self, writes: Sequence[Write]) -> None:
+        self._loose = Amount()
+        self._accounts.flushed(writes)
+
+    def _flush_if_much(self, write: Write) -> None:
         # What leases have put comes with their indexes.
-        loose = sum(write.size for write in waiting if not self._accounts.is_live(write.tag))
+        size = 0 if self._accounts.is_live(write.tag) else write.size
+        self._loose = Amount(self._loose.size + size, self._loose.entries + len(write.digests))
         limit = self._bounds.max_bytes
         most = _MOST_UNFLUSHED if limit is None else min(limit // _UNFLUSHED_SHARE, _MOST_UNFLUSHED)
-        if loose > most or sum(len(write.digests) for write in waiting) > _MOST_WAITING:
+        if self._loose.size > most or self._loose.entries > _MOST_WAITING:
             self._flush()
 
     # -- pins --
@@ -334,7 +352,10 @@ class Space:
             return kept
         others = {}
         for digest in blobs.keys() - kept:
-            chunks = self._service.chunks(digest) if blobs[digest] is None else blobs[digest]
+            chunks = blobs[digest]
+            if chunks is None:
+                with contextlib.suppress(CorruptBlobError):
+                    chunks = self._service.chunks(digest)
             if chunks is not None:
                 others[digest] = chunks
         return kept | self.adopt(others)
