@@ -14,7 +14,6 @@ everything, which is the sequential program.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -45,6 +44,9 @@ _LEAST_SEGMENTS: Final = 3
 _MOST_BYTES: Final = 48 << 20
 """What all segments together have space for, unless that would be fewer than the least."""
 
+
+_PATIENCE: Final = 0.1
+"""After so many seconds who waits for a turn looks whether there will be any."""
 
 Job: TypeAlias = "tuple[int, list[memoryview]]"
 """Chunks that are stored together, and their place among the jobs of their segment."""
@@ -160,7 +162,8 @@ class Pipeline:
         self._hasher = blake3()
         self._rest: bytes | None = b""
         # All that follows, and the jobs of segments, are changed under this one.
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._uncut: deque[tuple[Segment, bool]] = deque()
         self._under_way: deque[Segment] = deque()
         self._ended = False
@@ -170,7 +173,7 @@ class Pipeline:
             min(pool.size, 1) if high_latency else crew_beside(pool),
             self._work,
             self._is_work_left,
-            self._changed,
+            self._lock,
             turn=1 if high_latency else _TURN,
         )
 
@@ -180,7 +183,7 @@ class Pipeline:
 
     def add(self, segment: Segment, *, final: bool = False) -> None:
         """Let a segment be cut next, and its chunks be stored; nothing comes after the *final* one."""
-        with self._changed:
+        with self._lock:
             self._under_way.append(segment)
             self._uncut.append((segment, final))
             self._crew.call(1)
@@ -190,7 +193,7 @@ class Pipeline:
         segment = self._under_way[0]
         while not self._has_ended_with(segment):
             if not self._work():
-                with self._changed:
+                with self._lock:
                     self._changed.wait_for(lambda: self._ended or segment.done or self._is_work_left())
         if self._error is not None:
             error, self._error = self._error, None
@@ -199,7 +202,7 @@ class Pipeline:
             finally:
                 # The traceback refers to this frame: without this they would keep each other.
                 del error
-        with self._changed:
+        with self._lock:
             self._under_way.popleft()
         self.chunks += segment.metas
         segment.empty()
@@ -237,17 +240,18 @@ class Pipeline:
 
     def _cut_next(self, *, wait: bool) -> Segment | None:
         """Cut the next segment, and hash its bytes; `None` if there is none, or somebody else takes it."""
-        with contextlib.ExitStack() as turn:
-            if not self._taking.acquire(blocking=wait):
+        if not (self._enter(self._taking) if wait else self._taking.acquire(blocking=False)):
+            return None
+        try:
+            with self._lock:
+                if not self._uncut:
+                    return None
+                segment, final = self._uncut.popleft()
+            if not self._enter(self._cutting):
                 return None
-            try:
-                with self._changed:
-                    if not self._uncut:
-                        return None
-                    segment, final = self._uncut.popleft()
-                turn.enter_context(self._cutting)
-            finally:
-                self._taking.release()
+        finally:
+            self._taking.release()
+        try:
             rest, self._rest = self._rest, None
             if rest is None:
                 return None  # The one before could not be cut.
@@ -257,15 +261,27 @@ class Pipeline:
             jobs = list(self._jobs(view, final=final))
             settled = sum(len(data) for job in jobs for data in job)
             self._rest = bytes(view[settled:])
-            with self._hashing:
-                turn.close()
-                self._hasher.update(view[:settled])
-        with self._changed:
+            if not self._enter(self._hashing):
+                return None
+        finally:
+            self._cutting.release()
+        try:
+            self._hasher.update(view[:settled])
+        finally:
+            self._hashing.release()
+        with self._lock:
             if not self._ended:
                 segment.be_cut(jobs)
                 self._crew.call(len(jobs) - 1)  # Whoever cuts takes a job.
             self._changed.notify_all()
         return segment
+
+    def _enter(self, lock: threading.Lock) -> bool:
+        """Wait for a lock; False if all has ended meanwhile: who is interrupted may never let go of it."""
+        while not lock.acquire(timeout=_PATIENCE):
+            if self._ended:
+                return False
+        return True
 
     def _jobs(self, view: memoryview, *, final: bool) -> Iterator[list[memoryview]]:
         """Cut, and yield the chunks that are settled, some together."""
@@ -281,17 +297,17 @@ class Pipeline:
             yield job
 
     def _one_with_jobs(self) -> Segment | None:
-        with self._changed:
+        with self._lock:
             return next((segment for segment in self._under_way if segment.jobs), None)
 
     def _next_job(self, segment: Segment) -> Job | None:
-        with self._changed:
+        with self._lock:
             return segment.jobs.popleft() if segment.jobs else None
 
     def _do(self, job: Job, segment: Segment) -> None:
         number, chunks = job
         metas = store_new(self._store, chunks)
-        with self._changed:
+        with self._lock:
             segment.be_stored(number, metas)
             if segment.done:
                 self._changed.notify_all()
@@ -300,12 +316,12 @@ class Pipeline:
         return bool(self._uncut) or any(segment.jobs for segment in self._under_way)
 
     def _has_ended_with(self, segment: Segment) -> bool:
-        with self._changed:
+        with self._lock:
             return self._ended or segment.done
 
     def _end(self, error: BaseException | None) -> None:
         """Begin with nothing more; *error* is why."""
-        with self._changed:
+        with self._lock:
             if not self._ended:
                 self._ended = True
                 self._error = error

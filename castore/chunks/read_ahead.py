@@ -108,20 +108,22 @@ class ReadAhead:
         self._asked_for = (0, 0)
         self._in_order = 0
         self._meanwhile = meanwhile
-        self._changed = threading.Condition(threading.Lock())
+        # Entered by itself, not by way of the condition: in there an interrupt could leave it locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._not_begun: deque[_Run] = deque()
         self._crew = Crew(
             pool,
             min(pool.size, 2) if high_latency else crew_beside(pool),
             self._work,
             lambda: bool(self._not_begun),
-            self._changed,
+            self._lock,
             turn=1 if high_latency else _TURN,
         )
 
     def call_for_help(self) -> None:
         """Let a thread of the pool do what there is to do, if none is at it."""
-        with self._changed:
+        with self._lock:
             self._crew.call(1)
 
     def expect(self, begin: int, end: int) -> None:
@@ -238,7 +240,7 @@ class ReadAhead:
         lacking = [meta for meta in self._chunks[start:end] if meta.digest not in self._at_hand]
         run = _Run(start, end, size, lacking)
         self._runs.append(run)
-        with self._changed:
+        with self._lock:
             self._not_begun.append(run)
             self._crew.call(1)
         self._bytes_ahead += size
@@ -248,7 +250,7 @@ class ReadAhead:
 
     def _wait_for(self, run: _Run) -> None:
         """Return when a run is fetched: fetch it, or take part in what else is to be done until it is."""
-        with self._changed:
+        with self._lock:
             mine = run in self._not_begun
             if mine:
                 self._not_begun.remove(run)
@@ -257,7 +259,7 @@ class ReadAhead:
         while run.found is None:
             # Unless the source takes its time: what has come must be handed out then, and more asked for.
             if self._high_latency or not (self._meanwhile() or self._fetch_next()):
-                with self._changed:
+                with self._lock:
                     self._changed.wait_for(lambda: run.found is not None)
 
     def _work(self) -> bool:
@@ -267,7 +269,7 @@ class ReadAhead:
         return self._fetch_next() or self._meanwhile()
 
     def _fetch_next(self) -> bool:
-        with self._changed:
+        with self._lock:
             run = self._not_begun.popleft() if self._not_begun else None
         if run is None:
             return False
@@ -282,7 +284,7 @@ class ReadAhead:
             found = {meta.digest: error for meta in run.lacking[:1]}
         finally:
             # Also if it was interrupted: then what it lacks is fetched when its first chunk is asked for.
-            with self._changed:
+            with self._lock:
                 run.found = found
                 self._changed.notify_all()
 
@@ -290,7 +292,7 @@ class ReadAhead:
         """Give up what is under way; it waits for what has begun."""
         self._runs.clear()
         self._bytes_ahead = self._window = 0
-        with self._changed:
+        with self._lock:
             self._not_begun.clear()
         self._crew.leave()
 

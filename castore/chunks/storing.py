@@ -7,7 +7,6 @@ flushes. A service that keeps no chunks is written to by its own writers.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections import deque
@@ -25,7 +24,7 @@ from castore.chunks.writer import ChunkedWriter, put_uncut
 from castore.contract.batches import CALLS_AT_ONCE, MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import BlobService, BlobWriter
 from castore.contract.capabilities import ChunkStore
-from castore.contract.inputs import InputBytes, InputFile, Storable, open_input, read_beginning
+from castore.contract.inputs import InputBytes, InputFile, Interruptible, Storable, open_input, read_beginning
 from castore.digest import B3Digest
 from castore.errors import SourceError
 from castore.format.chunking import Chunker
@@ -67,7 +66,7 @@ def store_bytes(service: BlobService, data: Buffer) -> B3Digest:
 def store_file(service: BlobService, source: Storable, progress: Progress = None) -> B3Digest:
     """Store a file as `BlobService.put_file`; one that is there already is hashed, and little more."""
     store = service.capability(ChunkStore)
-    with open_input(source) as file:
+    with open_input(source, _check_of(service)) as file:
         if store is None:
             return _write(service.open_write(), file, progress)
         chunker = store.new_chunker()
@@ -78,6 +77,12 @@ def store_file(service: BlobService, source: Storable, progress: Progress = None
         if progress is not None:
             progress(size)
         return digest
+
+
+def _check_of(service: BlobService) -> Callable[[], None] | None:
+    """Return what raises if the work was given up, where it can be."""
+    interruptible = service.capability(Interruptible)
+    return None if interruptible is None else interruptible.check
 
 
 def _write(writer: BlobWriter, file: InputFile, progress: Progress) -> B3Digest:
@@ -177,9 +182,15 @@ class _FileHash:
     def __init__(self, file: InputFile, head: memoryview) -> None:
         self._file = file
         self._reading = threading.Lock()
-        self._hashing = threading.Lock()
-        self._hasher = blake3(head, max_threads=blake3.AUTO)
         self._ended = False
+        self._pieces = 0
+        self._hasher = blake3(head, max_threads=blake3.AUTO)
+        # All that follows is changed under this one, and the condition is entered by way of it: in its own
+        # method an interrupt could leave it locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._hashed = 0
+        self._stopped = False
         self.size = len(head)
 
     def take_part(self, buffer: memoryview) -> None:
@@ -188,23 +199,33 @@ class _FileHash:
             pass
 
     def _take_piece(self, buffer: memoryview) -> bool:
-        with contextlib.ExitStack() as turn:
-            with self._reading:
-                if self._ended:
-                    return False
-                self._ended = True  # if this fails
-                count = self._file.fill(buffer)
-                self._ended = count < len(buffer)
-                # The next one reads when this one hashes: that keeps the order.
-                turn.enter_context(self._hashing)
-            self._hasher.update(buffer[:count])
-            self.size += count
+        with self._reading:
+            if self._ended:
+                return False
+            self._ended = True  # if this fails
+            count = self._file.fill(buffer)
+            self._ended = count < len(buffer)
+            number = self._pieces
+            self._pieces += 1
+        # The next one reads while this one hashes, in the order in which they were read.
+        with self._lock:
+            self._changed.wait_for(lambda: self._hashed == number or self._stopped)
+            if self._stopped:
+                return False
+        self._hasher.update(buffer[:count])
+        self.size += count
+        with self._lock:
+            self._hashed += 1
+            self._changed.notify()
         return True
 
     def stop(self) -> None:
         """Let nobody begin another piece; when it returns nobody uses the file."""
         with self._reading:
             self._ended = True
+        with self._lock:
+            self._stopped = True
+            self._changed.notify()
 
     def digest(self) -> B3Digest:
         return B3Digest(self._hasher.digest())
@@ -267,6 +288,7 @@ class _SmallFiles:
         self._service = service
         self._store = store
         self._pool = store.pool
+        self._check = _check_of(service)
         self._limit = store.new_chunker().min_size
         self._together = MOST_ITEMS if store.high_latency else _FILES_TOGETHER
         self._rounds: deque[_Round] = deque()
@@ -353,6 +375,8 @@ class _SmallFiles:
 
     def _read(self, path: Path) -> tuple[_Outcome, bytes]:
         """Return what a file is, and its bytes if it is small."""
+        if self._check is not None:
+            self._check()
         try:
             data = read_beginning(path, self._limit + 1)
         except SourceError as error:

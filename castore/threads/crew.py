@@ -9,7 +9,7 @@ queue for its threads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Condition
+from threading import Lock
 from typing import Final
 
 from castore.threads.pool import Pool, Task
@@ -22,8 +22,8 @@ class Crew:
         pool: The pool.
         most: How many may be at it at once; the thread that owns the work is not counted.
         work: Does a piece that nobody does yet; returns False if there is none. It must not raise.
-        is_left: Tells whether there is such a piece; called under *changed*.
-        changed: Guards the work. Who adds to it calls for help under the same lock.
+        is_left: Tells whether there is such a piece; called under *lock*.
+        lock: Guards the work. Who adds to it calls for help under the same lock.
         turn: How many pieces are done in a turn.
     """
 
@@ -33,7 +33,7 @@ class Crew:
         most: int,
         work: Callable[[], bool],
         is_left: Callable[[], bool],
-        changed: Condition,
+        lock: Lock,
         *,
         turn: int,
     ) -> None:
@@ -41,7 +41,7 @@ class Crew:
         self._most: Final = most
         self._work: Final = work
         self._is_left: Final = is_left
-        self._changed: Final = changed
+        self._lock: Final = lock
         self._turn: Final = turn
         self._helping = 0
         self._tasks: list[Task[None]] = []
@@ -63,7 +63,7 @@ class Crew:
         pieces = 0
         while pieces < self._turn and self._work():
             pieces += 1
-        with self._changed:
+        with self._lock:
             # Under the lock: what is added after this calls for help anew.
             if self._is_left():
                 self._queue_up()
@@ -72,13 +72,13 @@ class Crew:
 
     def leave(self) -> None:
         """Wait until nobody is at it; there must be no more work. They can be called again."""
-        with self._changed:
+        with self._lock:
             tasks, self._tasks = self._tasks, []
         if not tasks:
             return
         for task in tasks:
             task.drop()
-        with self._changed:
+        with self._lock:
             # Some were taken back before they began.
             self._helping = 0
 

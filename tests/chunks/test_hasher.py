@@ -16,16 +16,16 @@ def test_what_is_added_is_hashed_in_order(size: int) -> None:
     """By any number of threads that catch up at the same time."""
     parts = [bytes([number % 256]) * (number % 7 * 1000) for number in range(200)]
     hasher = BlobHasher()
-    workers = Pool(size)
+    pool = Pool(size)
     tasks = []
     for part in parts:
         hasher.add(memoryview(part))
-        tasks.append(workers.submit(hasher.catch_up))
+        tasks.append(pool.submit(hasher.catch_up))
     for task in tasks:
         task.result()
     assert hasher.digest() == B3Digest.of(b"".join(parts))
     assert hasher.waiting == 0
-    workers.close()
+    pool.close()
 
 
 def test_who_catches_up_waits_for_another_who_does() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
 import pytest
@@ -19,96 +19,155 @@ from castore.threads.pool import Pool, Task
 
 
 class Source:
-    """Chunks of 1,000 bytes, and a record of which were asked for."""
+    """Chunks of 1,000 bytes, and a record of which were asked for, together or alone."""
 
-    def __init__(self, count: int, seconds: float = 0) -> None:
+    def __init__(
+        self, count: int, seconds: float = 0, before: Callable[[list[int]], object] = lambda numbers: None
+    ) -> None:
         self.data = [bytes([number % 251, number // 251]) * 500 for number in range(count)]
         self.metas = [ChunkMeta(B3Digest.of(data), len(data)) for data in self.data]
         self.seconds = seconds
-        self.fetched: list[int] = []
+        self.calls: list[list[int]] = []
         self.most_at_once = 0
+        self._before = before
         self._at_once = 0
         self._lock = threading.Lock()
 
-    def fetch(self, meta: ChunkMeta) -> bytes:
+    @property
+    def fetched(self) -> list[int]:
+        """The numbers of the chunks that were asked for, in order."""
+        return [number for numbers in self.calls for number in numbers]
+
+    def fetch(self, metas: Sequence[ChunkMeta]) -> dict[B3Digest, bytes | Exception]:
+        numbers = [self.metas.index(meta) for meta in metas]
+        self._before(numbers)
         with self._lock:
-            self.fetched.append(self.metas.index(meta))
+            self.calls.append(numbers)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         time.sleep(self.seconds)
         with self._lock:
             self._at_once -= 1
-        return self.data[self.metas.index(meta)]
+        return {self.metas[number].digest: self.data[number] for number in numbers}
+
+
+def is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @pytest.fixture(params=[0, 1, 2, 8], ids=lambda size: f"{size} threads")
-def workers(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    workers = Pool(request.param)
-    yield workers
-    workers.close()
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    pool = Pool(request.param)
+    yield pool
+    pool.close()
 
 
-def test_a_look_at_the_beginning_fetches_one_chunk(workers: Pool) -> None:
+@pytest.fixture
+def run_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let so many bytes be fetched together, at least, from any source."""
+
+    def set_sizes(size: int) -> None:
+        monkeypatch.setattr(module, "_RUN_SIZE", size)
+        monkeypatch.setattr(module, "_WAITING_RUN", size)
+
+    return set_sizes
+
+
+def test_a_look_at_the_beginning_fetches_one_chunk(pool: Pool) -> None:
     """And a look at a few places here and there fetches those."""
     source = Source(100)
-    ahead = ReadAhead(source.metas, source.fetch, workers)
+    ahead = ReadAhead(source.metas, source.fetch, pool)
     for index in (0, 50, 20, 99, 3):
         assert ahead.get(index) == source.data[index]
-    assert source.fetched == [0, 50, 20, 99, 3]
+    assert source.calls == [[0], [50], [20], [99], [3]]
 
 
-def test_in_order_each_chunk_is_fetched_once(workers: Pool) -> None:
+@pytest.mark.parametrize("high_latency", [False, True])
+def test_in_order_each_chunk_is_fetched_once(pool: Pool, high_latency: bool) -> None:
     """All of them come, right and in order."""
     source = Source(200, seconds=0.0005)
-    ahead = ReadAhead(source.metas, source.fetch, workers)
+    ahead = ReadAhead(source.metas, source.fetch, pool, high_latency=high_latency)
     assert [ahead.get(index) for index in range(200)] == source.data
     assert sorted(source.fetched) == list(range(200))
 
 
-def test_who_waits_gets_more_at_once() -> None:
+def test_who_waits_gets_more_at_once(run_of: Callable[[int], None]) -> None:
     """With a slow source ever more chunks are under way, and none too many with a fast one."""
+    run_of(1)
     slow = Source(300, seconds=0.01)
-    workers = Pool(64)
-    ahead = ReadAhead(slow.metas, slow.fetch, workers, run_size=0)
+    pool = Pool(64)
+    ahead = ReadAhead(slow.metas, slow.fetch, pool)
     for index in range(300):
         ahead.get(index)
     assert slow.most_at_once > 16
-    workers.close()
+    pool.close()
 
 
-def test_what_is_under_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_requests_mostly_wait_two_calls_are_under_way(run_of: Callable[[int], None]) -> None:
+    """Each for many chunks: the source makes many requests at once itself."""
+    run_of(50_000)
+    source = Source(600, seconds=0.01)
+    pool = Pool(64)
+    ahead = ReadAhead(source.metas, source.fetch, pool, high_latency=True)
+    assert [ahead.get(index) for index in range(600)] == source.data
+    assert source.most_at_once == 2
+    assert len(source.calls) < 30
+    assert max(map(len, source.calls)) == 50
+    ahead.close()
+    pool.close()
+
+
+def test_what_is_under_way_is_bounded(run_of: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the source is, only so many bytes are fetched ahead."""
+    run_of(1)
     monkeypatch.setattr(module, "_MOST_AHEAD", 5000)
     source = Source(100, seconds=0.005)
-    workers = Pool(64)
-    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=0)
+    pool = Pool(64)
+    ahead = ReadAhead(source.metas, source.fetch, pool)
     for index in range(60):
         ahead.get(index)
         assert ahead._bytes_ahead == 1000 * len(ahead._runs) <= 5000
     ahead.close()
     assert max(source.fetched) <= 65
-    workers.close()
+    pool.close()
+
+
+@pytest.mark.parametrize(("name", "bound", "most"), [("MOST_ITEMS", 5, 5), ("MOST_BYTES", 3999, 3)])
+@pytest.mark.parametrize("high_latency", [False, True])
+def test_a_call_has_no_more_than_a_batch(
+    monkeypatch: pytest.MonkeyPatch, name: str, bound: int, most: int, high_latency: bool
+) -> None:
+    """Neither chunks nor bytes."""
+    monkeypatch.setattr(module, name, bound)
+    pool = Pool(2)
+    source = Source(100, seconds=0.001)
+    ahead = ReadAhead(source.metas, source.fetch, pool, high_latency=high_latency)
+    ahead.expect(0, 100)
+    assert [ahead.get(index) for index in range(100)] == source.data
+    assert max(map(len, source.calls)) == most
+    ahead.close()
+    pool.close()
 
 
 def test_a_step_aside_gives_up_what_is_under_way() -> None:
     """After a jump nothing more is fetched ahead until the chunks are read in order again."""
     source = Source(100)
-    workers = Pool(2)
-    ahead = ReadAhead(source.metas, source.fetch, workers)
+    pool = Pool(2)
+    ahead = ReadAhead(source.metas, source.fetch, pool)
     for index in (0, 1, 2, 3):
         ahead.get(index)
     ahead.get(70)
-    before = len(source.fetched)
+    before = len(source.calls)
     ahead.get(80)
-    assert source.fetched[before:] == [80]
-    workers.close()
+    assert source.calls[before:] == [[80]]
+    pool.close()
 
 
-def test_chunks_stay_at_hand_for_a_while(workers: Pool) -> None:
+def test_chunks_stay_at_hand_for_a_while(pool: Pool) -> None:
     """A chunk that was just read is not fetched again, nor is one that comes many times."""
     source = Source(3)
     metas = [source.metas[0]] * 50 + [source.metas[1], source.metas[0], source.metas[2]]
-    ahead = ReadAhead(metas, source.fetch, workers)
+    ahead = ReadAhead(metas, source.fetch, pool)
     for index in range(len(metas)):
         ahead.get(index)
     assert ahead.get(50) == source.data[1]
@@ -127,95 +186,126 @@ def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not ahead._at_hand
 
 
-def test_chunks_are_fetched_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_are_fetched_in_runs(run_of: Callable[[int], None]) -> None:
     """Once they are read in order, and never more of them together than was asked for."""
+    run_of(4000)
     source = Source(100)
-    workers = Pool(2)
-    runs: list[int] = []
-    fetched = module._fetched
-    monkeypatch.setattr(
-        module, "_fetched", lambda fetch, chunks: runs.append(len(chunks)) or fetched(fetch, chunks)
-    )
-    ahead = ReadAhead(source.metas, source.fetch, workers, run_size=4000)
+    pool = Pool(2)
+    ahead = ReadAhead(source.metas, source.fetch, pool)
     ahead._window = 12
     ahead._next = 0
     assert [ahead.get(index) for index in range(100)] == source.data
-    assert sorted(runs)[1:] == [4] * (len(runs) - 1)
-    assert sum(runs) == 99
-    workers.close()
+    lengths = sorted(map(len, source.calls))
+    assert lengths == [1, *[3] * (lengths.count(3)), *[4] * (lengths.count(4))]
+    assert lengths.count(3) <= 1
+    assert sum(lengths) == 100
+    pool.close()
 
 
-@pytest.mark.parametrize("run_size", [0, 3000, 1 << 20])
-def test_an_error_comes_at_its_chunk(workers: Pool, run_size: int) -> None:
+@pytest.mark.parametrize("run_size", [1, 3000, 1 << 20])
+@pytest.mark.parametrize("high_latency", [False, True])
+def test_an_error_comes_at_its_chunk(
+    pool: Pool, run_size: int, high_latency: bool, run_of: Callable[[int], None]
+) -> None:
     """Those before it come; after it the chunk can be tried again."""
+    run_of(run_size)
     source = Source(20)
     broken = {7}
 
-    def fetch(meta: ChunkMeta) -> bytes:
-        if source.metas.index(meta) in broken:
-            raise ValueError("chunk 7")
-        return source.fetch(meta)
+    def fetch(metas: Sequence[ChunkMeta]) -> Mapping[B3Digest, bytes | Exception]:
+        found = source.fetch(metas)
+        found.update(
+            {meta.digest: ValueError("seven") for meta in metas if source.metas.index(meta) in broken}
+        )
+        return found
 
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=run_size)
+    ahead = ReadAhead(source.metas, fetch, pool, high_latency=high_latency)
     for index in range(7):
         assert ahead.get(index) == source.data[index]
-    with pytest.raises(ValueError, match="chunk 7"):
+    with pytest.raises(ValueError, match="seven"):
         ahead.get(7)
     broken.clear()
-    assert ahead.get(7) == source.data[7]
+    assert [ahead.get(index) for index in range(7, 20)] == source.data[7:]
+    ahead.close()
+
+
+def test_what_fails_as_a_whole_is_told_at_the_first_chunk(pool: Pool, run_of: Callable[[int], None]) -> None:
+    """Each time that it is asked for; when the source is back the read goes on."""
+    run_of(4000)
+    down = [False]
+
+    def fail(numbers: list[int]) -> None:
+        if down[0]:
+            raise ConnectionError(f"no way to {numbers[0]}")
+
+    source = Source(40, before=fail)
+    ahead = ReadAhead(source.metas, source.fetch, pool)
+    for index in range(5):
+        ahead.get(index)
+    down[0] = True
+    read: list[bytes] = []
+    with pytest.raises(ConnectionError):
+        read.extend(ahead.get(index) for index in range(5, 40))
+    assert read == source.data[5 : 5 + len(read)]
+    index = 5 + len(read)
+    with pytest.raises(ConnectionError, match=f"no way to {index}$"):
+        ahead.get(index)
+    down[0] = False
+    assert [ahead.get(index) for index in range(index, 40)] == source.data[index:]
     ahead.close()
 
 
 @given(
     steps=st.lists(st.integers(-3, 6), max_size=60),
     size=st.sampled_from([0, 1, 3]),
-    run_size=st.sampled_from([0, 2500, 1 << 20]),
+    run_size=st.sampled_from([1, 2500, 1 << 20]),
+    high_latency=st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
-def test_any_walk_gives_the_right_chunks(steps: list[int], size: int, run_size: int) -> None:
+def test_any_walk_gives_the_right_chunks(
+    steps: list[int], size: int, run_size: int, high_latency: bool
+) -> None:
     """Wherever it goes, and whatever was fetched ahead, a chunk is the one that was asked for."""
     source = Source(40)
     metas = list(source.metas)
     for _ in range(10):
         metas[random.Random(len(steps)).randrange(40)] = source.metas[0]
-    workers = Pool(size)
-    ahead = ReadAhead(metas, lambda meta: source.data[source.metas.index(meta)], workers, run_size=run_size)
+    pool = Pool(size)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(module, "_RUN_SIZE", run_size)
+        monkeypatch.setattr(module, "_WAITING_RUN", run_size)
+        ahead = ReadAhead(metas, source.fetch, pool, high_latency=high_latency)
     index = 0
     for step in steps:
         index = min(max(index + step, 0), 39)
         assert B3Digest.of(ahead.get(index)) == metas[index].digest
     ahead.close()
-    workers.close()
+    pool.close()
 
 
-@pytest.mark.parametrize("run_size", [0, 2000])
-def test_what_is_asked_for_at_once_is_fetched_at_once(run_size: int) -> None:
+@pytest.mark.parametrize(("run_size", "first"), [(1000, {10, 11, 12, 13}), (2000, {10, 11, 13, 15})])
+def test_what_is_asked_for_at_once_is_fetched_at_once(
+    run_size: int, first: set[int], run_of: Callable[[int], None]
+) -> None:
     """All threads are busy with it before the first has come, and nothing beyond it is fetched."""
-    source = Source(100)
-    workers = Pool(4)
-    # The first chunk of each run, and the one that is waited for. Who waits for that is one of the four,
-    # unless the source takes its time.
-    first = {10, 11, 12, 13, 14} if run_size == 0 else {10, 11, 13, 15}
+    run_of(run_size)
+    # The one that is waited for, and the first chunk of each run: who waits is one of the four.
     begun = threading.Barrier(len(first))
-
-    def together(meta: ChunkMeta) -> bytes:
-        if source.metas.index(meta) in first:
-            begun.wait(30)
-        return source.fetch(meta)
-
-    ahead = ReadAhead(source.metas, together, workers, run_size=run_size, after=1 << 30)
+    source = Source(100, before=lambda numbers: begun.wait(30) if first & set(numbers) else None)
+    pool = Pool(4)
+    ahead = ReadAhead(source.metas, source.fetch, pool, after=1 << 30)
     ahead.expect(10, 20)
     assert [ahead.get(index) for index in range(10, 20)] == source.data[10:20]
     ahead.drop()
     assert sorted(source.fetched) == list(range(10, 20))
-    workers.close()
+    pool.close()
 
 
 def test_patience() -> None:
     """With `after`, so many bytes must have been read in order before anything else is fetched."""
     source = Source(100)
-    workers = Pool(2)
-    ahead = ReadAhead(source.metas, source.fetch, workers, after=5000)
+    pool = Pool(2)
+    ahead = ReadAhead(source.metas, source.fetch, pool, after=5000)
     for index in range(30, 35):
         ahead.get(index)
     assert source.fetched == [30, 31, 32, 33, 34]
@@ -223,133 +313,129 @@ def test_patience() -> None:
     assert ahead._runs
     ahead.drop()
     # Elsewhere it begins anew.
-    source.fetched.clear()
+    source.calls.clear()
     for index in range(5):
         ahead.get(index)
     assert source.fetched == [0, 1, 2, 3, 4]
-    workers.close()
+    pool.close()
 
 
 def test_what_was_asked_for_is_forgotten_elsewhere() -> None:
     """A look somewhere else fetches what is looked at."""
     source = Source(100)
-    workers = Pool(2)
-    ahead = ReadAhead(source.metas, source.fetch, workers)
+    pool = Pool(2)
+    ahead = ReadAhead(source.metas, source.fetch, pool)
     ahead.expect(50, 90)
     for index in (20, 3, 95):
         ahead.get(index)
     assert source.fetched == [20, 3, 95]
-    workers.close()
+    pool.close()
 
 
-def test_who_waits_takes_part() -> None:
+def test_who_waits_takes_part(run_of: Callable[[int], None]) -> None:
     """It fetches what nobody has begun with, while what it waits for is fetched by somebody else."""
-    source = Source(30)
+    run_of(1)
     begun, slow = threading.Event(), threading.Event()
     here: list[int] = []
 
-    def fetch(meta: ChunkMeta) -> bytes:
-        index = source.metas.index(meta)
-        if threading.current_thread() is threading.main_thread():
-            here.append(index)
-            if index == 2:
+    def before(numbers: list[int]) -> None:
+        if is_main():
+            here.extend(numbers)
+            if 2 in numbers:
                 slow.set()
         else:
             begun.set()
             assert slow.wait(30)
-        return source.fetch(meta)
 
-    workers = Pool(2)
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=1)
+    source = Source(30, before=before)
+    pool = Pool(2)
+    ahead = ReadAhead(source.metas, source.fetch, pool)
     ahead._window, ahead._next = 8, 0
     assert ahead.get(0) == source.data[0]
     assert begun.wait(30)
     assert [ahead.get(index) for index in range(1, 30)] == source.data[1:]
     assert here[:2] == [0, 2]
-    workers.close()
+    pool.close()
 
 
-def test_who_waits_for_a_source_that_takes_its_time_fetches_nothing_else() -> None:
+def test_who_waits_for_a_source_that_takes_its_time_fetches_nothing_else(
+    run_of: Callable[[int], None],
+) -> None:
     """It could not hand out meanwhile what has come. What else is to be done others do, before they fetch."""
-    source = Source(30, seconds=0.01)
+    run_of(3000)
     here: list[int] = []
     meanwhile: set[bool] = set()
-
-    def fetch(meta: ChunkMeta) -> bytes:
-        if threading.current_thread() is threading.main_thread():
-            here.append(source.metas.index(meta))
-        return source.fetch(meta)
+    source = Source(60, seconds=0.01, before=lambda numbers: here.extend(numbers) if is_main() else None)
 
     def note() -> bool:
-        meanwhile.add(threading.current_thread() is threading.main_thread())
+        meanwhile.add(is_main())
         return True
 
-    workers = Pool(2)
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=0, meanwhile=note)
-    ahead._window, ahead._next = 8, 0
-    for index in range(30):
+    pool = Pool(2)
+    ahead = ReadAhead(source.metas, source.fetch, pool, high_latency=True, meanwhile=note)
+    for index in range(60):
         here.clear()
         assert ahead.get(index) == source.data[index]
-        assert here in ([], [index])
+        assert here[:1] in ([], [index])
     assert meanwhile == {False}
-    workers.close()
+    pool.close()
 
 
-def test_who_waits_does_something_else_first() -> None:
+def test_who_waits_does_something_else_first(run_of: Callable[[int], None]) -> None:
     """As long as there is anything else to do."""
-    source = Source(30)
+    run_of(1)
     done: list[int] = []
     more = threading.Event()
 
-    def fetch(meta: ChunkMeta) -> bytes:
-        if threading.current_thread() is not threading.main_thread():
+    def before(_: object) -> None:
+        if not is_main():
             assert more.wait(30)
-        return source.fetch(meta)
 
     def meanwhile() -> bool:
-        if threading.current_thread() is not threading.main_thread() or len(done) == 3:
+        if not is_main() or len(done) == 3:
             return False
         done.append(1)
         if len(done) == 3:
             more.set()
         return True
 
-    workers = Pool(1)
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=1, meanwhile=meanwhile)
+    source = Source(30, before=before)
+    pool = Pool(1)
+    ahead = ReadAhead(source.metas, source.fetch, pool, meanwhile=meanwhile)
     assert [ahead.get(index) for index in range(30)] == source.data
     assert done == [1, 1, 1]
-    workers.close()
+    pool.close()
 
 
 def test_who_has_nothing_to_fetch_does_something_else() -> None:
     """When it is called."""
     done = threading.Event()
-    workers = Pool(2)
+    pool = Pool(2)
     source = Source(3)
     ahead = ReadAhead(
-        source.metas, source.fetch, workers, meanwhile=lambda: not done.is_set() and not done.set()
+        source.metas, source.fetch, pool, meanwhile=lambda: not done.is_set() and not done.set()
     )
     ahead.call_for_help()
     assert done.wait(30)
     ahead.close()
-    workers.close()
+    pool.close()
 
 
-def test_one_that_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_was_interrupted_goes_on(run_of: Callable[[int], None]) -> None:
     """A run whose fetching was broken off is not waited for."""
-    source = Source(10)
+    run_of(2000)
     interrupted: list[int] = []
 
-    def fetch(meta: ChunkMeta) -> bytes:
-        if threading.current_thread() is threading.main_thread() and source.metas.index(meta) == 4:
+    def before(numbers: list[int]) -> None:
+        if is_main() and 4 in numbers:
             interrupted.append(4)
             if len(interrupted) == 1:
                 raise KeyboardInterrupt
-        return source.fetch(meta)
 
-    workers = Pool(1)
-    workers.submit = lambda call: Task(call, Future())  # type: ignore[method-assign, assignment]
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=2000)
+    source = Source(10, before=before)
+    pool = Pool(1)
+    pool.submit = lambda call: Task(call, Future())  # type: ignore[method-assign, assignment]
+    ahead = ReadAhead(source.metas, source.fetch, pool)
     ahead._window, ahead._next = 6, 0
     with pytest.raises(KeyboardInterrupt):
         [ahead.get(index) for index in range(10)]
@@ -357,29 +443,31 @@ def test_one_that_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     assert [ahead.get(index) for index in range(start, 10)] == source.data[start:]
 
 
-@pytest.mark.parametrize(("run_size", "most"), [(0, 2), (1000, 17)])
-def test_others_have_the_pool_before_all_is_fetched(run_size: int, most: int) -> None:
-    """After each chunk if the source takes its time, else after some runs."""
-    source = Source(60)
+@pytest.mark.parametrize(("high_latency", "most"), [(True, 2), (False, 17)])
+def test_others_have_the_pool_before_all_is_fetched(
+    high_latency: bool, most: int, run_of: Callable[[int], None]
+) -> None:
+    """After each run if the source takes its time, else after some."""
+    run_of(1000)
     begun, gate = threading.Event(), threading.Event()
 
-    def fetch(meta: ChunkMeta) -> bytes:
-        if threading.current_thread() is not threading.main_thread():
+    def before(_: object) -> None:
+        if not is_main():
             begun.set()
             assert gate.wait(30)
-        return source.fetch(meta)
 
-    workers = Pool(1)
-    ahead = ReadAhead(source.metas, fetch, workers, run_size=run_size)
+    source = Source(60, before=before)
+    pool = Pool(1)
+    ahead = ReadAhead(source.metas, source.fetch, pool, high_latency=high_latency)
     ahead._window, ahead._next = 50, 0
     assert ahead.get(0) == source.data[0]
     assert begun.wait(30)
     seen: list[int] = []
     # Not by the result of the task, as who waits for that runs it.
-    workers.submit(lambda: seen.append(len(source.fetched) - 1))
+    pool.submit(lambda: seen.append(len(source.fetched) - 1))
     gate.set()
     while not seen:
         time.sleep(0.001)
     assert seen[0] <= most
     ahead.close()
-    workers.close()
+    pool.close()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castore.chunks.reader import ChunkedReader, ChunkMap, fetch_chunk, find_chunk
+from castore.chunks.reader import ChunkedReader, ChunkMap
 from castore.contract.blobs import BlobReader, BlobService, BlobWriter, ChunkMeta
-from castore.contract.capabilities import ChunkSource
+from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
 from castore.errors import (
     CorruptBlobError,
@@ -21,6 +22,9 @@ from castore.errors import (
     UnavailableError,
 )
 from castore.streams.readers import BytesReader
+from castore.threads.pool import Pool
+
+T = TypeVar("T")
 
 # The blob of the reference's own tests of its reader: 00 01 02 ... 0f in five chunks.
 PARTS = [bytes([0, 1]), bytes([2, 3, 4, 5]), bytes([6]), bytes([7, 8]), bytes(range(9, 16))]
@@ -66,12 +70,12 @@ class Chunks(Blobs, ChunkSource):
         super().__init__(parts)
         self.got: list[tuple[B3Digest, int | None]] = []
 
-    def has_chunk(self, digest: B3Digest) -> bool:
-        return digest in self.held
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        return self.held.keys() & set(digests)
 
-    def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-        self.got.append((digest, size))
-        return self.held.get(digest)
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        self.got.extend(sizes.items())
+        return {digest: self.held[digest] for digest in sizes if digest in self.held}
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         return f"chunks/{digest.hex()[:4]}"
@@ -277,7 +281,7 @@ def test_a_service_that_reads_chunks_is_asked_for_chunks_with_their_sizes() -> N
     assert service.opened == []
 
 
-def test_a_wrapper_is_asked_for_the_power_not_looked_at() -> None:
+def test_a_wrapper_is_asked_for_the_capability_not_looked_at() -> None:
     inner = Chunks(PARTS)
 
     class Wrapper(Blobs):
@@ -335,6 +339,17 @@ def test_a_chunk_of_another_size_is_corrupt(service: Blobs) -> None:
             reader.read(1)
 
 
+def test_a_list_with_two_sizes_for_one_digest_is_found_at_the_wrong_one(service: Blobs) -> None:
+    """The source is asked for one of them, and both chunks may come at once."""
+    metas = [METAS[0], METAS[1], ChunkMeta(METAS[1].digest, 3), METAS[2]]
+    pool = Pool(1)
+    with ChunkedReader(service, metas, pool=pool) as reader:
+        assert reader.read(6) == WHOLE[:6]
+        with pytest.raises(CorruptChunkError, match="has 4 bytes, but its index says 3"):
+            reader.read(1)
+    pool.close()
+
+
 def test_a_chunk_that_is_not_its_digest_is_corrupt() -> None:
     service = Blobs(PARTS)
     service.held[METAS[1].digest] = b"evil"
@@ -372,13 +387,13 @@ def test_the_error_of_a_service_comes_through_and_the_read_can_be_done_again(ser
         def open_read(self, digest: B3Digest) -> BlobReader | None:
             return super().open_read(self._up(digest))  # type: ignore[no-any-return]
 
-        def get_chunk(self, digest: B3Digest, size: int | None = None) -> bytes | None:
-            return super().get_chunk(self._up(digest), size)  # type: ignore[no-any-return]
+        def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+            return super().get_chunks(self._up(sizes))  # type: ignore[no-any-return]
 
-        def _up(self, digest: B3Digest) -> B3Digest:
+        def _up(self, asked: T) -> T:
             if self.down:
                 raise UnavailableError("far", "the network is down")
-            return digest
+            return asked
 
     flaky = Flaky(PARTS)
     reader = ChunkedReader(flaky, METAS, digest=BLOB)
@@ -532,20 +547,3 @@ def test_a_reader_that_comes_back_for_a_chunk_it_left_out_is_not_verified_by_cha
 
     assert reader.read() == WHOLE[9:]
     assert reader.verified
-
-
-# -- single chunks --
-
-
-def test_find_chunk_gives_none_for_an_absent_chunk_and_fetch_chunk_raises(service: Blobs) -> None:
-    source = service.capability(ChunkSource)
-    absent = ChunkMeta(B3Digest.of(b"absent"), 6)
-
-    assert find_chunk(service, source, METAS[1]) == fetch_chunk(service, source, METAS[1]) == PARTS[1]
-    assert find_chunk(service, source, absent) is None
-    with pytest.raises(MissingChunkError) as caught:
-        fetch_chunk(service, source, absent)
-    assert caught.value.blob == caught.value.expected == absent.digest
-    with pytest.raises(MissingChunkError) as caught:
-        fetch_chunk(service, source, absent, blob=BLOB)
-    assert (caught.value.blob, caught.value.expected) == (BLOB, absent.digest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import threading
 import time
 import weakref
@@ -19,28 +20,28 @@ from castore.threads.pool import Pool, Task
 
 
 @pytest.fixture(params=[0, 1, 2, 8], ids=lambda size: f"{size} threads")
-def workers(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    workers = Pool(request.param)
-    yield workers
-    workers.close()
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    pool = Pool(request.param)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
 def busy() -> Iterator[Pool]:
     """A pool of one thread, which is busy until the pool is closed."""
-    workers = Pool(1)
+    pool = Pool(1)
     gate, begun = threading.Event(), threading.Event()
 
     def wait() -> None:
         begun.set()
         assert gate.wait(60)
 
-    blocker = workers.submit(wait)
+    blocker = pool.submit(wait)
     assert begun.wait(60)
-    yield workers
+    yield pool
     gate.set()
     blocker.result()
-    workers.close()
+    pool.close()
 
 
 # -- size --
@@ -57,7 +58,7 @@ def test_a_pool_cannot_have_less_than_no_threads() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_more_tasks_run_at_once_than_there_are_threads(size: int) -> None:
-    workers = Pool(size)
+    pool = Pool(size)
     lock = threading.Lock()
     running = most = 0
 
@@ -71,8 +72,8 @@ def test_no_more_tasks_run_at_once_than_there_are_threads(size: int) -> None:
             running -= 1
 
     for _ in range(30):
-        workers.submit(run)
-    workers.close()
+        pool.submit(run)
+    pool.close()
 
     assert most == size
 
@@ -80,11 +81,11 @@ def test_no_more_tasks_run_at_once_than_there_are_threads(size: int) -> None:
 def test_no_thread_is_started_before_it_is_needed() -> None:
     before = threading.active_count()
 
-    workers = Pool(4)
+    pool = Pool(4)
     assert threading.active_count() == before
 
-    workers.submit(int).result()
-    workers.close()
+    pool.submit(int).result()
+    pool.close()
     assert threading.active_count() == before
 
 
@@ -109,32 +110,32 @@ def test_a_pool_of_no_threads_runs_a_task_where_it_is_waited_for() -> None:
 
 
 def test_the_threads_are_named() -> None:
-    workers = Pool(1)
+    pool = Pool(1)
     gate = threading.Event()
 
     def name() -> str:
         gate.set()
         return threading.current_thread().name
 
-    task = workers.submit(name)
+    task = pool.submit(name)
     assert gate.wait(60)
 
     assert task.result().startswith("castore")
-    workers.close()
+    pool.close()
 
 
 # -- results and errors --
 
 
-def test_a_result_travels(workers: Pool) -> None:
-    tasks = [workers.submit(lambda number=number: number * number) for number in range(50)]  # type: ignore[misc]
+def test_a_result_travels(pool: Pool) -> None:
+    tasks = [pool.submit(lambda number=number: number * number) for number in range(50)]  # type: ignore[misc]
 
     assert [task.result() for task in tasks] == [number * number for number in range(50)]
 
 
-def test_a_result_can_be_had_again_and_the_task_runs_once(workers: Pool) -> None:
+def test_a_result_can_be_had_again_and_the_task_runs_once(pool: Pool) -> None:
     did: list[int] = []
-    task = workers.submit(lambda: did.append(1))
+    task = pool.submit(lambda: did.append(1))
 
     assert task.result() is task.result() is None
     assert did == [1]
@@ -150,7 +151,7 @@ def test_an_error_travels_and_the_task_that_raised_it_does_not_run_again(
         did.append(1)
         raise error
 
-    task = workers.submit(fail)
+    task = pool.submit(fail)
 
     for _ in range(2):
         with pytest.raises(type(error)) as caught:
@@ -159,17 +160,17 @@ def test_an_error_travels_and_the_task_that_raised_it_does_not_run_again(
     assert did == [1]
 
 
-def test_an_error_leads_to_the_line_that_raised_it(workers: Pool) -> None:
+def test_an_error_leads_to_the_line_that_raised_it(pool: Pool) -> None:
     def fail() -> None:
         raise ValueError("wrong")
 
     with pytest.raises(ValueError, match="wrong") as caught:
-        workers.submit(fail).result()
+        pool.submit(fail).result()
 
     assert caught.traceback[-1].name == "fail"
 
 
-def test_an_error_does_not_keep_what_its_task_held(workers: Pool) -> None:
+def test_an_error_does_not_keep_what_its_task_held(pool: Pool) -> None:
     """Without a collection of garbage: a writer's failed task holds megabytes."""
 
     class Held:
@@ -183,26 +184,26 @@ def test_an_error_does_not_keep_what_its_task_held(workers: Pool) -> None:
 
     def run(held: Held) -> None:
         with pytest.raises(ValueError, match="Held"):
-            workers.submit(lambda: fail(held)).result()
+            pool.submit(lambda: fail(held)).result()
 
     gc.collect()
     gc.disable()
     try:
         run(held)
         del held
-        workers.close()
+        pool.close()
         assert alive() is None
     finally:
         gc.enable()
 
 
-def test_an_error_that_nobody_asks_for_disturbs_nobody(workers: Pool) -> None:
+def test_an_error_that_nobody_asks_for_disturbs_nobody(pool: Pool) -> None:
     def fail() -> None:
         raise ValueError("unheard")
 
-    workers.submit(fail)
+    pool.submit(fail)
 
-    assert workers.submit(lambda: 5).result() == 5
+    assert pool.submit(lambda: 5).result() == 5
 
 
 # -- no deadlock --
@@ -213,21 +214,21 @@ def test_a_task_that_has_not_begun_runs_where_it_is_waited_for(busy: Pool) -> No
 
 
 def test_a_task_that_was_run_where_it_was_waited_for_does_not_run_in_the_pool_as_well() -> None:
-    workers = Pool(1)
+    pool = Pool(1)
     gate = threading.Event()
     did: list[int] = []
-    workers.submit(lambda: gate.wait(60))
-    task = workers.submit(lambda: did.append(1))
+    pool.submit(lambda: gate.wait(60))
+    task = pool.submit(lambda: did.append(1))
     task.result()
 
     gate.set()
-    workers.close()
+    pool.close()
 
     assert did == [1]
 
 
 def test_a_task_that_runs_is_waited_for() -> None:
-    workers = Pool(1)
+    pool = Pool(1)
     begun, gate = threading.Event(), threading.Event()
 
     def run() -> int:
@@ -235,43 +236,43 @@ def test_a_task_that_runs_is_waited_for() -> None:
         assert gate.wait(60)
         return threading.get_ident()
 
-    task = workers.submit(run)
+    task = pool.submit(run)
     assert begun.wait(60)
     threading.Timer(0.05, gate.set).start()
 
     assert task.result() != threading.get_ident()
-    workers.close()
+    pool.close()
 
 
-def _nested(workers: Pool, depth: int) -> int:
+def _nested(pool: Pool, depth: int) -> int:
     """A task that waits for a task that waits ... *depth* times over."""
     if depth == 0:
         return 0
-    return 1 + workers.submit(lambda: _nested(workers, depth - 1)).result()
+    return 1 + pool.submit(lambda: _nested(pool, depth - 1)).result()
 
 
 @pytest.mark.parametrize("depth", [1, 3, 60])
-def test_tasks_may_wait_for_tasks_deeper_than_there_are_threads(workers: Pool, depth: int) -> None:
-    assert workers.submit(lambda: _nested(workers, depth)).result() == depth
+def test_tasks_may_wait_for_tasks_deeper_than_there_are_threads(pool: Pool, depth: int) -> None:
+    assert pool.submit(lambda: _nested(pool, depth)).result() == depth
 
 
-def _tree(workers: Pool, depth: int, width: int) -> int:
+def _tree(pool: Pool, depth: int, width: int) -> int:
     """A task that submits several first and then waits for all of them, at each level."""
     if depth == 0:
         return 1
-    tasks = [workers.submit(lambda: _tree(workers, depth - 1, width)) for _ in range(width)]
+    tasks = [pool.submit(lambda: _tree(pool, depth - 1, width)) for _ in range(width)]
     return sum(task.result() for task in tasks)
 
 
-def test_tasks_may_wait_for_many_tasks_each(workers: Pool) -> None:
-    assert workers.submit(lambda: _tree(workers, 5, 4)).result() == 4**5
+def test_tasks_may_wait_for_many_tasks_each(pool: Pool) -> None:
+    assert pool.submit(lambda: _tree(pool, 5, 4)).result() == 4**5
 
 
-def test_many_threads_may_wait_for_nested_tasks_at_once(workers: Pool) -> None:
+def test_many_threads_may_wait_for_nested_tasks_at_once(pool: Pool) -> None:
     results: list[int] = []
 
     def use() -> None:
-        results.extend(workers.submit(lambda: _tree(workers, 3, 3)).result() for _ in range(5))
+        results.extend(pool.submit(lambda: _tree(pool, 3, 3)).result() for _ in range(5))
 
     threads = [threading.Thread(target=use) for _ in range(6)]
     for thread in threads:
@@ -296,14 +297,14 @@ def test_tasks_of_two_pools_may_wait_for_each_other() -> None:
         pool.close()
 
 
-def test_an_error_travels_through_nested_tasks(workers: Pool) -> None:
+def test_an_error_travels_through_nested_tasks(pool: Pool) -> None:
     def fail(depth: int) -> None:
         if depth == 0:
             raise LookupError("at the bottom")
-        workers.submit(lambda: fail(depth - 1)).result()
+        pool.submit(lambda: fail(depth - 1)).result()
 
     with pytest.raises(LookupError, match="at the bottom"):
-        workers.submit(lambda: fail(10)).result()
+        pool.submit(lambda: fail(10)).result()
 
 
 # A tree is the list of its subtrees.
@@ -316,20 +317,20 @@ _TREES: st.SearchStrategy[list[Any]] = st.recursive(
 @given(tree=_TREES, size=st.integers(0, 3), backwards=st.booleans(), drop=st.booleans())
 def test_no_shape_of_nested_tasks_deadlocks(tree: list[Any], size: int, backwards: bool, drop: bool) -> None:
     """Waited for in any order, and some dropped: every leaf that was waited for ran once."""
-    workers = Pool(size)
+    pool = Pool(size)
 
     def leaves(node: list[Any]) -> int:
-        tasks = [workers.submit(lambda child=child: leaves(child)) for child in node]  # type: ignore[misc]
+        tasks = [pool.submit(lambda child=child: leaves(child)) for child in node]  # type: ignore[misc]
         if drop:
-            dropped = workers.submit(lambda: leaves(node[:1]))
+            dropped = pool.submit(lambda: leaves(node[:1]))
             dropped.drop()
         return sum(task.result() for task in (reversed(tasks) if backwards else tasks)) or 1
 
     def expected(node: list[Any]) -> int:
         return sum(expected(child) for child in node) or 1
 
-    assert workers.submit(lambda: leaves(tree)).result() == expected(tree)
-    workers.close()
+    assert pool.submit(lambda: leaves(tree)).result() == expected(tree)
+    pool.close()
 
 
 # -- dropping --
@@ -345,15 +346,15 @@ def test_a_task_that_has_not_begun_can_be_dropped(busy: Pool) -> None:
 
 
 def test_a_dropped_task_never_runs() -> None:
-    workers = Pool(1)
+    pool = Pool(1)
     gate = threading.Event()
     did: list[int] = []
-    workers.submit(lambda: gate.wait(60))
+    pool.submit(lambda: gate.wait(60))
     for _ in range(5):
-        workers.submit(lambda: did.append(1)).drop()
+        pool.submit(lambda: did.append(1)).drop()
 
     gate.set()
-    workers.close()
+    pool.close()
 
     assert did == []
 
@@ -368,7 +369,7 @@ def test_a_dropped_task_of_a_pool_of_no_threads_never_runs() -> None:
 
 @pytest.mark.parametrize("error", [None, ValueError("wrong"), SystemExit(3)], ids=repr)
 def test_dropping_a_task_that_runs_waits_for_its_end_and_ignores_it(error: BaseException | None) -> None:
-    workers = Pool(1)
+    pool = Pool(1)
     begun, ended = threading.Event(), threading.Event()
 
     def run() -> None:
@@ -378,16 +379,16 @@ def test_dropping_a_task_that_runs_waits_for_its_end_and_ignores_it(error: BaseE
         if error is not None:
             raise error
 
-    task = workers.submit(run)
+    task = pool.submit(run)
     assert begun.wait(60)
     task.drop()
 
     assert ended.is_set()
-    workers.close()
+    pool.close()
 
 
-def test_dropping_a_task_that_has_ended_does_nothing(workers: Pool) -> None:
-    task = workers.submit(lambda: 5)
+def test_dropping_a_task_that_has_ended_does_nothing(pool: Pool) -> None:
+    task = pool.submit(lambda: 5)
     assert task.result() == 5
 
     task.drop()
@@ -396,11 +397,11 @@ def test_dropping_a_task_that_has_ended_does_nothing(workers: Pool) -> None:
     assert task.result() == 5
 
 
-def test_dropping_a_task_that_has_failed_does_not_raise(workers: Pool) -> None:
+def test_dropping_a_task_that_has_failed_does_not_raise(pool: Pool) -> None:
     def fail() -> None:
         raise ValueError("wrong")
 
-    task: Task[None] = workers.submit(fail)
+    task: Task[None] = pool.submit(fail)
     with pytest.raises(ValueError, match="wrong"):
         task.result()
 
@@ -410,8 +411,8 @@ def test_dropping_a_task_that_has_failed_does_not_raise(workers: Pool) -> None:
 # -- closing --
 
 
-def test_close_waits_for_what_was_submitted(workers: Pool) -> None:
-    if not workers.size:
+def test_close_waits_for_what_was_submitted(pool: Pool) -> None:
+    if not pool.size:
         pytest.skip("runs nothing by itself")
     did: list[int] = []
 
@@ -420,32 +421,32 @@ def test_close_waits_for_what_was_submitted(workers: Pool) -> None:
         did.append(number)
 
     for number in range(20):
-        workers.submit(functools.partial(run, number))
+        pool.submit(functools.partial(run, number))
 
-    workers.close()
+    pool.close()
 
     assert sorted(did) == list(range(20))
 
 
-def test_a_pool_can_be_closed_again_and_used_again(workers: Pool) -> None:
-    workers.close()
-    workers.close()
+def test_a_pool_can_be_closed_again_and_used_again(pool: Pool) -> None:
+    pool.close()
+    pool.close()
 
-    assert workers.submit(lambda: 5).result() == 5
-    workers.close()
-    assert workers.submit(lambda: 6).result() == 6
+    assert pool.submit(lambda: 5).result() == 5
+    pool.close()
+    assert pool.submit(lambda: 6).result() == 6
 
 
 def test_a_pool_may_be_closed_while_others_submit() -> None:
     """It starts anew then; no task is refused."""
-    workers = Pool(2)
+    pool = Pool(2)
     stop = threading.Event()
     errors: list[BaseException] = []
 
     def use() -> None:
         try:
             while not stop.is_set():
-                assert workers.submit(lambda: 5).result() == 5
+                assert pool.submit(lambda: 5).result() == 5
         except BaseException as error:
             errors.append(error)
 
@@ -453,19 +454,19 @@ def test_a_pool_may_be_closed_while_others_submit() -> None:
     for thread in threads:
         thread.start()
     for _ in range(150):
-        workers.close()
+        pool.close()
     stop.set()
     for thread in threads:
         thread.join(60)
-    workers.close()
+    pool.close()
 
     assert errors == []
 
 
-def test_a_task_whose_pool_was_closed_has_its_result(workers: Pool) -> None:
-    task = workers.submit(lambda: 5)
+def test_a_task_whose_pool_was_closed_has_its_result(pool: Pool) -> None:
+    task = pool.submit(lambda: 5)
 
-    workers.close()
+    pool.close()
 
     assert task.result() == 5
 
@@ -473,20 +474,20 @@ def test_a_task_whose_pool_was_closed_has_its_result(workers: Pool) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_pool_of_a_forked_process_does_not_hang() -> None:
     """Its threads stayed with the parent; whoever waits runs the task."""
-    workers = Pool(1)
-    workers.submit(int).result()
+    pool = Pool(1)
+    pool.submit(int).result()
 
     child = os.fork()
     if child == 0:  # pragma: no cover
         code = 1
         try:
-            code = workers.submit(lambda: 42).result()
+            code = pool.submit(lambda: 42).result()
         finally:
             os._exit(code)
 
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 42
-    workers.close()
+    pool.close()
 
 
 Submit = Callable[[], object]
@@ -495,20 +496,20 @@ Submit = Callable[[], object]
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_producer_helps_while_the_pool_is_busy(size: int) -> None:
     """Whoever waits works: with *size* threads at a standstill everything is still done."""
-    workers = Pool(size)
+    pool = Pool(size)
     gate = threading.Event()
-    blockers = [workers.submit(lambda: gate.wait(60)) for _ in range(size)]
+    blockers = [pool.submit(lambda: gate.wait(60)) for _ in range(size)]
     calls: list[Submit] = [lambda number=number: number for number in range(20)]  # type: ignore[misc]
-    tasks = [workers.submit(call) for call in calls]
+    tasks = [pool.submit(call) for call in calls]
 
     assert [task.result() for task in tasks] == list(range(20))
 
     gate.set()
     assert [blocker.result() for blocker in blockers] == [True] * size
-    workers.close()
+    pool.close()
 
 
-def test_map_keeps_the_order_and_runs_each_once(workers: Pool) -> None:
+def test_map_keeps_the_order_and_runs_each_once(pool: Pool) -> None:
     """The results come in the order of the arguments."""
     seen: list[int] = []
 
@@ -516,11 +517,11 @@ def test_map_keeps_the_order_and_runs_each_once(workers: Pool) -> None:
         seen.append(number)
         return 2 * number
 
-    assert list(workers.map(double, range(100))) == list(range(0, 200, 2))
+    assert list(pool.map(double, range(100))) == list(range(0, 200, 2))
     assert sorted(seen) == list(range(100))
 
 
-def test_map_runs_little_ahead(workers: Pool) -> None:
+def test_map_runs_little_ahead(pool: Pool) -> None:
     """However many arguments there are, only a few are taken before they are needed."""
     taken: list[int] = []
 
@@ -529,16 +530,66 @@ def test_map_runs_little_ahead(workers: Pool) -> None:
             taken.append(number)
             yield number
 
-    results = workers.map(lambda number: number, numbers())
+    results = pool.map(lambda number: number, numbers())
     assert next(results) == 0
-    assert len(taken) <= 2 * workers.size + 1
-    results.close()  # type: ignore[attr-defined]
-    assert len(taken) <= 2 * workers.size + 1
+    assert len(taken) <= 2 * pool.size + 1
+    results.close()
+    assert len(taken) <= 2 * pool.size + 1
 
 
-def test_map_raises_what_a_call_raises(workers: Pool) -> None:
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_map_has_no_more_under_way_than_it_may(pool: Pool, most: int) -> None:
+    """Whoever waits for one counts; and no more than are of use are begun ahead."""
+    begun: list[int] = []
+    ended: list[int] = []
+    under_way: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(60):
+            begun.append(number)
+            yield number
+
+    def note(number: int) -> int:
+        under_way.append(len(begun) - len(ended))
+        ended.append(number)
+        return number
+
+    results = []
+    for number in pool.map(note, numbers(), most=most):
+        results.append(number)
+        assert len(begun) - len(results) < min(most, 2 * pool.size + 1)
+    assert results == list(range(60))
+    assert max(under_way) <= most
+
+
+def test_who_is_interrupted_in_map_waits_for_what_runs() -> None:
+    """Nothing that was begun is still under way when the exception comes out."""
+    pool = Pool(2)
+    at_work = threading.Semaphore(0)
+    ended: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(2):
+            yield number
+            assert at_work.acquire(timeout=30)  # Not by the one that waits.
+
+    def work(number: int) -> None:
+        at_work.release()
+        time.sleep(0.05)
+        if number == 0:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.1)
+        ended.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.map(work, numbers()))
+    assert sorted(ended) == [0, 1]
+    pool.close()
+
+
+def test_map_raises_what_a_call_raises(pool: Pool) -> None:
     """At its place; what was started behind it is dropped."""
-    results = workers.map(lambda number: 10 // number, [5, 2, 0, 1])
+    results = pool.map(lambda number: 10 // number, [5, 2, 0, 1])
     assert [next(results), next(results)] == [2, 5]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -547,16 +598,16 @@ def test_map_raises_what_a_call_raises(workers: Pool) -> None:
 
 def test_a_pool_may_be_closed_by_a_thread_of_its_own() -> None:
     """The last who knows a service may be a task; a thread cannot wait for its own end."""
-    workers = Pool(2)
-    assert workers.submit(lambda: workers.close() or 1).result() == 1
+    pool = Pool(2)
+    assert pool.submit(lambda: pool.close() or 1).result() == 1
     # In a thread for sure: a task that nobody takes back.
     closed = threading.Event()
 
     def close() -> None:
-        workers.close()
+        pool.close()
         closed.set()
 
-    workers.submit(close)
+    pool.submit(close)
     assert closed.wait(60)
-    assert workers.submit(lambda: 2).result() == 2
-    workers.close()
+    assert pool.submit(lambda: 2).result() == 2
+    pool.close()
