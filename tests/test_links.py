@@ -95,16 +95,18 @@ def _has_module(name: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_the_page_names_is_there(page: Path) -> None:
+def test_what_pages_name_is_there() -> None:
     """Files and folders of the repository, and modules, classes and functions of castore, in code spans."""
-    assert astray(page.read_text("utf-8")) == []
+    wrong = {str(page.relative_to(ROOT)): astray(page.read_text("utf-8")) for page in PAGES}
+
+    assert {page: names for page, names in wrong.items() if names} == {}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_of_the_page_leads_somewhere(page: Path) -> None:
+def test_every_link_leads_somewhere() -> None:
     """Files, folders, pictures, and headings after a `#`."""
-    assert dangling(page, page.read_text("utf-8")) == []
+    wrong = {str(page.relative_to(ROOT)): dangling(page, page.read_text("utf-8")) for page in PAGES}
+
+    assert {page: links for page, links in wrong.items() if links} == {}
 
 
 def test_every_page_of_the_docs_can_be_reached_from_the_readme() -> None:
