@@ -550,6 +550,28 @@ class TestCopying:
                 assert service.read(digest) == data
         assert caplog.text == ""
 
+    @pytest.mark.parametrize("keeps", [True, False])
+    def test_of_many_read_together(self, keeps: bool) -> None:
+        """Small blobs are kept with two calls for each batch that is read, if the target keeps chunks."""
+        target = FaultyService(MemoryBlobService(), instance="a", capabilities=keeps)
+        source = MemoryBlobService()
+        blobs = {source.write(b"%d" % number): b"%d" % number for number in range(40)}
+        service = fallback(target, source, copy_to="a")
+        assert dict(service.read_many(blobs)) == blobs
+        assert sorted(target._service.list_blobs()) == sorted(blobs)  # type: ignore[attr-defined]
+        batches = target.calls.count("get_chunks")
+        assert [target.calls.count(name) for name in ("put_chunks", "put_indexes")] == [batches] * 2
+        target.calls.clear()
+        assert dict(service.read_many(blobs)) == blobs
+        assert "put_chunks" not in target.calls
+
+    def test_a_target_that_fails_harms_no_reader_of_many(self, caplog: Any) -> None:
+        target = FaultyService(MemoryBlobService(), {"put_chunks"}, instance="a")
+        source = MemoryBlobService()
+        digest = source.write(b"data")
+        assert dict(fallback(target, source, copy_to="a").read_many([digest])) == {digest: b"data"}
+        assert "nothing was copied to `a`" in caplog.records[0].getMessage()
+
     def test_line_by_line(self, far: Any) -> None:
         """However small the steps are."""
         data = b"line\n" * 300_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -259,6 +260,33 @@ class TestHealing:
         assert root.read(digest) == BIG
         assert root.queue.wait_until_idle(30)
         assert all(probe.read(digest) == BIG for probe in probes)
+
+    def test_many_that_are_read_together_are_repaired(self, root: Any, probes: Any) -> None:
+        blobs = {probes[2]._service.write(b"%d" % number): b"%d" % number for number in range(40)}
+        assert dict(root.read_many(blobs)) == blobs
+        assert root.queue.wait_until_idle(30)
+        assert all(sorted(probe._service.list_blobs()) == sorted(blobs) for probe in probes)
+
+    def test_what_is_known_to_two_of_three_is_healed_at_the_third(self, root: Any, probes: Any) -> None:
+        """It need not be sent again to the others."""
+        for probe in probes[:2]:
+            digest = probe._service.write(P3M.data)
+        probes[2].failing = READS | WRITES
+        probes[0].calls.clear()
+        assert root.put_file(io.BytesIO(P3M.data)) == digest
+        assert "put_chunks" not in probes[0].calls
+        probes[2].failing = set()
+        assert root.queue.wait_until_idle(30)
+        assert probes[2].read(digest) == P3M.data
+
+    def test_an_index_that_one_has_missed(self, root: Any, probes: Any) -> None:
+        """Its chunk alone, which has the same digest, is not the blob."""
+        probes[1].failing = {"put_indexes", "open_write"}
+        digest = root.write(b"data")
+        assert probes[1]._service.has(digest)
+        probes[1].failing = set()
+        assert root.queue.wait_until_idle(30)
+        assert list(probes[1]._service.list_blobs()) == [digest]
 
     def test_unless_reads_repair_nothing(self, probes: Any) -> None:
         service = mirror(probes, read_repair=False)
