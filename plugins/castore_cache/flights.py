@@ -80,12 +80,13 @@ class Flights:
         ends: float | None = None
         wanted = list(dict.fromkeys(keys))
         while wanted:
-            led, others = self._board(wanted)
-            if led:
-                try:
+            led: dict[K, Flight[T]] = {}
+            try:
+                others = self._board(wanted, led)
+                if led:
                     answers.update(lead(led))
-                finally:
-                    self.land(led)
+            finally:
+                self.land(led)
             wanted = []
             late: list[K] = []
             for key, flight in others.items():
@@ -102,18 +103,18 @@ class Flights:
                 answers.update(alone(late))
         return answers
 
-    def _board(self, keys: Iterable[K]) -> tuple[dict[K, Flight[Any]], dict[K, Flight[Any]]]:
-        """Return the flights that this thread leads from now on, and those that others lead."""
-        led: dict[K, Flight[Any]] = {}
+    def _board(self, keys: Iterable[K], led: dict[K, Flight[Any]]) -> dict[K, Flight[Any]]:
+        """Put the flights that this thread leads from now on into *led*; return those that others lead."""
         others: dict[K, Flight[Any]] = {}
         with self._lock:
             for key in keys:
                 flight = self._flights.get(key)
                 if flight is None:
+                    # In this order: an interrupt in between leaves no flight without a leader.
                     led[key] = self._flights[key] = Flight()
                 else:
                     others[key] = flight
-        return led, others
+        return others
 
     def land(self, flights: Mapping[K, Flight[Any]]) -> None:
         """End flights that this thread leads; what has landed already is passed over."""

@@ -13,8 +13,12 @@ from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
 from castore_cache.backlog import Backlog
 
-_BATCH: Final = 32
-"""How many blobs are copied together."""
+_LEAST: Final = 32
+_MOST: Final = 1024
+"""So many blobs are copied together: with more there are fewer requests, but a full queue waits longer."""
+
+_SOON: Final = 1.0
+"""In seconds: if a batch takes less the next one may be larger."""
 
 _LAST_PIECE: Final = 1.0
 """How many seconds an upload may take to notice that it is over."""
@@ -71,6 +75,7 @@ class Uploader:
         self._idle = threading.Event()
         self._idle.set()
         self._rests_until: float | None = None
+        self._together = _LEAST
         self._running = self._closing = self._stopped = False
         self.failures = 0
         """How often an upload has failed."""
@@ -117,7 +122,10 @@ class Uploader:
     def _work(self) -> None:
         try:
             while batch := self._next():
+                begun = self._clock.now()
                 self._upload(batch)
+                fast = self._clock.now() - begun < _SOON
+                self._together = min(2 * self._together, _MOST) if fast else _LEAST
         except BaseException as error:
             with self._lock:
                 self._end()
@@ -133,7 +141,7 @@ class Uploader:
         while True:
             self._wake.clear()
             with self._lock:
-                batch = self._backlog.first(_BATCH)
+                batch = self._backlog.first(self._together)
                 rests_until, now = self._rests_until, self._clock.now()
                 if not batch or self._stopped or (rests_until is not None and self._closing):
                     # While closing a far that has failed once is not tried again.

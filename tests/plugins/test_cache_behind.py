@@ -269,6 +269,21 @@ class TestUploading:
         assert cache.flush() is True
         assert not {"open_write", "put_chunks"} & set(scene.far.calls)
 
+    def test_many_are_sent_together(self, scene: Scene) -> None:
+        """Ever more at a time, as long as that does not take long."""
+        down(scene)
+        cache = scene.open()
+        store: Any = cache.capability(ChunkStore)
+        blobs = {B3Digest.of(data): data for data in (b"%d" % number for number in range(1000))}
+        store.put_chunks(blobs)
+        store.put_indexes(dict.fromkeys(blobs, ()))
+        scene.clock.until_waited_for(5.0)  # type: ignore[attr-defined]
+        up(scene)
+        scene.far.calls.clear()
+        assert cache.flush() is True
+        assert scene.far.calls.count("put_chunks") <= 12
+        assert set(scene.kept.list_blobs()) == set(blobs)
+
     def test_a_far_that_fails_is_tried_again_after_a_while(self, scene: Scene) -> None:
         """And not before; its error is to be seen."""
         down(scene)
