@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from unittest import mock
 
-from castore.composites import failover_reading as relaying
+from castore.composites import failover_reading
 from castore.composites.members import Members, Votes
 from castore.composites.union import UnionDeleter
 from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore
@@ -20,9 +20,9 @@ from castore_cache.flights import Flights
 from castore_cache.near import Near
 from castore_cache.reading import FillingChunkedReader
 from castore_cache.writing import BothWriter
-from castore_fallback.copying import Copier
+from castore_fallback.copying import Keeper
 from castore_fallback.service import FallbackBlobService
-from castore_mirror.capabilities import StoreInAll, _Behind
+from castore_mirror.capabilities import Marks, StoreInAll
 from castore_mirror.healing import HealingQueue
 from castore_mirror.mending import Mender
 from castore_mirror.service import MirrorBlobService
@@ -59,33 +59,33 @@ def patch(target: Any, name: str, value: Any) -> Any:
 
 @mutant
 def fallback_takes_an_error_for_absence() -> Iterator[None]:
-    def settle(self: Votes, instance: str, misses: int) -> None:
+    def decide(self: Votes, instance: str, misses: int) -> None:
         return
 
-    with patch(Votes, "settle", settle):
+    with patch(Votes, "decide", decide):
         yield
 
 
 @mutant
 def fallback_takes_one_miss_for_absence() -> Iterator[None]:
-    def first(self: Members, ask: Any, **kwargs: Any) -> Any:
-        return right(self, ask, **{**kwargs, "order": self.all[:1]})
+    def hold(self: Members, poll: Any, ask: Any, order: Any, *args: Any, **kwargs: Any) -> Any:
+        return right(self, poll, ask, self.all[:1], *args, **kwargs)
 
-    right = Members.first
-    with patch(Members, "first", first):
+    right = Members._hold
+    with patch(Members, "_hold", hold):
         yield
 
 
 @mutant
 def fallback_prefers_corrupt_to_unavailable() -> Iterator[None]:
-    def settle(self: Votes, instance: str, misses: int) -> None:
+    def decide(self: Votes, instance: str, misses: int) -> None:
         for _, error in self.faults:
             if isinstance(error, CorruptBlobError):
                 raise error
         right(self, instance, misses)
 
-    right = Votes.settle
-    with patch(Votes, "settle", settle):
+    right = Votes.decide
+    with patch(Votes, "decide", decide):
         yield
 
 
@@ -94,17 +94,17 @@ def fallback_copies_unverified_bytes() -> Iterator[None]:
     def checked(reader: Any, digest: Any) -> bytes:
         return bytes(reader.read())
 
-    with patch(relaying, "_checked", checked):
+    with patch(failover_reading, "_checked", checked):
         yield
 
 
 @mutant
 def fallback_copies_half_of_what_is_read() -> Iterator[None]:
-    def take(self: Copier, writer: Any, piece: memoryview) -> bool:
+    def take(self: Keeper, writer: Any, piece: memoryview) -> bool:
         return right(self, writer, piece[: len(piece) // 2])
 
-    right = Copier.take
-    with patch(Copier, "take", take):
+    right = Keeper.take
+    with patch(Keeper, "take", take):
         yield
 
 
@@ -119,7 +119,7 @@ def fallback_writes_to_the_first_whatever_is_said() -> Iterator[None]:
 
 
 @mutant
-def fallback_fakes_the_power_to_delete() -> Iterator[None]:
+def fallback_fakes_the_capability_to_delete() -> Iterator[None]:
     def capability(self: FallbackBlobService, kind: Any) -> Any:
         if kind is BlobDeleter:
             return self._target.service.capability(kind)
@@ -131,7 +131,7 @@ def fallback_fakes_the_power_to_delete() -> Iterator[None]:
 
 
 @mutant
-def fallback_forgets_that_a_child_is_final() -> Iterator[None]:
+def fallback_forgets_that_a_member_is_final() -> Iterator[None]:
     def made(self: Members, name: str, members: Any, **options: Any) -> None:
         right(self, name, members, **options)
         for member in self.all:
@@ -147,7 +147,8 @@ def fallback_forgets_that_a_child_is_final() -> Iterator[None]:
 
 @mutant
 def mirror_counts_a_failed_write_towards_the_quorum() -> Iterator[None]:
-    def leave_out(self: MirrorWriter, faults: Any) -> None:
+    def leave_out(self: MirrorWriter, outcomes: Any) -> None:
+        faults = [(member, error) for member, error in outcomes if isinstance(error, CastoreError)]
         failed = {member for member, _ in faults}
         self._faults = [*self._faults, *faults]
         self._legs = [leg for leg in self._legs if leg.member not in failed] or self._legs[:1]
@@ -168,7 +169,7 @@ def mirror_ignores_its_miss_quorum() -> Iterator[None]:
 
 
 @mutant
-def mirror_heals_from_a_corrupt_child() -> Iterator[None]:
+def mirror_heals_from_a_corrupt_member() -> Iterator[None]:
     def heal(self: Mender, member: Any, digest: Any, reason: Any, stop: Any) -> bool:
         for other in self._all:
             reader = None if other is member else other.service.open_read(digest)
@@ -206,12 +207,12 @@ def mirror_never_rests_from_healing_in_vain() -> Iterator[None]:
 
 @mutant
 def mirror_puts_an_index_where_chunks_are_missing() -> Iterator[None]:
-    with patch(_Behind, "has_all", lambda self, store, wanted: True):
+    with patch(Marks, "among", lambda self, digests: frozenset()):
         yield
 
 
 @mutant
-def mirror_deletes_at_the_first_child_only() -> Iterator[None]:
+def mirror_deletes_at_the_first_member_only() -> Iterator[None]:
     def delete(self: UnionDeleter, digest: Any) -> bool:
         return self._members[0][1].delete(digest)
 
@@ -221,7 +222,7 @@ def mirror_deletes_at_the_first_child_only() -> Iterator[None]:
 
 @mutant
 def mirror_stores_chunks_where_a_quorum_is_not_reached() -> Iterator[None]:
-    with patch(StoreInAll, "_settle", lambda self, faults: None):
+    with patch(StoreInAll, "_short_of_quorum", lambda self, digests, said: {}):
         yield
 
 
