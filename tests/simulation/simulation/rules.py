@@ -242,6 +242,10 @@ class SeveralRules(Rules):
     def _judge_write(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
         targets, quorum = self._targets(node)
         asked = [sub for sub in subs if sub.operation == call.operation]
+        if not asked and call.operation == "open_write":
+            return None  # It writes chunks, and has none yet.
+        if not asked and call.operation == "writer.close":
+            asked = [sub for sub in subs if sub.operation == "put_indexes"]
         strangers = {sub.node for sub in asked} - set(targets)
         if strangers:
             return f"wrote to {', '.join(sorted(strangers))}, which takes no new blobs"
