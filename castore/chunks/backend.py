@@ -146,7 +146,9 @@ class ChunkBackend(BlobService, ChunkStore):
         from castore.format import frames  # noqa: PLC0415 - what has no frames needs no zstandard
 
         frame = self.get_frames((digest,)).get(digest)
-        if frame is None or isinstance(frame, CastoreError):
+        if isinstance(frame, CastoreError):
+            raise frame
+        if frame is None:
             return None
         return frames.decode_chunk(frame, digest, key=self.chunk_key(digest), limit=MAX_CHUNK_SIZE)
 
