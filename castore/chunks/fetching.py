@@ -9,8 +9,8 @@ from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptChunkError, MissingChunkError, OversizedFrameError
+from castore.format.checks import check_digest, check_size
 from castore.format.chunking import MAX_CHUNK_SIZE
-from castore.format.frames import check_size
 from castore.threads.pool import process_pool
 
 
@@ -65,15 +65,6 @@ def _read_as_blob(
     except CastoreError as error:
         return error
     return data
-
-
-def check_digest(digest: B3Digest, data: bytes) -> None:
-    """Raise `CorruptChunkError` unless *data* are the bytes of the chunk."""
-    found = B3Digest.of(data)
-    if found != digest:
-        raise CorruptChunkError(
-            f"chunk {digest} is corrupt: its bytes have the digest {found}", expected=digest, found=found
-        )
 
 
 def find_chunk(

@@ -14,7 +14,7 @@ from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
 from castore.errors import CorruptBlobError
-from castore.format.frames import check_size
+from castore.format.checks import check_size
 from castore.streams.readers import PieceReader
 from castore.threads.pool import Pool
 

@@ -11,7 +11,7 @@ from castore.cli.options import as_digest, shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import without_capability
 from castore.cli.pools import pool_of
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.contract.capabilities import BlobLister
 from castore.digest import B3Digest
@@ -62,7 +62,7 @@ def command(
         origin, goal = stores.blobs(source), stores.blobs(target)
         if every and origin.capability(BlobLister) is None:
             raise UnsupportedError(without_capability(stores, source, "list its blobs", option="--from"))
-        with pool_of(stores, workers, origin, goal) as pool, Meter(None) as meter:
+        with pool_of(stores, workers, origin, goal) as pool, ProgressMeter(None) as meter:
             copier = Copier(origin, goal, pool, meter.advance)
             for copied in copier.run(None if every else digests):
                 if copied.error is not None:

@@ -12,7 +12,7 @@ from castore.cli.digests import read_digests
 from castore.cli.options import as_digest, as_seconds, shared_options
 from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import named_parts
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
@@ -85,7 +85,7 @@ def command(
     go on meanwhile.
     """
     started = time.time()
-    with settings.opened() as stores, Meter(None) as meter:
+    with settings.opened() as stores, ProgressMeter(None) as meter:
         _require_sweepable(stores, settings.service_name)
         roots = {*digests, *(digest for file in files for digest in read_digests(file)), *stores.roots()}
         if not roots and not no_roots:

@@ -12,7 +12,7 @@ import click
 from castore.cli.files import replacing
 from castore.cli.options import as_digest, as_size, shared_options
 from castore.cli.output import emit, emit_json, is_terminal
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.contract.blobs import BlobReader
 from castore.digest import B3Digest
@@ -102,12 +102,12 @@ def _destination(output: str, count: int) -> Iterator[Callable[[memoryview], Any
         yield write
 
 
-def _meter(output: str, total: int) -> Meter:
+def _meter(output: str, total: int) -> ProgressMeter:
     """Return a meter, unless it would draw into the blob on the terminal."""
-    return Meter(total, hidden=output == _STDOUT and is_terminal(sys.stdout))
+    return ProgressMeter(total, hidden=output == _STDOUT and is_terminal(sys.stdout))
 
 
-def _copy(reader: BlobReader, count: int, write: Callable[[memoryview], Any], meter: Meter) -> None:
+def _copy(reader: BlobReader, count: int, write: Callable[[memoryview], Any], meter: ProgressMeter) -> None:
     while count:
         view = reader.read_view(min(_PIECE, count))
         if not view:

@@ -20,7 +20,7 @@ _REDRAW_SECONDS: Final = 0.1
 _ERASE_LINE: Final = "\r\x1b[2K"
 
 
-class Meter:
+class ProgressMeter:
     """One line on stderr: bytes done of all, rate, time left, and the number of files if there are several.
 
     It says nothing where stderr is no terminal. It draws itself when it is told of progress: no thread

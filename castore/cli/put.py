@@ -10,7 +10,7 @@ import click
 
 from castore.cli.options import shared_options
 from castore.cli.output import emit_json, is_terminal
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.cli.storing import HopelessError, Job
 from castore.cli.walk import find_files
@@ -47,10 +47,10 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
     return job.exit_code
 
 
-def _meter(paths: Sequence[str]) -> Meter:
+def _meter(paths: Sequence[str]) -> ProgressMeter:
     """Return a meter for what is to be stored; it is only counted beforehand if there is one to see it."""
     if not is_terminal(sys.stderr):
-        return Meter(None)
+        return ProgressMeter(None)
     sizes = [found.size() for found in find_files(paths) if not found.skipped]
     known = [size for size in sizes if size is not None]
-    return Meter(sum(known) if len(known) == len(sizes) else None, len(sizes))
+    return ProgressMeter(sum(known) if len(known) == len(sizes) else None, len(sizes))

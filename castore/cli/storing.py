@@ -13,9 +13,9 @@ import attrs
 
 from castore.cli.faults import FAILED, document_of, exit_code
 from castore.cli.output import complain, emit
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
-from castore.cli.walk import STDIN, Found
+from castore.cli.walk import STDIN, Walked
 from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import CastoreError, SourceError, describe
@@ -34,16 +34,16 @@ class Job:
     """
 
     service: BlobService
-    meter: Meter
+    meter: ProgressMeter
     settings: Settings
     exit_code: int = 0
     files: list[dict[str, Any]] = attrs.field(factory=list)
     skipped: list[dict[str, Any]] = attrs.field(factory=list)
     errors: list[dict[str, Any]] = attrs.field(factory=list)
 
-    def take_all(self, all_found: Iterator[Found]) -> None:
+    def take_all(self, all_found: Iterator[Walked]) -> None:
         """Store files; raises `HopelessError` if it makes no sense to go on."""
-        by_itself: Found | None = None
+        by_itself: Walked | None = None
         handed_on: deque[str] = deque()
         size = 0
 
@@ -79,7 +79,7 @@ class Job:
             self._take(by_itself)
             by_itself = None
 
-    def _take(self, found: Found) -> None:
+    def _take(self, found: Walked) -> None:
         if found.skipped:
             self._skip(found.path, found.skipped)
             return

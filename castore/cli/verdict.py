@@ -18,7 +18,7 @@ _SHOWN_RESIDUE: Final = 10
 
 
 @attrs.define
-class Verdict:
+class Conclusion:
     """The outcome of a verification, and of a repair if there was one."""
 
     service: str
@@ -42,7 +42,7 @@ class Verdict:
         return not self.findings
 
 
-def show(verdict: Verdict, settings: Settings) -> None:
+def show(verdict: Conclusion, settings: Settings) -> None:
     """Write the verdict to stdout, as a table or as JSON."""
     if settings.json:
         emit_json(_document(verdict, settings))
@@ -52,7 +52,7 @@ def show(verdict: Verdict, settings: Settings) -> None:
         emit_text("\n" + _table(verdict, settings))
 
 
-def _summary(verdict: Verdict) -> list[tuple[str, str]]:
+def _summary(verdict: Conclusion) -> list[tuple[str, str]]:
     tally, scope = verdict.tally, verdict.scope
     chunks = f"{count_text(tally.chunks, 'chunk')}, " if tally.chunks else ""
     rows = [
@@ -93,7 +93,7 @@ def _wrong(findings: list[Finding]) -> str:
     return ", ".join(filter(None, words)) or "nothing"
 
 
-def _table(verdict: Verdict, settings: Settings) -> str:
+def _table(verdict: Conclusion, settings: Settings) -> str:
     if verdict.mendings is None:
         rows = [(entry.what, str(entry.digest), entry.code) for entry in verdict.findings]
         return table(("what", "digest", "problem"), rows)
@@ -109,7 +109,7 @@ def _table(verdict: Verdict, settings: Settings) -> str:
     return table(("what", "digest", "problem", "repair"), mended)
 
 
-def _document(verdict: Verdict, settings: Settings) -> dict[str, Any]:
+def _document(verdict: Conclusion, settings: Settings) -> dict[str, Any]:
     outcomes: list[tuple[Finding, Mending | None]] = (
         [(finding, None) for finding in verdict.findings]
         if verdict.mendings is None

@@ -14,9 +14,9 @@ from castore.cli.options import as_share, as_time, shared_options, workers_optio
 from castore.cli.output import complain
 from castore.cli.parts import is_composite, without_capability
 from castore.cli.pools import pool_of
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
-from castore.cli.verdict import Verdict, show
+from castore.cli.verdict import Conclusion, show
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import Inventory
@@ -90,9 +90,9 @@ def command(
         with (
             _ledger(resume, identity, sample, seed, since) as ledger,
             pool_of(stores, workers, service) as pool,
-            Meter(None) as meter,
+            ProgressMeter(None) as meter,
         ):
-            verdict = Verdict(settings.service_name, ledger.scope)
+            verdict = Conclusion(settings.service_name, ledger.scope)
             check = Verification(service, ledger, expected=expected, pool=pool, progress=meter.advance)
             verdict.tally, verdict.residue = check.tally, check.residue
             try:

@@ -21,7 +21,7 @@ _SPECIAL: Final = {
 
 
 @attrs.frozen
-class Found:
+class Walked:
     """Something on the way: a file to store, or what is none and why."""
 
     path: str
@@ -47,34 +47,34 @@ class Found:
             return 0  # Whoever opens it will say what is wrong.
 
 
-def find_files(paths: Iterable[str]) -> Iterator[Found]:
+def find_files(paths: Iterable[str]) -> Iterator[Walked]:
     """Yield what *paths* mean: folders with all that is in them, sorted; others as they are.
 
     A link that is named itself is followed, links inside of folders are not.
     """
     for path in paths:
         if path == STDIN:
-            yield Found(path, regular=False)
+            yield Walked(path, regular=False)
             continue
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116 - a Path would change it
         except (OSError, ValueError):
-            yield Found(path)
+            yield Walked(path)
             continue
         if stat.S_ISDIR(mode):
             yield from _walk(path)
         else:
-            yield Found(path, regular=stat.S_ISREG(mode))
+            yield Walked(path, regular=stat.S_ISREG(mode))
 
 
-def _walk(folder: str) -> Iterator[Found]:
+def _walk(folder: str) -> Iterator[Walked]:
     # A stack, not recursion: folders may be nested deeper than calls.
-    stack: list[Iterator[os.DirEntry[str] | Found]] = [_entries(folder)]
+    stack: list[Iterator[os.DirEntry[str] | Walked]] = [_entries(folder)]
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
             stack.pop()
-        elif isinstance(entry, Found):
+        elif isinstance(entry, Walked):
             yield entry
         elif entry.is_dir(follow_symlinks=False):
             stack.append(_entries(entry.path))
@@ -82,12 +82,12 @@ def _walk(folder: str) -> Iterator[Found]:
             yield _found(entry)
 
 
-def _entries(folder: str) -> Iterator[os.DirEntry[str] | Found]:
+def _entries(folder: str) -> Iterator[os.DirEntry[str] | Walked]:
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=_sort_key)
     except OSError as error:
-        return iter([Found(folder, error=error)])
+        return iter([Walked(folder, error=error)])
     return iter(found)
 
 
@@ -96,11 +96,11 @@ def _sort_key(entry: os.DirEntry[str]) -> bytes:
     return os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b"")
 
 
-def _found(entry: os.DirEntry[str]) -> Found:
+def _found(entry: os.DirEntry[str]) -> Walked:
     try:
         if entry.is_file(follow_symlinks=False):
-            return Found(entry.path)  # The folder has said so: nothing else needs to be looked at.
+            return Walked(entry.path)  # The folder has said so: nothing else needs to be looked at.
         kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
-        return Found(entry.path)
-    return Found(entry.path, skipped=_SPECIAL.get(kind))
+        return Walked(entry.path)
+    return Walked(entry.path, skipped=_SPECIAL.get(kind))

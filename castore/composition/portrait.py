@@ -9,7 +9,7 @@ import attrs
 
 from castore.composition.graph.graph import Graph
 from castore.composition.probing import Probe
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 from castore.metrics.model import gauge_words
 from castore.urls import masked
 
@@ -34,7 +34,7 @@ def picture_of(graph: Graph, title: str, probes: Iterable[Probe] = ()) -> Pictur
         )
         for entry in instances
     ]
-    edges = [Edge(entry.id, edge.target, edge.label) for entry in instances for edge in entry.edges]
+    edges = [Arrow(entry.id, edge.target, edge.label) for entry in instances for edge in entry.edges]
     return Picture(
         title,
         tuple(nodes),

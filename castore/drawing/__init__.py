@@ -11,7 +11,7 @@ from collections.abc import Callable
 from castore.drawing.document import document
 from castore.drawing.dot import dot
 from castore.drawing.mermaid import mermaid
-from castore.drawing.picture import Edge, Node, Picture
+from castore.drawing.picture import Arrow, Node, Picture
 from castore.drawing.svg import svg
 from castore.drawing.tree import tree
 
@@ -23,4 +23,4 @@ FORMATS: dict[str, Callable[[Picture], str]] = {
     "json": document,
 }
 
-__all__ = ["FORMATS", "Edge", "Node", "Picture"]
+__all__ = ["FORMATS", "Arrow", "Node", "Picture"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from castore.drawing.picture import Edge, Node, Picture
+from castore.drawing.picture import Arrow, Node, Picture
 from castore.drawing.words import shown
 
 
@@ -40,7 +40,7 @@ def _look(picture: Picture, node: Node) -> str:
     return ""
 
 
-def _line(picture: Picture, edge: Edge) -> str:
+def _line(picture: Picture, edge: Arrow) -> str:
     # Graphviz refuses an empty label in angle brackets.
     words = [f"label=<{_escaped(edge.label)}>"] if edge.label else []
     words += ["style=dashed, color=gray50, fontcolor=gray50"] if edge.source in picture.unreachable else []

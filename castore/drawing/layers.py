@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import attrs
 
-from castore.drawing.picture import Edge, Picture
+from castore.drawing.picture import Arrow, Picture
 
 _SWEEPS = 8
 
@@ -65,7 +65,7 @@ def _columns_of(picture: Picture) -> dict[str, int]:
     return column
 
 
-def _chain(number: int, edge: Edge, column_of: dict[str, int]) -> tuple[Item, ...]:
+def _chain(number: int, edge: Arrow, column_of: dict[str, int]) -> tuple[Item, ...]:
     between = range(column_of[edge.source] + 1, column_of[edge.target])
     return (edge.source, *(Bend(number, column) for column in between), edge.target)
 

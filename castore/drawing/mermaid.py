@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from castore.drawing.picture import Edge, Node, Picture
+from castore.drawing.picture import Arrow, Node, Picture
 from castore.drawing.words import shown
 
 
@@ -39,7 +39,7 @@ def _label(picture: Picture, node: Node) -> str:
     )
 
 
-def _arrow(picture: Picture, edge: Edge) -> str:
+def _arrow(picture: Picture, edge: Arrow) -> str:
     line = "-.->" if edge.source in picture.unreachable else "-->"
     return f'{line}|"{_escaped(edge.label)}"|' if edge.label else line
 

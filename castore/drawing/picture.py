@@ -44,7 +44,7 @@ class Node:
 
 
 @attrs.frozen
-class Edge:
+class Arrow:
     """A reference: the instance `source` uses `target` as its `label`, a field name such as `services[0]`."""
 
     source: str
@@ -69,7 +69,7 @@ class Picture:
 
     title: str
     nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
+    edges: tuple[Arrow, ...]
     roots: tuple[str, ...]
     unreachable: frozenset[str]
 
@@ -87,9 +87,9 @@ class Picture:
         """Return the nodes by their ids, in the order of the file."""
         return {node.id: node for node in self.nodes}
 
-    def edges_from(self) -> dict[str, list[Edge]]:
+    def edges_from(self) -> dict[str, list[Arrow]]:
         """Return for each id the edges that leave it, in the order of the fields."""
-        edges: dict[str, list[Edge]] = {node.id: [] for node in self.nodes}
+        edges: dict[str, list[Arrow]] = {node.id: [] for node in self.nodes}
         for edge in self.edges:
             edges[edge.source].append(edge)
         return edges

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from castore.drawing.picture import Edge, Node, Picture
+from castore.drawing.picture import Arrow, Node, Picture
 from castore.drawing.words import UNREACHED, shown
 
 
@@ -39,7 +39,7 @@ class _Writer:
     def write(self, id_: str) -> None:
         """Add the lines of one instance and all below it."""
         # A list of what is still to come, not recursion: a chain may be longer than Python's stack.
-        rest = [("", "", Edge(source="", target=id_, label=""))]
+        rest = [("", "", Arrow(source="", target=id_, label=""))]
         while rest:
             lead, branch, edge = rest.pop()
             field = f"{shown(edge.label)} → " if edge.label else ""
@@ -52,7 +52,7 @@ class _Writer:
             branches = ["├── "] * (len(edges) - 1) + ["└── "] * bool(edges)
             rest += reversed([(below, branch, edge) for branch, edge in zip(branches, edges, strict=True)])
 
-    def _words(self, edge: Edge) -> str:
+    def _words(self, edge: Arrow) -> str:
         node = self._nodes[edge.target]
         if node.id in self._done:
             return f"{shown(node.headline)}  (see above)"
@@ -60,7 +60,7 @@ class _Writer:
         state = f"[{node.condition}]" if node.state else ""
         return "  ".join(shown(word) for word in (node.name, type_, node.detail, state) if word)
 
-    def _names_kind(self, edge: Edge, node: Node) -> bool:
+    def _names_kind(self, edge: Arrow, node: Node) -> bool:
         if not edge.source:
             return self._several_kinds
         return self._nodes[edge.source].kind != node.kind

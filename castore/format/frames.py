@@ -19,6 +19,7 @@ from castore.buffers import byte_view
 from castore.contract.batches import MOST_UNKNOWN
 from castore.digest import B3Digest
 from castore.errors import BadFrameError, CorruptChunkError, OversizedFrameError
+from castore.format.checks import check_size
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -162,16 +163,6 @@ def decode_chunk(
         )
     check_size(digest, len(data), size, key=key)
     return data
-
-
-def check_size(digest: B3Digest, found: int, size: int | None, *, key: str | None = None) -> None:
-    """Raise `CorruptChunkError` unless a chunk of *found* bytes is as long as its index says."""
-    if size is not None and found != size:
-        raise CorruptChunkError(
-            f"chunk {digest} has {found} bytes, but its index says {size}",
-            expected=digest,
-            key=key,
-        )
 
 
 class _TooMuchError(Exception):

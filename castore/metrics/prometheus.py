@@ -30,11 +30,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from castore.composition.composition import Composition
 from castore.errors import MissingDriverError
 from castore.metrics.model import BOUNDS, ERROR_KINDS, Histogram, InstanceMetrics
+
+if TYPE_CHECKING:
+    from castore.composition.composition import Composition
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily

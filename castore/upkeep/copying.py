@@ -32,7 +32,7 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.format.frames import check_size
+from castore.format.checks import check_size
 from castore.threads.pool import Pool
 from castore.upkeep.ledger import Ledger
 from castore.upkeep.reading import MOST_UNAVAILABLE, Attempts, Portions, labelled

@@ -9,12 +9,13 @@ from typing import Final, Self, TypeVar
 import attrs
 from blake3 import blake3
 
-from castore.chunks.fetching import check_digest, find_in
+from castore.chunks.fetching import find_in
 from castore.contract.batches import MOST_BYTES, MOST_ITEMS, MOST_UNKNOWN, batches
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, MissingChunkError, UnavailableError
+from castore.format.checks import check_digest
 
 A = TypeVar("A")
 K = TypeVar("K")

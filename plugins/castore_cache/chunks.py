@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from castore import B3Digest, CastoreError, CorruptChunkError
 from castore.contract.capabilities import ChunkSource, FoundChunks
-from castore.format.frames import check_size
+from castore.format.checks import check_size
 from castore_cache.far import Far
 from castore_cache.flights import Flight, Flights
 from castore_cache.near import Near

@@ -13,7 +13,7 @@ from castore.contract.upkeep import Evictable, ItemKind, StoredItem
 from castore.digest import EMPTY, no_digest
 from castore.errors import CorruptBlobError, OversizedFrameError
 from castore.format.blob_index import may_agree
-from castore.format.frames import check_size
+from castore.format.checks import check_size
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

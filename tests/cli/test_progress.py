@@ -13,7 +13,7 @@ from typing import TextIO
 import pytest
 
 from castore.cli import progress
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 
 
 def replace_stderr(monkeypatch: pytest.MonkeyPatch, stream: TextIO | None) -> None:
@@ -50,7 +50,7 @@ def seen(terminal: int) -> str:
 
 def test_a_short_run_has_no_bar(terminal, clock):
     """Neither many bytes nor much time."""
-    with Meter(1000, 2) as meter:
+    with ProgressMeter(1000, 2) as meter:
         meter.advance(1000)
         meter.file_done()
         clock[0] += 0.2
@@ -62,7 +62,7 @@ def test_a_short_run_has_no_bar(terminal, clock):
 @pytest.mark.parametrize(("total", "seconds"), [(1000, 0.4), (None, 0.4), (5 << 20, 0.0)])
 def test_a_long_run_has_one(terminal, clock, total, seconds):
     """If it is known to be, or turns out to be."""
-    with Meter(total) as meter:
+    with ProgressMeter(total) as meter:
         clock[0] += seconds
         meter.advance(1000)
 
@@ -71,7 +71,7 @@ def test_a_long_run_has_one(terminal, clock, total, seconds):
 
 def test_it_is_redrawn_ten_times_a_second_at_most(terminal, clock):
     """A file of many pieces would else be slowed down by its bar."""
-    with Meter(5 << 20) as meter:
+    with ProgressMeter(5 << 20) as meter:
         meter.advance(1)
         seen(terminal)
         clock[0] += 0.05
@@ -84,7 +84,7 @@ def test_it_is_redrawn_ten_times_a_second_at_most(terminal, clock):
 
 def test_it_steps_aside_for_a_line(terminal, clock):
     """It is erased, and comes back with the next redraw."""
-    with Meter(5 << 20) as meter:
+    with ProgressMeter(5 << 20) as meter:
         meter.advance(1)
         seen(terminal)
         meter.step_aside()
@@ -97,7 +97,7 @@ def test_it_steps_aside_for_a_line(terminal, clock):
 
 def test_a_hidden_one_shows_nothing(terminal, clock):
     """Nor does it step aside."""
-    with Meter(5 << 20, hidden=True) as meter:
+    with ProgressMeter(5 << 20, hidden=True) as meter:
         clock[0] += 1
         meter.advance(1)
         meter.step_aside()
@@ -111,7 +111,7 @@ def test_without_a_terminal_it_shows_nothing(clock, monkeypatch, tmp_path, strea
     with (tmp_path / "errors").open("w", encoding="utf-8") as file:
         target: TextIO | None = file if stream else None
         replace_stderr(monkeypatch, target)
-        with Meter(5 << 20) as meter:
+        with ProgressMeter(5 << 20) as meter:
             clock[0] += 1
             meter.advance(1)
             meter.step_aside()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from castore.cli.progress import Meter
+from castore.cli.progress import ProgressMeter
 from castore.upkeep import Ledger, Scope
 
 ABSENT = "00" * 32
@@ -202,7 +202,7 @@ def test_after_an_interruption_it_goes_on(castore, place, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Meter, "advance", advance)
+        patch.setattr(ProgressMeter, "advance", advance)
         result = castore(*command)
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "castore: interrupted; the next `verify --resume state` goes on from here\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 
 BLOBS = "blob service"
 
@@ -18,8 +18,8 @@ def _cache() -> Picture:
             Node("blobservices.root.far", "", BLOBS, "objectstore", "s3://bucket/prefix"),
         ),
         edges=(
-            Edge("blobservices.root", "blobservices.local", "near"),
-            Edge("blobservices.root", "blobservices.root.far", "far"),
+            Arrow("blobservices.root", "blobservices.local", "near"),
+            Arrow("blobservices.root", "blobservices.root.far", "far"),
         ),
         roots=("blobservices.root",),
         unreachable=frozenset(),
@@ -40,14 +40,14 @@ def _shared() -> Picture:
             Node("grpc", "", BLOBS, "grpc", "grpc+https://cache.example.org:8443/castore", "breaker open"),
         ),
         edges=(
-            Edge("root", "fast", "services[0]"),
-            Edge("root", "slow", "services[1]"),
-            Edge("root", "grpc", "services[2]"),
-            Edge("root", "local", "journal"),
-            Edge("fast", "hot", "near"),
-            Edge("fast", "local", "far"),
-            Edge("slow", "local", "near"),
-            Edge("slow", "remote", "far"),
+            Arrow("root", "fast", "services[0]"),
+            Arrow("root", "slow", "services[1]"),
+            Arrow("root", "grpc", "services[2]"),
+            Arrow("root", "local", "journal"),
+            Arrow("fast", "hot", "near"),
+            Arrow("fast", "local", "far"),
+            Arrow("slow", "local", "near"),
+            Arrow("slow", "remote", "far"),
         ),
         roots=("root",),
         unreachable=frozenset(),
@@ -66,10 +66,10 @@ def _unreached() -> Picture:
             Node("scratch", "scratch", BLOBS, "memory"),
         ),
         edges=(
-            Edge("root", "local", "near"),
-            Edge("root", "root.far", "far"),
-            Edge("old", "local", "near"),
-            Edge("old", "archive", "far"),
+            Arrow("root", "local", "near"),
+            Arrow("root", "root.far", "far"),
+            Arrow("old", "local", "near"),
+            Arrow("old", "archive", "far"),
         ),
         roots=("root",),
         unreachable=frozenset({"old", "archive", "scratch"}),
@@ -87,10 +87,10 @@ def _names() -> Picture:
             Node("d", "root", "directory service", "memory", "C:\\new <!-- --> ]]>"),
         ),
         edges=(
-            Edge("a", "b", 'near<&">'),
-            Edge("a", "c", "日本"),
-            Edge("b", "d", "a_field_with_a_really_long_name[0]"),
-            Edge("c", "d", ""),
+            Arrow("a", "b", 'near<&">'),
+            Arrow("a", "c", "日本"),
+            Arrow("b", "d", "a_field_with_a_really_long_name[0]"),
+            Arrow("c", "d", ""),
         ),
         roots=("a", "d"),
         unreachable=frozenset(),

@@ -4,7 +4,7 @@ import json
 
 import attrs
 
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 from castore.drawing.document import document
 
 
@@ -14,7 +14,7 @@ def test_the_document_has_all_of_the_picture(picture: Picture) -> None:
         Picture(
             title=given["title"],
             nodes=tuple(Node(**node) for node in given["nodes"]),
-            edges=tuple(Edge(**edge) for edge in given["edges"]),
+            edges=tuple(Arrow(**edge) for edge in given["edges"]),
             roots=tuple(given["roots"]),
             unreachable=frozenset(given["unreachable"]),
         )

@@ -38,13 +38,13 @@ def test_the_drawing_is_as_it_was_when_someone_looked_at_it(
 
 DRAW_ALL = """
 import json, sys
-from castore.drawing import FORMATS, Edge, Node, Picture
+from castore.drawing import FORMATS, Arrow, Node, Picture
 
 given = json.load(sys.stdin)
 picture = Picture(
     title=given["title"],
     nodes=tuple(Node(**node) for node in given["nodes"]),
-    edges=tuple(Edge(**edge) for edge in given["edges"]),
+    edges=tuple(Arrow(**edge) for edge in given["edges"]),
     roots=tuple(given["roots"]),
     unreachable=frozenset(given["unreachable"]),
 )

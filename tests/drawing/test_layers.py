@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 from castore.drawing.layers import Bend, layered
 
 
@@ -9,7 +9,7 @@ def drawn(nodes: str, edges: str, roots: str, unreachable: str = "") -> Picture:
     return Picture(
         title="",
         nodes=tuple(Node(id_, id_, "blob service", "cache") for id_ in nodes),
-        edges=tuple(Edge(edge[0], edge[1], "") for edge in edges.split()),
+        edges=tuple(Arrow(edge[0], edge[1], "") for edge in edges.split()),
         roots=tuple(roots),
         unreachable=frozenset(unreachable),
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 from castore.drawing.layout import Box, Layout, Size, laid_out
 
 
@@ -24,7 +24,7 @@ def pictures(draw: st.DrawFn) -> Picture:
     return Picture(
         title="",
         nodes=tuple(Node(id_, "", "blob service", "cache") for id_ in draw(st.permutations(ids))),
-        edges=tuple(Edge(source, target, "field") for source, target in chosen),
+        edges=tuple(Arrow(source, target, "field") for source, target in chosen),
         roots=tuple(roots),
         unreachable=frozenset(ids) - reached,
     )
@@ -107,7 +107,7 @@ def test_everything_is_inside_and_what_is_not_reached_is_below_the_parting(
 
 def test_a_card_grows_with_its_ports() -> None:
     nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcdef")
-    edges = tuple(Edge("a", id_, "x") for id_ in "bcdef")
+    edges = tuple(Arrow("a", id_, "x") for id_ in "bcdef")
     layout = laid_out(
         Picture("", nodes, edges, ("a",), frozenset()), dict.fromkeys("abcdef", Size(100, 50)), [40] * 5
     )
@@ -123,7 +123,7 @@ def test_a_parent_stands_in_the_middle_of_its_children(cache: Picture) -> None:
 
 def test_a_chain_is_one_level_line() -> None:
     nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abc")
-    edges = (Edge("a", "b", "x"), Edge("b", "c", "x"))
+    edges = (Arrow("a", "b", "x"), Arrow("b", "c", "x"))
     sizes = {"a": Size(100, 50), "b": Size(100, 80), "c": Size(100, 50)}
     layout = laid_out(Picture("", nodes, edges, ("a",), frozenset()), sizes, [40, 40])
     assert len({level.y for route in layout.routes for level in route}) == 1
@@ -131,7 +131,7 @@ def test_a_chain_is_one_level_line() -> None:
 
 def test_a_line_that_is_almost_level_is_made_level() -> None:
     nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcd")
-    edges = tuple(Edge(pair[0], pair[1], "x") for pair in ("ad", "ac", "bc", "ab"))
+    edges = tuple(Arrow(pair[0], pair[1], "x") for pair in ("ad", "ac", "bc", "ab"))
     layout = laid_out(
         Picture("", nodes, edges, ("a",), frozenset()), dict.fromkeys("abcd", Size(100, 60)), [40] * 4
     )
@@ -140,7 +140,7 @@ def test_a_line_that_is_almost_level_is_made_level() -> None:
 
 def test_a_parent_far_from_the_middle_has_its_children_beside_it() -> None:
     nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcdef")
-    edges = tuple(Edge(pair[0], pair[1], "x") for pair in ("ab", "ac", "ad", "de", "df"))
+    edges = tuple(Arrow(pair[0], pair[1], "x") for pair in ("ab", "ac", "ad", "de", "df"))
     layout = laid_out(
         Picture("", nodes, edges, ("a",), frozenset()), dict.fromkeys("abcdef", Size(100, 60)), [40] * 5
     )

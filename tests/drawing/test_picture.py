@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 
 
 def test_a_picture_with_one_id_twice_is_refused(cache: Picture) -> None:
@@ -17,7 +17,7 @@ def test_a_picture_with_one_id_twice_is_refused(cache: Picture) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"edges": (Edge("blobservices.root", "elsewhere", "near"),)},
+        {"edges": (Arrow("blobservices.root", "elsewhere", "near"),)},
         {"roots": ("elsewhere",)},
         {"unreachable": frozenset({"elsewhere"})},
     ],
@@ -28,7 +28,7 @@ def test_a_picture_that_refers_to_an_unknown_id_is_refused(cache: Picture, chang
 
 
 def test_a_cycle_is_refused(cache: Picture) -> None:
-    back = Edge("blobservices.local", "blobservices.root", "near")
+    back = Arrow("blobservices.local", "blobservices.root", "near")
     with pytest.raises(graphlib.CycleError):
         attrs.evolve(cache, edges=(*cache.edges, back))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 from castore.drawing.svg import svg
 
 NS = {"svg": "http://www.w3.org/2000/svg"}
@@ -117,7 +117,7 @@ def test_a_card_has_a_bounded_width_whatever_it_says() -> None:
 def test_any_text_gives_well_formed_xml(texts: list[str]) -> None:
     title, name, kind, type_, detail, state, label, id_ = texts
     nodes = (Node(f"1{id_}", name, kind, type_, detail, state), Node("2", detail, "x", name, title, label))
-    root = parsed(Picture(title, nodes, (Edge(f"1{id_}", "2", label),), ("2",), frozenset({f"1{id_}"})))
+    root = parsed(Picture(title, nodes, (Arrow(f"1{id_}", "2", label),), ("2",), frozenset({f"1{id_}"})))
     assert count(root, "card") == 2
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import attrs
 
-from castore.drawing import Edge, Node, Picture
+from castore.drawing import Arrow, Node, Picture
 from castore.drawing.tree import tree
 
 
@@ -22,7 +22,7 @@ def test_a_shared_instance_is_drawn_in_full_once(shared: Picture) -> None:
 
 def test_what_is_below_a_shared_instance_is_not_repeated() -> None:
     nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcd")
-    edges = (Edge("a", "b", "near"), Edge("a", "c", "far"), Edge("b", "c", "far"), Edge("c", "d", "far"))
+    edges = (Arrow("a", "b", "near"), Arrow("a", "c", "far"), Arrow("b", "c", "far"), Arrow("c", "d", "far"))
     assert tree(Picture("", nodes, edges, ("a",), frozenset())).count("→ d") == 1
 
 
@@ -59,5 +59,5 @@ def test_no_control_code_reaches_the_terminal(names: Picture) -> None:
 
 def test_a_chain_may_be_longer_than_the_stack_of_python() -> None:
     nodes = tuple(Node(str(n), str(n), "blob service", "cache") for n in range(2000))
-    edges = tuple(Edge(str(n), str(n + 1), "far") for n in range(1999))
+    edges = tuple(Arrow(str(n), str(n + 1), "far") for n in range(1999))
     assert len(tree(Picture("", nodes, edges, ("0",), frozenset())).splitlines()) == 2000

@@ -25,8 +25,9 @@ from castore.errors import (
     OversizedFrameError,
 )
 from castore.format import frames
+from castore.format.checks import check_size
 from castore.format.chunking import MAX_CHUNK_SIZE
-from castore.format.frames import check_size, compress, decode_chunk
+from castore.format.frames import compress, decode_chunk
 
 MIB = 1 << 20
 DATA = b"Content, addressed. " * 20 + bytes(range(60))

@@ -36,8 +36,9 @@ from castore.contract.inputs import InputFile
 from castore.contract.upkeep import Evictable, Inventory, ItemKind, Pinning, StoredItem, Sweepable
 from castore.digest import EMPTY, B3Digest
 from castore.errors import CorruptBlobError, OversizedFrameError, SourceError, WriterClosedError
+from castore.format.checks import check_size
 from castore.format.chunking import Chunker, FastCdc2020
-from castore.format.frames import check_size, compress, decode_chunk
+from castore.format.frames import compress, decode_chunk
 from castore.streams.readers import BytesReader
 from castore.testing import CLAUSES, Clause, FaultyService, Hides, run_contract
 from castore.threads.pool import Pool

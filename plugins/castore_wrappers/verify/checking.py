@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 from blake3 import blake3
 
 from castore import B3Digest, BlobReader, CastoreError, CorruptBlobError, UnavailableError
-from castore.chunks.fetching import check_digest
 from castore.contract.capabilities import ChunkSource, FoundChunks, FrameStore, SharedPlace
 from castore.contract.operations import Operation, operations_of
+from castore.format.checks import check_digest
 from castore.format.chunking import MAX_CHUNK_SIZE
 from castore.streams.readers import BytesReader, FileReader
 

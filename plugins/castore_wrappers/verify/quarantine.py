@@ -16,9 +16,10 @@ from castore import (
     MissingChunkError,
     UnsupportedError,
 )
-from castore.chunks.fetching import check_digest, find_chunk
+from castore.chunks.fetching import find_chunk
 from castore.contract.capabilities import ChunkSource
 from castore.contract.upkeep import Inventory, StoredItem
+from castore.format.checks import check_digest
 
 _OF_CHUNKS: Final = (CorruptChunkError, BadFrameError)
 
