@@ -191,3 +191,15 @@ os.register_at_fork(after_in_child=_of_process.begin_anew)
 def process_pool() -> Pool:
     """Return the pool of this process, for work that has been given no other; made when first asked for."""
     return _of_process.get()
+
+
+def start_thread(work: Callable[[], object], name: str) -> bool:
+    """Let a thread of its own do *work*, whose end the end of the process waits for.
+
+    Returns False if none can be started: as many run as may, or the interpreter is about to end.
+    """
+    try:
+        threading.Thread(target=work, name=name).start()
+    except RuntimeError:
+        return False
+    return True

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from castore.threads.pool import start_thread
 from castore_objectstore.flushing import Flusher
 
 _MANY_FILES: Final = 512
@@ -59,11 +60,7 @@ class Staging:
             self.publish()
         elif begins:
             # Not by one of those who compress: it would only wait for the disk.
-            thread = threading.Thread(target=self._publish_beside, name="castore-flush")
-            try:
-                thread.start()
-            except RuntimeError:
-                # As many run as may, or the interpreter is about to end.
+            if not start_thread(self._publish_beside, "castore-flush"):
                 self._publish_beside()
 
     def _publish_beside(self) -> None:

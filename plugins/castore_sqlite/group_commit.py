@@ -22,7 +22,7 @@ _MOST_BYTES: Final = 8 << 20
 
 
 @attrs.define(eq=False)
-class Batch:
+class Transaction:
     """What goes into the file in one transaction."""
 
     frames: dict[B3Digest, bytes] = attrs.field(factory=dict)
@@ -52,12 +52,12 @@ class GroupCommit:
     """
 
     def __init__(
-        self, commit: Callable[[Batch], None], frames: Mapping[B3Digest, bytes] | None = None
+        self, commit: Callable[[Transaction], None], frames: Mapping[B3Digest, bytes] | None = None
     ) -> None:
         self._commit = commit
         self._turn = threading.Condition()
-        self._running: Batch | None = None
-        self._upcoming = Batch()
+        self._running: Transaction | None = None
+        self._upcoming = Transaction()
         for digest, frame in (frames or {}).items():
             self._upcoming.add(digest, frame)
 
@@ -103,14 +103,14 @@ class GroupCommit:
             if leads and not mine.frames and not mine.lasting:
                 return
             if leads:
-                self._running, self._upcoming = mine, Batch()
+                self._running, self._upcoming = mine, Transaction()
         if leads:
             self._lead(mine)
         if mine.failure is not None:
             # Each gets an error of its own: threads would write their tracebacks into a shared one.
             raise UnavailableError(mine.failure.instance, mine.failure.cause) from mine.failure
 
-    def _lead(self, mine: Batch) -> None:
+    def _lead(self, mine: Transaction) -> None:
         try:
             self._commit(mine)
         except UnavailableError as error:

@@ -28,7 +28,7 @@ from castore.threads.pool import Pool
 from castore.threads.process_locks import FolderOfLocks
 from castore_sqlite import keeping, leases, rows
 from castore_sqlite.database import Database
-from castore_sqlite.group_commit import Batch, GroupCommit
+from castore_sqlite.group_commit import GroupCommit, Transaction
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -186,7 +186,7 @@ class SqliteBlobService(
         """Make blobs visible in one transaction with all chunks that wait; it lasts, even without any."""
         self._group.commit(blobs)
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Transaction) -> None:
         with self._database.writing(lasting=batch.lasting) as connection:
             rows.put_chunks(connection, batch.frames)
             rows.put_indexes(connection, batch.indexes)
