@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from castore.aio.facade import Facade
 from castore.aio.iterating import iterate
@@ -14,17 +15,20 @@ from castore.aio.reading import AsyncBlobReader
 from castore.aio.stopping import Stop, StoppableService
 from castore.aio.threads import GRACE, THREADS, Threads
 from castore.aio.writing import AsyncBlobWriter
-from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
+from castore.contract.blobs import Answer, BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import BlobDeleter, BlobLister
 from castore.contract.inputs import Storable
 from castore.digest import B3Digest
-from castore.errors import SourceError, UnsupportedError
+from castore.errors import CastoreError, SourceError, UnsupportedError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 P = TypeVar("P")
 T = TypeVar("T")
+
+AsyncAnswer: TypeAlias = "bytes | AsyncBlobReader | CastoreError | None"
+"""What `AsyncBlobService.read_many` gives for a digest."""
 
 
 class AsyncBlobService(Facade):
@@ -73,6 +77,37 @@ class AsyncBlobService(Facade):
         """Open a blob, or a chunk, at its start; `None` if it is absent."""
         reader = await self._threads.run(partial(self.service.open_read, digest), late=_close)
         return None if reader is None else AsyncBlobReader(reader, self._threads)
+
+    async def open(self, digest: B3Digest) -> AsyncBlobReader:
+        """Open a blob, or a chunk, at its start; raise `BlobNotFoundError` if it is absent."""
+        reader = await self._threads.run(partial(self.service.open, digest), late=_close)
+        return AsyncBlobReader(reader, self._threads)
+
+    async def read_many(self, digests: Iterable[B3Digest]) -> AsyncIterator[tuple[B3Digest, AsyncAnswer]]:
+        """Yield many blobs, each digest of *digests* once: small ones as bytes, others as readers.
+
+        What is wrong with one is its value, and ends nothing; `None` stands for one that is absent. A reader
+        is closed when the next blob is asked for. *digests* is iterated over on threads.
+        """
+        handed_out: BlobReader | None = None
+
+        def begin(stop: Stop) -> Iterator[tuple[B3Digest, Answer]]:
+            for digest, answer in StoppableService(self.service, stop).read_many(digests):
+                try:
+                    yield digest, answer
+                finally:
+                    # The iteration has ended before anybody had it.
+                    if isinstance(answer, BlobReader) and answer is not handed_out:
+                        answer.close()
+
+        async with aclosing(iterate(self._threads, begin, _size_of)) as found:
+            async for digest, answer in found:
+                if isinstance(answer, BlobReader):
+                    handed_out = answer
+                    async with AsyncBlobReader(answer, self._threads) as reader:
+                        yield digest, reader
+                else:
+                    yield digest, answer
 
     async def write(self, data: Buffer) -> B3Digest:
         """Store *data* as one blob; return its digest."""
@@ -125,7 +160,9 @@ class AsyncBlobService(Facade):
         """
         return iterate(
             self._threads,
-            lambda stop: _with_power(StoppableService(self.service, stop), BlobLister, "list").list_blobs(),
+            lambda stop: _with_capability(
+                StoppableService(self.service, stop), BlobLister, "list"
+            ).list_blobs(),
         )
 
     async def delete(self, digest: B3Digest) -> bool:
@@ -133,7 +170,9 @@ class AsyncBlobService(Facade):
 
         Raises `UnsupportedError` if the service cannot delete blobs.
         """
-        return await self.call(lambda service: _with_power(service, BlobDeleter, "delete").delete(digest))
+        return await self.call(
+            lambda service: _with_capability(service, BlobDeleter, "delete").delete(digest)
+        )
 
     async def call(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Return what *function* returns, called on a thread with the synchronous service and the arguments.
@@ -151,12 +190,17 @@ class AsyncBlobService(Facade):
         return await self._threads.run(partial(function, *given, **kwargs), stop=stop)
 
 
+def _size_of(found: tuple[B3Digest, Answer]) -> int | None:
+    _, answer = found
+    return None if isinstance(answer, BlobReader) else len(answer) if isinstance(answer, bytes) else 0
+
+
 def _close(reader: BlobReader | None) -> None:
     if reader is not None:
         reader.close()
 
 
-def _with_power(service: BlobService, kind: Callable[..., P], what: str) -> P:
+def _with_capability(service: BlobService, kind: Callable[..., P], what: str) -> P:
     able = service.capability(kind)
     if able is None:
         raise UnsupportedError(f"this service cannot {what} blobs")

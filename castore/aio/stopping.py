@@ -7,19 +7,14 @@ raise `Stopped`, which takes the usual way out: a writer is aborted, a reader is
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
 
-from castore.contract.blobs import BlobService
-from castore.contract.inputs import InputFile
-from castore.digest import B3Digest
-from castore.errors import SourceError
+from castore.contract.blobs import BlobService, BlobWriter
+from castore.contract.inputs import Interruptible
+from castore.contract.operations import Operation
+from castore.wrapping.forwarding import ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,67 +48,28 @@ class Stop:
             raise Stopped
 
 
-class StoppableService(WrapperService):
-    """Passes everything on to *inner*, until *stop* is set; files and bytes in the way of *inner*."""
-
-    passes_files: ClassVar[bool] = True
+class StoppableService(WrapperService, Interruptible):
+    """Passes everything on to *inner*, until *stop* is set."""
 
     def __init__(self, inner: BlobService, stop: Stop) -> None:
         super().__init__(inner, name="castore.aio")
         self._stop = stop
 
-    def around(self, operation: str, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002
+    def check(self) -> None:
+        """Raise `Stopped` if the work was given up."""
+        self._stop.check()
+
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002
         """Call, unless it is not waited for."""
         self._stop.check()
         return call(*args, **kwargs)
 
-    def write(self, data: Buffer) -> B3Digest:
-        """Store *data* as a file is stored: by pieces, and in the way of *inner*."""
-        return self.put_source(InputFile(io.BytesIO(data), "the bytes", size=memoryview(data).nbytes))
-
-    def put_source(self, source: InputFile, progress: Callable[[int], object] | None = None) -> B3Digest:
-        """Store a file whose reading stops."""
-        return super().put_source(_StoppableSource(source, self._stop), progress)
-
-    def put_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], object] | None = None
-    ) -> Iterator[B3Digest | SourceError]:
-        """Store files; after the stop no further one is opened, and that under way is not read on."""
-        stop = self._stop
-
-        def tell(count: int) -> None:
-            stop.check()
-            if progress is not None:
-                progress(count)
-
-        return super().put_files((_StoppablePath(path, stop) for path in paths), progress=tell)
+    def wrap_writer(self, writer: BlobWriter) -> BlobWriter:
+        """Return a writer that takes many bytes piece by piece."""
+        return _StoppableWriter(writer, self.around)
 
 
-class _StoppableSource(InputFile):
-    def __init__(self, source: InputFile, stop: Stop) -> None:
-        self._source = source
-        self._stop = stop
-        self.name = source.name
-        self.size = source.size
-
-    def readinto(self, buffer: memoryview) -> int:
-        self._stop.check()
-        return self._source.readinto(buffer[:PIECE])
-
-    def rewind(self) -> None:
-        self._source.rewind()
-
-
-class _StoppablePath(os.PathLike[str]):
-    """A path that is no more once the work was given up: so many files at once stop as well."""
-
-    def __init__(self, path: str | os.PathLike[str], stop: Stop) -> None:
-        self._path = path
-        self._stop = stop
-
-    def __fspath__(self) -> str:
-        self._stop.check()
-        return os.fspath(self._path)
-
-    def __repr__(self) -> str:
-        return repr(self._path)
+class _StoppableWriter(ForwardingWriter):
+    def _take(self, view: memoryview) -> None:
+        for start in range(0, len(view), PIECE):
+            super()._take(view[start : start + PIECE])

@@ -6,22 +6,45 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, TypeAlias
 
 from castore.errors import CastoreError, SourceError
 
 _PIECE: Final = 64 << 10
 
+_CHECKED: Final = 1 << 20
+"""How many bytes are read at most before it is looked again whether they are still wanted."""
+
 Storable: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 """A path, or a file that is open in binary mode."""
+
+
+class Interruptible(ABC):
+    """A service whose work may be given up by the one who has asked for it: an optional capability.
+
+    Storing a file asks it between its steps, as it may read long before it calls any method of the service.
+    """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise, what is no `Exception`, if the work was given up."""
 
 
 class InputFile:
     """A file or stream that is read from where it stands. What goes wrong with it raises `SourceError`."""
 
-    def __init__(self, file: BinaryIO, name: object, *, size: int | None = None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: object,
+        *,
+        size: int | None = None,
+        check: Callable[[], object] | None = None,
+    ) -> None:
         self._file = file
+        self._check = check
         self.name = name
         self.size = size
         """The size in bytes of a regular file opened by its path, which can be read again after `rewind`.
@@ -31,6 +54,9 @@ class InputFile:
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill *buffer* as far as one read goes; return the number of bytes, 0 at the end."""
+        if self._check is not None:
+            self._check()
+            buffer = buffer[:_CHECKED]
         try:
             count = self._read(buffer)
         except CastoreError:
@@ -95,15 +121,17 @@ class InputBytes(InputFile):
 
 
 @contextlib.contextmanager
-def open_input(source: Storable) -> Iterator[InputFile]:
+def open_input(source: Storable, check: Callable[[], object] | None = None) -> Iterator[InputFile]:
     """Open a path, or take a file that is open; a path is closed in the end.
+
+    *check* is called before each read, to raise if the bytes are not wanted any more.
 
     Raises `SourceError` if it cannot be opened, and `TypeError` for what is neither.
     """
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "read") and not hasattr(source, "readinto"):
             raise TypeError(f"a path or a binary file is needed, not {source!r}")
-        yield InputFile(source, getattr(source, "name", "the stream"))
+        yield InputFile(source, getattr(source, "name", "the stream"), check=check)
         return
     name = os.fspath(source)
     try:
@@ -112,7 +140,8 @@ def open_input(source: Storable) -> Iterator[InputFile]:
         raise SourceError(f"cannot read {name!r}: {_reason(error)}") from error
     with file:
         status = os.fstat(file.fileno())
-        yield InputFile(file, name, size=status.st_size if stat.S_ISREG(status.st_mode) else None)
+        size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        yield InputFile(file, name, size=size, check=check)
 
 
 def read_beginning(path: str | os.PathLike[str], most: int) -> bytes:

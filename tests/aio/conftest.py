@@ -12,7 +12,11 @@ import attrs
 import pytest
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter
-from castore.contract.capabilities import BlobDeleter
+from castore.contract.capabilities import BlobDeleter, BlobLister
+from castore.format.chunking import Chunker, FastCdc2020
+from castore.streams.readers import BytesReader
+from castore.streams.writers import SpooledWriter
+from castore.threads.pool import Pool
 from castore.wrapping.forwarding import ForwardingReader, ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
 from castore_memory.service import MemoryBlobService
@@ -118,17 +122,42 @@ class _Writer(ForwardingWriter):
 
 
 class Kept(MemoryBlobService, BlobDeleter):
-    """A memory that can delete."""
+    """A memory of small chunks that can delete, and has no threads: so its steps have an order."""
+
+    pool = Pool(0)
+
+    def new_chunker(self) -> Chunker:
+        return FastCdc2020(2048)
 
     def delete(self, digest: B3Digest) -> bool:
-        return self._blobs.pop(digest, None) is not None
+        self._chunks.pop(digest, None)
+        return self._indexes.pop(digest, None) is not None
+
+
+class Whole(BlobService, BlobLister):
+    """Keeps blobs as they are, in no chunks."""
+
+    def __init__(self) -> None:
+        self.kept: dict[B3Digest, bytes] = {}
+
+    def has(self, digest: B3Digest) -> bool:
+        return digest in self.kept
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        return BytesReader(self.kept[digest]) if digest in self.kept else None
+
+    def open_write(self) -> BlobWriter:
+        return SpooledWriter(lambda digest, file: self.kept.update({digest: file.read()}))
+
+    def list_blobs(self) -> Iterator[B3Digest]:
+        yield from list(self.kept)
 
 
 class Watched(WrapperService):
     """A service whose operations go through a gate, in small pieces, and that knows what is open."""
 
-    def __init__(self, inner: BlobService | None = None, *, piece: int = 1000) -> None:
-        super().__init__(Kept() if inner is None else inner)
+    def __init__(self, inner: BlobService | None = None, *, piece: int = 1000, whole: bool = False) -> None:
+        super().__init__(inner or (Whole() if whole else Kept()))
         self.gate = Gate()
         self.open = Open()
         self.piece = piece

@@ -13,6 +13,7 @@ import pytest
 import castore
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, SourceError
 from castore.aio import AsyncBlobReader, AsyncBlobService, AsyncBlobWriter
+from castore.contract.blobs import Answer
 from castore.contract.capabilities import BlobLister
 from castore.streams.readers import PieceReader
 from castore.testing import BlobServiceContract
@@ -47,10 +48,20 @@ class Blocking(BlobService, BlobLister):
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         return self.run(self._blobs.chunks(digest))
 
-    def read(self, digest: B3Digest) -> bytes:
+    # Those that are written once for all services: here it is the facade that has them.
+
+    def open(self, digest: B3Digest) -> BlobReader:  # type: ignore[misc]
+        return BlockingReader(self.run(self._blobs.open(digest)), self.run)
+
+    def read(self, digest: B3Digest) -> bytes:  # type: ignore[misc]
         return self.run(self._blobs.read(digest))
 
-    def write(self, data: Any) -> B3Digest:
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        for digest, answer in self.all_of(self._blobs.read_many(digests)):
+            is_reader = isinstance(answer, AsyncBlobReader)
+            yield digest, BlockingReader(answer, self.run) if is_reader else answer
+
+    def write(self, data: Any) -> B3Digest:  # type: ignore[misc]
         return self.run(self._blobs.write(data))
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
@@ -60,13 +71,15 @@ class Blocking(BlobService, BlobLister):
     def open_write(self) -> BlobWriter:
         return BlockingWriter(self._blobs.open_write(), self.run)
 
-    def put_file(self, source: Any, *, progress: Any = None) -> B3Digest:
+    def put_file(self, source: Any, *, progress: Any = None) -> B3Digest:  # type: ignore[misc]
         return self.run(self._within(lambda: self._blobs.put_file(source, progress=progress)))
 
     async def _within(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await begin()
 
-    def put_files(self, paths: Any, *, progress: Any = None) -> Iterator[B3Digest | SourceError]:
+    def put_files(  # type: ignore[misc]
+        self, paths: Any, *, progress: Any = None
+    ) -> Iterator[B3Digest | SourceError]:
         async def begin() -> Any:
             return self._blobs.put_files(paths, progress=progress)
 
@@ -122,7 +135,7 @@ class BlockingWriter(BlobWriter):
 
 @pytest.fixture(params=["memory", "objectstore"])
 def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobService]:
-    folder = {"object_store_url": tmp_path.as_uri(), "avg_chunk_size": 1024}
+    folder = {"object_store_url": tmp_path.as_uri(), "avg_chunk_size": 1024, "durability": "process"}
     table = {"type": request.param, **(folder if request.param == "objectstore" else {})}
     with castore.Composition.from_mapping({"blobservices": {"root": table}}) as stores:
         yield stores.blobs()

@@ -108,7 +108,7 @@ def test_errors_are_those_of_the_service(drive: Callable) -> None:
 
     async def main() -> None:
         failing = FaultyService(
-            castore.from_url("memory:"), {"has", "open_read", "open_write"}, instance="far"
+            castore.from_url("memory:"), {"missing", "has", "open_read", "claim"}, instance="far"
         )
         async with AsyncBlobService(failing) as blobs:
             for call in (
@@ -154,7 +154,7 @@ def test_small_reads_share_a_call(watch: Any, drive: Callable) -> None:
     """What was not asked for stays at hand, also over short seeks."""
 
     async def main() -> None:
-        service = watch(piece=2000)
+        service = watch(piece=2000, whole=True)
         digest = service.inner.write(DATA)
         async with AsyncBlobService(service) as blobs, await blobs.open_read(digest) as reader:
             assert reader.size == 5000
