@@ -12,7 +12,8 @@ from castore.digest import B3Digest
 from castore.errors import CorruptBlobError
 from castore.streams.readers import PieceReader
 
-_PIECE: Final = 256 << 10
+_PIECE: Final = 64 << 10
+"""So many bytes are read at least, if there are as many."""
 
 
 class HashedPieceReader(PieceReader):
@@ -95,12 +96,24 @@ class HashedPieceReader(PieceReader):
 
 
 def read_piece(reader: BlobReader, position: int) -> bytes | memoryview:
-    """Return some bytes of *reader* from *position* on, uncopied if it has pieces; none at its end."""
-    if isinstance(reader, PieceReader):
-        return reader.piece_at(position)
-    if reader.tell() != position:
-        reader.seek(position)
-    return reader.read(_PIECE)
+    """Return some bytes of *reader* from *position* on; none if it has none there.
+
+    A large piece is not copied; small ones are put together, so that a small blob is checked as a whole.
+    """
+    size = min(_PIECE, reader.size - position)
+    if not isinstance(reader, PieceReader):
+        if reader.tell() != position:
+            reader.seek(position)
+        return reader.read(size)
+    piece = reader.piece_at(position)
+    if len(piece) >= size or not piece:
+        return piece
+    parts = [bytes(piece)]
+    filled = len(piece)
+    while filled < size and (piece := reader.piece_at(position + filled)):
+        parts.append(bytes(piece))
+        filled += len(piece)
+    return b"".join(parts)
 
 
 def wrong_bytes(expected: B3Digest, found: B3Digest) -> CorruptBlobError:

@@ -19,6 +19,7 @@ from castore_cache.filling import Filler
 from castore_cache.flights import Flights
 from castore_cache.near import Near
 from castore_cache.reading import FillingChunkedReader
+from castore_cache.stores import BothChunks
 from castore_cache.writing import BothWriter
 from castore_fallback.copying import Keeper
 from castore_fallback.service import FallbackBlobService
@@ -240,15 +241,13 @@ def fallback_does_not_keep_deadlines() -> Iterator[None]:
 
 @mutant
 def cache_returns_corrupt_bytes_of_near() -> Iterator[None]:
-    def ask(self: Near, call: Any) -> Any:
-        try:
-            return call(), None
-        except CorruptBlobError as error:
-            return b"corrupt", error
-        except CastoreError as error:
-            return None, error
+    def find(self: Near, sizes: Any) -> Any:
+        found = right(self, sizes)
+        corrupt = {digest for digest, answer in found.items() if isinstance(answer, CorruptBlobError)}
+        return {**found, **dict.fromkeys(corrupt, b"corrupt")}
 
-    with patch(Near, "ask", ask):
+    right = Near._find
+    with patch(Near, "_find", find):
         yield
 
 
@@ -258,7 +257,7 @@ def cache_fills_near_before_it_has_checked() -> Iterator[None]:
         reader = self._far.service.open_read(digest)
         if reader is not None:
             with reader:
-                self._near.keep(digest, reader.read())
+                self._near.keep({digest: reader.read()})
         return right(self, digest, opened)
 
     right = Filler._read
@@ -280,7 +279,7 @@ def cache_takes_an_error_of_far_for_absence() -> Iterator[None]:
 
 @mutant
 def cache_takes_the_word_of_far_though_near_is_alone() -> Iterator[None]:
-    with patch(Near, "settle_absence", lambda self, fault: None):
+    with patch(Near, "decide_absence", lambda self, fault: None):
         yield
 
 
@@ -292,13 +291,7 @@ def cache_fails_when_near_does() -> Iterator[None]:
 
 @mutant
 def cache_does_not_fail_when_near_must_not() -> Iterator[None]:
-    def ask(self: Near, call: Any) -> Any:
-        try:
-            return call(), None
-        except CastoreError as error:
-            return None, error
-
-    with patch(Near, "ask", ask):
+    with patch(Near, "_stands", lambda self, fault: False):
         yield
 
 
@@ -325,14 +318,25 @@ def cache_is_content_if_near_has_taken_a_blob() -> Iterator[None]:
                 raise
             return self._beside.close()
 
-    with patch(BothWriter, "_finish", finish):
+    def put_indexes(self: BothChunks, blobs: Any) -> None:
+        with contextlib.suppress(CastoreError):
+            self._target.put_indexes(blobs)
+        self._beside.put_indexes(blobs)
+
+    with patch(BothWriter, "_finish", finish), patch(BothChunks, "put_indexes", put_indexes):
+        yield
+
+
+@mutant
+def cache_puts_an_index_where_near_has_missed_chunks() -> Iterator[None]:
+    with patch(BothChunks, "_is_whole", lambda self, digest, chunks: True):
         yield
 
 
 @mutant
 def cache_keeps_a_chunk_under_another_name() -> Iterator[None]:
-    def keep(self: Near, digest: Any, data: bytes) -> bool:
-        return right(self, digest, data[:-1])
+    def keep(self: Near, chunks: Any) -> Any:
+        return right(self, {digest: data[:-1] for digest, data in chunks.items()})
 
     right = Near.keep
     with patch(Near, "keep", keep):
@@ -343,13 +347,11 @@ def cache_keeps_a_chunk_under_another_name() -> Iterator[None]:
 def cache_leaves_followers_waiting() -> Iterator[None]:
     """Who leads a request that fails forgets to say so."""
 
-    def lead(self: Flights, key: Any, flight: Any, call: Any) -> Any:
-        answer = call(flight)
-        flight.give(answer)
-        del self._flights[key]
-        return answer
+    def land(self: Flights, flights: Any) -> None:
+        right(self, {key: flight for key, flight in flights.items() if flight._ended.is_set()})
 
-    with patch(Flights, "_lead", lead), patch(Flights, "__init__", without_end(Flights.__init__)):
+    right = Flights.land
+    with patch(Flights, "land", land), patch(Flights, "__init__", without_end(Flights.__init__)):
         yield
 
 

@@ -129,7 +129,8 @@ class LimitRules(Rules):
             return f"asks its child {state.under_way} things at once, and {most} are allowed"
         per_second = node.settings.get("operations_per_second")
         if per_second is not None and sub.operation not in ("writer.write", "writer.fill"):
-            state.since = scene.now() if state.since is None else state.since
+            # What comes together begins when all of it may.
+            state.since = call.began if state.since is None else state.since
             state.begun += 1
             allowed = max(per_second * 0.1, 1.0) + per_second * (scene.now() - state.since)
             if state.begun > allowed + 1e-6:
@@ -247,7 +248,10 @@ class CacheRules(Rules):
         far = stance([sub for sub in asked if sub.node == node.members[1]])
         before_far = itertools.takewhile(lambda sub: sub.node == node.members[0], asked)
         near = stance(list(before_far))
-        allowed = self._settled(node, call.operation, near, far)
+        operation: str = call.operation
+        if operation == "get_chunks" and call.argument.get(call.digest) is None:
+            operation = "find_chunks"  # Without a size it is not known that there is a blob that needs it.
+        allowed = self._settled(node, operation, near, far)
         if allowed is None and call.said == "corrupt" and any(sub.said == "wrong" for sub in asked):
             return None  # Of a blob in one piece that is found out at its end.
         if allowed is None:
@@ -268,7 +272,7 @@ class CacheRules(Rules):
         if (
             far in FAULTS
             and policy["on_far_error"] == "miss"
-            and operation in ("missing", "open_read", "chunks")
+            and operation in ("missing", "open_read", "chunks", "find_chunks")
         ):
             far = "miss"
         if far != "miss":
@@ -287,8 +291,10 @@ class CacheRules(Rules):
         return {"near": [near], "far": [far], "both": both}[node.settings["write"]]
 
     def _judge_write(self, node: Node, call: Call, subs: Sequence[Call]) -> Problem:
-        same = call.operation
-        done = {sub.node for sub in subs if sub.operation == same and sub.said in ("hit", "miss")}
+        if call.operation == "open_write" and not subs:
+            return None  # Where chunks are written nobody is asked until there are some.
+        same = {call.operation, "put_indexes"} if call.operation == "writer.close" else {call.operation}
+        done = {sub.node for sub in subs if sub.operation in same and sub.said in ("hit", "miss")}
         lacking = set(self.targets(node)) - done
         if call.said in ("hit", "miss") and lacking:
             return f"was acknowledged, and {', '.join(sorted(lacking))} had not done it"

@@ -104,12 +104,26 @@ class Plain(io.BytesIO):
     size = len(DATA)
 
 
-@pytest.mark.parametrize("make", [BytesReader, Plain])
+@pytest.mark.parametrize("make", [BytesReader, Plain, Reader])
 def test_pieces_of_any_reader(make: Any) -> None:
-    """A piece is at least a byte, wherever the reader stands; at the end there is none."""
+    """All that is left, if that is not much, wherever the reader stands; at the end there is none."""
     reader: BlobReader = make(DATA)
     for position in (0, 70, 20):
-        piece = bytes(read_piece(reader, position))
-        assert piece
-        assert DATA[position:].startswith(piece)
-    assert not read_piece(reader, 100)
+        assert bytes(read_piece(reader, position)) == DATA[position:]
+
+
+def test_a_large_piece_is_not_copied() -> None:
+    data = bytes(100_000)
+    piece = read_piece(BytesReader(data), 10)
+    assert isinstance(piece, memoryview)
+    assert piece.obj is data
+
+
+def test_pieces_of_a_reader_that_ends_early() -> None:
+    """What there is comes, and then nothing."""
+
+    class Short(BytesReader):
+        size = 105  # type: ignore[assignment]
+
+    assert bytes(read_piece(Short(DATA), 90)) == DATA[90:]
+    assert not read_piece(Short(DATA), 100)
