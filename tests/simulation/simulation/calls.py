@@ -28,8 +28,13 @@ QUESTIONS: Final = frozenset(
 WRITES: Final = frozenset(row for row in OPERATIONS.values() if row.writes)
 """The operations that may change something."""
 
-REPEATED: Final = frozenset(row for row in OPERATIONS.values() if row.repeatable)
-"""The operations that may be done again."""
+CLAIMS: Final = frozenset(row for row in WRITES if row.tells == "found")
+"""The operations that write, and tell of which things they found."""
+
+REPEATED: Final = frozenset(
+    row for row in OPERATIONS.values() if row.repeatable and row.yields is None and row.capability is not None
+)
+"""The operations that may be done again, as they were."""
 
 ITEM_BY_ITEM: Final = frozenset(
     row for row in OPERATIONS.values() if row.items is not None and (row.receives or row.writes)
@@ -187,7 +192,9 @@ def _note_answer(entry: Call, operation: Operation, answer: Any) -> None:
 def _note_error(entry: Call, error: BaseException) -> None:
     if isinstance(error, BatchError):
         fault = error.faults.get(entry.digest) if entry.digest is not None else None
-        entry.said = "hit" if entry.digest in error.done else _said_by(fault or error)
+        # What a claim leaves out is not there to be claimed.
+        left_out = "miss" if entry.operation in CLAIMS else _said_by(error)
+        entry.said = "hit" if entry.digest in error.done else left_out if fault is None else _said_by(fault)
     else:
         entry.said = _said_by(error)
 

@@ -92,7 +92,8 @@ class Rules:
     ) -> Problem:
         """Judge an answer whose bytes are right, by the answers to *subs*."""
         said = {sub.said for sub in subs}
-        if fails_together(call):
+        if call.said == "unavailable":
+            # What is asked in parts is not asked on when a part has failed.
             said |= {sub.said for each in call.batch for sub in each.own}
         match call.said:
             case "unavailable" if not said & {"unavailable", "pending"}:
@@ -189,13 +190,17 @@ class SeveralRules(Rules):
     def _judge_alone(self, node: Node, call: Call, asked: Sequence[Call] | None = None) -> Problem:
         if asked is None:
             asked = [sub for sub in call.own if sub.operation not in WRITES]
-        if not asked:
+        limits = [entry.get("timeout") for entry in node.entries]
+        given_up = [
+            limit is not None and was_given_up(call, member, limit)
+            for member, limit in zip(node.members, limits, strict=True)
+        ]
+        if not asked and not any(given_up):
             at_hand = call.operation == "reader.read" and call.said in ("hit", "corrupt")
             return None if at_hand else "was answered without asking anyone"
-        limits = [entry.get("timeout") for entry in node.entries]
         stances = [
-            stance([sub for sub in asked if sub.node == member], limit)
-            for member, limit in zip(node.members, limits, strict=True)
+            "unavailable" if lost else stance([sub for sub in asked if sub.node == member], limit)
+            for member, limit, lost in zip(node.members, limits, given_up, strict=True)
         ]
         if (
             None not in limits
@@ -246,6 +251,9 @@ class SeveralRules(Rules):
             return None  # It writes chunks, and has none yet.
         if not asked and call.operation == "writer.close":
             asked = [sub for sub in subs if sub.operation == "put_indexes"]
+        if call.operation != "put_indexes" or call.digest is not None:
+            # A put of no index is none of this one.
+            asked = [sub for sub in asked if sub.operation != "put_indexes" or sub.digest is not None]
         strangers = {sub.node for sub in asked} - set(targets)
         if strangers:
             return f"wrote to {', '.join(sorted(strangers))}, which takes no new blobs"
@@ -311,6 +319,21 @@ class SeveralRules(Rules):
 def fails_together(call: Call) -> bool:
     """Tell whether one of many that could not be told has failed all of them."""
     return call.said in ERRORS and call.operation not in ITEM_BY_ITEM and len(call.batch) > 1
+
+
+def was_given_up(call: Call, member: str, limit: float) -> bool:
+    """Tell whether *call* was one of several that a child did not answer, together, in *limit* seconds.
+
+    Then nothing is known of any of them, whatever it has said by then of some.
+    """
+    subs = [
+        sub for each in call.batch for sub in each.own if sub.node == member and sub.operation not in WRITES
+    ]
+    if len(call.batch) < 2 or not subs:
+        return False
+    if any(sub.said == "pending" for sub in subs):
+        return True
+    return max(sub.ended for sub in subs) - min(sub.began for sub in subs) > limit
 
 
 def stance(calls: Sequence[Call], limit: float | None = None) -> str:
