@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from castore import (
 from castore.contract.blobs import Answer
 from castore.contract.capabilities import BlobLister, ChunkSource, ChunkStore, FoundChunks
 from castore.contract.inputs import open_input
+from castore.contract.operations import Operation
 from castore.errors import BatchError
 from castore.streams.readers import BytesReader
 from castore.streams.writers import SpooledWriter
@@ -205,6 +207,44 @@ class TestOperations:
         with pytest.raises(UnavailableError, match="no more"):
             found.extend(kind(retrying(Listing(), clock), BlobLister).list_blobs())
         assert clock.slept == [1]
+
+
+class Undoing(ABC):
+    """A stranger's capability: what it says of its methods decides whether they are repeated."""
+
+    OPERATIONS = (Operation("undelete", repeatable=True, iterables=("digests",)), Operation("undo"))
+
+    @abstractmethod
+    def undelete(self, digests: Iterable[B3Digest]) -> list[B3Digest]: ...
+
+    @abstractmethod
+    def undo(self) -> None: ...
+
+    @abstractmethod
+    def redo(self) -> None: ...
+
+
+class TestStrangers:
+    @pytest.mark.parametrize(("operation", "attempts"), [("undelete", 3), ("undo", 1), ("redo", 1)])
+    def test_are_repeated_if_they_say_so(self, clock: Any, operation: str, attempts: int) -> None:
+        """Of what they say nothing of, nobody knows whether that does harm."""
+
+        class Undo(MemoryBlobService, Undoing):
+            def undelete(self, digests: Iterable[B3Digest]) -> list[B3Digest]:
+                return list(digests)
+
+            def undo(self) -> None: ...
+
+            def redo(self) -> None: ...
+
+        flaky = Flaky(Undo(), **{operation: 2})
+        undo = kind(retrying(flaky, clock), Undoing)
+        if operation == "undelete":
+            assert undo.undelete(digests=iter([HELLO.digest])) == [HELLO.digest]
+        else:
+            with pytest.raises(UnavailableError, match=f"{operation} is down"):
+                getattr(undo, operation)()
+        assert flaky.calls == [operation] * attempts
 
 
 class Parts(MemoryBlobService):
