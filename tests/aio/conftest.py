@@ -91,15 +91,15 @@ class _Reader(ForwardingReader):
     def __init__(self, reader: BlobReader, watched: Watched) -> None:
         super().__init__(reader, watched.around)
         self._watched = watched
-        watched.open.readers += 1
-        watched.open.all_readers.append(self)
+        watched.tracked.readers += 1
+        watched.tracked.all_readers.append(self)
 
     def _next_piece(self, position: int) -> memoryview:
         return super()._next_piece(position)[: self._watched.piece]
 
     def close(self) -> None:
         if not self.closed:
-            self._watched.open.readers -= 1
+            self._watched.tracked.readers -= 1
         super().close()
 
 
@@ -107,17 +107,17 @@ class _Writer(ForwardingWriter):
     def __init__(self, writer: BlobWriter, watched: Watched) -> None:
         super().__init__(writer, watched.around)
         self._watched = watched
-        watched.open.writers += 1
+        watched.tracked.writers += 1
 
     def _finish(self) -> B3Digest:
         digest = super()._finish()
-        self._watched.open.writers -= 1
+        self._watched.tracked.writers -= 1
         return digest
 
     def _discard(self) -> None:
-        self._watched.open.writers -= 1
-        self._watched.open.aborted += 1
-        self._watched.open.aborted_one.set()
+        self._watched.tracked.writers -= 1
+        self._watched.tracked.aborted += 1
+        self._watched.tracked.aborted_one.set()
         super()._discard()
 
 
@@ -159,7 +159,7 @@ class Watched(WrapperService):
     def __init__(self, inner: BlobService | None = None, *, piece: int = 1000, whole: bool = False) -> None:
         super().__init__(inner or (Whole() if whole else Kept()))
         self.gate = Gate()
-        self.open = Open()
+        self.tracked = Open()
         self.piece = piece
 
     def around(self, operation: str, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

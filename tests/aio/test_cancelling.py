@@ -172,7 +172,7 @@ def test_cancelled_at_each_step(
         service = prepared(watch, whole=whole)
         async with AsyncBlobService(service) as blobs:
             await script(blobs, tmp_path)
-        assert (service.open.readers, service.open.writers, service.open.aborted) == (0, 0, 0)
+        assert (service.tracked.readers, service.tracked.writers, service.tracked.aborted) == (0, 0, 0)
         return service.gate.names
 
     async def cancel_at(step: int, names: list[str]) -> None:
@@ -188,7 +188,7 @@ def test_cancelled_at_each_step(
             assert service.gate.names == names[: step + 1]
             service.gate.opened.set()
         assert service.gate.names[step + 1 :] == [], "something went on after the step"
-        assert (service.open.readers, service.open.writers) == (0, 0)
+        assert (service.tracked.readers, service.tracked.writers) == (0, 0)
         if names[step] not in ENDS:
             assert visible(service) == known
 
@@ -296,9 +296,9 @@ def test_a_writer_is_aborted_when_the_piece_is_written(watched: Any, drive: Call
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert watched.open.aborted == 0
+            assert watched.tracked.aborted == 0
             watched.gate.opened.set()
-            assert await asyncio.to_thread(watched.open.aborted_one.wait, 30)
+            assert await asyncio.to_thread(watched.tracked.aborted_one.wait, 30)
 
     drive(main())
 
@@ -319,11 +319,11 @@ def test_a_block_that_is_cancelled_outside_of_castore_aborts(watched: Any, drive
 
             task = asyncio.create_task(work())
             await inside.wait()
-            assert (watched.open.readers, watched.open.writers) == (1, 1)
+            assert (watched.tracked.readers, watched.tracked.writers) == (1, 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert (watched.open.readers, watched.open.writers, watched.open.aborted) == (0, 0, 1)
+        assert (watched.tracked.readers, watched.tracked.writers, watched.tracked.aborted) == (0, 0, 1)
 
     drive(main())
 

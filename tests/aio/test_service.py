@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,10 @@ import castore
 import castore.aio
 from castore import (
     B3Digest,
+    BlobNotFoundError,
+    BlobReader,
+    BlobService,
+    BlobWriter,
     ClosedError,
     CompositionError,
     InvalidSeekError,
@@ -23,7 +28,8 @@ from castore import (
     UnsupportedError,
     WriterClosedError,
 )
-from castore.aio import AsyncBlobService, AsyncComposition
+from castore.aio import AsyncBlobReader, AsyncBlobService, AsyncComposition
+from castore.streams.readers import BytesReader
 from castore.testing import FaultyService
 from castore.threads.pool import Pool
 
@@ -174,6 +180,104 @@ def test_small_reads_share_a_call(watch: Any, drive: Callable) -> None:
     drive(main())
 
 
+def test_what_is_expected_is_opened_or_an_error(watched: Any, drive: Callable) -> None:
+    async def main() -> None:
+        digest = watched.inner.write(DATA)
+        async with AsyncBlobService(watched) as blobs:
+            async with await blobs.open(digest) as reader:
+                assert await reader.read() == DATA
+            with pytest.raises(BlobNotFoundError):
+                await blobs.open(B3Digest.of(b"absent"))
+
+    drive(main())
+
+
+# -- many at once --
+
+
+class Many(BlobService):
+    """Gives what it is told to by one call, and knows what is open."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = answers
+        self.given = 0
+        self.readers: list[BlobReader] = []
+
+    def has(self, digest: B3Digest) -> bool:
+        return True
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        raise NotImplementedError
+
+    def open_write(self) -> BlobWriter:
+        raise NotImplementedError
+
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Any]]:
+        for digest, answer in zip(digests, self.answers, strict=True):
+            assert all(reader.closed for reader in self.readers)
+            self.given += 1
+            if isinstance(answer, str):
+                self.readers.append(BytesReader(answer.encode()))
+                yield digest, self.readers[-1]
+            else:
+                yield digest, answer
+
+
+def digests_for(service: Many) -> list[B3Digest]:
+    return [B3Digest.of(b"%d" % number) for number in range(len(service.answers))]
+
+
+def test_many_blobs_come_by_one_call(drive: Callable) -> None:
+    """Each as the service gives it, a reader as one to be awaited, which is closed before the next blob."""
+    error = UnavailableError("far", "gone")
+    service = Many(b"one", None, "two", error, "three", b"four")
+
+    async def main() -> None:
+        async with AsyncBlobService(service) as blobs:
+            found = []
+            async for digest, answer in blobs.read_many(iter(digests_for(service))):
+                is_reader = isinstance(answer, AsyncBlobReader)
+                found.append((digest, await answer.read() if is_reader else answer))
+        values = [b"one", None, b"two", error, b"three", b"four"]
+        assert found == list(zip(digests_for(service), values, strict=True))
+        assert all(reader.closed for reader in service.readers)
+
+    drive(main())
+
+
+def test_readers_that_nobody_got_are_closed(drive: Callable) -> None:
+    """The iteration may end before one was handed out, or while one is used."""
+
+    async def main(count: int) -> None:
+        service = Many(b"one", "two", "three")
+        async with (
+            AsyncBlobService(service) as blobs,
+            aclosing(blobs.read_many(digests_for(service))) as found,
+        ):
+            for _ in range(count):
+                await anext(found)
+        assert [reader.closed for reader in service.readers] == [True] * len(service.readers)
+        assert service.readers
+
+    for count in (1, 2, 3):
+        drive(main(count))
+
+
+def test_of_many_blobs_no_more_are_in_memory_than_one_call_may_have(drive: Callable) -> None:
+    """However fast they come."""
+
+    async def main() -> None:
+        service = Many(*[bytes(1 << 20)] * 40)
+        async with (
+            AsyncBlobService(service) as blobs,
+            aclosing(blobs.read_many(digests_for(service))) as found,
+        ):
+            await anext(found)
+            assert service.given <= 16
+
+    drive(main())
+
+
 def test_seeks_follow_the_rules(watched: Any, drive: Callable) -> None:
     async def main() -> None:
         digest = watched.inner.write(DATA)
@@ -235,10 +339,10 @@ def test_one_task_at_a_time(watched: Any, drive: Callable) -> None:
             with pytest.raises(RuntimeError, match="this reader is in use by another task"):
                 await reader.read(10)
             await reader.close()  # It is closed when the other one is done with it.
-            assert watched.open.readers == 1
+            assert watched.tracked.readers == 1
             watched.gate.opened.set()
             assert await task == DATA[:10]
-        assert watched.open.readers == 0
+        assert watched.tracked.readers == 0
 
     drive(main())
 
@@ -266,7 +370,7 @@ def test_a_reader_that_is_closed_gives_no_more(watched: Any, drive: Callable) ->
                     with pytest.raises(ValueError, match="closed file"):
                         await call
             watched.gate.opened.set()
-        assert watched.open.readers == 0
+        assert watched.tracked.readers == 0
 
     drive(main())
 
@@ -368,7 +472,7 @@ def test_an_exception_in_the_block_aborts(watched: Any, drive: Callable) -> None
 
             with pytest.raises(ConnectionError):
                 await write()
-            assert (watched.open.writers, watched.open.aborted) == (0, 1)
+            assert (watched.tracked.writers, watched.tracked.aborted) == (0, 1)
             with pytest.raises(WriterClosedError, match="cannot write: this writer was aborted"):
                 await writer.write(b"x")
             with pytest.raises(WriterClosedError, match="cannot close: this writer was aborted"):
@@ -454,7 +558,7 @@ def test_a_stream_that_breaks_leaves_no_blob(watched: Any, drive: Callable) -> N
             with pytest.raises(ConnectionError):
                 await blobs.put_stream(produce())
         assert blobs_in(watched) == []
-        assert (watched.open.writers, watched.open.aborted) == (0, 1)
+        assert (watched.tracked.writers, watched.tracked.aborted) == (0, 1)
 
     drive(main())
 
