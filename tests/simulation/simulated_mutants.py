@@ -38,7 +38,6 @@ from castore_wrappers.retry import service as retry_service
 from castore_wrappers.retry.patience import Patience
 from castore_wrappers.retry.reading import ResumingReader
 from castore_wrappers.retry.writing import ReplayingWriter
-from castore_wrappers.verify import checking
 from castore_wrappers.verify import service as verify_service
 from castore_wrappers.verify.checking import CheckedChunks
 
@@ -509,12 +508,13 @@ def limit_does_not_wait_for_the_next_second() -> Iterator[None]:
 
 @mutant
 def verify_passes_a_bad_last_chunk() -> Iterator[None]:
-    def get_chunk(self: CheckedChunks, digest: Any, size: Any = None) -> Any:
-        data = self._source.get_chunk(digest, size)
-        last = data is not None and len(data) not in (32, 48, 100)
-        return data if last else checking.checked_chunk(digest, data)
+    def get_chunks(self: CheckedChunks, sizes: Any) -> Any:
+        found = self._source.get_chunks(sizes)
+        last = {name: data for name, data in found.items() if len(data) not in (32, 48, 100)}
+        return {**right(self, {name: sizes[name] for name in sizes if name not in last}), **last}
 
-    with patch(CheckedChunks, "get_chunk", get_chunk):
+    right = CheckedChunks.get_chunks
+    with patch(CheckedChunks, "get_chunks", get_chunks):
         yield
 
 
@@ -525,7 +525,7 @@ def verify_trusts_a_blob_in_one_piece() -> Iterator[None]:
 
 
 @mutant
-def verify_loses_a_power() -> Iterator[None]:
+def verify_loses_a_capability() -> Iterator[None]:
     def capability(self: Any, kind: Any) -> Any:
         return None if kind is ChunkStore else right(self, kind)
 
@@ -535,14 +535,14 @@ def verify_loses_a_power() -> Iterator[None]:
 
 
 @mutant
-def limit_lets_powers_through_unlimited() -> Iterator[None]:
+def limit_lets_capabilities_through_unlimited() -> Iterator[None]:
     """What goes through a capability is not checked, nor counted, nor tried again."""
 
-    def wrap_power(self: WrapperService, kind: type, found: Any) -> Any:
+    def forward(self: WrapperService, kind: type, found: Any) -> Any:
         return found if type(self).__name__ != "Tap" else right(self, kind, found)
 
-    right = WrapperService._wrap_power
-    with patch(WrapperService, "_wrap_power", wrap_power):
+    right = WrapperService._forward
+    with patch(WrapperService, "_forward", forward):
         yield
 
 
