@@ -15,6 +15,7 @@ from castore import B3Digest, CastoreError, ChunkMeta
 from castore.composites.members import Begun, Member, no_answer, periods, periods_of
 from castore.composites.timed_writing import Lease, begin_lease, copies_of
 from castore.contract.capabilities import ChunkSource, ChunkStore, Durable, FoundChunks
+from castore.digest import EMPTY
 from castore.errors import BatchError
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
@@ -180,7 +181,11 @@ class StoreInAll(ChunkStore):
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Make blobs visible at all members that have their chunks."""
-        needs = {digest: {meta.digest for meta in chunks} or {digest} for digest, chunks in blobs.items()}
+        # Nobody has to put a chunk of no bytes.
+        needs = {
+            digest: ({meta.digest for meta in chunks} or {digest}) - {EMPTY}
+            for digest, chunks in blobs.items()
+        }
         needed = frozenset().union(*needs.values())
         doubtful = {member: self._marks[member].among(needed) for member, _ in self._stores}
         most = max(map(len, doubtful.values()))

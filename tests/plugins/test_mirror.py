@@ -30,6 +30,7 @@ from castore.contract.capabilities import (
     FrameStore,
 )
 from castore.contract.upkeep import Inventory, Sweepable
+from castore.digest import EMPTY
 from castore.faults import READS, WRITES
 from castore.testing import HELLO, P3M, FaultyService
 from castore.threads.deadlines import Clock
@@ -579,6 +580,17 @@ class TestCapabilities:
         assert root.queue.wait_until_idle(30)
         assert probes[1].read(blob) == b"".join(parts)
         assert "put_index" not in probes[1].calls
+
+    def test_the_empty_blob_needs_no_chunk(self, probes: Any) -> None:
+        """Also where one of no bytes could not be put, or claimed."""
+        root = mirror(probes, w=3, r=1, queue=HealingQueue(limit=0))
+        store = root.capability(ChunkStore)
+        assert store is not None
+        probes[1].failing = {"put_chunks"}
+        with pytest.raises(UnavailableError):
+            store_chunk(store, b"")
+        assert root.write(b"") == EMPTY
+        assert [list(probe._service.list_blobs()) for probe in probes] == [[EMPTY]] * 3
 
     def test_a_chunk_that_too_many_have_missed(self, probes: Any) -> None:
         """It is remembered who has not got it, though the chunk counts as not stored.
