@@ -126,7 +126,7 @@ class Rules:
     # -- about capabilities and places --
 
     def capabilities(self, node: Node, having: Sequence[Collection[str]]) -> frozenset[str]:
-        """Return the names of the capabilities that a node must have, as its members have those in *having*."""
+        """Return the names of what a node must have, whose members have the capabilities in *having*."""
         return frozenset(having[0])
 
     def stored(self, scene: Scene, node: Node, digest: B3Digest) -> bool:
