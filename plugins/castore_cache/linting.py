@@ -35,6 +35,7 @@ def traits(config: CacheConfig, view: View) -> Traits:
         view.all_of(config.near, config.far),
         writable=view.all_of(*targets(config)).writable,
         answers=view.of(config.far).answers,
+        cuts=view.of(config.far).cuts,
         place=None if queue is None else view.base / queue,
         place_field="" if queue is None else "queue",
     )
@@ -54,7 +55,7 @@ def offers(config: CacheConfig, kind: type, view: View) -> bool | None:
 
 
 def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
-    """Yield a warning if near cannot be filled, or forgets, or new blobs go where nothing can be written."""
+    """Yield a warning if near cannot be filled, forgets, or cuts otherwise, or no new blob can be written."""
     near, far = view.called(config.near), view.called(config.far)
     if view.of(config.near).writable is False and (config.fill != "none" or config.near in targets(config)):
         yield view.warning(
@@ -62,6 +63,13 @@ def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
             config.near,
             f"`{near}` cannot be written, so nothing is ever cached there",
             "choose a near service that can be written; to only ask one after the other, use `fallback`",
+        )
+    if view.of(config.near).cuts and view.of(config.far).cuts not in {"", view.of(config.near).cuts}:
+        yield view.warning(
+            "cuts-otherwise",
+            config.near,
+            f"blobs are cut as `{far}` does, and `{near}` does otherwise, which is of no use here",
+            "give both the same `chunker` and `avg_chunk_size`",
         )
     if config.write == "behind" and view.offers(config.near, Durable) is False:
         yield view.warning(

@@ -75,7 +75,9 @@ class FallbackConfig:
 
     def traits(self, view: View) -> Traits:
         """Say what its services can do together."""
-        return attrs.evolve(view.all_of(*map(ref_of, self.services)), writable=view.of(self.target).writable)
+        target = view.of(self.target)
+        all_of = view.all_of(*map(ref_of, self.services))
+        return attrs.evolve(all_of, writable=target.writable, cuts=target.cuts)
 
     def offers(self, kind: type, view: View) -> bool | None:
         """Have the capabilities that its services make possible."""

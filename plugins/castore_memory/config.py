@@ -14,6 +14,7 @@ import attrs
 
 from castore import BlobService
 from castore.composition import BuildContext, ServiceUrl, Traits, View
+from castore.format.chunking import DEFAULT_AVG_SIZE, FastCdc2020
 
 
 @attrs.frozen
@@ -29,8 +30,8 @@ class MemoryConfig:
         return cls()
 
     def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
-        """Say that it is always there."""
-        return Traits(writable=True, answers=True)
+        """Say that it is always there, and cuts as others do by default."""
+        return Traits(writable=True, answers=True, cuts=f"{FastCdc2020.__name__} {DEFAULT_AVG_SIZE}")
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - as above
         """Have the capabilities of the service."""

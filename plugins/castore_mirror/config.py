@@ -128,7 +128,7 @@ class MirrorConfig:
         return None if kind is Durable else False
 
     def lints(self, view: View) -> Iterator[Problem]:
-        """Warn of quorums that can never be reached."""
+        """Warn of quorums that can never be reached, and of services that do not go together."""
         writes, misses = self.quorums
         refs = [ref_of(entry) for entry in self.services]
         mute = [view.called(ref) for ref in refs if view.of(ref).answers is False]
@@ -143,6 +143,7 @@ class MirrorConfig:
                 "list services that answer",
             )
         yield from self._counted_twice(view, refs)
+        yield from self._cut_otherwise(view, refs)
         closed = [view.called(ref) for ref in refs if view.of(ref).writable is False]
         # One whose services are all made for reading is meant for reading.
         if len(refs) - len(closed) < writes and (len(closed) < len(refs) or self.write_quorum is not None):
@@ -167,6 +168,19 @@ class MirrorConfig:
                     "list services that keep blobs in different places",
                 )
             seen.setdefault(stores, service_names(self.services)[number])
+
+    def _cut_otherwise(self, view: View, refs: Sequence[Ref[BlobService]]) -> Iterator[Problem]:
+        """Warn of services that cut otherwise than the first, as which new blobs are cut."""
+        first = refs[0]
+        for ref in refs[1:]:
+            if view.of(first).cuts and view.of(ref).cuts not in {"", view.of(first).cuts}:
+                told = f"new blobs are cut as `{view.called(first)}` does"
+                yield view.warning(
+                    "cuts-otherwise",
+                    ref,
+                    f"{told}, and `{view.called(ref)}` does otherwise: they share no chunks with its own",
+                    "give all services the same `chunker` and `avg_chunk_size`",
+                )
 
     def explain(self, asking: Asking) -> Plan:
         """Say which services are asked, and what becomes of those that lack the blob."""

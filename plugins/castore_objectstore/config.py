@@ -74,6 +74,7 @@ class ObjectStoreConfig:
             answers=True,
             place=None if folder is None else view.base / folder,
             place_field="object_store_url",
+            cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
         )
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it

@@ -109,8 +109,14 @@ class SqliteConfig:
         return config
 
     def traits(self, view: View) -> Traits:
-        """Say in which file it keeps blobs."""
-        return Traits(writable=True, answers=True, place=view.base / self.path, place_field="path")
+        """Say in which file it keeps blobs, and how it cuts them."""
+        return Traits(
+            writable=True,
+            answers=True,
+            place=view.base / self.path,
+            place_field="path",
+            cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
+        )
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the capabilities of the service."""

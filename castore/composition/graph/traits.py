@@ -40,6 +40,8 @@ class Traits:
         repeater: The name of the instance that asks again; empty if none does.
         place: The folder or the file of its own that it keeps blobs in, absolute.
         place_field: The field that says so.
+        cuts: How it cuts new blobs into chunks, in words that are the same for all that cut alike; empty if
+            it does not, or nobody knows.
     """
 
     writable: bool | None = None
@@ -48,6 +50,7 @@ class Traits:
     repeater: str = ""
     place: Path | None = None
     place_field: str = ""
+    cuts: str = ""
 
 
 UNKNOWN = Traits()
@@ -71,7 +74,7 @@ class View:
         return UNKNOWN if target is None else attrs.evolve(self._traits.get(target.id, UNKNOWN), place=None)
 
     def all_of(self, *refs: Ref[Any]) -> Traits:
-        """Return what is known of several instances that are all needed, at each operation."""
+        """Return what is known of several that are all needed at each operation; the first one cuts."""
         traits = [self.of(ref) for ref in refs]
         repeater = max(traits, key=lambda entry: entry.attempts, default=UNKNOWN)
         return Traits(
@@ -79,6 +82,7 @@ class View:
             answers=_all(entry.answers for entry in traits),
             attempts=repeater.attempts,
             repeater=repeater.repeater,
+            cuts=traits[0].cuts if traits else "",
         )
 
     def offers(self, ref: Ref[Any], kind: type) -> bool | None:

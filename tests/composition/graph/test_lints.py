@@ -207,7 +207,7 @@ def test_the_compositions_of_the_repository_are_not_warned_of(path: Path) -> Non
 def test_the_examples_of_the_types_are_not_warned_of(tmp_path: Path, registry: Registry) -> None:
     """The blocks of TOML with which the modules of the configs begin."""
     seen = 0
-    for path in sorted(ROOT.glob("plugins/*/config.py")):
+    for path in sorted(ROOT.glob("plugins/**/config.py")):
         _, found, example = path.read_text().partition("Example::\n")
         if found:
             text = re.sub(r"^    ", "", example.partition('"""')[0], flags=re.MULTILINE)
