@@ -25,6 +25,8 @@ _NOTHING: Final = memoryview(b"")
 class _Place(PieceReader):
     """A position in a blob, by the rules of all readers, and no bytes."""
 
+    _holds = False
+
     def __init__(self, size: int) -> None:
         self._size = size
 

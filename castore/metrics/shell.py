@@ -38,13 +38,9 @@ A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_OWN: Final = frozenset(
-    {"_inner", "_measuring", "_forwarded", "_has", "_missing", "_chunks", "_open_read", "_pieces"}
-)
+_OWN: Final = frozenset({"_inner", "_measuring"})
 """The attributes of a shell; all others are those of its service."""
 
-_CHUNKS: Final = OPERATIONS["chunks"]
-_MISSING: Final = OPERATIONS["missing"]
 _OPEN_WRITE: Final = OPERATIONS["open_write"]
 _READ_MANY: Final = OPERATIONS["read_many"]
 
@@ -67,13 +63,6 @@ class MeasuredService(BlobService):
     def __init__(self, inner: BlobService, meters: Meters) -> None:
         self._inner = inner
         self._measuring = _Measuring(meters)
-        self._forwarded: dict[Any, Any] = {}
-        # Looked up once, as that costs about as much as what they do.
-        self._has = meters[OPERATIONS["has"]]
-        self._missing = meters[_MISSING]
-        self._chunks = meters[_CHUNKS]
-        self._open_read = meters[OPERATIONS["open_read"]]
-        self._pieces = meters[READER_READ]
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -101,7 +90,7 @@ class MeasuredService(BlobService):
 
     def has(self, digest: B3Digest) -> bool:
         """Ask the service."""
-        meter = self._has
+        meter = self._measuring.has
         meter.begun.append(None)
         started = clock()
         try:
@@ -118,11 +107,11 @@ class MeasuredService(BlobService):
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Ask the service."""
         wanted = digests if type(digests) is set else set(digests)
-        return _call_many(self._missing, _count_absent, self._inner.missing, wanted)
+        return _call_many(self._measuring.missing, _count_absent, self._inner.missing, wanted)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks of a blob there."""
-        meter = self._chunks
+        meter = self._measuring.chunks
         meter.begun.append(None)
         started = clock()
         try:
@@ -138,7 +127,7 @@ class MeasuredService(BlobService):
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open the blob there, with a reader that is measured; bytes that are in memory have been read."""
-        meter = self._open_read
+        meter = self._measuring.open_read
         meter.begun.append(None)
         started = clock()
         try:
@@ -158,9 +147,9 @@ class MeasuredService(BlobService):
             return reader
         if type(reader) is MeasuredReader:
             # It was handed on as it is, so it is read as often there as here.
-            reader.count_also(self._pieces)
+            reader.count_also(self._measuring.pieces)
             return reader
-        return MeasuredReader(reader, self._pieces)
+        return MeasuredReader(reader, self._measuring.pieces)
 
     def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
         """Read many blobs: by their chunks, which is measured there, or as the service does."""
@@ -187,13 +176,13 @@ class MeasuredService(BlobService):
 
     def capability(self, kind: Callable[..., A]) -> A | None:
         """Return the capability of the service, its methods measured."""
-        known = self._forwarded.get(kind)
+        known = self._measuring.forwarded.get(kind)
         if known is None:
             found = self._inner.capability(kind)
             # Who asks for a service by its own class, or how it stands, gets that.
             if found is None or not isinstance(kind, type) or issubclass(kind, (BlobService, Gauges)):
                 return found
-            known = self._forwarded[kind] = forwarded_capability(
+            known = self._measuring.forwarded[kind] = forwarded_capability(
                 cast("Any", kind), found, self._measuring, _measured_class
             )
         wrapped: A | None = known
@@ -209,6 +198,14 @@ class _Measuring:
 
     def __init__(self, meters: Meters) -> None:
         self.meters = meters
+        self.forwarded: dict[Any, Any] = {}
+        """The capabilities whose methods are measured."""
+        # Looked up once, as that costs about as much as what they do.
+        self.has = meters[OPERATIONS["has"]]
+        self.missing = meters[OPERATIONS["missing"]]
+        self.chunks = meters[OPERATIONS["chunks"]]
+        self.open_read = meters[OPERATIONS["open_read"]]
+        self.pieces = meters[READER_READ]
 
     def __call__(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Make any call."""

@@ -100,7 +100,8 @@ class TestItself:
         assert isinstance(found, BlobService)
         assert (found.limit, found.shrink(), repr(found)) == (7, "by 7", repr(own))
         found.limit = 8
-        assert own.limit == 8
+        found._chunks["odd"] = b"private ones as well"
+        assert (own.limit, "odd" in own._chunks) == (8, True)
         assert not hasattr(found, "grow")
         assert bare(measured(found, Meters())) is own
         assert bare(own) is own
@@ -513,6 +514,7 @@ class TestReadingMany:
         found = dict(shell.service.read_many(wanted))
         assert found[HELLO.digest] == HELLO.data
         assert found[ABSENT] is None
+        found[P3M.digest].close()
         assert shell.counts() == {"get_chunks": 1, "open_read": 2}
         assert (shell["get_chunks"].items, shell["get_chunks"].bytes_out) == (3, HELLO.size)
 
