@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -143,6 +144,22 @@ def test_missing_asks_once_for_each_digest(service: DictService) -> None:
     service.missing([ABSENT, ABSENT, ABSENT])
 
     assert service.asked == [ABSENT]
+
+
+def test_missing_asks_several_at_once_where_each_waits(service: DictService) -> None:
+    """Sixteen: none of them gets an answer before all have asked."""
+    together = threading.Barrier(16)
+    has = service.has
+
+    def waiting(digest: B3Digest) -> bool:
+        together.wait(30)
+        return has(digest)
+
+    known = service.write(b"known")
+    service.has = waiting  # type: ignore[method-assign]
+    service.high_latency = True
+    absent = {B3Digest.of(b"%d" % number) for number in range(31)}
+    assert service.missing({known, *absent}) == absent
 
 
 def test_a_service_is_a_context_manager_that_closes() -> None:
