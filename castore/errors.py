@@ -11,7 +11,7 @@
     │   ├── BadIndexError               bad-index            a blob index that cannot be right
     │   └── MissingChunkError           missing-chunk        an index whose chunk is gone
     ├── UnavailableError                unavailable          could not find out: try later, or elsewhere
-    │   └── BatchError                  batch                a call for many was done in part; see done, faults
+    │   └── BatchError                  batch                a call for many, done in part; see its faults
     ├── UnsupportedError                unsupported          this service cannot do that, ever
     ├── InvalidDigestError              invalid-digest       not the text or bytes of a digest (a ValueError)
     ├── InvalidSeekError                invalid-seek         a seek outside the blob (OSError, ValueError)

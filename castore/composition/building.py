@@ -156,6 +156,11 @@ class Builder:
             built, self._built = self._built, []
         return [other for other in reversed(built) if other is not bare(service)]
 
+    @property
+    def has_to_close(self) -> bool:
+        """Whether there is anything that `close` would close."""
+        return bool(self._built)
+
     def gauges(self) -> dict[str, dict[str, float]]:
         """Return what the services that were built tell of themselves, by the ids of their instances."""
         with self._lock:

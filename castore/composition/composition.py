@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -185,6 +186,12 @@ class Composition:
     def close(self) -> None:
         """Close the services that were built, dependants first. Closing again does nothing."""
         self._builder.close()
+
+    def __del__(self) -> None:
+        # Its services may have work that waits; a collector of garbage must not do that.
+        builder = getattr(self, "_builder", None)
+        if builder is not None and builder.has_to_close:
+            warnings.warn(f"a composition was not closed: {self!r}", ResourceWarning, 2, source=self)
 
     def __enter__(self) -> Self:
         return self

@@ -353,6 +353,7 @@ class MeasuredReader(PieceReader):
     def __init__(self, reader: BlobReader, meter: Meter) -> None:
         self._reader = reader
         self._pieces = pieces_of(reader)
+        self._holds = self._pieces._holds  # noqa: SLF001 - of a reader about one beneath
         self._size = reader.size
         self._meter = meter
         self._others: tuple[Meter, ...] = ()

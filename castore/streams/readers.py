@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import operator
+import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -25,6 +27,17 @@ class PieceReader(BlobReader):
     """
 
     _position = 0
+
+    _holds: bool = True
+    """Whether it holds more than memory, so that closing it matters."""
+
+    def __del__(self) -> None:
+        # Also what was never made is collected, as its constructor raised: then there is nothing to close.
+        if not self.closed:
+            with contextlib.suppress(AttributeError):
+                self.close()
+                if self._holds:
+                    warnings.warn(f"a reader was not closed: {self!r}", ResourceWarning, 2, source=self)
 
     @property
     def verified(self) -> bool:
@@ -169,6 +182,8 @@ class PieceReader(BlobReader):
 
 class BytesReader(PieceReader):
     """A reader over bytes in memory. It keeps a view of them, not a copy."""
+
+    _holds = False
 
     def __init__(self, data: Buffer) -> None:
         self._view = memoryview(data).cast("B")

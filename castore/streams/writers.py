@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, cast
@@ -34,6 +35,11 @@ class GuardedWriter(BlobWriter):
     _state: Literal["open", "closed", "aborted", "failed"] = "open"
     _digest: B3Digest | None = None
     _written = 0
+
+    def __del__(self) -> None:
+        # What was written is lost. It is not aborted here: a collector of garbage must wait for nobody.
+        if self._state == "open" and self._written:
+            warnings.warn(f"a writer was not closed: {self!r}", ResourceWarning, 2, source=self)
 
     @abstractmethod
     def _take(self, view: memoryview) -> None:

@@ -52,6 +52,7 @@ class ForwardingReader(PieceReader):
 
     def __init__(self, reader: BlobReader, around: Around) -> None:
         self._pieces = pieces_of(reader)
+        self._holds = self._pieces._holds  # noqa: SLF001 - of a reader about one beneath
         self._around = around
         self._size = reader.size
         self._held = memoryview(b"")
