@@ -90,15 +90,21 @@ class LocalObjectStore(ObjectStore):
 
     def _open(self, path: str) -> int | None:
         """Open an object where it is, or where it waits to be flushed; `None` if it is in neither place."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.open(path, READ)
-        waiting = None if self._staging is None else self._staging.find(path)
-        if waiting is not None:
+        for place in self._places(path):
             with contextlib.suppress(FileNotFoundError):
-                return os.open(waiting, READ)
-            with contextlib.suppress(FileNotFoundError):
-                return os.open(path, READ)  # It has got its name meanwhile.
+                return os.open(place, READ)
         return None
+
+    def _places(self, path: str) -> Iterator[str]:
+        """Yield where an object may be: at its place, where it waits for a flush, or at its place by now."""
+        published = 0 if self._staging is None else self._staging.published
+        yield path
+        if self._staging is not None:
+            waiting = self._staging.find(path)
+            if waiting is not None:
+                yield waiting
+            if waiting is not None or self._staging.published != published:
+                yield path  # It may have got its name meanwhile.
 
     def exists(self, key: str) -> bool:
         """Tell whether there is a file, or anything else, of this name."""
@@ -276,13 +282,8 @@ class LocalObjectStore(ObjectStore):
         """Tell whether there is a whole file; renew its time if that is not recent."""
         path = self._path(key)
         with self._reporting(path):
-            if self._claim_file(path, is_whole):
-                return True
-            # It may have been written anew, and wait to replace one that is torn.
-            waiting = None if self._staging is None else self._staging.find(path)
-            return waiting is not None and (
-                self._claim_file(waiting, is_whole) or self._claim_file(path, is_whole)
-            )
+            # One that is torn may have been written anew, and wait to be replaced.
+            return any(self._claim_file(place, is_whole) for place in self._places(path))
 
     def _claim_file(self, path: str, is_whole: Wholeness) -> bool:
         try:

@@ -40,6 +40,8 @@ class Staging:
         self._beside = False
         """Whether a thread has been started to publish."""
         self._lost: set[str] = set()
+        self.published = 0
+        """How often files have got their names. If it has changed, one that was not there then may be now."""
 
     def add(self, path: str, temporary: str, size: int) -> None:
         """Let *temporary* wait to become *path*. Much is published meanwhile, too much is published now."""
@@ -99,6 +101,7 @@ class Staging:
 
     def _forget(self, batch: dict[str, str], *, lost: set[str]) -> None:
         with self._lock:
+            self.published += 1  # First: `find` misses them from the next line on.
             self._leaving = {}
             # Writers that share them with the one whose flush has failed must not think that they are there.
             self._lost.update(path for path in lost if path not in self._staged)
