@@ -98,7 +98,7 @@ def chunk_source_bounds_what_it_does_not_know(service: BlobService) -> None:
 
 @clause(needs=(ChunkStore,))
 def chunk_store_keeps_chunks(service: BlobService) -> None:
-    """A chunk that was put is there, for `has` and `open_read`, too; its buffer may be used again."""
+    """A chunk that was put, if only an empty one, is there, for all; its buffer may be used again."""
     store = capability_of(service, ChunkStore)
     data = fresh(3000)
     digest = B3Digest.of(data)
@@ -110,6 +110,8 @@ def chunk_store_keeps_chunks(service: BlobService) -> None:
     expect("get_chunks()", store.get_chunks({digest: None}), {digest: data})
     expect("get_chunks() of its size", store.get_chunks({digest: 3000}), {digest: data})
     expect_stored(service, digest, data)
+    store.put_chunks(named(b""))
+    expect_stored(service, EMPTY.digest, b"")
 
 
 @clause(needs=(ChunkStore,))
@@ -160,7 +162,7 @@ def chunk_store_takes_small_blobs(service: BlobService) -> None:
     """An index of one chunk or none makes a blob of one chunk, or the empty blob, visible as a blob."""
     store = capability_of(service, ChunkStore)
     one, other = fresh(50), fresh(60)
-    store.put_chunks(named(one, b"", other))
+    store.put_chunks(named(one, other))
     store.put_indexes({B3Digest.of(one): (), B3Digest.of(other): metas_of([other]), EMPTY.digest: ()})
     for data in (one, other, b""):
         blob = B3Digest.of(data)
