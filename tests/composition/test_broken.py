@@ -70,7 +70,7 @@ def registry_for(request: pytest.FixtureRequest) -> Callable[[Path], Registry]:
 def with_faults(registry: Registry) -> Registry:
     """The bundled types, and the one that is refused unless a composition says otherwise."""
     for plugin in discover():
-        if plugin.name == "faulty":
+        if plugin.name == "wrappers":
             registry.load(plugin)
     assert not registry.broken
     return registry
