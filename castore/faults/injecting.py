@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from castore.contract.blobs import BlobReader
 from castore.contract.operations import Operation
 from castore.digest import B3Digest
 from castore.errors import BatchError, CastoreError, CorruptBlobError, UnavailableError
@@ -213,6 +214,8 @@ class Faults:
         if kind in {"truncate", "flip"} and risks.received:
             return self._damaged(call, kind, result)
         if kind == "corrupt" and result is not None:
+            if isinstance(result, BlobReader):
+                result.close()
             raise self._corruption(call)
         if kind == "partial":
             self._note(call, kind)

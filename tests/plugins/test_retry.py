@@ -414,7 +414,11 @@ class TestBatches:
 
 def read_all(answers: Iterator[tuple[B3Digest, Answer]]) -> Iterator[tuple[B3Digest, Any]]:
     for digest, answer in answers:
-        yield digest, answer.read() if isinstance(answer, BlobReader) else answer
+        if isinstance(answer, BlobReader):
+            with answer:
+                yield digest, answer.read()
+        else:
+            yield digest, answer
 
 
 class Handle(BytesReader):

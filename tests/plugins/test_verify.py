@@ -244,13 +244,16 @@ class TestManyBlobs:
         else:
             within.blobs[HELLO.digest] = b"something else"
         wanted = [blob.digest for blob in self.WANTED]
-        answers = dict(VerifyService(within).read_many([*wanted, B3Digest.of(b"absent")]))
+        answers: dict[B3Digest, Any] = {}
+        for digest, answer in VerifyService(within).read_many([*wanted, B3Digest.of(b"absent")]):
+            answers[digest] = answer
+            if isinstance(answer, BlobReader):
+                with answer:
+                    answers[digest] = answer.read()
         assert list(answers) == [*wanted, B3Digest.of(b"absent")]
         assert answers.pop(B3Digest.of(b"absent")) is None
         assert isinstance(answers.pop(HELLO.digest), CorruptBlobError)
-        for blob in self.WANTED[1:]:
-            answer = answers.pop(blob.digest)
-            assert (answer.read() if isinstance(answer, BlobReader) else answer) == blob.data
+        assert answers == {blob.digest: blob.data for blob in self.WANTED[1:]}
         assert all(str(HELLO.digest) in record.getMessage() for record in caplog.records)
         assert caplog.records
 

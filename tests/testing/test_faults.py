@@ -57,7 +57,13 @@ class TestReproducible:
 
     @pytest.fixture(autouse=True)
     def _absence_is_fine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(BlobService, "read", lambda self, digest: self.open_read(digest))
+        def read(service: BlobService, digest: B3Digest) -> None:
+            reader = service.open_read(digest)
+            if reader is not None:
+                with reader:
+                    reader.read()
+
+        monkeypatch.setattr(BlobService, "read", read)
 
     def test_a_seed_and_a_story_give_a_trace(self) -> None:
         """The same once more; and another with another seed."""
@@ -68,7 +74,8 @@ class TestReproducible:
 
     def test_a_trace_names_operation_number_digest_and_what_was_done(self) -> None:
         service = faulty(HELLO.data, flip=1)
-        assert service.open_read(HELLO.digest).read() != HELLO.data
+        with service.open_read(HELLO.digest) as reader:
+            assert reader.read() != HELLO.data
         (fault,) = service.faults.trace
         assert (fault.operation, fault.number, fault.kind) == ("reader.read", 1, "flip")
         assert str(fault).startswith(f"reader.read #1 of {HELLO.digest}: flip, bit ")

@@ -349,7 +349,8 @@ class TestReaders:
         reader: Any = BytesReader(P3M.data)
         for _ in range(10):
             reader = ForwardingReader(reader, WrapperService(MemoryBlobService()).around)
-        assert reader.piece_at(5).obj is P3M.data
+        with reader:
+            assert reader.piece_at(5).obj is P3M.data
 
     def test_small_reads_stay_in_the_piece(self, chunked: BlobService) -> None:
         """A piece is asked for once, however small the reads are."""

@@ -194,7 +194,11 @@ class Lists(FaultyService):
             if number == self.fails_after:
                 raise UnavailableError("lists", "lost the connection")
             reader = self.open_read(digest)
-            yield digest, reader.read() if reader is not None and reader.size < 100 else reader
+            if reader is None or reader.size >= 100:
+                yield digest, reader
+            else:
+                with reader:
+                    yield digest, reader.read()
 
 
 class TestReadingMany:
@@ -209,8 +213,13 @@ class TestReadingMany:
 
     @staticmethod
     def read(service: BlobService) -> dict[B3Digest, Any]:
-        answers = service.read_many(iter(TestReadingMany.WANTED))
-        return {digest: each.read() if isinstance(each, BlobReader) else each for digest, each in answers}
+        found: dict[B3Digest, Any] = {}
+        for digest, answer in service.read_many(iter(TestReadingMany.WANTED)):
+            found[digest] = answer
+            if isinstance(answer, BlobReader):
+                with answer:
+                    found[digest] = answer.read()
+        return found
 
     def test_is_one_operation_whose_bytes_are_read_like_any(self, lists: Lists) -> None:
         """Also those that came as bytes: what a wrapper does with the bytes of a reader it does with them."""

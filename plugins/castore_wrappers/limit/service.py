@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast
@@ -188,13 +189,20 @@ class LimitService(WrapperService):
             return
         for part in batches(digests, lambda _: None, most_items=self._most_items):
             first, rest = self.around(_READ_MANY, self._read_part, part)
-            yield from first
-            yield from rest
+            try:
+                while first:
+                    yield first.popleft()
+                yield from rest
+            finally:
+                # Who has enough closes what was handed out, and not what was about to be.
+                for _, answer in first:
+                    if isinstance(answer, BlobReader):
+                        answer.close()
 
-    def _read_part(self, digests: Sequence[B3Digest]) -> tuple[list[tuple[B3Digest, Answer]], Any]:
+    def _read_part(self, digests: Sequence[B3Digest]) -> tuple[deque[tuple[B3Digest, Answer]], Any]:
         """Return the small blobs up to one that its user reads, in operations of its own; and the rest."""
         answers = iter(self.inner.read_many(digests))
-        first = []
+        first: deque[tuple[B3Digest, Answer]] = deque()
         for digest, answer in answers:
             first.append((digest, answer))
             if isinstance(answer, BlobReader):
