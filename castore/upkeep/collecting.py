@@ -71,7 +71,7 @@ class MissingRootsError(BlobNotFoundError):
 
 
 @attrs.define
-class Amount:
+class ItemCount:
     """How many things, and how many bytes they take in the store as far as it tells."""
 
     count: int = 0
@@ -83,8 +83,8 @@ class Amount:
         self.size += item.size or 0
 
 
-def _amounts() -> dict[ItemKind, Amount]:
-    return {"index": Amount(), "chunk": Amount(), "residue": Amount()}
+def _amounts() -> dict[ItemKind, ItemCount]:
+    return {"index": ItemCount(), "chunk": ItemCount(), "residue": ItemCount()}
 
 
 @attrs.define
@@ -104,13 +104,13 @@ class Collected:
     leased_since: float | None
     roots: int = 0
     missing: list[B3Digest] = attrs.field(factory=list)
-    found: dict[ItemKind, Amount] = attrs.field(factory=_amounts)
-    gone: dict[ItemKind, Amount] = attrs.field(factory=_amounts)
+    found: dict[ItemKind, ItemCount] = attrs.field(factory=_amounts)
+    gone: dict[ItemKind, ItemCount] = attrs.field(factory=_amounts)
 
-    def kept(self, kind: ItemKind) -> Amount:
+    def kept(self, kind: ItemKind) -> ItemCount:
         """Return how much of a kind is still there."""
         found, gone = self.found[kind], self.gone[kind]
-        return Amount(found.count - gone.count, found.size - gone.size)
+        return ItemCount(found.count - gone.count, found.size - gone.size)
 
 
 def collect(
