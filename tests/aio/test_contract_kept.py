@@ -142,6 +142,8 @@ def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobServic
 
 
 class TestAsyncBlobService(BlobServiceContract):
+    capabilities = (BlobLister,)
+
     @pytest.fixture
     def service(self, inner: BlobService) -> BlobService:
         return Blocking(inner)

@@ -25,8 +25,8 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.contract.capabilities import BlobLister
-from castore.contract.upkeep import Inventory, Sweepable
+from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
+from castore.contract.upkeep import Evictable, Inventory, Sweepable
 from castore.format.chunking import FastCdc2016
 from castore.testing import BLOB_B, HELLO, P3M, BlobServiceContract
 from castore.upkeep import verify
@@ -243,6 +243,8 @@ class TestListing:
 class TestLocalFileSystemOfFsspec(BlobServiceContract):
     """A file system that fsspec has and that does not write atomically: castore writes beside and moves."""
 
+    capabilities = (BlobLister, ChunkStore, FrameStore, Durable, Sweepable, Evictable)
+
     @pytest.fixture
     def service(self, tmp_path: Path) -> Iterator[BlobService]:
         with Composition.from_mapping(root(object_store_url=f"local://{tmp_path}/store")) as stores:
@@ -320,6 +322,8 @@ class Server(http.server.ThreadingHTTPServer):
 @pytest.mark.skipif(not installed("aiohttp"), reason="the driver for http is not installed")
 class TestHttp(BlobServiceContract):
     """A folder behind a web server."""
+
+    capabilities = (BlobLister, ChunkStore, FrameStore, Durable)
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[Any]:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from castore import BlobService, Composition, CorruptChunkError, UnavailableError
-from castore.contract.capabilities import BlobLister, ChunkStore
+from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
+from castore.contract.upkeep import Evictable, Sweepable
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
 from castore.upkeep import CopyCounts, collect, copy, repair, verify
 
@@ -110,6 +111,8 @@ def compose(
 @pytest.mark.slow
 class TestContract(BlobServiceContract):
     """A bucket keeps the contract."""
+
+    capabilities = (BlobLister, ChunkStore, FrameStore, Durable, Sweepable, Evictable)
 
     @pytest.fixture
     def service(self, bucket: Any, compose: Callable[..., Composition]) -> BlobService:
@@ -286,9 +289,9 @@ def test_garbage_is_collected(bucket: Any, compose: Callable[..., Composition]) 
     assert holding is not None
     later = time.time() + 30 * 86400
 
-    with holding.hold():
+    with holding.lease():
         held = collect(blobs, [kept], clock=lambda: later)
-        assert held.held_since is not None
+        assert held.leased_since is not None
     assert held.gone["index"].count == 0
     assert collect(blobs, [kept]).gone["index"].count == 0
     collected = collect(blobs, [kept], clock=lambda: later, pool=stores.pool)

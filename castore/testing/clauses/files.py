@@ -134,7 +134,7 @@ def put_files_in_order(service: BlobService) -> None:
 @clause()
 def put_files_new_and_known(service: BlobService) -> None:
     """`put_files` of many small files stores those that are new, beside others that are there already."""
-    known, new = ([fresh(100 + number) for number in range(20)] for _ in range(2))
+    known, new = ([fresh(100 + number) for number in range(8)] for _ in range(2))
     for data in known:
         service.write(data)
     blobs = [data for pair in zip(new, known, strict=True) for data in pair]
