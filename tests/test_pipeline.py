@@ -30,8 +30,8 @@ POOLS = {size: Pool(size) for size in range(9)}
 @pytest.fixture(scope="module", autouse=True)
 def _close_pools() -> Iterator[None]:
     yield
-    for workers in POOLS.values():
-        workers.close()
+    for pool in POOLS.values():
+        pool.close()
 
 
 @pytest.fixture(autouse=True)

@@ -15,14 +15,14 @@ from castore_objectstore.object_store import LastObject
 def index_before_chunks() -> None:
     """An index is put before the chunks that it lists have their names."""
 
-    def settle(self: Any, last: Sequence[LastObject] = ()) -> None:
+    def flush(self: Any, last: Sequence[LastObject] = ()) -> None:
         for entry in last:
             path = self._path(entry.key)
             self._rename(self._write_beside(path, entry.data), path)
         right(self)
 
-    right = local.LocalObjectStore.settle
-    local.LocalObjectStore.settle = settle  # type: ignore[method-assign]
+    right = local.LocalObjectStore.flush
+    local.LocalObjectStore.flush = flush  # type: ignore[method-assign]
 
 
 def write_in_place() -> None:
@@ -51,27 +51,27 @@ def names_before_data() -> None:
 def no_flush_of_names() -> None:
     """What is renamed last is not flushed any more."""
 
-    def settle(self: Any, last: Sequence[LastObject] = ()) -> None:
+    def flush(self: Any, last: Sequence[LastObject] = ()) -> None:
         flush, self._flush = self._flush, lambda: None
         try:
             right(self, last)
         finally:
             self._flush = flush
 
-    right = local.LocalObjectStore.settle
-    local.LocalObjectStore.settle = settle  # type: ignore[method-assign]
+    right = local.LocalObjectStore.flush
+    local.LocalObjectStore.flush = flush  # type: ignore[method-assign]
 
 
 def no_flush_between() -> None:
     """Chunks and index are flushed together, but in no order."""
 
-    def settle(self: Any, last: Sequence[LastObject] = ()) -> None:
+    def flush(self: Any, last: Sequence[LastObject] = ()) -> None:
         for entry in last:
             self.put(entry.key, entry.data)
         self._staging.publish()
         self._flush()
 
-    local.LocalObjectStore.settle = settle  # type: ignore[method-assign]
+    local.LocalObjectStore.flush = flush  # type: ignore[method-assign]
 
 
 def no_flush_at_all() -> None:
@@ -82,12 +82,12 @@ def no_flush_at_all() -> None:
 def known_indexes_are_not_flushed() -> None:
     """A blob that is there already is reported at once, though others may not have flushed it yet."""
 
-    def settle(self: Any, last: Sequence[LastObject] = ()) -> None:
+    def flush(self: Any, last: Sequence[LastObject] = ()) -> None:
         if last:
             right(self, last)
 
-    right = local.LocalObjectStore.settle
-    local.LocalObjectStore.settle = settle  # type: ignore[method-assign]
+    right = local.LocalObjectStore.flush
+    local.LocalObjectStore.flush = flush  # type: ignore[method-assign]
 
 
 def one_temporary_name() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from castore_objectstore.holding import Holds
+from castore_objectstore.leasing import Leases
 
 from castore import UnavailableError
 from castore.format import frames
@@ -205,9 +205,9 @@ class TestStaging:
         disk.error = None
         disk.released.release(5)
         with pytest.raises(UnavailableError, match="a/1 was lost when the disk could not be flushed"):
-            store.settle([LastObject("i/1", b"1", ["a/1"])])
+            store.flush([LastObject("i/1", b"1", ["a/1"])])
         store.put("a/1", FRAME)
-        store.settle([LastObject("i/1", b"1", ["a/1"])])
+        store.flush([LastObject("i/1", b"1", ["a/1"])])
         assert store.get("a/1") == FRAME
 
     def test_where_no_thread_can_be_started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ class TestStaging:
         assert store.exists("a/1")
         assert store.claim("a/1", frames.is_whole)
         assert LocalObjectStore(tmp_path, instance="other").get("a/1") is None
-        store.settle()
+        store.flush()
         assert LocalObjectStore(tmp_path, instance="other").get("a/1") == FRAME
 
     def test_the_same_object_twice(self, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ class TestStaging:
         store.put("a/1", FRAME)
         store.put("a/1", FRAME)
         assert [path.name for path in (tmp_path / "a").iterdir()] == ["1#1"]
-        store.settle()
+        store.flush()
         assert [path.name for path in (tmp_path / "a").iterdir()] == ["1"]
 
     def test_the_same_object_again_while_it_gets_its_name(
@@ -269,6 +269,16 @@ class TestStaging:
         assert staging.find(path) is None
         assert [entry.name for entry in tmp_path.iterdir()] == ["name"]
 
+    @pytest.mark.parametrize("ask", ["get", "exists", "claim"])
+    def test_what_gets_its_name_while_it_is_looked_for_is_there(self, tmp_path: Path, ask: str) -> None:
+        """It is not where it is to be when that is asked, and waits no more when that is."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        staging = store._staging
+        find = staging.find
+        staging.find = lambda path: (staging.publish(), find(path))[1]
+        assert store.claim("a/1", frames.is_whole) if ask == "claim" else getattr(store, ask)("a/1")
+
     def test_lost_until_it_is_put_again(self, flusher: Flusher, disk: SlowDisk, tmp_path: Path) -> None:
         """After a failed flush what waited is gone, and remembered as lost until it comes again."""
         staging = Staging(flusher)
@@ -291,7 +301,7 @@ class TestStaging:
         store.put("a/1", FRAME)
         os.utime(tmp_path / "a/1#1", (1000, 1000))
         store.put("a/1", FRAME)
-        store.settle()
+        store.flush()
         assert time.time() - (tmp_path / "a/1").stat().st_mtime < 10
 
     def test_what_was_swept_while_it_waited_fails_nobody_who_does_not_need_it(self, tmp_path: Path) -> None:
@@ -300,12 +310,12 @@ class TestStaging:
         store.put("a/1", FRAME)
         (tmp_path / "a/1#1").unlink()
         store.put("a/2", FRAME)
-        store.settle([LastObject("i/2", b"2", ["a/2"])])
+        store.flush([LastObject("i/2", b"2", ["a/2"])])
         assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"2"}
         with pytest.raises(UnavailableError, match="a/1 was lost"):
-            store.settle([LastObject("i/1", b"1", ["a/1"])])
+            store.flush([LastObject("i/1", b"1", ["a/1"])])
         store.put("a/1", FRAME)
-        store.settle([LastObject("i/1", b"1", ["a/1"])])
+        store.flush([LastObject("i/1", b"1", ["a/1"])])
         assert store.get("a/1") == FRAME
 
 
@@ -318,7 +328,7 @@ class TestEmptyObjects:
 
     def test_none_is_renamed(self, store: LocalObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(os, "replace")
-        store.settle([LastObject("i/1", b""), LastObject("i/2", b""), LastObject("j/1", b"")])
+        store.flush([LastObject("i/1", b""), LastObject("i/2", b""), LastObject("j/1", b"")])
         assert [store.get(key) for key in ("i/1", "i/2", "j/1")] == [b"", b"", b""]
 
     @pytest.mark.parametrize("damaged", [b"no index", b""])
@@ -329,7 +339,7 @@ class TestEmptyObjects:
         (tmp_path / "i/1").write_bytes(damaged)
         (tmp_path / "i/2").symlink_to("nowhere")
         before = (tmp_path / "i/1").stat().st_ino
-        store.settle([LastObject("i/1", b""), LastObject("i/2", b""), LastObject("i/3", b"")])
+        store.flush([LastObject("i/1", b""), LastObject("i/2", b""), LastObject("i/3", b"")])
         assert {path.name: path.read_bytes() for path in (tmp_path / "i").iterdir()} == dict.fromkeys(
             "123", b""
         )
@@ -342,7 +352,7 @@ class TestEmptyObjects:
         with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
             (tmp_path / "i").symlink_to(other)
             store.put("a/1", FRAME)
-            store.settle([LastObject("i/1", b"", ["a/1"])])
+            store.flush([LastObject("i/1", b"", ["a/1"])])
             assert store._flusher is not None
             assert store._flusher.knows(Path(other).stat().st_dev)
         store.close()
@@ -353,7 +363,7 @@ class TestEmptyObjects:
         """What came before it stays: all that it needs is there."""
         (tmp_path / "j").write_bytes(b"")
         with pytest.raises(UnavailableError, match=r"Not a directory: .*j/1"):
-            store.settle([LastObject("i/1", b""), LastObject("j/1", b""), LastObject("i/2", b"")])
+            store.flush([LastObject("i/1", b""), LastObject("j/1", b""), LastObject("i/2", b"")])
         assert [path.name for path in (tmp_path / "i").iterdir()] == ["1"]
 
 
@@ -362,7 +372,7 @@ class TestClaims:
     def store(self, tmp_path: Path) -> LocalObjectStore:
         store = LocalObjectStore(tmp_path, instance="files")
         store.put("a/1", FRAME)
-        store.settle()
+        store.flush()
         return store
 
     @pytest.mark.parametrize(
@@ -384,7 +394,7 @@ class TestClaims:
         assert not store.claim("a/1", frames.is_whole)
         store.put("a/1", FRAME)
         assert store.claim("a/1", frames.is_whole)
-        store.settle()
+        store.flush()
         assert (tmp_path / "a/1").read_bytes() == FRAME
 
     def test_a_claim_renews_what_is_old(self, store: LocalObjectStore, tmp_path: Path) -> None:
@@ -402,7 +412,7 @@ class TestClaims:
         store.put("a/1", FRAME)
         os.utime(tmp_path / "a/1#1", (1000, 1000))
         assert store.claim("a/1", frames.is_whole)
-        store.settle()
+        store.flush()
         assert time.time() - (tmp_path / "a/1").stat().st_mtime < 10
 
     def test_a_claim_of_what_was_removed_while_it_waited(self, tmp_path: Path) -> None:
@@ -417,7 +427,7 @@ class TestClaims:
         os.utime(tmp_path / "a/1", (1000, 1000))
         answers: list[bool] = []
         claiming = threading.Thread(target=lambda: answers.append(store.claim("a/1", frames.is_whole)))
-        with Holds(str(tmp_path)).for_sweeping():
+        with Leases(str(tmp_path)).for_sweeping():
             claiming.start()
             time.sleep(0.05)
             assert answers == []
@@ -433,7 +443,7 @@ class TestSweeps:
         ages = {"a/old": 1000.0, "a/claimed": 1000.0, "a/just": time.time() - 105}
         for key, modified in ages.items():
             store.put(key, FRAME)
-            store.settle()
+            store.flush()
             os.utime(tmp_path / key, (modified, modified))
         listed = list(store.list("a/"))
         assert store.claim("a/claimed", frames.is_whole)
@@ -444,17 +454,17 @@ class TestSweeps:
     def test_leases(self, tmp_path: Path) -> None:
         """The oldest of those who hold counts; who has died does not, and leaves nothing behind."""
         store = LocalObjectStore(tmp_path, instance="files")
-        assert store.held_since() is None
-        with store.hold():
-            first = store.held_since()
+        assert store.leased_since() is None
+        with store.lease():
+            first = store.leased_since()
             assert first is not None
             assert abs(first - time.time()) < 10
-            with store.hold():
-                assert store.held_since() == first
-        assert store.held_since() is None
+            with store.lease():
+                assert store.leased_since() == first
+        assert store.leased_since() is None
         dead = tmp_path / "leases/dead"
         dead.touch()
-        assert store.held_since() is None
+        assert store.leased_since() is None
         assert not dead.exists()
 
     def test_a_lease_counts_while_its_file_is_locked(self, tmp_path: Path) -> None:
@@ -462,7 +472,7 @@ class TestSweeps:
         (tmp_path / "leases").mkdir()
         with (tmp_path / "leases/other").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            assert LocalObjectStore(tmp_path, instance="files").held_since() is not None
+            assert LocalObjectStore(tmp_path, instance="files").leased_since() is not None
 
     @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
     def test_where_files_cannot_be_locked(
@@ -475,10 +485,10 @@ class TestSweeps:
 
         monkeypatch.setattr(fcntl, "flock", flock)
         store = LocalObjectStore(tmp_path, instance="files")
-        with store.hold():
+        with store.lease():
             for _ in range(2):
                 store.put("a/1", FRAME)
-                store.settle()
+                store.flush()
                 os.utime(tmp_path / "a/1", (1000, 1000))
         assert store.claim("a/1", frames.is_whole)
         os.utime(tmp_path / "a/1", (1000, 1000))
@@ -491,7 +501,7 @@ class TestSweeps:
         """It learns what is wrong, and where."""
         (tmp_path / "leases").write_bytes(b"no folder")
         store = LocalObjectStore(tmp_path, instance="files")
-        with pytest.raises(UnavailableError, match="leases"), store.hold():
+        with pytest.raises(UnavailableError, match="leases"), store.lease():
             pass
 
 
@@ -502,7 +512,7 @@ class TestQuarantine:
         places = []
         for content in (b"1", b"2", b"3"):
             store.put("a/name", content)
-            store.settle()
+            store.flush()
             places.append(store.set_aside("a/name"))
         assert places == ["quarantine/a/name", "quarantine/a/name~2", "quarantine/a/name~3"]
         assert [(tmp_path / place).read_bytes() for place in places] == [b"1", b"2", b"3"]

@@ -293,9 +293,9 @@ class TestPlaces:
             assert other.blobs().read(digest) == P3M.data
 
 
-def settled(store: LocalObjectStore, key: str, data: bytes) -> None:
+def flushed(store: LocalObjectStore, key: str, data: bytes) -> None:
     store.put(key, data)
-    store.settle()
+    store.flush()
 
 
 @pytest.mark.parametrize("durability", ["process", "full"])
@@ -314,11 +314,11 @@ class TestFiles:
         monkeypatch.setattr(os, "replace", spy)
         store = LocalObjectStore(tmp_path, instance="files", durability=durability)
         store.put("a/b/name", b"1")
-        store.settle()
+        store.flush()
         (tmp_path / "a/b/name#1").write_bytes(b"left by somebody who died")
         (tmp_path / "a/b/name#2").write_bytes(b"and by another")
         store.put("a/b/name", b"2")
-        store.settle()
+        store.flush()
         assert moves == [("a/b/name#1", "a/b/name"), ("a/b/name#3", "a/b/name")]
         assert (tmp_path / "a/b/name").read_bytes() == b"2"
 
@@ -342,7 +342,7 @@ class TestFiles:
         (tmp_path / "a/name").mkdir(parents=True)
         (tmp_path / "a/name/child").touch()
         store = LocalObjectStore(tmp_path, instance="files", durability=durability)
-        put = store.put if durability == "process" else lambda key, data: settled(store, key, data)
+        put = store.put if durability == "process" else lambda key, data: flushed(store, key, data)
         with pytest.raises(UnavailableError, match=r"`files` is unavailable: .*a/name"):
             put("a/name", b"data")
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "castore.lock", "child", "name"]
@@ -368,7 +368,7 @@ class TestFiles:
         done.set()
         for watcher in watchers:
             watcher.join()
-        store.settle()
+        store.flush()
         assert seen == []
         assert [path.name for path in (tmp_path / "folder").iterdir()] == ["name"]
 
@@ -392,7 +392,7 @@ class TestFiles:
             thread.start()
         for thread in threads:
             thread.join()
-        store.settle()
+        store.flush()
         assert errors == []
         assert store.get("folder/name") == data
         assert [path.name for path in (tmp_path / "folder").iterdir()] == ["name"]
@@ -446,13 +446,13 @@ class TestRequests:
         assert requests[-2:] == ["HEAD blobs", "PUT blobs"]
         assert set(requests[:-2]) == {"HEAD chunks", "PUT chunks"}
 
-    @pytest.mark.parametrize("workers", [0, 3])
-    def test_no_index_without_its_chunks(self, blobs_of: Any, store: Any, workers: int) -> None:
+    @pytest.mark.parametrize("pool", [0, 3])
+    def test_no_index_without_its_chunks(self, blobs_of: Any, store: Any, pool: int) -> None:
         """If a chunk cannot be put, the write fails and no index is."""
         last = B3Digest.of(P3M.data[-113592:]).hex()
         store.failing = lambda verb, key: verb == "PUT" and key.endswith(last)
         with pytest.raises(UnavailableError, match=last):
-            blobs_of(store, pool=workers).write(P3M.data)
+            blobs_of(store, pool=pool).write(P3M.data)
         assert [key for key in store.objects if key.startswith("blobs/")] == []
 
     def test_has(self, blobs_of: Any, store: Any) -> None:

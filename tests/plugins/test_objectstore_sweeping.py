@@ -87,24 +87,24 @@ def test_a_recent_object_is_not_stored_anew(place: Place) -> None:
 def test_a_lease_holds_back_the_cutoff(place: Place) -> None:
     digest = place.blobs.write(b"a chunk")
     place.age(10 * HOUR)
-    with place.store.hold():
+    with place.store.lease():
         place.age(11 * HOUR, "/leases")
         collected = collect(place.blobs, (), grace_seconds=HOUR, no_roots=True)
-        assert collected.held_since == pytest.approx(time.time() - 11 * HOUR, abs=60)
+        assert collected.leased_since == pytest.approx(time.time() - 11 * HOUR, abs=60)
         assert place.blobs.has(digest)
-    assert place.store.held_since() is None
+    assert place.store.leased_since() is None
     collect(place.blobs, (), grace_seconds=HOUR, no_roots=True)
     assert place.keys == set()
 
 
 def test_a_lease_counts_for_a_day(place: Place) -> None:
     """Nobody can tell whether its holder is alive; after that it is removed."""
-    lease = place.store.hold()
+    lease = place.store.lease()
     lease.__enter__()
     place.age(23 * HOUR)
-    assert place.store.held_since() is not None
+    assert place.store.leased_since() is not None
     place.age(25 * HOUR)
-    assert place.store.held_since() is None
+    assert place.store.leased_since() is None
     assert place.keys == set()
     lease.__exit__(None, None, None)
 
@@ -131,7 +131,7 @@ def test_leftovers_go(place: Place) -> None:
 def test_where_nothing_can_be_deleted_nothing_is_held() -> None:
     """A web server may take what is put, but leases would stay there for ever. Nothing is asked at all."""
     store = FsspecObjectStore("http://127.0.0.1:9/", {}, instance="web")
-    with store.hold():
+    with store.lease():
         pass
     with pytest.raises(UnavailableError):
         store.put("a", b"")

@@ -250,7 +250,7 @@ class TestWaiting:
     def test_close_commits(self, blobs: SqliteBlobService, path: Path) -> None:
         """What waits is in the file when the service is closed."""
         blobs.put_chunk(HELLO.digest, HELLO.data)
-        blobs.put_frame(CHUNKS[0].digest, castore.format.frames.compress(CHUNKS[0].data))
+        blobs.put_frames({CHUNKS[0].digest: castore.format.frames.compress(CHUNKS[0].data)})
         blobs.close()
         assert ask(path, "SELECT count(*) FROM chunks") == [(2,)]
 
@@ -297,7 +297,7 @@ class TestClaims:
         waiting = B3Digest.of(b"waits")
         blobs.put_chunk(waiting, b"waits")
         some = {*list(parts)[:2], waiting}
-        assert blobs.claim_chunks([*some, B3Digest.of(b"absent")]) == some
+        assert blobs.claim([*some, B3Digest.of(b"absent")]) == some
         times = dict(ask(path, "SELECT digest, modified FROM chunks"))
         assert {digest for digest, time_ in times.items() if time_ > start} == some - {waiting}
 
@@ -434,19 +434,19 @@ class TestKeeping:
         monkeypatch.setattr(blobs._database, "fetch", fetch_and_be_late)
         assert blobs.claim_chunk(HELLO.digest) is False
 
-    def test_holds(self, blobs: SqliteBlobService, path: Path, service_on: Any) -> None:
+    def test_leases(self, blobs: SqliteBlobService, path: Path, service_on: Any) -> None:
         """The oldest counts, those of the dead do not; afterwards nothing is left beside the file."""
         other = service_on(path)
-        assert other.held_since() is None
+        assert other.leased_since() is None
         start = time.time() - 1
-        with blobs.hold(), blobs.hold():
-            held = other.held_since()
+        with blobs.lease(), blobs.lease():
+            held = other.leased_since()
             assert held is not None
             assert start < held < time.time() + 1
-        assert other.held_since() is None
-        dead = path.with_name(f"{path.name}-hold-x")
+        assert other.leased_since() is None
+        dead = path.with_name(f"{path.name}-lease-x")
         dead.touch()
-        assert other.held_since() is None
+        assert other.leased_since() is None
         assert not dead.exists()
         blobs.close()
         assert names_in(path.parent) in ([], [path.name])

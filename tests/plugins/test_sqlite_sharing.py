@@ -28,9 +28,9 @@ HERE = Path(__file__).parent
 WHOLE = B3Digest.of(bytes(range(16)))
 
 
-def service_on(path: Path, workers: int = 0, **options: Any) -> SqliteBlobService:
+def service_on(path: Path, pool: int = 0, **options: Any) -> SqliteBlobService:
     database = Database(path, instance="root", **{"durability": "process", **options})
-    return SqliteBlobService(database, avg_chunk_size=1024, pool=Pool(workers))
+    return SqliteBlobService(database, avg_chunk_size=1024, pool=Pool(pool))
 
 
 def is_sound(path: Path) -> bool:
