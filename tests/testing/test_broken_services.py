@@ -1577,6 +1577,9 @@ class Tenant(Vault, Hides):
         method = getattr(self.vault, name)
         return method if name == self.leaks else hiding(name, method, self.hidden)
 
+    def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:
+        return self.vault.lease(brief=brief) if self.leaks == "lease" else super().lease(brief=brief)
+
 
 def hiding(name: str, method: Callable[..., Any], hidden: set[B3Digest]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
@@ -1699,7 +1702,7 @@ def test_services_that_evict_pass() -> None:
     assert evicted
 
 
-@pytest.mark.parametrize("leaks", sorted({*FOUND, *GIVEN, *LISTED, *DENIED}))
+@pytest.mark.parametrize("leaks", ["lease", *sorted({*FOUND, *GIVEN, *LISTED, *DENIED})])
 def test_one_door_is_enough_to_leak(leaks: str) -> None:
     """A service that hides a blob by every door but one gives it out by that, and is caught."""
     leaking = type("Leaking", (Tenant,), {"leaks": leaks})
