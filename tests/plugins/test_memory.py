@@ -10,7 +10,8 @@ import pytest
 import castore
 import castore_memory.config
 from castore import ChunkMeta, Composition, CompositionError, CorruptChunkError, MissingChunkError
-from castore.testing import CHUNKS, EMPTY, HELLO
+from castore.format.chunking import FastCdc2020
+from castore.testing import CHUNKS, EMPTY, HELLO, P3M
 from castore_memory.service import MemoryBlobService
 
 WHOLE = castore.B3Digest.of(bytes(range(16)))
@@ -67,12 +68,51 @@ def test_the_empty_blob_must_be_put() -> None:
     assert list(blobs.list_blobs()) == [EMPTY.digest]
 
 
-def test_an_index_of_one_chunk_that_is_not_there_makes_no_blob() -> None:
-    """Neither that one, nor the empty one."""
+def test_a_blob_whose_only_chunk_is_not_there_is_incomplete() -> None:
+    """It is not the empty blob instead."""
     blobs = MemoryBlobService()
     blobs.put_index(HELLO.digest, ())
-    assert list(blobs.list_blobs()) == []
+    with pytest.raises(MissingChunkError):
+        blobs.read(HELLO.digest)
+    assert not blobs.claim_blob(HELLO.digest)
     assert not blobs.has(EMPTY.digest)
+
+
+def test_blobs_are_cut_as_elsewhere() -> None:
+    """By default as the reference does; their chunks are shared, and can be opened."""
+    blobs = MemoryBlobService()
+    digest = blobs.write(P3M.data)
+    chunks = blobs.chunks(digest) or ()
+    assert [meta.size for meta in chunks] == list(FastCdc2020().cut(memoryview(P3M.data)))
+    assert b"".join(blobs.read(meta.digest) for meta in chunks) == P3M.data
+    assert list(blobs.list_blobs()) == [digest]
+
+
+A, B, C = (chunk.meta for chunk in CHUNKS[:3])
+AB, BA = [A, B], [B, A]
+
+# What is listed, which chunks are there, the list that is put, and whether that replaces the other one.
+LISTS = {
+    "the same": (AB, AB, AB, False),
+    "another that may be right, too": (BA, AB, AB, False),
+    "another of which a chunk is missing": (BA, [A], AB, True),
+    "another of another size": ([A, B, C], [A, B, C], AB, True),
+    "a single chunk that is missing": ([], AB, AB, True),
+    "several of which one is missing, where a single one is put": (AB, [A], [], True),
+    "several where a single one is put": (AB, AB, [], False),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_that_is_there_stays_if_it_may_be_right(case: str) -> None:
+    """And if all of its chunks are there: else the writer knows better."""
+    there, kept, put, replaces = LISTS[case]
+    blobs = MemoryBlobService()
+    parts = {chunk.digest: chunk.data for chunk in CHUNKS}
+    blobs.put_chunks({meta.digest: parts[meta.digest] for meta in kept})
+    blobs.put_index(WHOLE, there)
+    blobs.put_index(WHOLE, put)
+    assert blobs.chunks(WHOLE) == tuple(put if replaces else there)
 
 
 def test_an_index_without_its_chunk_is_corrupt() -> None:

@@ -27,6 +27,8 @@ from castore import (
 )
 from castore.contract.capabilities import BlobLister
 from castore.testing import BLOB_A, BLOB_B, CHUNKS, EMPTY, HELLO, P3M
+from castore_objectstore.local import LocalObjectStore
+from castore_objectstore.service import ObjectStoreBlobService
 
 SIXTEEN = bytes(range(16))
 WHOLE = B3Digest.of(SIXTEEN)
@@ -467,3 +469,25 @@ except castore.UnavailableError as error:
         assert done.stdout.startswith("`root` is unavailable: File too large: ")
         assert f"{tmp_path}/full/chunks/b3/" in done.stdout
         assert [path for path in (tmp_path / "full").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("damage", ["missing chunk", "torn chunk", "torn index", "missing index"])
+def test_a_known_file_whose_blob_is_not_whole_is_stored_again(tmp_path: Path, damage: str) -> None:
+    """Whatever is missing, putting the file again mends it."""
+    file, folder = tmp_path / "file", tmp_path / "store"
+    file.write_bytes(P3M.data)
+
+    def service() -> BlobService:
+        return ObjectStoreBlobService(LocalObjectStore(folder, instance="files"))
+
+    assert service().put_file(file) == P3M.digest
+    chunks = service().chunks(P3M.digest) or ()
+    kind = "blobs" if "index" in damage else "chunks"
+    name = P3M.digest.hex() if "index" in damage else chunks[5].digest.hex()
+    path = folder / kind / "b3" / name[:4] / name
+    if "missing" in damage:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-3])
+    assert service().put_file(file) == P3M.digest
+    assert service().read(P3M.digest) == P3M.data

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from castore_objectstore.leasing import Leases
 
 from castore import UnavailableError
 from castore.format import frames
 from castore_objectstore import flushing
 from castore_objectstore.flushing import Flusher
+from castore_objectstore.leasing import Leases
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.object_store import LastObject, StoredObject
 from castore_objectstore.staging import Staging

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -420,23 +421,48 @@ class TestRequests:
         assert store.take_requests() == []
 
     def test_chunked_blob(self, blobs_of: Any, store: Any) -> None:
-        """Each chunk is asked for and put, in order; then the index."""
+        """Chunks are asked for and put, some MiB of them at a time; then the index."""
         blobs = blobs_of(store)
         blobs.write(P3M.data)
-        assert store.take_requests() == ["HEAD chunks", "PUT chunks"] * 8 + ["HEAD blobs", "PUT blobs"]
+        chunks = [f"{verb} chunks" for count in (3, 3, 2) for verb in ("HEAD", "PUT") for _ in range(count)]
+        assert store.take_requests() == [*chunks, "HEAD blobs", "PUT blobs"]
         blobs.write(P3M.data)
         assert store.take_requests() == ["HEAD chunks"] * 8 + ["HEAD blobs", "GET blobs"]
 
     def test_repeated_chunk(self, blobs_of: Any, store: Any) -> None:
         """A chunk that occurs twice is put once."""
         blobs_of(store).write(ZEROS_1M.data)
-        assert store.take_requests() == [
-            "HEAD chunks",
-            "PUT chunks",
-            "HEAD chunks",
-            "HEAD blobs",
-            "PUT blobs",
-        ]
+        assert store.take_requests() == ["HEAD chunks", "PUT chunks", "HEAD blobs", "PUT blobs"]
+
+    def test_a_known_file(self, blobs_of: Any, store: Any, tmp_path: Path) -> None:
+        """Its first chunk, its index and its chunks are asked for; nothing is sent."""
+        blobs = blobs_of(store)
+        (tmp_path / "file").write_bytes(P3M.data)
+        blobs.put_file(tmp_path / "file")
+        new = store.take_requests()
+        assert blobs.put_file(tmp_path / "file") == P3M.digest
+        assert store.take_requests() == ["HEAD chunks", "HEAD blobs", "GET blobs", *["HEAD chunks"] * 8]
+        # Before it is stored a new one is asked for one thing more than a stream: its first chunk.
+        store.objects.clear()
+        with (tmp_path / "file").open("rb") as stream:
+            blobs.put_file(stream)
+        assert ["HEAD chunks", *store.take_requests()] == new
+
+    def test_many_small_files(self, blobs_of: Any, store: Any, tmp_path: Path) -> None:
+        """New ones take five requests each, known ones three."""
+        blobs = blobs_of(store)
+        paths = [tmp_path / str(number) for number in range(40)]
+        for path in paths:
+            path.write_bytes(path.name.encode())
+        for _ in blobs.put_files(paths):
+            pass
+        each = ["HEAD blobs", "HEAD chunks", "PUT chunks", "HEAD blobs", "PUT blobs"]
+        assert Counter(store.take_requests()) == Counter(each * 40)
+        for _ in blobs.put_files(paths):
+            pass
+        assert Counter(store.take_requests()) == Counter(
+            {"HEAD blobs": 40, "GET blobs": 40, "HEAD chunks": 40}
+        )
 
     def test_the_index_is_last_with_threads_too(self, blobs_of: Any, store: Any) -> None:
         """However many threads put the chunks, the index comes after them all."""
