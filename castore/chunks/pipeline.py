@@ -154,7 +154,7 @@ class Pipeline:
         self._chunker = chunker
         pool = store.pool
         high_latency = store.high_latency
-        self._job_size = MOST_BYTES - chunker.max_size if high_latency else _JOB_SIZE
+        self._job_size = MOST_BYTES if high_latency else _JOB_SIZE
         # The one that is cut or hashed next, in order: a thread has the next lock before it lets go of one.
         self._taking = threading.Lock()
         self._cutting = threading.Lock()
@@ -288,11 +288,12 @@ class Pipeline:
         job: list[memoryview] = []
         begin = start = 0
         for length in settled_cuts(self._chunker, view, final=final):
-            job.append(view[start : start + length])
-            start += length
-            if start - begin >= self._job_size or len(job) == MOST_ITEMS:
+            size = start - begin
+            if job and (size >= self._job_size or size + length > MOST_BYTES or len(job) == MOST_ITEMS):
                 yield job
                 job, begin = [], start
+            job.append(view[start : start + length])
+            start += length
         if job:
             yield job
 
@@ -334,7 +335,9 @@ class Pipeline:
 def segments_for(store: ChunkStore, chunker: Chunker) -> tuple[int, int]:
     """Return the size of a segment in bytes, and how many of them there may be."""
     pool = store.pool
-    size = max(MOST_BYTES if store.high_latency else _SEGMENT_SIZE, _CHUNKS_PER_SEGMENT * chunker.max_size)
+    # With what the one before could not settle, less than a chunk, it makes one call where requests wait.
+    least = MOST_BYTES - chunker.max_size if store.high_latency else _SEGMENT_SIZE
+    size = max(least, _CHUNKS_PER_SEGMENT * chunker.max_size)
     if not pool.size:
         return size, 1
     # Each thread that works wants a segment; besides, one is filled, and one can be begun with meanwhile.
