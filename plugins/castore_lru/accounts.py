@@ -233,23 +233,26 @@ class Accounts:
 
     def _end_write(self, db: sqlite3.Connection, write: Write) -> None:
         now = self._clock.now()
-        known = write.put and (write.kind == "chunk" or self._has_plain_indexes(write))
-        if known:
+        unknown: Collection[B3Digest] = write.digests
+        if write.put and write.kind == "chunk":
+            # How much they take in truth is looked up when that matters.
             ledger.put_written(db, write, now)
-            if write.kind == "chunk":
-                # How much they take in truth is looked up when that matters.
-                ledger.add_unsure(db, write)
+            ledger.add_unsure(db, write)
+            unknown = ()
+        elif write.put and self._has_plain_indexes(write):
+            # Where there was another one that may stay, it is found out.
+            unknown = ledger.larger_indexes(db, write.digests)
+            ledger.put_written(db, write, now)
         if write.tag in self._live:
             ledger.end_writing(db, write, many=write.many or self._keeps_many(write.tag, write.digests))
         else:
             ledger.end_write(db, write)
-        if known:
+        if not unknown:
             return
-        found = self._scanner.look_up(db, write.kind, write.digests, used=now)
-        if write.kind == "index" and len(found) < len(write.digests):
+        found = self._scanner.look_up(db, write.kind, unknown, used=now)
+        if write.kind == "index" and len(found) < len(unknown):
             # A store may keep the index of a blob of no chunks as a chunk.
-            others = [digest for digest in write.digests if digest not in found]
-            self._scanner.look_up(db, "chunk", others)
+            self._scanner.look_up(db, "chunk", [digest for digest in unknown if digest not in found])
 
     def _has_plain_indexes(self, write: Write) -> bool:
         """Tell whether these are of blobs of one chunk, and the store keeps such: if so it keeps all."""

@@ -48,6 +48,9 @@ _FORGET_PARTS: Final = (
 )
 _BLOBS_WITH: Final = f"SELECT DISTINCT blob FROM parts WHERE chunk {_AMONG}"
 
+_LARGER_INDEXES: Final = (
+    f"SELECT items.digest FROM {_GIVEN} CROSS JOIN items ON items.digest = given.digest WHERE index_size > 0"
+)
 # Every row is there, so each is updated; an `UPDATE ... FROM` is too new for some.
 _TOUCH: Final = (
     f"INSERT INTO items (digest, used) SELECT items.digest, value FROM {_GIVEN}"
@@ -243,6 +246,11 @@ def not_written(db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Di
 def strangers(db: sqlite3.Connection, digests: Collection[B3Digest]) -> list[B3Digest]:
     """Return those of which the journal has nothing at all."""
     return _digests(db.execute(_STRANGE, _given(digests)))
+
+
+def larger_indexes(db: sqlite3.Connection, blobs: Collection[B3Digest]) -> list[B3Digest]:
+    """Return those whose index takes anything, as one of several chunks does."""
+    return _digests(db.execute(_LARGER_INDEXES, _given(blobs)))
 
 
 def touch(db: sqlite3.Connection, uses: Mapping[B3Digest, float], *, exact: float = 0.0) -> None:

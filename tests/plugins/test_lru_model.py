@@ -71,6 +71,8 @@ class Stories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
+        self.files = Path(self.folder.name) / "files"
+        self.files.mkdir()
         self.clock = Hand()
         self.memory = MemoryBlobService()
         self.put: dict[B3Digest, bytes] = {}
@@ -151,6 +153,40 @@ class Stories(RuleBasedStateMachine):
                 self.allow_refusal(error)
             else:
                 self.put[B3Digest.of(whole)] = whole
+
+    @rule(parts=st.sets(st.integers(0, 11), min_size=1), leases=st.booleans())
+    def put_blobs(self, parts: set[int], leases: bool) -> None:
+        """Several of one chunk, each with calls for many."""
+        store = self.service.capability(ChunkStore)
+        assert store is not None
+        chunks = {B3Digest.of(PARTS[part]): PARTS[part] for part in parts}
+        self.put |= chunks
+        with store.lease(brief=True) if leases else contextlib.nullcontext(store) as into:
+            try:
+                known = into.claim_blobs(dict.fromkeys(chunks, ()))
+                there = known | into.claim(chunks.keys() - known)
+                into.put_chunks({digest: data for digest, data in chunks.items() if digest not in there})
+                into.put_indexes(dict.fromkeys(chunks.keys() - known, ()))
+            except UnavailableError as error:
+                self.allow_refusal(error)
+            else:
+                # Without a lease one may push out the other.
+                if leases:
+                    assert not self.service.missing(chunks)
+
+    @rule(parts=st.lists(st.integers(0, 11), min_size=1, max_size=8))
+    def put_files(self, parts: list[int]) -> None:
+        paths = [self.files / str(part) for part in parts]
+        for path, part in zip(paths, parts, strict=True):
+            path.write_bytes(PARTS[part])
+        try:
+            stored = list(self.service.put_files(paths))
+        except UnavailableError as error:
+            self.allow_refusal(error)
+        else:
+            assert stored == [B3Digest.of(PARTS[part]) for part in parts]
+            assert self.service.has(B3Digest.of(PARTS[parts[-1]]))
+        self.put |= {B3Digest.of(PARTS[part]): PARTS[part] for part in parts}
 
     def allow_refusal(self, error: UnavailableError) -> None:
         """There may be no room only beside what is pinned, in use, or still written."""
