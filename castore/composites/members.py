@@ -187,7 +187,7 @@ class Member:
 def give_up(pending: Pending[T], late: Callable[[T | None], object] | None) -> None:
     """Abandon a call; what it has returned already is late, too."""
     if not pending.abandon() and late is not None:
-        with contextlib.suppress(CastoreError):
+        with contextlib.suppress(Exception):
             late(pending.result())
 
 

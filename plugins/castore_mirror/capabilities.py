@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import attrs
 
@@ -19,41 +18,13 @@ from castore.digest import EMPTY
 from castore.errors import BatchError
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
+from castore_mirror.marks import Marks
 from castore_mirror.parallel import HERE, at_all
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 T = TypeVar("T")
-
-_REMEMBERED: Final = 100_000
-
-
-class Marks:
-    """The chunks that a member may have missed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._digests: set[B3Digest] = set()
-        self._any = False
-
-    def add(self, digests: Iterable[B3Digest]) -> None:
-        """Mark chunks; when there are too many all are."""
-        with self._lock:
-            self._digests.update(digests)
-            if len(self._digests) > _REMEMBERED:
-                self._digests.clear()
-                self._any = True
-
-    def among(self, digests: AbstractSet[B3Digest]) -> AbstractSet[B3Digest]:
-        """Return those that are marked."""
-        with self._lock:
-            return digests if self._any else digests & self._digests
-
-    def remove(self, digests: Iterable[B3Digest]) -> None:
-        """Take the marks off chunks that are there."""
-        with self._lock:
-            self._digests.difference_update(digests)
 
 
 @attrs.frozen
@@ -132,6 +103,7 @@ class StoreInAll(ChunkStore):
         wanted = frozenset(digests)
         there, said = self._claim_at_all(wanted, lambda store: store.claim(wanted))
         for one in said:
+            self._marks[one.member].remove(one.done)
             # It may lack what is not put now, for it is there elsewhere.
             self._marks[one.member].add(there & one.faults.keys())
         short = self._short_of_quorum(there, said)
@@ -175,6 +147,7 @@ class StoreInAll(ChunkStore):
         said = [_said_of_put(member, outcome, chunks.keys()) for member, outcome in outcomes]
         # First: one that goes on without these chunks, as another mirror does, may still put their index.
         for one in said:
+            self._marks[one.member].remove(one.done)
             self._marks[one.member].add(one.faults)
         short = self._short_of_quorum(chunks, said)
         self._raise_if(short, asked=chunks.keys(), done=chunks)

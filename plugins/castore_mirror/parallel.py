@@ -33,19 +33,20 @@ def at_all(
     outcomes: dict[int, T | CastoreError] = {}
     mistake: BaseException | None = None
     # The others are under way meanwhile.
-    for number in sorted(range(len(calls)), key=lambda number: number != mine):
-        if mistake is None or isinstance(mistake, Exception):
-            try:
-                outcomes[number] = begun[number].result()
-            except CastoreError as error:
-                outcomes[number] = error
-            except Exception as error:  # noqa: BLE001 - the others still work on the caller's bytes
-                mistake = mistake or error
-            except BaseException as error:  # noqa: BLE001 - as above
-                mistake = error
-                begun[number].drop()
-        else:
-            begun[number].drop()
+    order = sorted(range(len(calls)), key=lambda number: number != mine)
+    for number in order:
+        try:
+            outcomes[number] = begun[number].result()
+        except CastoreError as error:
+            outcomes[number] = error
+        except Exception as error:  # noqa: BLE001 - the others still work on the caller's bytes
+            mistake = mistake or error
+        except BaseException as error:  # noqa: BLE001 - as above
+            mistake = error
+            # The last first: what waits for its turn must not come when another ends.
+            for left in sorted(set(order) - outcomes.keys(), reverse=True):
+                begun[left].drop()
+            break
     if mistake is None:
         return [outcomes[number] for number in range(len(calls))]
     for outcome in outcomes.values():

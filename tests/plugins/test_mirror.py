@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ from castore_fallback.service import FallbackBlobService
 from castore_memory.service import MemoryBlobService
 from castore_mirror.capabilities import durability_of
 from castore_mirror.healing import HealingQueue
+from castore_mirror.marks import Marks
+from castore_mirror.parallel import at_all
 from castore_mirror.service import MirrorBlobService
 from castore_mirror.writing import MirrorWriter
 
@@ -611,6 +614,33 @@ class TestCapabilities:
             store.put_index(B3Digest.of(chunk + b"rest"), metas)
         assert "put_index" not in probes[0].calls
 
+    def test_a_chunk_that_was_put_again(self, probes: Any) -> None:
+        """It is not missed any more, and need not be claimed once more."""
+        root = mirror(probes, w=3, r=1, queue=HealingQueue(limit=0))
+        store = root.capability(ChunkStore)
+        assert store is not None
+        probes[1].failing = {"put_chunks"}
+        with pytest.raises(UnavailableError):
+            store_chunk(store, b"data")
+        probes[1].failing = set()
+        meta = store_chunk(store, b"data")
+        probes[1].calls.clear()
+        store.put_index(meta.digest, ())
+        assert probes[1].calls == ["put_indexes"]
+
+    def test_too_many_chunks_to_remember(self, monkeypatch: Any) -> None:
+        """Then each may have been missed."""
+        monkeypatch.setattr("castore_mirror.marks._REMEMBERED", 3)
+        marks = Marks()
+        digests = [B3Digest.of(b"%d" % number) for number in range(5)]
+        marks.add(digests[:3])
+        assert marks.among(set(digests)) == set(digests[:3])
+        marks.remove(digests[:1])
+        marks.add(digests[2:4])
+        assert marks.among(set(digests)) == set(digests[1:4])
+        marks.add(digests[4:])
+        assert marks.among({digests[0]}) == {digests[0]}
+
     def test_a_chunk_that_a_member_has_missed_where_it_writes(self) -> None:
         """That another of its own members has it is not enough for an index there."""
         target, archive = FaultyService(MemoryBlobService()), MemoryBlobService()
@@ -849,3 +879,52 @@ def test_services_are_just_services() -> None:
     inner: list[BlobService] = [mirror([MemoryBlobService()] * 3) for _ in range(3)]
     outer = mirror(inner)
     assert outer.read(outer.write(BIG)) == BIG
+
+
+class TestAtAll:
+    """Calls to all members at the same time."""
+
+    def calls(self, *whats: Callable[[], Any]) -> list[tuple[Member, Any]]:
+        members = [Member(name, MemoryBlobService()) for name in "abc"]
+        return [(member, partial(member.begin, what)) for member, what in zip(members, whats, strict=True)]
+
+    def failing(self, error: BaseException) -> Callable[[], Any]:
+        def fail() -> None:
+            raise error
+
+        return fail
+
+    @pytest.mark.parametrize("size", [0, 1, 2])
+    def test_what_comes_of_each_in_their_order(self, size: int) -> None:
+        error = UnavailableError("b", "gone")
+        pool = Pool(size)
+        assert at_all(self.calls(lambda: 1, self.failing(error), lambda: 3), pool) == [1, error, 3]
+        pool.close()
+
+    def test_after_a_mistake_the_others_are_let_go_of(self) -> None:
+        released: list[int] = []
+        calls = self.calls(lambda: 1, self.failing(ZeroDivisionError()), lambda: 3)
+        with pytest.raises(ZeroDivisionError):
+            at_all(calls, Pool(0), late=released.append)
+        assert sorted(released) == [1, 3]
+
+    def test_an_interrupt_begins_nothing_more(self) -> None:
+        """It waits for what is under way, which uses the bytes of the caller."""
+        pool = Pool(1)
+        started, released = threading.Event(), threading.Event()
+        ended: list[str] = []
+
+        def under_way() -> None:
+            started.set()
+            released.wait(30)
+            ended.append("under way")
+
+        def interrupted() -> None:
+            started.wait(30)
+            threading.Timer(0.05, released.set).start()
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            at_all(self.calls(under_way, lambda: ended.append("not begun"), interrupted), pool)
+        pool.close()
+        assert ended == ["under way"]

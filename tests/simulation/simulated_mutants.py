@@ -23,8 +23,9 @@ from castore_cache.stores import BothChunks
 from castore_cache.writing import BothWriter
 from castore_fallback.copying import Keeper
 from castore_fallback.service import FallbackBlobService
-from castore_mirror.capabilities import Marks, StoreInAll
+from castore_mirror.capabilities import StoreInAll
 from castore_mirror.healing import HealingQueue
+from castore_mirror.marks import Marks
 from castore_mirror.mending import Mender
 from castore_mirror.service import MirrorBlobService
 from castore_mirror.writing import MirrorWriter
