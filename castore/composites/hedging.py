@@ -48,7 +48,7 @@ class Hedge:
         periods_for: Callable[[Collection[K]], int],
         late: Callable[[Any], object] | None,
     ) -> None:
-        """Ask in turn, on threads of the members; whoever has an answer first has it."""
+        """Ask in turn, on threads of the members; the first answer counts."""
         things = len(poll.open)
         with self._lock:
             # More than a burst is saved only for a call that needs it.

@@ -193,7 +193,7 @@ def give_up(pending: Pending[T], late: Callable[[T | None], object] | None) -> N
 
 @attrs.frozen(slots=True)
 class Found(Generic[T]):
-    """An answer, who gave it, and what the members asked before had to say."""
+    """An answer, the member that gave it, and what the members asked before had to say."""
 
     value: T
     member: Member
@@ -422,7 +422,7 @@ class Members:
         return having if len(having) == len(found) else None
 
     def close(self) -> None:
-        """End the threads of deadlines. The services are closed by whoever made them."""
+        """End the threads of deadlines. The services stay open."""
         for member in self.all:
             member.deadlines.close()
 

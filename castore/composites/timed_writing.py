@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _HERE: Final = Pool(0)
-"""What is begun there is done when it is waited for, by who waits."""
+"""What is begun there is done when it is waited for, by the thread that waits."""
 
 
 class Leg:

@@ -30,7 +30,7 @@ class HealingQueue:
         limit: How many blobs may wait. With more the oldest is forgotten, and counted as `dropped`.
         interval: How long a member is left alone, in seconds.
         drain: How long `close` waits for what is due, in seconds.
-        clock: What the waiting is done with, and who lends the thread.
+        clock: Waits, and lends the thread.
     """
 
     def __init__(
