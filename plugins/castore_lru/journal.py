@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from castore import UnavailableError
+from castore.databases import OwnedConnection
 from castore.threads.deadlines import Deadlines
 from castore_lru import schema
 from castore_lru.owners import boot_id
@@ -181,22 +182,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-class _Connection(sqlite3.Connection):
-    """Closes itself when it is collected, with a journal that nobody has closed."""
-
-    # At the end of a program the names of modules may be gone already.
-    _error = sqlite3.Error
-
-    def __del__(self) -> None:
-        try:  # noqa: SIM105
-            self.close()
-        except self._error:
-            pass
-
-
 def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=OwnedConnection
     )
 
 

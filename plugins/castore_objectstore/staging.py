@@ -60,10 +60,9 @@ class Staging:
             os.unlink(temporary)
         if full:
             self.publish()
-        elif begins:
-            # Not by one of those who compress: it would only wait for the disk.
-            if not start_thread(self._publish_beside, "castore-flush"):
-                self._publish_beside()
+        # Not by one of those who compress: it would only wait for the disk.
+        elif begins and not start_thread(self._publish_beside, "castore-flush"):
+            self._publish_beside()
 
     def _publish_beside(self) -> None:
         try:

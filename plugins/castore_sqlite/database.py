@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from castore.databases import OwnedConnection
 from castore.errors import CastoreError, UnavailableError
 from castore_sqlite import faults, schema
 
@@ -113,10 +114,12 @@ class Database:
     def close(self) -> None:
         """Close all connections; the last one to a file writes the log into it. They open again if needed."""
         try:
-            with self._writing:
-                self._close_writer()
-            while (reader := _pop(self._readers)) is not None:
-                reader.close()
+            try:
+                with self._writing:
+                    self._close_writer()
+            finally:
+                while (reader := _pop(self._readers)) is not None:
+                    reader.close()
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 
@@ -166,6 +169,7 @@ class Database:
             timeout=self._busy_timeout,
             isolation_level=None,
             check_same_thread=False,
+            factory=OwnedConnection,
         )
         # A damaged file may have text where bytes belong, and it need not be UTF-8.
         connection.text_factory = bytes

@@ -34,8 +34,8 @@ _DELETE: Final = {
     "indexes": "DELETE FROM indexes WHERE digest = ? AND modified < ?",
 }
 _FIND: Final = {
-    "chunk": "SELECT digest, modified, length(frame) FROM chunks WHERE digest IN ({0})",
-    "index": "SELECT digest, modified, length(chunks) FROM indexes WHERE digest IN ({0})",
+    "chunk": "SELECT digest, modified, length(frame) FROM chunks WHERE digest IN (VALUES {0})",
+    "index": "SELECT digest, modified, length(chunks) FROM indexes WHERE digest IN (VALUES {0})",
 }
 _TABLES: Final = {"chunk": "chunks", "index": "indexes"}
 _COPY_CHUNK: Final = (

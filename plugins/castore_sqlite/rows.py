@@ -21,7 +21,7 @@ _SIZES: Final = (32, 400)
 FRESH_SECONDS: Final = 60.0
 """How old the time of a row may be before a claim renews it."""
 
-GET_CHUNKS: Final = "SELECT digest, frame FROM chunks WHERE digest IN ({0})"
+GET_CHUNKS: Final = "SELECT digest, frame FROM chunks WHERE digest IN (VALUES {0})"
 GET_INDEX: Final = "SELECT chunks FROM indexes WHERE digest = ?"
 _PUT_CHUNK: Final = (
     "INSERT INTO chunks (digest, modified, frame) VALUES (?, ?, ?)"
@@ -32,12 +32,13 @@ _PUT_INDEX: Final = (
     " ON CONFLICT (digest) DO UPDATE SET modified = excluded.modified, chunks = excluded.chunks"
 )
 FIND: Final = (
-    "SELECT digest FROM chunks WHERE digest IN ({0})"
-    " UNION ALL SELECT digest FROM indexes WHERE digest IN ({0})"
+    "WITH wanted (digest) AS (VALUES {0}) SELECT digest FROM wanted"
+    " WHERE EXISTS (SELECT 1 FROM chunks WHERE chunks.digest = wanted.digest)"
+    " OR EXISTS (SELECT 1 FROM indexes WHERE indexes.digest = wanted.digest)"
 )
-FIND_TIMES: Final = "SELECT digest, modified FROM chunks WHERE digest IN ({0})"
-FIND_INDEXES: Final = "SELECT digest, modified, chunks FROM indexes WHERE digest IN ({0})"
-_MARKS: Final = {size: ", ".join(f"?{number}" for number in range(1, size + 1)) for size in _SIZES}
+FIND_TIMES: Final = "SELECT digest, modified FROM chunks WHERE digest IN (VALUES {0})"
+FIND_INDEXES: Final = "SELECT digest, modified, chunks FROM indexes WHERE digest IN (VALUES {0})"
+_MARKS: Final = {size: ", ".join(["(?)"] * size) for size in _SIZES}
 _RENEW: Final[dict[Table, str]] = {
     "chunks": "UPDATE chunks SET modified = ? WHERE digest = ?",
     "indexes": "UPDATE indexes SET modified = ? WHERE digest = ?",

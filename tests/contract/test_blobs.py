@@ -421,7 +421,7 @@ def test_an_unreadable_file_is_a_source_error(service: DictService, path: Path) 
 
 
 def test_a_path_with_a_null_byte_is_a_source_error(service: DictService) -> None:
-    assert "null byte" in str(_refused(service, "a\0b"))
+    assert "embedded null" in str(_refused(service, "a\0b"))
 
 
 def test_a_file_opened_for_writing_is_a_source_error(service: DictService, path: Path) -> None:

@@ -100,7 +100,7 @@ def test_the_beginning_of_a_file_is_read(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("none", "No such file"), ("", "Is a directory"), ("a\0b", "embedded null byte")]
+    ("name", "reason"), [("none", "No such file"), ("", "Is a directory"), ("a\0b", "embedded null")]
 )
 def test_a_file_that_cannot_be_begun_is_named(tmp_path: Path, name: str, reason: str) -> None:
     """Also what is no file at all."""
