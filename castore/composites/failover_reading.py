@@ -199,7 +199,7 @@ def open_with_failover(
 ) -> PieceReader | None:
     """Open a blob at the first member that has it; `None` if it is absent.
 
-    *watch* is told the member that had it, and of each chunk and piece for which another member had to be asked. With
+    *watch* is told the member that had it, and each chunk and piece for which another had to be asked. With
     *pool* chunks are fetched ahead.
 
     Raises as `Members.first` does, and so do the reads.

@@ -133,16 +133,20 @@ class Member:
     def begin(
         self,
         what: Callable[[], T],
-        pool: Pool,
+        pool: Pool | None,
         *,
         late: Callable[[T | None], object] | None = None,
         periods: int = 1,
     ) -> Begun[T]:
         """Start a call on another thread; what waits for it raises as `call` does.
 
-        With a timeout the thread is none of the *pool*: what hangs must not use them up.
+        Without a *pool* the thread that waits does it. With a timeout the thread is in no case one of the
+        pool: what hangs must not use them up.
         """
+        if self.timeout is None and pool is None:
+            return Begun(lambda: self.call(what), lambda: None)
         if self.timeout is None:
+            assert pool is not None
             task = pool.submit(what)
             return Begun(lambda: self.call(task.result), task.drop)
         try:

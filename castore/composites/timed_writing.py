@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from castore.composites.members import Begun, Member, periods
 from castore.contract.blobs import BlobWriter
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_HERE: Final = Pool(0)
-"""What is begun there is done when it is waited for, by the thread that waits."""
-
 
 class Leg:
     """The writer of one member, lent to one step after the other.
@@ -36,20 +33,20 @@ class Leg:
         self._writer: BlobWriter | None = writer
 
     @classmethod
-    def begin_open(cls, member: Member, pool: Pool) -> Begun[Leg]:
+    def begin_open(cls, member: Member, pool: Pool | None) -> Begun[Leg]:
         """Start a blob at a member; what waits for it raises `UnavailableError` if the member hangs."""
         begun = member.begin(member.service.open_write, pool, late=_abort)
         return Begun(lambda: cls(member, begun.result()), begun.drop)
 
-    def begin_write(self, data: bytes | memoryview, pool: Pool) -> Begun[object]:
+    def begin_write(self, data: bytes | memoryview, pool: Pool | None) -> Begun[object]:
         """Write a piece; what a step looks at must stay as it is if the member has a timeout."""
         return self._begin(lambda writer: writer.write(data), pool, periods(size=len(data)))
 
-    def begin_close(self, pool: Pool) -> Begun[B3Digest]:
+    def begin_close(self, pool: Pool | None) -> Begun[B3Digest]:
         """Make the blob visible; what waits for it returns the digest."""
         return self._begin(lambda writer: writer.close(), pool)
 
-    def _begin(self, step: Callable[[BlobWriter], T], pool: Pool, periods: int = 1) -> Begun[T]:
+    def _begin(self, step: Callable[[BlobWriter], T], pool: Pool | None, periods: int = 1) -> Begun[T]:
         # Until the step is over nobody else may touch the writer.
         writer, self._writer = self._writer, None
         assert writer is not None, "the leg has ended"
@@ -94,14 +91,14 @@ class TimedWriter(GuardedWriter):
     """Passes what is written to one member."""
 
     def __init__(self, member: Member) -> None:
-        self._leg = Leg.begin_open(member, _HERE).result()
+        self._leg = Leg.begin_open(member, None).result()
 
     def _take(self, view: memoryview) -> None:
         # A step that is given up may look at the bytes long after the caller uses its buffer again.
-        self._leg.begin_write(view if self._leg.member.timeout is None else bytes(view), _HERE).result()
+        self._leg.begin_write(view if self._leg.member.timeout is None else bytes(view), None).result()
 
     def _finish(self) -> B3Digest:
-        return self._leg.begin_close(_HERE).result()
+        return self._leg.begin_close(None).result()
 
     def _discard(self) -> None:
         self._leg.abort()
@@ -131,7 +128,7 @@ class Lease:
         self._context.__exit__(None, None, None)
 
 
-def begin_lease(member: Member, store: ChunkStore, pool: Pool, *, brief: bool) -> Begun[Lease]:
+def begin_lease(member: Member, store: ChunkStore, pool: Pool | None, *, brief: bool) -> Begun[Lease]:
     """Lease the store of a member; what waits for it raises `UnavailableError` if the member hangs."""
     return member.begin(partial(Lease, store, brief=brief), pool, late=_end)
 
@@ -151,7 +148,7 @@ def _end(lease: Lease | None) -> None:
 @contextlib.contextmanager
 def leased(member: Member, store: ChunkStore, *, brief: bool) -> Iterator[ChunkStore]:
     """Lease the store of a member; entering and leaving take no longer than its timeout."""
-    lease = begin_lease(member, store, _HERE, brief=brief).result()
+    lease = begin_lease(member, store, None, brief=brief).result()
     try:
         yield lease.store
     finally:

@@ -19,7 +19,7 @@ from castore.errors import BatchError
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
 from castore_mirror.marks import Marks
-from castore_mirror.parallel import HERE, at_all
+from castore_mirror.parallel import at_all
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -217,7 +217,7 @@ class StoreInAll(ChunkStore):
 
         It may lose chunks, which is found when they are read, and healed.
         """
-        pool = HERE if brief else self._pool
+        pool = None if brief else self._pool
         calls = [(member, partial(begin_lease, member, store, brief=brief)) for member, store in self._stores]
         leases = at_all(calls, pool, late=Lease.end)
         try:
@@ -285,7 +285,7 @@ class StoreInAll(ChunkStore):
                 self._missed(one.member, digest)
 
 
-def _begin(member: Member, what: Callable[[], T], periods: int, pool: Pool) -> Begun[T]:
+def _begin(member: Member, what: Callable[[], T], periods: int, pool: Pool | None) -> Begun[T]:
     return member.begin(what, pool, periods=periods)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from castore import CastoreError
 from castore.composites.members import Begun, Member
@@ -11,15 +11,15 @@ from castore.threads.pool import Pool
 
 T = TypeVar("T")
 
-Start: TypeAlias = Callable[[Pool], Begun[T]]
-"""Begins a call to a member; on the pool, unless the member has a timeout."""
-
-HERE: Final = Pool(0)
-"""What is begun there is done by the thread that waits for it."""
+Start: TypeAlias = "Callable[[Pool | None], Begun[T]]"
+"""Begins a call to a member, on a pool if there is one; see `Member.begin`."""
 
 
 def at_all(
-    calls: Sequence[tuple[Member, Start[T]]], pool: Pool, *, late: Callable[[T], object] = lambda _: None
+    calls: Sequence[tuple[Member, Start[T]]],
+    pool: Pool | None,
+    *,
+    late: Callable[[T], object] = lambda _: None,
 ) -> list[T | CastoreError]:
     """Begin all calls; return what each of them returns, or raises, in their order.
 
@@ -29,7 +29,7 @@ def at_all(
     """
     untimed = [number for number, (member, _) in enumerate(calls) if member.timeout is None]
     mine = untimed[-1] if untimed else None
-    begun = [start(HERE if number == mine else pool) for number, (_, start) in enumerate(calls)]
+    begun = [start(None if number == mine else pool) for number, (_, start) in enumerate(calls)]
     outcomes: dict[int, T | CastoreError] = {}
     mistake: BaseException | None = None
     # The others are under way meanwhile.

@@ -13,7 +13,7 @@ from castore.composites.members import Begun, Member, no_answer
 from castore.composites.timed_writing import Leg
 from castore.streams.writers import GuardedWriter
 from castore.threads.pool import Pool
-from castore_mirror.parallel import HERE, at_all
+from castore_mirror.parallel import at_all
 
 T = TypeVar("T")
 
@@ -66,9 +66,9 @@ class MirrorWriter(GuardedWriter):
         else:
             # A thread may keep its last task a moment longer, but no hold on the caller's buffer by it.
             with memoryview(view) as shared:
-                self._write(shared, HERE if len(shared) < _SMALL else self._pool)
+                self._write(shared, None if len(shared) < _SMALL else self._pool)
 
-    def _write(self, data: bytes | memoryview, pool: Pool) -> None:
+    def _write(self, data: bytes | memoryview, pool: Pool | None) -> None:
         self._step(lambda leg, where: leg.begin_write(data, where), pool)
 
     def _finish(self) -> B3Digest:
@@ -78,7 +78,7 @@ class MirrorWriter(GuardedWriter):
             self._missed(member, digest)
         return digest
 
-    def _step(self, begin: Callable[[Leg, Pool], Begun[T]], pool: Pool) -> None:
+    def _step(self, begin: Callable[[Leg, Pool | None], Begun[T]], pool: Pool | None) -> None:
         legs = self._legs
         outcomes = at_all([(leg.member, partial(begin, leg)) for leg in legs], pool)
         self._leave_out((leg.member, outcome) for leg, outcome in zip(legs, outcomes, strict=True))
@@ -98,7 +98,7 @@ class MirrorWriter(GuardedWriter):
             leg.abort()
 
 
-def _close(leg: Leg, digest: B3Digest, pool: Pool) -> Begun[None]:
+def _close(leg: Leg, digest: B3Digest, pool: Pool | None) -> Begun[None]:
     """Let the blob of a leg be made visible; what waits for it checks that its name is right."""
     begun = leg.begin_close(pool)
 
