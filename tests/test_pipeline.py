@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castore import B3Digest, ChunkMeta
+from castore.chunks import pipeline
 from castore.chunks import read_ahead as reading
 from castore.chunks import writer as writing
 from castore.format import blob_index, frames
@@ -37,10 +38,10 @@ def _close_pools() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blobs of some KiB go through all that larger ones do: many segments, many runs."""
-    monkeypatch.setattr(writing, "_SEGMENT_SIZE", 8 << 10)
+    monkeypatch.setattr(pipeline, "_SEGMENT_SIZE", 8 << 10)
+    monkeypatch.setattr(pipeline, "_JOB_SIZE", 3 << 10)
     monkeypatch.setattr(writing, "_FIRST_SIZE", 1 << 10)
-    monkeypatch.setitem(writing.ChunkedWriter.__init__.__kwdefaults__, "job_size", 3 << 10)  # type: ignore[arg-type]
-    monkeypatch.setitem(reading.ReadAhead.__init__.__kwdefaults__, "run_size", 3 << 10)  # type: ignore[arg-type]
+    monkeypatch.setattr(reading, "_RUN_SIZE", 3 << 10)
     monkeypatch.setattr(reading, "_MOST_AHEAD", 20 << 10)
     monkeypatch.setattr(reading, "_MOST_AT_HAND", 5 << 10)
 

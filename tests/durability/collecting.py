@@ -4,7 +4,7 @@ A writer puts blobs from a small set of contents again and again, so that it fin
 then. Of what it has put it keeps some as its roots, in a file that the collector reads, and forgets others.
 
 A blob counts as put if it became a root within the grace time; what takes longer, with all these processes
-on few cores, nobody has promised to keep. A long blob holds: it may take any time before it is closed.
+on few cores, nobody has promised to keep. A long blob is leased: it may take any time before it is closed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from castore import B3Digest
+from castore.chunks import pipeline
 from castore.chunks import writer as chunked_writer
 from castore.threads.pool import Pool
 from castore.upkeep import collect
@@ -90,7 +91,7 @@ def _put(
         for start in range(0, len(data), 2500):
             writer.write(data[start : start + 2500])
             if slow and len(data) > 10_000 and chance.random() < 0.01:
-                # The hold keeps what is there already.
+                # The lease keeps what is there already.
                 time.sleep(1.5 * (GRACE + FRESH))
                 counts["long"] += 1
         if len(data) > 10_000:
@@ -122,7 +123,7 @@ def collect_all(folder: Path, seconds: float) -> None:
 
 if __name__ == "__main__":
     # More than a few kilobytes are a long blob.
-    chunked_writer._SEGMENT_SIZE = 1  # type: ignore[misc]
+    pipeline._SEGMENT_SIZE = 1  # type: ignore[misc]
     chunked_writer._FIRST_SIZE = 100  # type: ignore[misc]
     role, folder, *rest = sys.argv[1:]
     if role == "write":

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -38,7 +39,7 @@ def write_forever(path: Path, first: int, report: int) -> None:
             os.write(report, b"%d\n" % number)
         data = content(seed + 2)
         service.put_chunk(B3Digest.of(data), data)
-        service.put_indexes([(B3Digest.of(data), ())])
+        service.put_indexes({B3Digest.of(data): ()})
         os.write(report, b"%d\n" % (seed + 2))
 
 
@@ -71,15 +72,15 @@ def break_service(mutant: str) -> None:
             rows.put_indexes(connection, batch.indexes)  # type: ignore[attr-defined]
         commit(service, batch)  # type: ignore[arg-type]
 
-    def later(service: SqliteBlobService, digest: B3Digest, chunks: object) -> None:
-        service._group._upcoming.indexes[digest] = chunks  # type: ignore[assignment]
+    def later(service: SqliteBlobService, blobs: dict[B3Digest, Any]) -> None:
+        service._group._upcoming.indexes.update(blobs)
         if len(service._group._upcoming.indexes) > 5:
             service._group.commit()
 
     if mutant == "index-before-chunks":
         SqliteBlobService._commit = indexes_first  # type: ignore[method-assign]
     else:
-        SqliteBlobService.put_index = later  # type: ignore[method-assign,assignment]
+        SqliteBlobService.put_indexes = later  # type: ignore[method-assign,assignment]
 
 
 def main() -> int:

@@ -46,6 +46,23 @@ def blobs(folder: Path) -> None:
     other.close()
 
 
+def files(folder: Path) -> None:
+    """Store many files, some small ones at a time, some of which are there already."""
+    service = service_on(folder)
+    service.round = 5
+    source = random.Random(9)
+    paths = [folder.with_name(f"file-{number}") for number in range(12)]
+    for number, path in enumerate(paths):
+        path.write_bytes(source.randbytes(3000 if number == 7 else 100 * (number % 4)))
+    for path in (paths[1], paths[6]):
+        report(service.put_file(path))
+    for _ in range(2):
+        for digest in service.put_files(paths):
+            assert isinstance(digest, B3Digest)
+            report(digest)
+    service.close()
+
+
 def more_than_may_wait(folder: Path) -> None:
     """Store blobs whose chunks are flushed and get their names before the blob ends; one is aborted then.
 
@@ -73,6 +90,14 @@ def what_others_have_not_flushed(folder: Path) -> None:
         report(service.write(data))
         careless.write(data + b"!")
         report(service.write(b"?" + data + b"!"))
+    paths = [folder.with_name(f"file-{number}") for number in range(6)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"file %d" % number)
+        if number % 2:
+            careless.put_file(path)
+    for digest in service.put_files(paths):
+        assert isinstance(digest, B3Digest)
+        report(digest)
 
 
 if __name__ == "__main__":

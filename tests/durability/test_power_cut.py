@@ -62,7 +62,7 @@ def faults_of_reported(digest: str, files: dict[str, bytes]) -> Iterable[str]:
         return [str(error)]
 
 
-@pytest.mark.parametrize("what", ["blobs", "more_than_may_wait"])
+@pytest.mark.parametrize("what", ["blobs", "files", "more_than_may_wait"])
 def test_nothing_reported_is_lost_and_nothing_is_wrong(tmp_path: Path, what: str) -> None:
     """In every state all that was reported is there, and nothing but temporary files is half there."""
     folder = tmp_path / "store"
