@@ -311,13 +311,13 @@ class Accounts:
         """
         if waits:
             self._waiting[write.number] = write
-        elif write.tag not in self._live:
+        elif write.tag is None:
             self._done.append(write)
         else:
             self._leased[write.number] = write
             self._leased_items += len(write.digests)
             if write.tag not in self._live:
-                # Its lease has ended meanwhile, and perhaps has been told already.
+                # Its lease has ended while it was written, and that may have been told already.
                 self._released.append(write.tag)
 
     def tell_if_much(self, tag: int | None = None) -> None:

@@ -278,6 +278,43 @@ class TestOrder:
             assert service.chunks(first) is None
             assert items_of(child) == []
 
+    def test_a_claim_is_a_use(self, child: BlobService, hand: Hand) -> None:
+        with bounded(child, hand, max_entries=5, low_watermark=1.0) as service:
+            store = service.capability(ChunkStore)
+            assert store is not None
+            for blobs in (True, False):
+                first = service.write(noise(200, 1))
+                hand.time += 1
+                second = service.write(noise(200, 2))
+                hand.time += 1
+                with store.lease() as leased:
+                    assert leased.claim_blobs({first: ()}) if blobs else leased.claim((first,))
+                service.write(noise(200, 3))
+                assert [service.has(digest) for digest in (first, second)] == [True, False]
+                hand.time += 1
+                service.write(noise(200, 4))
+                assert not service.has(first)
+
+    def test_a_chunk_that_is_a_blob_of_several_outlives_its_list(self, tmp_path: Path, hand: Hand) -> None:
+        """The list goes with the chunks in it; it itself is young, and goes in its turn."""
+        child = folder_in(tmp_path)
+        data = noise(4000, 1)
+        with bounded(child, hand, max_age=150.0) as service:
+            digest = service.write(data)
+            store = service.capability(ChunkStore)
+            assert store is not None
+            hand.time += 100
+            store.put_chunk(digest, data)
+            hand.time += 100
+            assert service.evict() > 1
+            assert [item.kind for item in items_of(child)] == ["chunk"]
+            assert service.read(digest) == data
+            assert service.gauges()["entries"] == 1
+            hand.time += 400
+            assert service.evict() == 1
+            assert items_of(child) == []
+            assert service._space._journal.connection.execute("SELECT * FROM parts").fetchall() == []
+
     def test_a_blob_is_gone_when_its_chunk_is(self, child: BlobService) -> None:
         """However blobs share chunks, each is right or absent at any time."""
         parts = [noise(1500, seed) for seed in range(8)]

@@ -137,6 +137,15 @@ class Turns:
         self.statements.clear()
 
 
+def kept_by(service: LruBlobService) -> tuple[int, int]:
+    """Return how many digests are pinned one by one, and how many leases keep otherwise."""
+    db = service._space._journal.connection
+    return (
+        db.execute("SELECT count(*) FROM pinned").fetchone()[0],
+        db.execute("SELECT count(*) FROM held WHERE kind IS NOT NULL AND tag IS NOT NULL").fetchone()[0],
+    )
+
+
 class TestTurns:
     """However many items there are in a batch."""
 
@@ -162,6 +171,8 @@ class TestTurns:
                     assert turns.turns <= most_turns
                     assert turns.transactions <= most_transactions
                     assert len(turns.statements) <= 25
+                # That is what goes quickly: so little is looked through by who evicts.
+                assert kept_by(service) == (0, 4 * count)
                 turns.begin()
             assert turns.turns == 1
 
@@ -273,6 +284,9 @@ class TestLeases:
                 leased.put_indexes(dict.fromkeys(everything, ()))
                 fill(service, 40)
                 assert not service.missing(everything)
+                pinned, leased_otherwise = kept_by(service)
+                assert pinned >= 35
+                assert leased_otherwise <= 5
             fill(service, 40)
             assert service.missing(everything) == everything.keys()
             assert service.gauges()["pinned"] == 0
@@ -289,6 +303,25 @@ class TestLeases:
             fill(service)
             assert service.missing(chunks) == chunks.keys()
             assert service.gauges()["pinned"] == 0
+
+    def test_one_that_ends_while_something_is_put(self, tmp_path: Path) -> None:
+        inner = folder_in(tmp_path)
+        chunks = several(4, 500)
+        put = inner.put_chunks
+        with bounded(inner, max_bytes=20_000) as service, contextlib.ExitStack() as lease:
+            leased = lease.enter_context(store_of(service).lease())
+
+            def putting(items: Any) -> None:
+                lease.close()
+                put(items)
+
+            inner.put_chunks = putting  # type: ignore[method-assign]
+            leased.put_chunks(chunks)
+            inner.put_chunks = put  # type: ignore[method-assign]
+            assert not service.missing(chunks)
+            assert service.gauges()["pinned"] == 0
+            fill(service)
+            assert service.missing(chunks) == chunks.keys()
 
     def test_what_is_claimed_and_evicted_at_once_is_not_there(self, tmp_path: Path) -> None:
         """A claim says what stays, not what was there when the store was asked."""
