@@ -367,6 +367,21 @@ class TestReaders:
             assert reader.read(10) == P3M.data[:10]
             assert noting.take() == []
 
+    def test_what_is_going_to_be_read_is_told(self) -> None:
+        """So that the reader beneath can fetch it at once, however many stand before it."""
+        told: list[tuple[int, int]] = []
+
+        class Told(BytesReader):
+            def expect(self, begin: int, end: int) -> None:
+                told.append((begin, end))
+
+        noting = Noting(MemoryBlobService())
+        with ForwardingReader(ForwardingReader(Told(P3M.data), noting.around), noting.around) as reader:
+            reader.seek(100)
+            reader.read(50_000)
+            reader.readinto(bytearray(70))
+        assert told == [(100, 50_100), (50_100, 50_170)]
+
     def test_after_a_fault_nothing_old_is_given(self) -> None:
         """A piece ends with the next one, also if that does not come."""
 
