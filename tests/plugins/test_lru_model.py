@@ -30,6 +30,7 @@ from castore.threads.deadlines import Clock
 from castore.threads.pool import Pool
 from castore_lru.bounds import Bounds
 from castore_lru.service import LruBlobService
+from castore_lru.streams import PinnedReader
 from castore_memory.service import MemoryBlobService
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.service import ObjectStoreBlobService
@@ -213,7 +214,7 @@ class Stories(RuleBasedStateMachine):
             return None
         key = object()
         # Of one chunk all is read at once: then nothing is kept for it.
-        if len(self.service.chunks(B3Digest.of(data)) or ()) > 1:
+        if isinstance(reader, PinnedReader):
             self.pinned[key] = B3Digest.of(data)
         self.open.append(reader)
         return reader, data, key
