@@ -248,3 +248,18 @@ class BlobService(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class BatchBlobService(BlobService):
+    """A service that is asked for many digests at once: `has` is the same question as `missing`."""
+
+    @final
+    def has(self, digest: B3Digest) -> bool:
+        """Tell what `missing` tells of one digest."""
+        if not isinstance(digest, bytes):
+            raise no_digest(digest)
+        return digest not in self.missing({digest})
+
+    @abstractmethod
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those of *digests* that are absent."""

@@ -23,6 +23,38 @@ _MOST: Final = 256
 _NO_LOCKS: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
+def oldest_lease(folder: Path, prefix: str = "") -> float | None:
+    """Return the time of the oldest file in *folder* that somebody has locked, `None` if there is none.
+
+    Of the files whose names begin with *prefix*; those that nobody has locked any more are removed. Raises
+    `OSError`.
+    """
+    times = []
+    try:
+        paths = [path for path in folder.iterdir() if path.name.startswith(prefix)]
+    except FileNotFoundError:
+        return None
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            taken = _time_if_locked(path)
+            if taken is not None:
+                times.append(taken)
+    return min(times, default=None)
+
+
+def _time_if_locked(path: Path) -> float | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.fstat(descriptor).st_mtime
+    else:
+        path.unlink()
+        return None
+    finally:
+        os.close(descriptor)
+
+
 class FolderOfLocks:
     """Files named by digests, in a folder that is made with the first one.
 

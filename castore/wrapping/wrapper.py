@@ -21,14 +21,13 @@ it lists, for through each other one what it hides would come out.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar, final
 
-from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore.contract.blobs import Answer, BatchBlobService, BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import ChunkSource
 from castore.contract.operations import OPERATIONS, Operation
-from castore.digest import B3Digest, no_digest
+from castore.digest import B3Digest
 from castore.errors import CastoreError
 from castore.streams.readers import BytesReader
 from castore.wrapping.forwarding import (
@@ -49,22 +48,7 @@ _OPEN_WRITE: Final = OPERATIONS["open_write"]
 _READ_MANY: Final = OPERATIONS["read_many"]
 
 
-class _AroundOneService(BlobService):
-    """What both bases have: `has` is the same question as `missing`."""
-
-    @final
-    def has(self, digest: B3Digest) -> bool:
-        """Tell what `missing` tells of one digest."""
-        if not isinstance(digest, bytes):
-            raise no_digest(digest)
-        return digest not in self.missing({digest})
-
-    @abstractmethod
-    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those of *digests* that are absent."""
-
-
-class WrapperService(_AroundOneService):
+class WrapperService(BatchBlobService):
     """Passes everything on to *inner*, each operation through `around`.
 
     Files are stored through the capabilities that this service has: nothing bypasses what a wrapper does.
@@ -177,7 +161,7 @@ class WrapperService(_AroundOneService):
         return forwarded_capability(kind, found, self.around)
 
 
-class SelectiveService(_AroundOneService):
+class SelectiveService(BatchBlobService):
     """Stands around *inner*, and has only those capabilities that `listed` names.
 
     Everything else that a subclass does not write it lacks: it need not know which capabilities there are.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore import B3Digest, BlobReader, BlobWriter
 from castore.composites.failover_reading import FailoverChunks, open_with_failover
 from castore.composites.members import Found, Member, MemberHealth, Members
+from castore.composites.service import MembersBlobService
 from castore.composites.timed_writing import open_timed
 from castore.composites.union import UnionDeleter, UnionLister
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
-from castore.digest import no_digest
 from castore.threads.pool import Pool
 from castore_fallback.capabilities import StoreInOne
 from castore_fallback.copying import Keeper
@@ -19,7 +19,7 @@ from castore_fallback.copying import Keeper
 P = TypeVar("P")
 
 
-class FallbackBlobService(BlobService):
+class FallbackBlobService(MembersBlobService):
     """Asks its members in order; the first that has a blob gives it.
 
     A member that fails, or has a blob but corrupt, is passed over, unless it is `final`: then its error is
@@ -44,28 +44,12 @@ class FallbackBlobService(BlobService):
         name: str = "fallback",
     ) -> None:
         by_name = {member.name: member for member in members}
-        self._members = Members(name, members)
+        super().__init__(Members(name, members))
         self._target = members[0] if write_to is None else by_name[write_to]
         self._keeper = None if copy_to is None else Keeper(by_name[copy_to], name)
         watch = None if self._keeper is None else self._keeper.keep_missed
         self._source = FailoverChunks(self._members, watch=watch)
         self._pool = self._members.pool(pool)
-        self.high_latency = any(member.service.high_latency for member in members)
-
-    def has(self, digest: B3Digest) -> bool:
-        """Tell what `missing` tells of one digest."""
-        if not isinstance(digest, bytes):
-            raise no_digest(digest)
-        return digest not in self.missing((digest,))
-
-    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that no member has; each is asked only for what those before it lack."""
-        return self._members.missing(digests)
-
-    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        """List the chunks as the first member that has the blob does."""
-        found = self._members.first(lambda member: member.service.chunks(digest))
-        return None if found is None else found.value
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk at the first member that has it."""

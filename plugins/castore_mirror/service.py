@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta
+from castore import B3Digest, BlobReader, BlobWriter
 from castore.chunks.writer import ChunkedWriter
 from castore.composites.failover_reading import FailoverChunks, open_with_failover
 from castore.composites.hedging import Hedge
 from castore.composites.members import Found, Member, MemberHealth, Members
+from castore.composites.service import MembersBlobService
 from castore.composites.union import UnionDeleter, UnionLister
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
-from castore.digest import no_digest
 from castore.threads.pool import Pool
 from castore_mirror.capabilities import StoreInAll, durability_of
 from castore_mirror.healing import HealingQueue
@@ -22,7 +22,7 @@ from castore_mirror.writing import MirrorWriter
 P = TypeVar("P")
 
 
-class MirrorBlobService(BlobService):
+class MirrorBlobService(MembersBlobService):
     """Writes to all of its members, and reads from the first that has a blob.
 
     A blob is stored when *write_quorum* members have it, and absent when *miss_quorum* members say so and
@@ -55,7 +55,7 @@ class MirrorBlobService(BlobService):
         if not write_quorum + miss_quorum > len(members):
             raise ValueError("what was stored could be called absent: the quorums must be more than all")
         self._name = name
-        self._members = Members(name, members, misses=miss_quorum, hedge=hedge)
+        super().__init__(Members(name, members, misses=miss_quorum, hedge=hedge))
         self._quorum = write_quorum
         self._pool = self._members.pool(pool)
         self._queue = HealingQueue(name) if queue is None else queue
@@ -63,27 +63,11 @@ class MirrorBlobService(BlobService):
         self._queue.start(Mender(name, members).heal)
         self._source = FailoverChunks(self._members, watch=self._watch)
         self._store = self._chunk_store()
-        self.high_latency = any(member.service.high_latency for member in members)
 
     @property
     def queue(self) -> HealingQueue:
         """The blobs that wait to be copied."""
         return self._queue
-
-    def has(self, digest: B3Digest) -> bool:
-        """Tell what `missing` tells of one digest."""
-        if not isinstance(digest, bytes):
-            raise no_digest(digest)
-        return digest not in self.missing((digest,))
-
-    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that are absent; each member is asked only for what those before it lack."""
-        return self._members.missing(digests)
-
-    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        """List the chunks as the first member that has the blob does."""
-        found = self._members.first(lambda member: member.service.chunks(digest))
-        return None if found is None else found.value
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk at the first member that has it."""

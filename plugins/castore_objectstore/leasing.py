@@ -17,7 +17,10 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final
+
+from castore.threads.process_locks import oldest_lease
 
 _LOCK: Final = "castore.lock"
 _LEASES: Final = "leases"
@@ -81,29 +84,7 @@ class Leases:
 
     def leased_since(self) -> float | None:
         """Return the time of the oldest lease, `None` if there is none; remove those of the dead."""
-        times = []
-        try:
-            names = os.listdir(f"{self._root}/{_LEASES}")
-        except FileNotFoundError:
-            return None
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                modified = self._time_of(f"{self._root}/{_LEASES}/{name}")
-                if modified is not None:
-                    times.append(modified)
-        return min(times, default=None)
-
-    def _time_of(self, path: str) -> float | None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return os.fstat(descriptor).st_mtime
-        else:
-            os.unlink(path)
-            return None
-        finally:
-            os.close(descriptor)
+        return oldest_lease(Path(self._root, _LEASES))
 
 
 def _lock(descriptor: int, mode: int, *, needed: bool) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from castore.threads.process_locks import oldest_lease
+
 _MARK: Final = "-lease-"
 
 
@@ -43,28 +45,4 @@ def _create(database: Path) -> tuple[int, str]:
 
 def leased_since(database: Path) -> float | None:
     """Return the time of the oldest lease, `None` if there is none; remove those of the dead."""
-    prefix = f"{database.name}{_MARK}"
-    times = []
-    try:
-        names = [name for name in os.listdir(database.parent) if name.startswith(prefix)]
-    except FileNotFoundError:
-        return None
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            taken = _time_of(f"{database.parent}/{name}")
-            if taken is not None:
-                times.append(taken)
-    return min(times, default=None)
-
-
-def _time_of(path: str) -> float | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.fstat(descriptor).st_mtime
-    else:
-        os.unlink(path)
-        return None
-    finally:
-        os.close(descriptor)
+    return oldest_lease(database.parent, f"{database.name}{_MARK}")
