@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import io
 import itertools
@@ -161,7 +162,11 @@ class TestKnownContent:
             def update(self, view: memoryview) -> None:
                 if threading.current_thread() is threading.main_thread():
                     raise KeyboardInterrupt
+                hashing.append(1)
+                time.sleep(0.05)
+                hashing.remove(1)
 
+        hashing: list[int] = []
         monkeypatch.setattr(storing, "blake3", Interrupted)
         data = random.Random(4).randbytes(400 * PIECE)
         file = File(data)
@@ -169,6 +174,7 @@ class TestKnownContent:
         with pytest.raises(KeyboardInterrupt):
             find(file, pool, data)
         assert not file.under_way
+        assert not hashing
         assert file.tell() < len(data)
         reads = file.reads
         pool.close()
@@ -365,7 +371,7 @@ def files_in(folder: Path, count: int) -> list[Path]:
 
 
 class Recording(MemoryBlobService):
-    """Tells blobs from chunks; notes what was put, and how many leases there are."""
+    """Tells blobs from chunks; notes what was put, and takes nothing but through a lease that goes on."""
 
     def __init__(self, pool: Pool, *, high_latency: bool = False, avg_size: int = 1024) -> None:
         super().__init__()
@@ -374,10 +380,9 @@ class Recording(MemoryBlobService):
         self.high_latency = high_latency
         self.chunks_put: list[list[B3Digest]] = []
         self.indexes_put: list[list[B3Digest]] = []
-        self.leases = 0
+        self.leases: list[Recording] = []
         self.brief: list[bool] = []
-        self.at_work = 0
-        self._lock = threading.Lock()
+        self.at_work: list[str] = []
 
     @property
     def pool(self) -> Pool:
@@ -401,26 +406,24 @@ class Recording(MemoryBlobService):
 
     @contextlib.contextmanager
     def _working(self, name: str) -> Iterator[None]:
-        assert self.leases
-        with self._lock:
-            self.at_work += 1
+        assert any(leased is self for leased in self.leases)
+        self.at_work.append(name)
         try:
             self.before(name)
             yield
+            assert any(leased is self for leased in self.leases)
         finally:
-            with self._lock:
-                self.at_work -= 1
+            self.at_work.remove(name)
 
     @contextlib.contextmanager
     def lease(self, *, brief: bool = False) -> Iterator[ChunkStore]:
         self.brief.append(brief)
-        self.leases += 1
+        leased = copy.copy(self)
+        self.leases.append(leased)
         try:
-            yield self
+            yield leased
         finally:
-            self.leases -= 1
-            # Nobody is at it any more, unless another round is.
-            assert self.leases or not self.at_work
+            self.leases[:] = [other for other in self.leases if other is not leased]
 
 
 class TestSmallFiles:
@@ -437,7 +440,7 @@ class TestSmallFiles:
             assert digest == B3Digest.of(path.read_bytes())
             assert digest in set(store.list_blobs())
         assert sum(sizes) == sum(path.stat().st_size for path in paths)
-        assert store.leases == 0
+        assert store.leases == []
 
     def test_few_calls_are_made(self, tmp_path: Path, pool: Pool, bare: Any) -> None:
         """256 files at hand are stored at a time, in rounds; what is known is not sent again."""
@@ -552,15 +555,15 @@ class TestSmallFiles:
             most.append(sum(waiting))
             return data
 
-        put_chunks = store.put_chunks
+        put_chunks = Recording.put_chunks
 
-        def stored(chunks: Mapping[B3Digest, Buffer]) -> None:
-            put_chunks(chunks)
+        def stored(leased: Recording, chunks: Mapping[B3Digest, Buffer]) -> None:
+            put_chunks(leased, chunks)
             waiting.append(-sum(len(memoryview(data)) for data in chunks.values()))
 
         monkeypatch.setattr(storing, "MOST_BYTES", 50_000)
         monkeypatch.setattr(storing, "read_beginning", counting)
-        monkeypatch.setattr(store, "put_chunks", stored)
+        monkeypatch.setattr(Recording, "put_chunks", stored)
         paths = [tmp_path / str(number) for number in range(640)]
         for number, path in enumerate(paths):
             path.write_bytes(random.Random(number).randbytes(1000))
@@ -576,7 +579,7 @@ class TestFailures:
 
     def check(self, store: Recording, pool: Pool) -> None:
         done = (list(store.chunks_put), list(store.indexes_put))
-        assert store.leases == store.at_work == 0
+        assert store.leases == store.at_work == []
         pool.close()
         assert (store.chunks_put, store.indexes_put) == done
 

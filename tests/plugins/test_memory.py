@@ -88,33 +88,6 @@ def test_blobs_are_cut_as_elsewhere() -> None:
     assert list(blobs.list_blobs()) == [digest]
 
 
-A, B, C = (chunk.meta for chunk in CHUNKS[:3])
-AB, BA = [A, B], [B, A]
-
-# What is listed, which chunks are there, the list that is put, and whether that replaces the other one.
-LISTS = {
-    "the same": (AB, AB, AB, False),
-    "another that may be right, too": (BA, AB, AB, False),
-    "another of which a chunk is missing": (BA, [A], AB, True),
-    "another of another size": ([A, B, C], [A, B, C], AB, True),
-    "a single chunk that is missing": ([], AB, AB, True),
-    "several of which one is missing, where a single one is put": (AB, [A], [], True),
-    "several where a single one is put": (AB, AB, [], False),
-}
-
-
-@pytest.mark.parametrize("case", LISTS)
-def test_a_list_that_is_there_stays_if_it_may_be_right(case: str) -> None:
-    """And if all of its chunks are there: else the writer knows better."""
-    there, kept, put, replaces = LISTS[case]
-    blobs = MemoryBlobService()
-    parts = {chunk.digest: chunk.data for chunk in CHUNKS}
-    blobs.put_chunks({meta.digest: parts[meta.digest] for meta in kept})
-    blobs.put_index(WHOLE, there)
-    blobs.put_index(WHOLE, put)
-    assert blobs.chunks(WHOLE) == tuple(put if replaces else there)
-
-
 def test_an_index_without_its_chunk_is_corrupt() -> None:
     """A blob whose chunk never came says so when it is read there, and reads elsewhere."""
     blobs = MemoryBlobService()
