@@ -236,13 +236,10 @@ class Accounts:
         unknown: Collection[B3Digest] = write.digests
         if write.put and write.kind == "chunk":
             # How much they take in truth is looked up when that matters.
-            ledger.put_written(db, write, now)
-            ledger.add_unsure(db, write)
+            ledger.put_chunks(db, write, now)
             unknown = ()
         elif write.put and self._has_plain_indexes(write):
-            # Where there was another one that may stay, it is found out.
-            unknown = ledger.larger_indexes(db, write.digests)
-            ledger.put_written(db, write, now)
+            unknown = ledger.put_indexes(db, write, now, same_use=self._same_use)
         if write.tag in self._live:
             ledger.end_writing(db, write, many=write.many or self._keeps_many(write.tag, write.digests))
         else:
@@ -340,6 +337,11 @@ class Accounts:
             unsure = ledger.take_unsure(db)
             self._scanner.look_up(db, "chunk", unsure, used=0.0)
         return bool(unsure)
+
+    @property
+    def put(self) -> list[Write]:
+        """What was put and is not told, so that the journal takes it for being written."""
+        return [*self._waiting.values(), *self._leased.values(), *self._done]
 
     @property
     def waiting(self) -> list[Write]:

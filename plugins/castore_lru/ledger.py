@@ -48,8 +48,9 @@ _FORGET_PARTS: Final = (
 )
 _BLOBS_WITH: Final = f"SELECT DISTINCT blob FROM parts WHERE chunk {_AMONG}"
 
-_LARGER_INDEXES: Final = (
-    f"SELECT items.digest FROM {_GIVEN} CROSS JOIN items ON items.digest = given.digest WHERE index_size > 0"
+_OTHER_INDEXES: Final = (
+    f"SELECT items.digest FROM {_GIVEN} CROSS JOIN items ON items.digest = given.digest"
+    " WHERE index_size > 0 OR used < :since"
 )
 # Every row is there, so each is updated; an `UPDATE ... FROM` is too new for some.
 _TOUCH: Final = (
@@ -119,13 +120,15 @@ _BEGIN: Final = (
     "INSERT INTO holds (owner, tag, kind, digests, sizes, size, entries, since)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_WRITTEN_ITEMS: Final = _of_kinds(
+_PUT_WRITTEN: Final = (
     "INSERT INTO items (digest, {kind}_size, {kind}_scan, used)"
     " SELECT substr(digests, key * 32 + 1, 32), value, (SELECT value FROM facts WHERE name = 'scan'), ?"
     " FROM holds JOIN json_each(sizes) WHERE holds.id = ?"
     " ON CONFLICT (digest) DO UPDATE SET {kind}_size = excluded.{kind}_size,"
-    " {kind}_scan = excluded.{kind}_scan, used = max(used, excluded.used), going = NULL"
+    " {kind}_scan = excluded.{kind}_scan, going = NULL"
 )
+_PUT_WRITTEN_CHUNKS: Final = f"{_PUT_WRITTEN.format(kind='chunk')}, used = max(used, excluded.used)"
+_PUT_WRITTEN_INDEXES: Final = _PUT_WRITTEN.format(kind="index")
 _WRITTEN_SINCE: Final = (
     "SELECT min(since) FROM holds WHERE entries AND EXISTS (SELECT 1 FROM json_each(holds.sizes)"
     f" WHERE substr(holds.digests, json_each.key * 32 + 1, 32) {_AMONG})"
@@ -248,11 +251,6 @@ def strangers(db: sqlite3.Connection, digests: Collection[B3Digest]) -> list[B3D
     return _digests(db.execute(_STRANGE, _given(digests)))
 
 
-def larger_indexes(db: sqlite3.Connection, blobs: Collection[B3Digest]) -> list[B3Digest]:
-    """Return those whose index takes anything, as one of several chunks does."""
-    return _digests(db.execute(_LARGER_INDEXES, _given(blobs)))
-
-
 def touch(db: sqlite3.Connection, uses: Mapping[B3Digest, float], *, exact: float = 0.0) -> None:
     """Take note of uses that are more than *exact* seconds later than the last one."""
     db.execute(_TOUCH, _given(uses, uses.values(), exact=exact))
@@ -331,14 +329,21 @@ def end_writing(db: sqlite3.Connection, write: Write, *, many: bool) -> None:
     db.execute("UPDATE holds SET kind = ?, size = 0, entries = 0 WHERE id = ?", (kind, write.number))
 
 
-def put_written(db: sqlite3.Connection, write: Write, used: float) -> None:
-    """Take note that all items of a write are there, each with the most that it may take."""
-    db.execute(_WRITTEN_ITEMS[write.kind], (used, write.number))
-
-
-def add_unsure(db: sqlite3.Connection, write: Write) -> None:
-    """Take note that the chunks of a write may take less."""
+def put_chunks(db: sqlite3.Connection, write: Write, used: float) -> None:
+    """Take note that all chunks of a write are there, each with the most that it may take."""
+    db.execute(_PUT_WRITTEN_CHUNKS, (used, write.number))
     db.execute("INSERT INTO unsure SELECT id, digests FROM holds WHERE id = ?", (write.number,))
+
+
+def put_indexes(db: sqlite3.Connection, write: Write, used: float, *, same_use: float) -> list[B3Digest]:
+    """Take note that all indexes of a write are there, with the size that is reserved for them.
+
+    Returns those of which that is not all: others were there, which may stay and take something, or what is
+    known of their digests was not used so lately. The chunks of most blobs have come just before.
+    """
+    others = _digests(db.execute(_OTHER_INDEXES, _given(write.digests, since=used - same_use)))
+    db.execute(_PUT_WRITTEN_INDEXES, (used, write.number))
+    return others
 
 
 def take_unsure(db: sqlite3.Connection) -> list[B3Digest]:

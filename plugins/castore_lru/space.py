@@ -250,9 +250,16 @@ class Space:
     def _find_there(self, kind: ItemKind, digests: Collection[B3Digest]) -> set[B3Digest]:
         """Return what is there, or being written by this process; the caller is in a transaction."""
         db = self._journal.connection
-        unknown = set(ledger.lacking(db, kind, digests, writer=self._accounts.owner))
-        found = set(digests) - unknown
-        return found | self._scanner.look_up(db, kind, unknown) if unknown else found
+        unknown = set(digests)
+        # Most have been put just before.
+        for write in self._accounts.put:
+            if write.kind == kind and write.put:
+                unknown.difference_update(write.digests)
+        if unknown:
+            unknown.intersection_update(ledger.lacking(db, kind, unknown, writer=self._accounts.owner))
+        if unknown:
+            unknown -= self._scanner.look_up(db, kind, unknown)
+        return set(digests) - unknown
 
     def _too_large(self, coming: Amount) -> UnsupportedError:
         return UnsupportedError(
