@@ -12,7 +12,7 @@ from castore import B3Digest, ChunkMeta
 from castore.chunks.backend import ChunkBackend
 from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.capabilities import FoundChunks
-from castore.errors import OversizedFrameError
+from castore.errors import CorruptChunkError, OversizedFrameError
 from castore.threads.pool import Pool
 
 if TYPE_CHECKING:
@@ -65,10 +65,14 @@ class BareStore(ChunkBackend):
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         found: FoundChunks = {}
         for digest in self._note("get_chunks", sizes):
-            data = self.kept.get(digest)
-            if data is not None and sizes[digest] is None and len(data) > MOST_UNKNOWN:
+            data, size = self.kept.get(digest), sizes[digest]
+            if data is None:
+                continue
+            if size is None and len(data) > MOST_UNKNOWN:
                 found[digest] = OversizedFrameError("too large", expected=digest)
-            elif data is not None:
+            elif size is not None and size != len(data):
+                found[digest] = CorruptChunkError("of another size", expected=digest)
+            else:
                 found[digest] = data
         return found
 

@@ -23,6 +23,7 @@ from castore.errors import (
 )
 from castore.format import frames
 from castore.format.chunking import FastCdc2020
+from castore.testing import BlobServiceContract
 from castore.threads.pool import Pool, process_pool
 
 MIB = 1 << 20
@@ -33,6 +34,16 @@ EMPTY = B3Digest.of(b"")
 @pytest.fixture(params=[False, True], ids=["at hand", "far"])
 def store(request: pytest.FixtureRequest, bare: Any) -> Any:
     return bare(high_latency=request.param)
+
+
+class TestContract(BlobServiceContract):
+    """It keeps the contract without having written any of it."""
+
+    capabilities = (ChunkStore,)
+
+    @pytest.fixture
+    def service(self, store: Any) -> Any:
+        return store
 
 
 class TestBlobs:

@@ -162,11 +162,7 @@ class TestKnownContent:
             def update(self, view: memoryview) -> None:
                 if threading.current_thread() is threading.main_thread():
                     raise KeyboardInterrupt
-                hashing.append(1)
-                time.sleep(0.05)
-                hashing.remove(1)
 
-        hashing: list[int] = []
         monkeypatch.setattr(storing, "blake3", Interrupted)
         data = random.Random(4).randbytes(400 * PIECE)
         file = File(data)
@@ -174,11 +170,44 @@ class TestKnownContent:
         with pytest.raises(KeyboardInterrupt):
             find(file, pool, data)
         assert not file.under_way
-        assert not hashing
         assert file.tell() < len(data)
         reads = file.reads
         pool.close()
         assert file.reads == reads
+
+    def test_while_the_other_one_hashes(self, find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who is interrupted then waits until it has ended: nothing goes on behind its back."""
+        begun, ended = threading.Event(), threading.Event()
+
+        class Hasher:
+            AUTO = -1
+
+            def __init__(self, *_: Any, **__: Any) -> None:
+                pass
+
+            def update(self, view: memoryview) -> None:
+                if threading.current_thread() is not threading.main_thread():
+                    begun.set()
+                    time.sleep(0.1)
+                    ended.set()
+
+        def interrupt(position: int) -> None:
+            if (
+                threading.current_thread() is threading.main_thread()
+                and position >= PIECE
+                and begun.wait(0.05)
+            ):
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(storing, "blake3", Hasher)
+        data = random.Random(4).randbytes(400 * PIECE)
+        file = File(data)
+        file.before = interrupt  # type: ignore[method-assign]
+        pool = Pool(1)
+        with pytest.raises(KeyboardInterrupt):
+            find(file, pool, data)
+        assert ended.is_set()
+        pool.close()
 
     def test_a_pool_that_is_busy_is_not_waited_for(self, find: Any) -> None:
         """The thread that asks does all of it alone."""
