@@ -64,11 +64,13 @@ def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
             f"`{near}` cannot be written, so nothing is ever cached there",
             "choose a near service that can be written; to only ask one after the other, use `fallback`",
         )
-    if view.of(config.near).cuts and view.of(config.far).cuts not in {"", view.of(config.near).cuts}:
+    cuts = {view.of(config.near).cuts, view.of(config.far).cuts} - {""}
+    # What goes to far is cut as far does, wherever else it goes.
+    if config.write == "near" and len(cuts) > 1:
         yield view.warning(
             "cuts-otherwise",
             config.near,
-            f"blobs are cut as `{far}` does, and `{near}` does otherwise, which is of no use here",
+            f"`{far}` cuts blobs otherwise than `{near}`: what comes from there shares no chunks with its own",
             "give both the same `chunker` and `avg_chunk_size`",
         )
     if config.write == "behind" and view.offers(config.near, Durable) is False:
