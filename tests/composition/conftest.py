@@ -120,7 +120,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     yield install
     for module in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[module], "__file__", "")):
+        file = str(getattr(sys.modules[module], "__file__", ""))
+        if str(tmp_path) in file or str(SITE) in file:
             del sys.modules[module]
 
 
