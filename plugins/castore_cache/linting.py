@@ -70,7 +70,7 @@ def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
         yield view.warning(
             "cuts-otherwise",
             config.near,
-            f"`{far}` cuts blobs otherwise than `{near}`: what comes from there shares no chunks with its own",
+            f"`{far}` cuts blobs otherwise than `{near}`: what comes from there shares no chunks with it",
             "give both the same `chunker` and `avg_chunk_size`",
         )
     if config.write == "behind" and view.offers(config.near, Durable) is False:
