@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
@@ -15,7 +16,7 @@ from castore.format import blob_index
 
 Table: TypeAlias = Literal["chunks", "indexes"]
 
-_SIZES: Final = (32, 400)
+_SIZES: Final = (1, 32, 400)
 """How many digests a query asks for: each version of SQLite takes 999 parameters, but binding them costs."""
 
 FRESH_SECONDS: Final = 60.0
@@ -71,7 +72,12 @@ def queries(statement: str, digests: Iterable[B3Digest]) -> Iterator[tuple[str, 
     remaining = iter(digests)
     while group := [one(digest)[0] for digest in islice(remaining, _SIZES[-1])]:
         size = next(size for size in _SIZES if size >= len(group))
-        yield statement.format(_MARKS[size]), group + group[-1:] * (size - len(group))
+        yield _for(statement, size), group + group[-1:] * (size - len(group))
+
+
+@cache
+def _for(statement: str, size: int) -> str:
+    return statement.format(_MARKS[size])
 
 
 def as_bytes(value: Any) -> bytes:

@@ -21,7 +21,7 @@ from castore.contract.capabilities import (
 )
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY
-from castore.errors import BadIndexError
+from castore.errors import BadIndexError, CorruptBlobError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.threads.pool import Pool
@@ -127,15 +127,15 @@ class SqliteBlobService(
 
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         """Return chunks, unpacked within bounds and checked."""
-        stored = self._frames_of(sizes)
-
-        def decode(digest: B3Digest) -> bytes | None:
-            frame = stored.get(digest)
-            if frame is None:
-                return None
-            return frames.decode_chunk(frame, digest, size=sizes[digest], key=self.chunk_key(digest))
-
-        return self._get_each(decode, sizes)
+        found: FoundChunks = {}
+        for digest, frame in self._frames_of(sizes).items():
+            try:
+                found[digest] = frames.decode_chunk(
+                    frame, digest, size=sizes[digest], key=self.chunk_key(digest)
+                )
+            except CorruptBlobError as error:
+                found[digest] = error
+        return found
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
         """Compress chunks together, and let them wait to be committed with others."""
