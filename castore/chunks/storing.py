@@ -291,6 +291,7 @@ class _SmallFiles:
         self._check = _check_of(service)
         self._limit = store.new_chunker().min_size
         self._together = MOST_ITEMS if store.high_latency else _FILES_TOGETHER
+        self._ended = False
         self._rounds: deque[_Round] = deque()
         """Two at most: while the indexes of one are put, the files of the next are stored."""
         self._calls: deque[tuple[_Round, Task[None]]] = deque()
@@ -324,7 +325,8 @@ class _SmallFiles:
             yield self._finish(path, outcome, progress)
 
     def _end(self) -> None:
-        """Drop what is not done."""
+        """Drop what is not done; what is being done makes no further call."""
+        self._ended = True
         with ExitStack() as stack:
             for round_ in self._rounds:
                 stack.callback(round_.end)
@@ -392,7 +394,8 @@ class _SmallFiles:
             self._begin_call(round_, partial(round_.store.put_chunks, lacking))
 
     def _store_lacking(self, round_: _Round, found: dict[B3Digest, bytes]) -> None:
-        if lacking := self._lacking(round_, found):
+        lacking = self._lacking(round_, found)
+        if lacking and not self._ended:
             round_.store.put_chunks(lacking)
 
     def _lacking(self, round_: _Round, found: dict[B3Digest, bytes]) -> dict[B3Digest, bytes]:
@@ -400,7 +403,7 @@ class _SmallFiles:
         known = round_.store.claim_blobs(dict.fromkeys(found, ()))
         round_.known |= known
         others = found.keys() - known
-        there = known | (round_.store.claim(others) if others else set())
+        there = known | (round_.store.claim(others) if others and not self._ended else set())
         return {digest: data for digest, data in found.items() if digest not in there}
 
     def _finish(self, path: Path, outcome: _Outcome, progress: Progress) -> B3Digest | SourceError:

@@ -690,6 +690,26 @@ class TestFailures:
         self.check(store, pool)
         assert len(store.chunks_put) < 40
 
+    def test_who_is_interrupted_while_something_is_claimed(
+        self, tmp_path: Path, high_latency: bool, bare: Any
+    ) -> None:
+        """Nothing is put then."""
+        pool = Pool(3)
+        store = bare(pool, high_latency=high_latency)
+        main = threading.main_thread()
+
+        def interrupt(name: str, digests: list[B3Digest]) -> None:
+            if name == "find_chunks" and store.count(name) == 1:
+                time.sleep(0.02)
+                signal.pthread_kill(main.ident or 0, signal.SIGINT)
+                time.sleep(0.05)
+
+        store.before = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            list(store.put_files(small_files(tmp_path, 1000)))
+        pool.close()
+        assert store.count("put_chunks") == store.count("put_indexes") == 0
+
     def test_a_large_file_fails(
         self, tmp_path: Path, pool: Pool, high_latency: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
