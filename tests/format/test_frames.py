@@ -216,7 +216,9 @@ def test_a_frame_cut_short_anywhere_is_refused(make: Callable[[bytes], bytes]) -
 
 def test_outlines_tell_whole_frames_from_torn_ones(make: Callable[[bytes], bytes]) -> None:
     """As unpacking does; also of several blocks."""
-    for frame in (make(DATA), make(random.Random(2).randbytes(300_000))):
+    # Unpacking one after another copies what is left each time.
+    large = 20_000 if make is FRAMES["many-frames"] else 300_000
+    for frame in (make(DATA), make(random.Random(2).randbytes(large))):
         assert _outlines_are_whole(frame)
         assert not _outlines_are_whole(frame + b"\0")
         for end in {*range(min(len(frame), 40)), *range(0, len(frame), 29_989), len(frame) - 1}:
