@@ -279,11 +279,9 @@ class Accounts:
         if tag in self._live:
             many = self._keeps_many(tag, digests)
             ledger.pin(db, self.owner, tag, digests, since=now, many=many)
-        others = ledger.not_used(db, kind, digests, now - self._same_use)
-        if not others:
+        if ledger.use(db, kind, digests, now, same_use=self._same_use) == len(digests):
             return []
-        ledger.touch(db, dict.fromkeys(others, now))
-        return ledger.lacking(db, kind, others, writer=self.owner)
+        return ledger.lacking(db, kind, digests, writer=self.owner)
 
     # -- what is known here --
 

@@ -44,23 +44,20 @@ class Evictor:
     relaxing: bool = False
     _gone: list[B3Digest] = attrs.field(factory=list)
 
+    def excess(self, db: sqlite3.Connection, coming: Amount) -> Excess:
+        """Return what has to go for *coming*, which is reserved, to fit."""
+        total = ledger.totals(db)
+        there = Amount(total.size - coming.size, total.entries - coming.entries)
+        return self._bounds.excess(there, coming, self._free(), self._clock.now())
+
     def make_room(self, db: sqlite3.Connection, coming: Amount) -> bool:
-        """Remove what has to go for *coming*, which is reserved, and no more; return whether it fits now."""
+        """Remove that, and no more; return whether it fits now."""
         while True:
-            excess = self._excess(db, coming)
+            excess = self.excess(db, coming)
             if excess.is_crowded:
                 self.relaxing = True
             if not self._remove_some(db, excess):
                 return not excess.is_crowded
-
-    def is_crowded(self, db: sqlite3.Connection, coming: Amount) -> bool:
-        """Tell whether something has to go for *coming*, which is reserved."""
-        return self._excess(db, coming).is_crowded
-
-    def _excess(self, db: sqlite3.Connection, coming: Amount) -> Excess:
-        total = ledger.totals(db)
-        there = Amount(total.size - coming.size, total.entries - coming.entries)
-        return self._bounds.excess(there, coming, self._free(), self._clock.now())
 
     def relax(self, db: sqlite3.Connection) -> None:
         """Remove some of what is above the low watermark."""

@@ -69,9 +69,13 @@ _LACKING: Final = _of_kinds(
     " AND items.{kind}_size IS NOT NULL AND items.going IS NULL)"
     " AND digest NOT IN (SELECT digest FROM written WHERE kind = {number} AND owner = ifnull(:owner, owner))"
 )
-_NOT_USED: Final = _of_kinds(
-    f"SELECT digest FROM {_GIVEN} WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.digest = given.digest"
-    " AND items.{kind}_size IS NOT NULL AND items.going IS NULL AND items.used >= :since)"
+_COUNT_USED: Final = _of_kinds(
+    f"SELECT count(*) FROM {_GIVEN} CROSS JOIN items ON items.digest = given.digest"
+    " WHERE {kind}_size IS NOT NULL AND going IS NULL AND used >= :since"
+)
+_USE: Final = _of_kinds(
+    f"UPDATE items SET used = :used WHERE digest {_AMONG}"
+    " AND {kind}_size IS NOT NULL AND going IS NULL AND used < :since"
 )
 _STRANGE: Final = (
     f"SELECT digest FROM {_GIVEN} WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.digest = given.digest)"
@@ -223,11 +227,13 @@ def drop_items(db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Dig
         db.execute(_FORGET_PARTS, given)
 
 
-def not_used(
-    db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest], since: float
-) -> list[B3Digest]:
-    """Return those of which the journal has no item that was used since then."""
-    return _digests(db.execute(_NOT_USED[kind], _given(digests, since=since)))
+def use(
+    db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest], used: float, *, same_use: float
+) -> int:
+    """Take note that items were used; return how many of them the journal has."""
+    given = _given(digests, used=used, since=used - same_use)
+    lately: int = db.execute(_COUNT_USED[kind], given).fetchone()[0]
+    return lately if lately == len(digests) else lately + db.execute(_USE[kind], given).rowcount
 
 
 def lacking(

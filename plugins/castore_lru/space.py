@@ -27,7 +27,7 @@ from castore.errors import BatchError
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.accounts import Accounts
-from castore_lru.bounds import Amount, Bounds
+from castore_lru.bounds import Amount, Bounds, Excess
 from castore_lru.evicting import AGING_STEPS, Evictor
 from castore_lru.journal import Journal, transaction
 from castore_lru.ledger import Write
@@ -224,10 +224,13 @@ class Space:
 
     def _make_room(self, coming: Amount) -> bool:
         db = self._journal.connection
-        if self._evictor.is_crowded(db, coming):
+        excess = self._evictor.excess(db, coming)
+        if excess == Excess():
+            return True
+        if excess.is_crowded:
             # Less may be there than was reserved for it.
             self._accounts.settle(db)
-            while self._evictor.is_crowded(db, coming) and self._accounts.make_sure(db):
+            while self._evictor.excess(db, coming).is_crowded and self._accounts.make_sure(db):
                 pass
         return self._evictor.make_room(db, coming)
 
