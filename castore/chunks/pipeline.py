@@ -46,7 +46,7 @@ _MOST_BYTES: Final = 48 << 20
 
 
 _PATIENCE: Final = 0.1
-"""After so many seconds who waits for a turn looks whether there will be any."""
+"""After so many seconds a thread that waits for its turn looks whether there will be any."""
 
 Job: TypeAlias = "tuple[int, list[memoryview]]"
 """Chunks that are stored together, and their place among the jobs of their segment."""
@@ -277,7 +277,7 @@ class Pipeline:
         return segment
 
     def _enter(self, lock: threading.Lock) -> bool:
-        """Wait for a lock; False if all has ended meanwhile: who is interrupted may never let go of it."""
+        """Wait for a lock; False if all has ended meanwhile: an interrupted thread may never let go of it."""
         while not lock.acquire(timeout=_PATIENCE):
             if self._ended:
                 return False

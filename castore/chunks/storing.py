@@ -295,7 +295,7 @@ class _SmallFiles:
         self._rounds: deque[_Round] = deque()
         """Two at most: while the indexes of one are put, the files of the next are stored."""
         self._calls: deque[tuple[_Round, Task[None]]] = deque()
-        """What stores the chunks of some of their files. None but the thread that asks waits for these."""
+        """The calls that store chunks of their files. No thread but the one that asks waits for these."""
 
     def put(self, paths: Iterable[Path], progress: Progress) -> Iterator[B3Digest | SourceError]:
         """Yield the digest of each file in order, or the error of one that cannot be read."""
@@ -325,7 +325,7 @@ class _SmallFiles:
             yield self._finish(path, outcome, progress)
 
     def _end(self) -> None:
-        """Drop what is not done; what is being done makes no further call."""
+        """Drop all that is under way; a task that has begun makes no further call to the store."""
         self._ended = True
         with ExitStack() as stack:
             for round_ in self._rounds:

@@ -63,7 +63,7 @@ class Task(Generic[T]):
 
 
 def _take_first(tasks: deque[Task[T]]) -> T:
-    # It is one of them until it has ended: who is interrupted while waiting for it drops it, too.
+    # The task stays among them until it has ended, so that an interrupted wait drops it with the others.
     value = tasks[0].result()
     tasks.popleft()
     return value

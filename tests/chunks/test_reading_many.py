@@ -205,7 +205,7 @@ def test_one_whose_reading_fails(whole: Whole) -> None:
 
 
 def test_readers_that_nobody_asked_for_are_closed() -> None:
-    """Large blobs are opened ahead, and who stops before gets none of them."""
+    """Large blobs are opened ahead; a caller that stops before gets none of them."""
     whole = Whole(high_latency=True)
     large = [LARGE + data for data in SMALL[:30]]
     whole.held = {B3Digest.of(data): data for data in large}

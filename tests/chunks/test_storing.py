@@ -176,7 +176,7 @@ class TestKnownContent:
         assert file.reads == reads
 
     def test_while_the_other_one_hashes(self, find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who is interrupted then waits until it has ended: nothing goes on behind its back."""
+        """The interrupted thread waits until the other one has ended."""
         begun, ended = threading.Event(), threading.Event()
 
         class Hasher:
@@ -645,7 +645,7 @@ class TestFailures:
             assert len(set(store.list_blobs())) <= 20 * good
             self.check(store, pool)
 
-    def test_who_stops_asking(self, tmp_path: Path, pool: Pool, high_latency: bool) -> None:
+    def test_a_caller_that_stops_asking(self, tmp_path: Path, pool: Pool, high_latency: bool) -> None:
         """What was yielded is there; what was not may be."""
         store = Recording(pool, high_latency=high_latency)
         store.round = 20
@@ -669,7 +669,7 @@ class TestFailures:
         self.check(store, pool)
 
     @pytest.mark.parametrize("during", ["put_chunks", "put_indexes"])
-    def test_who_is_interrupted(self, tmp_path: Path, high_latency: bool, during: str) -> None:
+    def test_an_interrupted_caller(self, tmp_path: Path, high_latency: bool, during: str) -> None:
         """While the pool stores: what runs is waited for."""
         pool = Pool(3)
         store = Recording(pool, high_latency=high_latency)
@@ -690,7 +690,7 @@ class TestFailures:
         self.check(store, pool)
         assert len(store.chunks_put) < 40
 
-    def test_who_is_interrupted_while_something_is_claimed(
+    def test_an_interrupt_while_files_are_claimed(
         self, tmp_path: Path, high_latency: bool, bare: Any
     ) -> None:
         """Nothing is put then."""
@@ -801,7 +801,7 @@ class TestWholeBlobs:
         assert seen == [(len(data), True) for data in contents]
         assert service.most_under_way == most
 
-    def test_one_that_is_behind_a_busy_pool_is_stored_by_who_waits(self, tmp_path: Path) -> None:
+    def test_behind_a_busy_pool_the_thread_that_waits_stores(self, tmp_path: Path) -> None:
         """Inside tasks of the very pool, as many as there are threads, nobody waits for ever."""
         service = Whole(high_latency=True)
         paths = list(small_files(tmp_path, 5))

@@ -539,7 +539,7 @@ def test_map_runs_little_ahead(pool: Pool) -> None:
 
 @pytest.mark.parametrize("most", [1, 3, 100])
 def test_map_has_no_more_under_way_than_it_may(pool: Pool, most: int) -> None:
-    """Whoever waits for one counts; and no more than are of use are begun ahead."""
+    """A task that is waited for counts; and no more are begun ahead than are of use."""
     begun: list[int] = []
     ended: list[int] = []
     under_way: list[int] = []
@@ -562,7 +562,7 @@ def test_map_has_no_more_under_way_than_it_may(pool: Pool, most: int) -> None:
     assert max(under_way) <= most
 
 
-def test_who_is_interrupted_in_map_waits_for_what_runs() -> None:
+def test_an_interrupted_map_waits_for_tasks_that_run() -> None:
     """Nothing that was begun is still under way when the exception comes out."""
     pool = Pool(2)
     at_work = threading.Semaphore(0)
