@@ -695,7 +695,9 @@ class Hanging(WrapperService):
             if operation in {"writer.write", "put_chunks"}:
                 given = args[0] if operation == "put_chunks" else {BIG_DIGEST: args[0]}
                 self.taken += [(digest, bytes(data)) for digest, data in given.items()]
-                self.took.set()
+                # Not by what heals it, which comes piece by piece, and may be faster.
+                if operation == "put_chunks" or len(args[0]) == len(BIG):
+                    self.took.set()
         return call(*args, **kwargs)
 
     def capability(self, kind: Any) -> Any:
@@ -751,8 +753,11 @@ class TestHangs:
         if at in {"writer.write", "put_chunks"}:
             # The buffer was used again long ago.
             assert slow.took.wait(30)
-            digest, data = slow.taken[0]
-            assert B3Digest.of(data) == digest
+            taken = [
+                (digest, data) for digest, data in slow.taken if digest != BIG_DIGEST or len(data) == len(BIG)
+            ]
+            assert taken
+            assert all(B3Digest.of(data) == digest for digest, data in taken)
         service.close()
 
     def test_health_tells(self, hanging: Any) -> None:
