@@ -12,7 +12,7 @@ import itertools
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError, UnavailableError
@@ -203,8 +203,7 @@ class Accounts:
         done, released, doubtful = _drain(self._done), _drain(self._released), _drain(self._doubtful)
         try:
             with transaction(db):
-                for write in done:
-                    self._end_write(db, write)
+                self._end_writes(db, done)
                 if doubtful:
                     self._look_up(db, dict.fromkeys(doubtful))
                 if touched:
@@ -231,29 +230,37 @@ class Accounts:
             # It is counted by threads that do not wait for each other.
             self._leased_items = 0
 
-    def _end_write(self, db: sqlite3.Connection, write: Write) -> None:
+    def _end_writes(self, db: sqlite3.Connection, writes: Sequence[Write]) -> None:
         now = self._clock.now()
-        unknown: Collection[B3Digest] = write.digests
-        if write.put and write.kind == "chunk":
-            # How much they take in truth is looked up when that matters.
-            ledger.put_chunks(db, write, now)
-            unknown = ()
-        elif write.put and self._has_plain_indexes(write):
-            unknown = ledger.put_indexes(db, write, now, same_use=self._same_use)
-        if write.tag in self._live:
-            ledger.end_writing(db, write, many=write.many or self._keeps_many(write.tag, write.digests))
-        else:
-            ledger.end_write(db, write)
-        if not unknown:
-            return
-        found = self._scanner.look_up(db, write.kind, unknown, used=now)
-        if write.kind == "index" and len(found) < len(unknown):
-            # A store may keep the index of a blob of no chunks as a chunk.
-            self._scanner.look_up(db, "chunk", [digest for digest in unknown if digest not in found])
+        plain = [write for write in writes if self._has_plain_indexes(write)]
+        indexed: set[B3Digest] = set()
+        for write in writes:
+            if write.put and write.kind == "chunk":
+                # How much they take in truth is looked up when that matters.
+                are_blobs = any(write.digests <= blobs.digests for blobs in plain)
+                ledger.put_chunks(db, write, now, are_blobs=are_blobs)
+                indexed.update(write.digests if are_blobs else ())
+        for write in writes:
+            if write.tag in self._live:
+                ledger.end_writing(db, write, many=write.many or self._keeps_many(write.tag, write.digests))
+            else:
+                ledger.end_write(db, write)
+            if write in plain:
+                # Where there was another index that may stay, it is found out.
+                larger = ledger.larger_indexes(db, write.digests)
+                if others := write.digests - indexed:
+                    ledger.put_items(db, "index", dict.fromkeys(others, 0), now)
+                self._scanner.look_up(db, "index", larger, used=now)
+            elif write.kind == "index" or not write.put:
+                found = self._scanner.look_up(db, write.kind, write.digests, used=now)
+                if write.kind == "index":
+                    # A store may keep the index of a blob of no chunks as a chunk.
+                    self._scanner.look_up(db, "chunk", write.digests - found)
 
     def _has_plain_indexes(self, write: Write) -> bool:
-        """Tell whether these are of blobs of one chunk, and the store keeps such: if so it keeps all."""
-        return not write.size and self._scanner.is_there("index", write.digests)
+        """Tell whether indexes of blobs of one chunk were put, and are kept: a store keeps all or none."""
+        plain = write.put and write.kind == "index" and not write.size
+        return plain and self._scanner.is_there("index", write.digests)
 
     def _keeps_many(self, tag: int, digests: Collection[B3Digest]) -> bool:
         """Take note that a lease keeps some more; tell whether all leases together keep many."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import attrs
@@ -48,9 +49,8 @@ _FORGET_PARTS: Final = (
 )
 _BLOBS_WITH: Final = f"SELECT DISTINCT blob FROM parts WHERE chunk {_AMONG}"
 
-_OTHER_INDEXES: Final = (
-    f"SELECT items.digest FROM {_GIVEN} CROSS JOIN items ON items.digest = given.digest"
-    " WHERE index_size > 0 OR used < :since"
+_LARGER_INDEXES: Final = (
+    f"SELECT items.digest FROM {_GIVEN} CROSS JOIN items ON items.digest = given.digest WHERE index_size > 0"
 )
 # Every row is there, so each is updated; an `UPDATE ... FROM` is too new for some.
 _TOUCH: Final = (
@@ -124,15 +124,17 @@ _BEGIN: Final = (
     "INSERT INTO holds (owner, tag, kind, digests, sizes, size, entries, since)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_PUT_WRITTEN: Final = (
-    "INSERT INTO items (digest, {kind}_size, {kind}_scan, used)"
-    " SELECT substr(digests, key * 32 + 1, 32), value, (SELECT value FROM facts WHERE name = 'scan'), ?"
-    " FROM holds JOIN json_each(sizes) WHERE holds.id = ?"
-    " ON CONFLICT (digest) DO UPDATE SET {kind}_size = excluded.{kind}_size,"
-    " {kind}_scan = excluded.{kind}_scan, going = NULL"
+# Blobs of one chunk get their indexes with it, which take nothing: a second statement would cost as much.
+_PUT_CHUNKS: Final = (
+    "INSERT INTO items (digest, chunk_size, chunk_scan, index_size, index_scan, used)"
+    " SELECT substr(digests, key * 32 + 1, 32), json_each.value, scan, :index_size, scan, :used"
+    " FROM holds JOIN json_each(sizes) JOIN (SELECT value AS scan FROM facts WHERE name = 'scan')"
+    " WHERE holds.id = :number"
+    " ON CONFLICT (digest) DO UPDATE SET chunk_size = excluded.chunk_size,"
+    " chunk_scan = excluded.chunk_scan, index_size = ifnull(index_size, excluded.index_size),"
+    " index_scan = CASE WHEN excluded.index_size IS NULL THEN index_scan ELSE excluded.index_scan END,"
+    " used = max(used, excluded.used), going = NULL"
 )
-_PUT_WRITTEN_CHUNKS: Final = f"{_PUT_WRITTEN.format(kind='chunk')}, used = max(used, excluded.used)"
-_PUT_WRITTEN_INDEXES: Final = _PUT_WRITTEN.format(kind="index")
 _WRITTEN_SINCE: Final = (
     "SELECT min(since) FROM holds WHERE entries AND EXISTS (SELECT 1 FROM json_each(holds.sizes)"
     f" WHERE substr(holds.digests, json_each.key * 32 + 1, 32) {_AMONG})"
@@ -196,7 +198,7 @@ class Write:
 
     number: int
     kind: ItemKind
-    digests: Collection[B3Digest]
+    digests: AbstractSet[B3Digest]
     size: int
     tag: int | None = None
     put: bool = False
@@ -335,21 +337,19 @@ def end_writing(db: sqlite3.Connection, write: Write, *, many: bool) -> None:
     db.execute("UPDATE holds SET kind = ?, size = 0, entries = 0 WHERE id = ?", (kind, write.number))
 
 
-def put_chunks(db: sqlite3.Connection, write: Write, used: float) -> None:
-    """Take note that all chunks of a write are there, each with the most that it may take."""
-    db.execute(_PUT_WRITTEN_CHUNKS, (used, write.number))
+def put_chunks(db: sqlite3.Connection, write: Write, used: float, *, are_blobs: bool) -> None:
+    """Take note that all chunks of a write are there, each with the most that it may take.
+
+    With *are_blobs* each is a blob as well, whose index takes nothing, unless there was another one.
+    """
+    index_size = 0 if are_blobs else None
+    db.execute(_PUT_CHUNKS, {"index_size": index_size, "used": used, "number": write.number})
     db.execute("INSERT INTO unsure SELECT id, digests FROM holds WHERE id = ?", (write.number,))
 
 
-def put_indexes(db: sqlite3.Connection, write: Write, used: float, *, same_use: float) -> list[B3Digest]:
-    """Take note that all indexes of a write are there, with the size that is reserved for them.
-
-    Returns those of which that is not all: others were there, which may stay and take something, or what is
-    known of their digests was not used so lately. The chunks of most blobs have come just before.
-    """
-    others = _digests(db.execute(_OTHER_INDEXES, _given(write.digests, since=used - same_use)))
-    db.execute(_PUT_WRITTEN_INDEXES, (used, write.number))
-    return others
+def larger_indexes(db: sqlite3.Connection, blobs: Collection[B3Digest]) -> list[B3Digest]:
+    """Return those whose index takes something, as one of several chunks does."""
+    return _digests(db.execute(_LARGER_INDEXES, _given(blobs)))
 
 
 def take_unsure(db: sqlite3.Connection) -> list[B3Digest]:
@@ -371,7 +371,8 @@ def writes_of(db: sqlite3.Connection, owner: str) -> list[Write]:
         (owner,),
     )
     return [
-        Write(number, _KINDS[kind], _split(digests), size, tag) for number, kind, digests, size, tag in rows
+        Write(number, _KINDS[kind], set(_split(digests)), size, tag)
+        for number, kind, digests, size, tag in rows
     ]
 
 

@@ -71,6 +71,8 @@ class Scanner:
 
         The caller is in a transaction. *used* is when they were used last, if not when they were written.
         """
+        if not digests:
+            return set()
         found: dict[B3Digest, StoredItem] = {}
         for some in in_batches(digests):
             found.update(self._store.find_items(kind, some))
