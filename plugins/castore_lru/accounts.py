@@ -280,15 +280,26 @@ class Accounts:
 
     def keep(
         self, db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest], tag: int
-    ) -> list[B3Digest]:
-        """Pin items for a lease, and take note of their use; return those that the journal lacks."""
+    ) -> set[B3Digest]:
+        """Pin items for a lease, and take note of their use; return those that are not known to be there."""
         now = self._clock.now()
         if tag in self._live:
             many = self._keeps_many(tag, digests)
             ledger.pin(db, self.owner, tag, digests, since=now, many=many)
         if ledger.use(db, kind, digests, now, same_use=self._same_use) == len(digests):
-            return []
-        return ledger.lacking(db, kind, digests, writer=self.owner)
+            return set()
+        return self.find_unknown(db, kind, digests)
+
+    def find_unknown(
+        self, db: sqlite3.Connection, kind: ItemKind, digests: Iterable[B3Digest]
+    ) -> set[B3Digest]:
+        """Return those that the journal does not have, nor has this process just put."""
+        unknown = set(digests)
+        # First, as most that are asked for have been put just before.
+        for write in (*self._waiting.values(), *self._leased.values()):
+            if write.kind == kind and write.put:
+                unknown.difference_update(write.digests)
+        return set(ledger.lacking(db, kind, unknown)) if unknown else unknown
 
     # -- what is known here --
 
@@ -313,7 +324,7 @@ class Accounts:
         """
         if waits:
             self._waiting[write.number] = write
-        elif write.tag is None:
+        elif write.tag is None or not write.put:
             self._done.append(write)
         else:
             self._leased[write.number] = write
@@ -342,11 +353,6 @@ class Accounts:
             unsure = ledger.take_unsure(db)
             self._scanner.look_up(db, "chunk", unsure, used=0.0)
         return bool(unsure)
-
-    @property
-    def put(self) -> list[Write]:
-        """What was put and is not told, so that the journal takes it for being written."""
-        return [*self._waiting.values(), *self._leased.values(), *self._done]
 
     @property
     def waiting(self) -> list[Write]:

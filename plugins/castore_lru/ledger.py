@@ -61,13 +61,11 @@ _TOUCH: Final = (
 
 # What is written is gone through once, and only for those of which there is no item.
 _NOT_WRITTEN: Final = _of_kinds(
-    f"SELECT digest FROM {_GIVEN} WHERE"
-    " digest NOT IN (SELECT digest FROM written WHERE kind = {number} AND owner = ifnull(:owner, owner))"
+    f"SELECT digest FROM {_GIVEN} WHERE digest NOT IN (SELECT digest FROM written WHERE kind = {{number}})"
 )
 _LACKING: Final = _of_kinds(
     f"SELECT digest FROM {_GIVEN} WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.digest = given.digest"
     " AND items.{kind}_size IS NOT NULL AND items.going IS NULL)"
-    " AND digest NOT IN (SELECT digest FROM written WHERE kind = {number} AND owner = ifnull(:owner, owner))"
 )
 _COUNT_USED: Final = _of_kinds(
     f"SELECT count(*) FROM {_GIVEN} CROSS JOIN items ON items.digest = given.digest"
@@ -132,7 +130,6 @@ _PUT_CHUNKS: Final = (
     " WHERE holds.id = :number"
     " ON CONFLICT (digest) DO UPDATE SET chunk_size = excluded.chunk_size,"
     " chunk_scan = excluded.chunk_scan, index_size = ifnull(index_size, excluded.index_size),"
-    " index_scan = CASE WHEN excluded.index_size IS NULL THEN index_scan ELSE excluded.index_scan END,"
     " used = max(used, excluded.used), going = NULL"
 )
 _WRITTEN_SINCE: Final = (
@@ -238,20 +235,14 @@ def use(
     return lately if lately == len(digests) else lately + db.execute(_USE[kind], given).rowcount
 
 
-def lacking(
-    db: sqlite3.Connection,
-    kind: ItemKind,
-    digests: Collection[B3Digest],
-    *,
-    writer: str | None = None,
-) -> list[B3Digest]:
-    """Return those of which the journal has no item, nor one that *writer* writes; anybody, without one."""
-    return _digests(db.execute(_LACKING[kind], _given(digests, owner=writer)))
+def lacking(db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest]) -> list[B3Digest]:
+    """Return those of which the journal has no item."""
+    return _digests(db.execute(_LACKING[kind], _given(digests)))
 
 
 def not_written(db: sqlite3.Connection, kind: ItemKind, digests: Collection[B3Digest]) -> list[B3Digest]:
     """Return those that nobody is writing."""
-    return _digests(db.execute(_NOT_WRITTEN[kind], _given(digests, owner=None)))
+    return _digests(db.execute(_NOT_WRITTEN[kind], _given(digests)))
 
 
 def strangers(db: sqlite3.Connection, digests: Collection[B3Digest]) -> list[B3Digest]:
@@ -358,8 +349,8 @@ def take_unsure(db: sqlite3.Connection) -> list[B3Digest]:
         number, digests = row
         db.execute("DELETE FROM unsure WHERE id = ?", (number,))
         given = _split(digests)
-        # Others are gone, or being written anew.
-        if there := set(given).difference(lacking(db, "chunk", given, writer="")):
+        # Others are gone.
+        if there := set(given).difference(lacking(db, "chunk", given)):
             return list(there)
     return []
 
@@ -487,9 +478,9 @@ def start_scan(db: sqlite3.Connection) -> int:
 def mark_seen(
     db: sqlite3.Connection, kind: ItemKind, sizes: Mapping[B3Digest, int], scan: int
 ) -> list[B3Digest]:
-    """Take note that a scan has seen items; return those that the journal does not have."""
+    """Take note that a scan has seen items; return those that it lacks, and nobody is writing."""
     db.execute(_SEEN[kind], _given(sizes, sizes.values(), scan=scan))
-    return lacking(db, kind, sizes)
+    return not_written(db, kind, lacking(db, kind, sizes))
 
 
 def unseen(db: sqlite3.Connection, kind: ItemKind, scan: int, count: int) -> list[B3Digest]:

@@ -241,7 +241,9 @@ class Space:
         chunks: set[B3Digest] = set()
         for blob in wanted:
             chunks.update(ledger.needs_of(blob, blobs[blob]))
-        gone = chunks - self._find_there("chunk", chunks)
+        db = self._journal.connection
+        gone = self._accounts.find_unknown(db, "chunk", chunks)
+        gone -= self._scanner.look_up(db, "chunk", gone)
         if not gone:
             return {}
         firsts = {
@@ -249,20 +251,6 @@ class Space:
             for blob in wanted
         }
         return {blob: self._evicted(blob, part) for blob, part in firsts.items() if part is not None}
-
-    def _find_there(self, kind: ItemKind, digests: Collection[B3Digest]) -> set[B3Digest]:
-        """Return what is there, or being written by this process; the caller is in a transaction."""
-        db = self._journal.connection
-        unknown = set(digests)
-        # Most have been put just before.
-        for write in self._accounts.put:
-            if write.kind == kind and write.put:
-                unknown.difference_update(write.digests)
-        if unknown:
-            unknown.intersection_update(ledger.lacking(db, kind, unknown, writer=self._accounts.owner))
-        if unknown:
-            unknown -= self._scanner.look_up(db, kind, unknown)
-        return set(digests) - unknown
 
     def _too_large(self, coming: Amount) -> UnsupportedError:
         return UnsupportedError(
@@ -348,8 +336,8 @@ class Space:
             return set(digests)
         self.open()
         with self._accounts.changing() as db:
-            gone = set(self._accounts.keep(db, kind, digests, tag))
-            if gone and kind == "chunk":
+            gone = self._accounts.keep(db, kind, digests, tag)
+            if kind == "chunk":
                 gone -= self._scanner.look_up(db, kind, gone)
         return set(digests) - gone
 
@@ -373,7 +361,7 @@ class Space:
     def knows_blob(self, digest: B3Digest) -> bool:
         """Tell whether the journal knows what a blob is made of."""
         with self._accounts.turn() as db:
-            return not ledger.lacking(db, "index", (digest,))
+            return not self._accounts.find_unknown(db, "index", (digest,))
 
     def adopt(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> set[B3Digest]:
         """Take note of pinned blobs that the journal does not know; return those of which all is there."""

@@ -16,6 +16,7 @@ from castore import B3Digest, BlobService, ChunkMeta, UnavailableError, Unsuppor
 from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import ChunkSource, ChunkStore, FoundChunks, FrameStore
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem
+from castore.digest import EMPTY
 from castore.errors import BatchError
 from castore.faults.service import FaultyService
 from castore.threads.pool import Pool
@@ -451,6 +452,21 @@ class TestRoom:
             assert service.gauges()["entries"] == 3
             assert service.gauges()["bytes"] == bytes_of(inner)
 
+    @pytest.mark.parametrize("leases", [False, True])
+    def test_a_blob_whose_chunk_could_not_be_put(self, tmp_path: Path, leases: bool) -> None:
+        """It gets no index, though its chunk was to be written."""
+        inner = FaultyService(folder_in(tmp_path), {"put_chunks"})
+        chunks = several(3, 300)
+        with bounded(inner, max_bytes=1 << 20) as service:
+            store = store_of(service)
+            with store.lease() if leases else contextlib.nullcontext(store) as into:
+                with pytest.raises(UnavailableError, match="told to fail"):
+                    into.put_chunks(chunks)
+                with pytest.raises(BatchError, match="was evicted before blob") as caught:
+                    into.put_indexes(dict.fromkeys(chunks, ()))
+                assert caught.value.faults.keys() == chunks.keys()
+            assert service.gauges()["entries"] == 0
+
     def test_frames_in_parts(self, tmp_path: Path) -> None:
         inner = folder_in(tmp_path)
         chunks = several(20, 500)
@@ -490,6 +506,15 @@ class TestSizes:
             assert service.gauges()["evictions"] == 0
             assert not service.missing(contents)
 
+    def test_some_chunks_are_blobs(self, child: BlobService) -> None:
+        """Through one lease, with one call for all chunks: only those count twice that get indexes."""
+        chunks = several(10, 300)
+        with bounded(child, max_bytes=1 << 20) as service:
+            with store_of(service).lease() as leased:
+                leased.put_chunks(chunks)
+                leased.put_indexes(dict.fromkeys(list(chunks)[:4], ()))
+            assert service.gauges()["entries"] == 14
+
     def test_another_index_that_stays(self, tmp_path: Path) -> None:
         """A blob that was cut, and is put again as one chunk: its list stays, and counts."""
         inner = folder_in(tmp_path)
@@ -522,6 +547,7 @@ class TestSizes:
 
             def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
                 self.lists |= {digest: chunks for digest, chunks in blobs.items() if chunks}
+                self.parts |= {digest: b"" for digest in blobs if digest == EMPTY}
 
             def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
                 return self.lists.get(digest, () if digest in self.parts else None)
@@ -554,6 +580,7 @@ class TestSizes:
                     leased.put_indexes(dict.fromkeys(chunks, ()))
                     assert leased.claim_blobs(dict.fromkeys(chunks, ())) == chunks.keys()
                 assert service.gauges()["entries"] == 10
+            service.write(b"")
             digest = service.write(large)
             assert service.gauges()["entries"] == len(inner.parts) + len(inner.lists)
             service.write(noise(2_100_000, 2))
