@@ -453,9 +453,9 @@ class TestRoom:
             assert service.gauges()["bytes"] == bytes_of(inner)
 
     @pytest.mark.parametrize("leases", [False, True])
-    def test_a_blob_whose_chunk_could_not_be_put(self, tmp_path: Path, leases: bool) -> None:
+    def test_a_blob_whose_chunk_could_not_be_put(self, child: BlobService, leases: bool) -> None:
         """It gets no index, though its chunk was to be written."""
-        inner = FaultyService(folder_in(tmp_path), {"put_chunks"})
+        inner = FaultyService(child, {"put_chunks"})
         chunks = several(3, 300)
         with bounded(inner, max_bytes=1 << 20) as service:
             store = store_of(service)
