@@ -41,8 +41,8 @@ OF_SERVICE: Mapping[str, Callable[[BlobService], Callable[[], object]]] = {
     "open_read": lambda service: lambda: service.open_read(DIGEST),
     "read": lambda service: lambda: service.read(DIGEST),
     "write": lambda service: lambda: service.write(PIECE),
-    "get_chunk": lambda service: _of_chunks(service, lambda store: store.get_chunk(DIGEST)),
-    "put_chunk": lambda service: _of_chunks(service, lambda store: store.put_chunk(DIGEST, PIECE)),
+    "get_chunks": lambda service: _of_chunks(service, lambda store: store.get_chunks({DIGEST: None})),
+    "put_chunks": lambda service: _of_chunks(service, lambda store: store.put_chunks({DIGEST: PIECE})),
 }
 LAYERS: list[dict[str, Any]] = [
     {"type": "breaker"},
