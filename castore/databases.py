@@ -12,7 +12,7 @@ class OwnedConnection(sqlite3.Connection):
     _error = sqlite3.Error
 
     def __del__(self) -> None:
-        try:  # noqa: SIM105
+        try:  # noqa: SIM105 - as may be that of `suppress`
             self.close()
         except self._error:
             pass

@@ -59,7 +59,7 @@ class StoppableService(WrapperService, Interruptible):
         """Raise `Stopped` if the work was given up."""
         self._stop.check()
 
-    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002 - as declared
         """Call, unless it is not waited for."""
         self._stop.check()
         return call(*args, **kwargs)

@@ -63,21 +63,30 @@ class Job:
 
         while True:
             outcomes = self.service.put_files(files(), progress=progress)
-            try:
-                for outcome in outcomes:
-                    path = handed_on.popleft()
-                    if isinstance(outcome, SourceError):
-                        self._fail(path, outcome)
-                    else:
-                        self._done(path, outcome, size)
-                    size = 0
-            except CastoreError as error:
-                self._fail(handed_on[0], error)
-                raise HopelessError from error
+            while (outcome := self._next(outcomes, handed_on)) is not None:
+                path = handed_on.popleft()
+                if isinstance(outcome, SourceError):
+                    self._fail(path, outcome)
+                else:
+                    self._done(path, outcome, size)
+                size = 0
             if by_itself is None:
                 return
             self._take(by_itself)
             by_itself = None
+
+    def _next(
+        self, outcomes: Iterator[B3Digest | SourceError], handed_on: deque[str]
+    ) -> B3Digest | SourceError | None:
+        """Return what came of the next file, `None` after the last one."""
+        try:
+            return next(outcomes, None)
+        except CastoreError as error:
+            if not handed_on:
+                # The service has failed before it asked for a file.
+                raise
+            self._fail(handed_on[0], error)
+            raise HopelessError from error
 
     def _take(self, found: Walked) -> None:
         if found.skipped:

@@ -156,7 +156,7 @@ class ChunkStore(ChunkSource):
         there stays if it may be right.
         """
 
-    def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:  # noqa: ARG002
+    def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:  # noqa: ARG002 - for overriding
         """Enter with a store: what is put or claimed through that one stays until the context ends.
 
         Neither a collector of garbage nor an evictor takes it. With *brief* it is enough if that holds for
@@ -224,7 +224,7 @@ class SharedPlace(ABC):
         alone ceases to be so when its process dies, however it does.
         """
 
-    def find_unflushed(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, bytes]:  # noqa: ARG002
+    def find_unflushed(self, sizes: Mapping[B3Digest, int | None]) -> dict[B3Digest, bytes]:  # noqa: ARG002 - for overriding
         """Return the checked bytes of chunks that other processes have put, and not flushed yet.
 
         One that is not there, or not whole, is left out.

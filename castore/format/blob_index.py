@@ -39,7 +39,7 @@ def decode(data: bytes, blob: B3Digest, *, key: str | None = None) -> tuple[Chun
         return ()
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - as above
 
-    from castore.format.proto.castore_pb2 import StatBlobResponse  # noqa: PLC0415
+    from castore.format.proto.castore_pb2 import StatBlobResponse  # noqa: PLC0415 - as above
 
     try:
         message = StatBlobResponse.FromString(data)

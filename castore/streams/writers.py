@@ -142,7 +142,7 @@ class SpooledWriter(GuardedWriter):
     def __init__(self, store: Callable[[B3Digest, BinaryIO], object]) -> None:
         self._store = store
         self._hasher = blake3()
-        self._spool = cast("BinaryIO", tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY))  # noqa: SIM115
+        self._spool = cast("BinaryIO", tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY))  # noqa: SIM115 - it goes with the writer
 
     def _take(self, view: memoryview) -> None:
         self._hasher.update(view)

@@ -65,7 +65,7 @@ class WrapperService(BatchBlobService):
         self.high_latency = inner.high_latency
         self._forwarded: dict[Any, Any] = {}
 
-    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG002 - for overriding
         """Do one operation by calling *call* with the arguments; override it to do more, or else.
 
         Arguments:
@@ -208,5 +208,5 @@ class SelectiveService(BatchBlobService):
         return made
 
 
-def _as_it_is(operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG001
+def _as_it_is(operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: ARG001 - called as `around` is
     return call(*args, **kwargs)

@@ -71,6 +71,11 @@ class Odd(BlobService):
             return [ChunkMeta(B3Digest.of(b"%d" % (n % 20)), 10) for n in range(30)]
         return None
 
+    def capability(self, kind):
+        if self.mode == "mute":
+            raise UnavailableError("odd", "cannot say what it can do")
+        return super().capability(kind)
+
     def open_write(self):
         if self.mode == "slow":
             time.sleep(0.02)

@@ -255,6 +255,33 @@ def test_a_store_that_is_down_ends_it_at_once(odd):
     assert put.stderr == b"castore: `odd` is unavailable: refused with ***\n"
 
 
+def test_a_service_that_fails_before_any_file_is_said_so(odd):
+    """There is no file yet that it could be about."""
+    place = odd("mute")
+    place.file("a")
+
+    put = place.run("put", "a")
+
+    assert (put.stdout, put.returncode) == (b"", 1)
+    assert put.stderr == b"castore: `odd` is unavailable: cannot say what it can do\n"
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"]])
+def test_a_full_disk_behind_stdout_is_no_fault_of_a_file(place, names):
+    """One message, whether other files wait for their lines or not."""
+    for name in names:
+        place.file(name, name.encode())
+
+    with Path("/dev/full").open("wb") as full:
+        process = place.start("put", *names, stdout=full, stderr=subprocess.PIPE)
+        _, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, errors) == (
+        1,
+        b"castore: cannot write the output: No space left on device\n",
+    )
+
+
 def test_memory_does_not_grow_with_the_file(place):
     """200 MiB of holes fit through 130 MiB of memory."""
     with Path("large").open("wb") as file:

@@ -32,7 +32,7 @@ from castore_memory.service import MemoryBlobService
 
 
 class Noting(WrapperService):
-    """Notes the operations, fails at those of `failing`, as often as `times` says."""
+    """Notes the operations, and fails at those of `failing`."""
 
     def __init__(self, inner: BlobService, *failing: str) -> None:
         super().__init__(inner)

@@ -96,7 +96,7 @@ class RetryConfig:
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
         from castore_wrappers.retry.patience import Policy  # noqa: PLC0415 - once it is named
-        from castore_wrappers.retry.service import RetryService  # noqa: PLC0415
+        from castore_wrappers.retry.service import RetryService  # noqa: PLC0415 - as above
 
         policy = Policy(self.attempts, self.first_delay, self.max_delay, self.jitter, self.deadline)
         return RetryService(context.resolve(self.inner), policy, replay=self.replay, name=name)

@@ -31,7 +31,7 @@ class ReplayingWriter(GuardedWriter):
         self._source: InputFile | None = None
         self._from_source = 0
         """How many bytes, the first ones, are taken from the source."""
-        self._kept: BinaryIO | None = cast("BinaryIO", tempfile.SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115
+        self._kept: BinaryIO | None = cast("BinaryIO", tempfile.SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115 - it goes with the writer
 
     def fill(self, source: InputFile) -> int:
         """Let the writer within take bytes of *source*, if they can be read again; else keep them."""
