@@ -314,6 +314,69 @@ class TestFrames:
         assert VerifyService(Packed()).capability(FrameStore) is None
 
 
+class Framed(Trusting, FrameStore):
+    """Gives chunks as frames, too, each of which may be spoilt or kept back, and counts what is unpacked."""
+
+    frame_format = "zstd"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spoilt: dict[B3Digest, bytes | None] = {}
+        self.asked: list[B3Digest] = []
+
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        self.asked += sizes
+        return super().get_chunks(sizes)
+
+    def get_frames(self, digests: Any) -> FoundChunks:
+        found = {
+            digest: frames.compress(self._chunks[digest]) for digest in digests if digest in self._chunks
+        }
+        return {
+            digest: frame for digest in found if (frame := self.spoilt.get(digest, found[digest])) is not None
+        }
+
+    def put_frames(self, frames: Any) -> None: ...
+
+
+class TestUnpacking:
+    """Where there are frames their bytes are unpacked and hashed once, by `verify`."""
+
+    @pytest.fixture
+    def framed(self) -> Framed:
+        service = Framed()
+        for chunk in CHUNKS:
+            service.put_chunk(chunk.digest, chunk.data)
+        service.put_index(WHOLE_DIGEST, [chunk.meta for chunk in CHUNKS])
+        return service
+
+    def test_the_service_unpacks_nothing(self, framed: Framed) -> None:
+        assert VerifyService(framed).read(WHOLE_DIGEST) == WHOLE
+        assert framed.asked == []
+
+    @pytest.mark.parametrize(
+        "frame",
+        [b"", b"no frame", frames.compress(b"else"), frames.compress(bytes(1 << 20))],
+        ids=["empty", "not a frame", "other bytes", "too many bytes"],
+    )
+    def test_a_wrong_frame(self, framed: Framed, frame: bytes) -> None:
+        chunk = CHUNKS[1]
+        framed.spoilt[chunk.digest] = frame
+        with pytest.raises(CorruptBlobError) as caught:
+            VerifyService(framed).read(WHOLE_DIGEST)
+        assert caught.value.expected == chunk.digest
+
+    def test_what_there_is_no_frame_of(self, framed: Framed) -> None:
+        """The service is asked for it as a chunk, and not believed."""
+        chunk = CHUNKS[1]
+        framed.spoilt[chunk.digest] = None
+        assert VerifyService(framed).read(WHOLE_DIGEST) == WHOLE
+        assert framed.asked == [chunk.digest]
+        framed.spoil(chunk.digest, flipped(chunk.data, 0))
+        with pytest.raises(CorruptChunkError):
+            VerifyService(framed).read(WHOLE_DIGEST)
+
+
 def test_a_stranger_whose_bytes_cannot_be_checked_is_denied() -> None:
     """By what its rows say; one that receives none goes through."""
 

@@ -60,10 +60,15 @@ def is_checkable(kind: type) -> bool:
 
 
 class CheckedChunks(ChunkSource):
-    """Reads chunks from *source*, and believes it nothing."""
+    """Reads chunks from *source*, and believes it nothing.
 
-    def __init__(self, source: ChunkSource) -> None:
+    Where *frames* gives them as they are stored they are unpacked and checked here. So their bytes are hashed
+    once, and not by the source as well.
+    """
+
+    def __init__(self, source: ChunkSource, frames: FrameStore | None = None) -> None:
         self._source = source
+        self._frames = frames
         self.high_latency = source.high_latency
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
@@ -72,7 +77,32 @@ class CheckedChunks(ChunkSource):
 
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         """Return chunks whose digests are right, and errors."""
-        return _checked(check_digest, self._source.get_chunks(sizes))
+        if self._frames is None:
+            return _checked(check_digest, self._source.get_chunks(sizes))
+        found = dict(self._frames.get_frames(sizes))
+        # The source may have others, or more to say of them.
+        rest = {digest: size for digest, size in sizes.items() if digest not in found}
+        if rest:
+            return {**self._unpacked(found, sizes), **_checked(check_digest, self._source.get_chunks(rest))}
+        return self._unpacked(found, sizes)
+
+    def _unpacked(self, found: FoundChunks, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        from castore.format import frames  # noqa: PLC0415 - what has no frames needs no zstandard
+
+        unpacked: FoundChunks = {}
+        for digest in sizes:
+            # Taken out, so that a frame does not outlast its bytes.
+            frame = found.pop(digest, None)
+            if isinstance(frame, bytes):
+                try:
+                    frame = frames.decode_chunk(
+                        frame, digest, size=sizes[digest], key=self._source.chunk_key(digest)
+                    )
+                except CorruptBlobError as error:
+                    frame = error
+            if frame is not None:
+                unpacked[digest] = frame
+        return unpacked
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         """Ask the source."""

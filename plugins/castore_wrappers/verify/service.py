@@ -61,7 +61,7 @@ class VerifyService(WrapperService):
         super().__init__(inner, name=name)
         self._quarantine = Quarantine(inner, name) if on_corrupt == "quarantine" else None
         found = inner.capability(ChunkSource)
-        self._chunks = None if found is None else CheckedChunks(found)
+        self._chunks = None if found is None else CheckedChunks(found, self._frames(FrameStore))
         high_latency = found is not None and found.high_latency
         self._pool = pool.io_pool if pool is not None and high_latency else pool
 
@@ -125,8 +125,11 @@ class VerifyService(WrapperService):
         if isinstance(kind, type):
             if not is_checkable(kind):
                 return None
-            if issubclass(kind, FrameStore):
-                found: FrameStore | None = self.inner.capability(kind)
-                if found is None or found.frame_format != _FORMAT:
-                    return None
+            if issubclass(kind, FrameStore) and self._frames(kind) is None:
+                return None
         return super().capability(kind)
+
+    def _frames(self, kind: type[FrameStore]) -> FrameStore | None:
+        """Return what gives frames that can be looked into, if the service within has it."""
+        found = self.inner.capability(kind)
+        return found if found is not None and found.frame_format == _FORMAT else None
