@@ -224,6 +224,7 @@ class Special:
 
 NO_LIST: Final = {
     "claim-of-blobs-tells-blobs-from-chunks",
+    "complete-finds-what-begins-so",
     "list-has-each-blob-once",
     "list-without-aborted",
     "listed-is-there",

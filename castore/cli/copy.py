@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from castore.cli.faults import FAILED, document_of
-from castore.cli.options import as_digest, shared_options, workers_option
+from castore.cli.options import shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import without_capability
 from castore.cli.pools import pool_of
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
+from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.contract.capabilities import BlobLister
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
@@ -42,7 +43,7 @@ With --json, bytes before compression:
 def command(
     settings: Settings,
     *,
-    digests: tuple[B3Digest, ...],
+    digests: tuple[B3Digest | ShortDigest, ...],
     source: str,
     target: str,
     every: bool,
@@ -63,8 +64,9 @@ def command(
         if every and origin.capability(BlobLister) is None:
             raise UnsupportedError(without_capability(stores, source, "list its blobs", option="--from"))
         with pool_of(stores, workers, origin, goal) as pool, ProgressMeter(None) as meter:
+            named = None if every else [completed(digest, stores, source) for digest in digests]
             copier = Copier(origin, goal, pool, meter.advance)
-            for copied in copier.run(None if every else digests):
+            for copied in copier.run(named):
                 if copied.error is not None:
                     failed.append(copied)
                     if not settings.json:

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from castore.cli.holdings import holding_row
-from castore.cli.options import as_digest, as_seconds, shared_options
+from castore.cli.options import as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, emphasised, printable
 from castore.cli.settings import Settings
+from castore.cli.short_digests import ShortDigest, as_digest, completed_anywhere
 from castore.contract.plans import OPERATIONS, Operation, Plan, Step
 from castore.digest import B3Digest
 from castore.upkeep import explain
@@ -43,7 +44,7 @@ With --json; a step is a remark, or an instance that is described beside it:
 )
 @shared_options
 @click.pass_obj
-def command(settings: Settings, digest: B3Digest, op: Operation | None, timeout: float) -> None:
+def command(settings: Settings, digest: B3Digest | ShortDigest, op: Operation | None, timeout: float) -> None:
     """Tell what a has, a get and a put of a blob would do, step by step, without doing it.
 
     Stores are asked whether they have it, its index and its chunks; nothing else is read, and nothing is
@@ -51,6 +52,7 @@ def command(settings: Settings, digest: B3Digest, op: Operation | None, timeout:
     """
     operations = OPERATIONS if op is None else (op,)
     with settings.opened() as stores:
+        digest = completed_anywhere(digest, stores, settings.service_name, timeout)
         plans = explain(stores, digest, name=settings.service_name, operations=operations, timeout=timeout)
     if settings.json:
         emit_json({"digest": str(digest), "operations": [_document(plan, settings) for plan in plans]})

@@ -9,11 +9,12 @@ from typing import Any, Final
 import click
 
 from castore.cli.digests import read_digests
-from castore.cli.options import as_digest, as_seconds, shared_options
+from castore.cli.options import as_seconds, shared_options
 from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import named_parts
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
+from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import StoredItem, Sweepable
@@ -72,7 +73,7 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
 def command(
     settings: Settings,
     *,
-    digests: tuple[B3Digest, ...],
+    digests: tuple[B3Digest | ShortDigest, ...],
     files: tuple[str, ...],
     grace: float,
     dry_run: bool,
@@ -87,7 +88,8 @@ def command(
     started = time.time()
     with settings.opened() as stores, ProgressMeter(None) as meter:
         _require_sweepable(stores, settings.service_name)
-        roots = {*digests, *(digest for file in files for digest in read_digests(file)), *stores.roots()}
+        named = [completed(digest, stores, settings.service_name) for digest in digests]
+        roots = {*named, *(digest for file in files for digest in read_digests(file)), *stores.roots()}
         if not roots and not no_roots:
             raise click.UsageError(
                 "There are no roots, so all that is old would go. Name the blobs to keep, as arguments or"

@@ -10,10 +10,11 @@ from typing import Any, Final
 import click
 
 from castore.cli.files import replacing
-from castore.cli.options import as_digest, as_size, shared_options
+from castore.cli.options import as_size, shared_options
 from castore.cli.output import emit, emit_json, is_terminal
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
+from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.contract.blobs import BlobReader
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError, CorruptBlobError, InvalidSeekError
@@ -47,14 +48,18 @@ With --json and -o, in bytes; without -o stdout is the blob:
 @click.option("--length", metavar="N", type=as_size, help="Write N bytes at most.")
 @shared_options
 @click.pass_obj
-def command(settings: Settings, digest: B3Digest, output: str, offset: int, length: int | None) -> None:
+def command(
+    settings: Settings, digest: B3Digest | ShortDigest, output: str, offset: int, length: int | None
+) -> None:
     """Write a blob, or a part of it, to a file or to stdout.
 
-    DIGEST is 64 hex digits or `blake3-` and base64. Every byte is checked before it is written. Sizes may
-    have units, such as `64KiB`.
+    DIGEST is 64 hex digits, the first 8 or more of them, or `blake3-` and base64. Every byte is checked
+    before it is written. Sizes may have units, such as `64KiB`.
     """
-    with settings.blobs() as service, _naming(digest):
-        reader = service.open_read(digest)
+    with settings.opened() as stores, contextlib.ExitStack() as stack:
+        digest = completed(digest, stores, settings.service_name)
+        stack.enter_context(_naming(digest))
+        reader = stores.blobs(settings.service_name).open_read(digest)
         if reader is None:
             raise BlobNotFoundError(digest, instance=settings.service_name)
         with reader:

@@ -10,6 +10,7 @@ from castore.cli.options import shared_options
 from castore.cli.output import emit, emit_json, emit_text, is_terminal
 from castore.cli.parts import without_capability
 from castore.cli.settings import Settings
+from castore.cli.short_digests import shown
 from castore.composition.composition import Composition
 from castore.contract.capabilities import BlobLister
 from castore.errors import UnsupportedError
@@ -26,10 +27,14 @@ With --json:
 
 
 @click.command("list", epilog=_EPILOG)
+@click.option("--full", is_flag=True, help="Print all 64 digits, also on a terminal.")
 @shared_options
 @click.pass_obj
-def command(settings: Settings) -> None:
-    """Print the digests of all blobs of a service, one per line, in no particular order."""
+def command(settings: Settings, *, full: bool) -> None:
+    """Print the digests of all blobs of a service, one per line, in no particular order.
+
+    A terminal shows the first 16 digits, which every other command takes as well.
+    """
     with settings.opened() as stores:
         lister = _lister(stores, settings.service_name)
         if settings.json:
@@ -37,7 +42,7 @@ def command(settings: Settings) -> None:
             return
         at_once = is_terminal(sys.stdout)
         for digest in lister.list_blobs():
-            emit_text(f"{digest}\n", flush=at_once)
+            emit_text(f"{shown(digest, full=full)}\n", flush=at_once)
         emit(b"")
 
 

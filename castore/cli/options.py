@@ -7,15 +7,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from castore.cli.settings import Settings
-
-if TYPE_CHECKING:
-    from castore.digest import B3Digest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,18 +128,6 @@ def timeout_option(command: F) -> F:
         help="With --connect: how long to wait for an answer.",
     )
     return option(command)
-
-
-def as_digest(text: str) -> B3Digest:
-    """Read an argument as a digest in any of its forms; what is none is wrong usage."""
-    # Help needs no BLAKE3.
-    from castore.digest import B3Digest  # noqa: PLC0415
-    from castore.errors import InvalidDigestError  # noqa: PLC0415
-
-    try:
-        return B3Digest.parse(text)
-    except InvalidDigestError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def as_size(text: str | int) -> int:

@@ -9,9 +9,10 @@ from typing import Final
 
 import click
 
-from castore.cli.options import as_digest, shared_options
+from castore.cli.options import shared_options
 from castore.cli.output import emit_json, emit_text, is_terminal, table
 from castore.cli.settings import Settings
+from castore.cli.short_digests import ShortDigest, as_digest, completed, shown
 from castore.contract.blobs import BlobService, ChunkMeta
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError
@@ -33,16 +34,17 @@ With --json, in bytes; a blob that is kept whole has no chunks:
 
 @click.command("stat", epilog=_EPILOG)
 @click.argument("digest", metavar="DIGEST", type=as_digest)
-@click.option("--all", "every", is_flag=True, help="List all chunks, also on a terminal.")
+@click.option("--all", "every", is_flag=True, help="List all chunks with all digits, also on a terminal.")
 @shared_options
 @click.pass_obj
-def command(settings: Settings, digest: B3Digest, every: bool) -> None:
+def command(settings: Settings, digest: B3Digest | ShortDigest, every: bool) -> None:
     """Show the size of a blob and the chunks that it is kept in.
 
-    On a terminal a long list of chunks is shortened.
+    On a terminal a long list of chunks is shortened, and so are their digests; `--all` shows all.
     """
-    with settings.blobs() as service:
-        size, chunks = _look_up(service, digest, settings.service_name)
+    with settings.opened() as stores:
+        digest = completed(digest, stores, settings.service_name)
+        size, chunks = _look_up(stores.blobs(settings.service_name), digest, settings.service_name)
     offsets = [0, *accumulate(chunk.size for chunk in chunks)]
     if settings.json:
         rows = [
@@ -54,7 +56,7 @@ def command(settings: Settings, digest: B3Digest, every: bool) -> None:
     emit_text(_summary(digest, size, chunks))
     if chunks:
         cells = [
-            (str(offset), str(chunk.size), str(chunk.digest))
+            (str(offset), str(chunk.size), shown(chunk.digest, full=every))
             for offset, chunk in zip(offsets, chunks, strict=False)
         ]
         shorten = not every and is_terminal(sys.stdout) and len(cells) > _HEAD + _TAIL + 1

@@ -10,6 +10,7 @@ import attrs
 
 from castore.cli.output import emit_json, emit_text, printable, table
 from castore.cli.settings import Settings
+from castore.cli.short_digests import shown
 from castore.contract.upkeep import StoredItem
 from castore.text import count_text, size_text
 from castore.upkeep import Counts, Finding, Mending, Scope
@@ -95,12 +96,12 @@ def _wrong(findings: list[Finding]) -> str:
 
 def _table(verdict: Conclusion, settings: Settings) -> str:
     if verdict.mendings is None:
-        rows = [(entry.what, str(entry.digest), entry.code) for entry in verdict.findings]
+        rows = [(entry.what, shown(entry.digest), entry.code) for entry in verdict.findings]
         return table(("what", "digest", "problem"), rows)
     mended = [
         (
             entry.finding.what,
-            str(entry.finding.digest),
+            shown(entry.finding.digest),
             entry.finding.code,
             ("mended: " if entry.mended else "not mended: ") + settings.scrubbed(entry.message),
         )

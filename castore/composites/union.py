@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -22,17 +23,24 @@ class UnionLister(BlobLister):
 
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every blob of every member, each once."""
+        return self._union(lambda lister: lister.list_blobs())
+
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        """Yield what any member has that begins with *digits*, each once."""
+        return self._union(lambda lister: lister.complete(digits))
+
+    def _union(self, ask: Callable[[BlobLister], Iterator[B3Digest]]) -> Iterator[B3Digest]:
         seen: set[B3Digest] = set()
         for member, lister in self._members:
-            for digest in _in_batches(member, lister):
+            for digest in _in_batches(member, partial(ask, lister)):
                 if digest not in seen:
                     seen.add(digest)
                     yield digest
 
 
-def _in_batches(member: Member, lister: BlobLister) -> Iterator[B3Digest]:
+def _in_batches(member: Member, begin: Callable[[], Iterator[B3Digest]]) -> Iterator[B3Digest]:
     # In batches, so that a deadline is met once for many.
-    digests = member.call(lister.list_blobs)
+    digests = member.call(begin)
     while batch := member.call(lambda: list(islice(digests, _BATCH))):
         yield from batch
 

@@ -4,7 +4,7 @@ Ask with `service.capability(Capability)`, which gives an object of that class, 
 capability by naming its class among its bases; a wrapper derives its answer from the service within.
 
 ======================  =====================================================
-`BlobLister`            lists the digests of its blobs
+`BlobLister`            lists the digests of its blobs, and completes what begins one
 `BlobDeleter`           deletes a blob
 `ChunkSource`           reads chunks
 `ChunkStore`            also writes them, and the indexes of blobs
@@ -51,6 +51,14 @@ class BlobLister(ABC):
 
         What is written or deleted meanwhile may or may not be among them.
         """
+
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        """Yield the digests that begin with *digits*, each once: of blobs, and of chunks where that is cheap.
+
+        *digits* are the first ones of a digest in hex, in lower case. Without a cheaper way the list of all
+        blobs is gone through.
+        """
+        return (digest for digest in self.list_blobs() if digest.hex().startswith(digits))
 
 
 class BlobDeleter(ABC):

@@ -187,6 +187,7 @@ _ROWS: Final = (
     ),
     Operation("open_write", BlobService, writes=True, repeatable=True, buffered=True),
     Operation("list_blobs", BlobLister, repeatable=True, yields="iterator"),
+    Operation("complete", BlobLister, repeatable=True, yields="iterator"),
     # What removes is not repeated: the second answer could be about what the first attempt has done.
     Operation("delete", BlobDeleter, writes=True),
     Operation(

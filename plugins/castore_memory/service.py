@@ -53,6 +53,10 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
         """Yield every blob."""
         yield from list(self._indexes)
 
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        """Yield the blobs and chunks that begin with *digits*."""
+        return (digest for digest in {**self._indexes, **self._chunks} if digest.hex().startswith(digits))
+
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that were put as chunks."""
         return {digest for digest in digests if digest in self._chunks or _absent(digest)}

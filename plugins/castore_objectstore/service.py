@@ -119,6 +119,17 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
             if digest is not None:
                 yield digest
 
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        """Yield the indexes and chunks that begin with *digits*: of four or more, two folders are listed."""
+        folder = f"{digits[:4]}/" if len(digits) >= 4 else ""
+        seen: set[B3Digest] = set()
+        for prefix in (_BLOBS, _CHUNKS):
+            for entry in self._store.list(prefix + folder):
+                digest = _digest_in(prefix, entry)
+                if digest is not None and digest.hex().startswith(digits) and digest not in seen:
+                    seen.add(digest)
+                    yield digest
+
     # -- chunks --
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:

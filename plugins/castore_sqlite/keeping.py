@@ -29,6 +29,10 @@ _INDEXES: Final = (
 _CHUNKS: Final = (
     "SELECT id, digest, modified, length(frame) FROM chunks WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 )
+_BETWEEN: Final = (
+    "SELECT digest FROM indexes WHERE digest BETWEEN ?1 AND ?2"
+    " UNION SELECT digest FROM chunks WHERE digest BETWEEN ?1 AND ?2 ORDER BY digest LIMIT ?3"
+)
 _DELETE: Final = {
     "chunks": "DELETE FROM chunks WHERE digest = ? AND modified < ?",
     "indexes": "DELETE FROM indexes WHERE digest = ? AND modified < ?",
@@ -57,6 +61,15 @@ def list_digests(database: Database) -> Iterator[B3Digest]:
     for digest, *_ in _index_rows(database):
         if len(digest) == 32:
             yield B3Digest(digest)
+
+
+def find_between(database: Database, first: str, last: str) -> Iterator[B3Digest]:
+    """Yield the digests of indexes and chunks from *first* to *last*, both in hex."""
+    begin, end = bytes.fromhex(first), bytes.fromhex(last)
+    while rows := database.fetch(_BETWEEN, (begin, end, _PAGE)):
+        yield from (B3Digest(digest) for (digest,) in rows if len(digest) == 32)
+        # The next one after the last: there is nothing between a text of bytes and the same with a zero.
+        begin = rows[-1][0] + b"\0"
 
 
 def list_items(database: Database) -> Iterator[StoredItem]:

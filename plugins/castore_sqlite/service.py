@@ -117,6 +117,10 @@ class SqliteBlobService(
         """Yield the digest of every index."""
         return keeping.list_digests(self._database)
 
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        """Yield the indexes and chunks that begin with *digits*, by the order of their digests."""
+        return keeping.find_between(self._database, digits.ljust(64, "0"), digits.ljust(64, "f"))
+
     # -- chunks --
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:

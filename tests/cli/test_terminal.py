@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import random
@@ -267,3 +268,33 @@ def test_types_are_wrapped_to_the_width_of_the_terminal(home):
     assert max(map(len, piped)) > 60
     assert " ".join(" ".join(rows).split()) == " ".join(" ".join(piped).split())
     assert "\x1b[1m" in text
+
+
+def test_a_terminal_shows_the_first_digits_of_digests_and_a_pipe_all(home, screen, place):
+    """So that a table fits into 60 columns; what `put` prints is for b3sum, and whole everywhere."""
+    digest = place.file("large", random.Random(2).randbytes(1 << 20))
+    put = home.start("put", "large", stdout=screen.end, stderr=screen.end)
+    assert screen.watch(put) == f"{digest}  large\n"
+    for arguments, row, piped in [
+        (("list",), digest[:16], digest),
+        (("list", "--full"), digest, digest),
+        (("has", digest[:8]), f"{digest[:16]}  present", f"{digest}  present"),
+    ]:
+        screen.seen = b""
+        assert screen.watch(home.start(*arguments, stdout=screen.end)) == f"{row}\n"
+        assert home.run(*arguments).stdout.decode() == f"{piped}\n"
+
+    screen.seen = b""
+    screen.watch(home.start("stat", digest, stdout=screen.end))
+    chunks = json.loads(home.run("stat", digest, "--json").stdout)["chunks"]
+    assert [row.split()[-1] for row in screen.rows()[5:] if row] == [c["digest"][:16] for c in chunks]
+
+    damaged = place.folder.parent / "stores/near/chunks/b3" / chunks[1]["digest"][:4] / chunks[1]["digest"]
+    damaged.write_bytes(b"nothing of zstd")
+    narrow = Screen(60)
+    narrow.watch(home.start("verify", "--service", "near", stdout=narrow.end))
+    rows = narrow.rows()
+    narrow.close()
+    assert f"chunk  {chunks[1]['digest'][:16]}  bad-frame" in rows
+    assert max(map(len, rows)) <= 60
+    assert chunks[1]["digest"] in home.run("verify", "--service", "near").stdout.decode()

@@ -428,3 +428,18 @@ class TestMemoryFileSystem:
         store.put("a/b/c", b"data")
         assert store.get("a/b") is None
         assert store.exists("a/b") is False
+
+
+def test_digits_are_completed_from_two_folders(tmp_path: Path) -> None:
+    """However much there is in the others, nothing else is listed."""
+    service = castore.from_url(f"objectstore+file:{tmp_path}/store")
+    digests = [service.write(b"%d" % number) for number in range(100)]
+    lister = service.capability(BlobLister)
+    listed: list[str] = []
+    walk = lister._store.list
+    lister._store.list = lambda prefix: listed.append(prefix) or walk(prefix)
+
+    for digest in digests[:10]:
+        listed.clear()
+        assert list(lister.complete(digest.hex()[:8])) == [digest]
+        assert listed == [f"{kind}/b3/{digest.hex()[:4]}/" for kind in ("blobs", "chunks")]

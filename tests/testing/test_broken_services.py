@@ -977,6 +977,18 @@ class ListsEachPut(Whole):
         yield from self.puts
 
 
+@caught_by("complete-finds-what-begins-so")
+class CompletesWithAll(Whole):
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        return self.list_blobs()
+
+
+@caught_by("complete-finds-what-begins-so")
+class CompletesWholeDigestsAlone(Whole):
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        return (digest for digest in self.list_blobs() if digest.hex() == digits)
+
+
 @caught_by("delete-removes")
 class DeletesNothing(Whole):
     def delete(self, digest: B3Digest) -> bool:
@@ -1547,7 +1559,7 @@ class EvictsWhatIsClaimed(Bounded):
 
 FOUND = {"find_chunks", "claim", "claim_blobs"}
 GIVEN = {"get_chunks", "get_frames", "find_items", "find_unflushed"}
-LISTED = {"list_blobs", "list_items", "stored_items"}
+LISTED = {"list_blobs", "complete", "list_items", "stored_items"}
 DENIED = {"chunks": None, "open_read": None, "delete": False}
 
 

@@ -62,6 +62,23 @@ def list_without_aborted(service: BlobService) -> None:
         expect_that(B3Digest.of(aborted) not in listed, "list_blobs() without what was aborted", "it")
 
 
+@clause(needs=(BlobLister,))
+def complete_finds_what_begins_so(service: BlobService) -> None:
+    """`complete` yields each blob that begins with the digits once, and nothing that begins otherwise."""
+    lister = capability_of(service, BlobLister)
+    data = fresh()
+    stored = [service.write(data), service.write(data), service.write(fresh(700_000))]
+    for digest in stored:
+        text = digest.hex()
+        for digits in (text, text[:9], text[:8], text[:4], text[:1]):
+            found = list(lister.complete(digits))
+            expect(f"how often complete({digits!r}) yields {digest}", found.count(digest), 1)
+            others = [each for each in found if not each.hex().startswith(digits)]
+            expect(f"what complete({digits!r}) yields that begins otherwise", others, [])
+            expect(f"missing() of what complete({digits!r}) yields", service.missing(found), set())
+    expect("complete() of an absent one", list(lister.complete(absent().hex()[:16])), [])
+
+
 @clause(needs=(BlobDeleter,))
 def delete_removes(service: BlobService) -> None:
     """`delete` says whether the blob was there; afterwards it is not, and can be stored again."""

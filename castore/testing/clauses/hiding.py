@@ -128,6 +128,7 @@ def _doors(service: BlobService, digest: B3Digest) -> Iterator[tuple[str, Callab
         yield "find_unflushed()", lambda: place.find_unflushed({digest: None})
     if (lister := service.capability(BlobLister)) is not None:
         yield "list_blobs()", lambda: digest in set(lister.list_blobs())
+        yield "complete()", lambda: digest in set(lister.complete(digest.hex()[:8]))
     if (inventory := service.capability(Inventory)) is not None:
         yield "list_items()", lambda: [item for item in inventory.list_items() if item.digest == digest]
     if (evictable := service.capability(Evictable)) is not None:

@@ -1,0 +1,141 @@
+"""The first digits of a digest in the place of all: a person need not copy 64 of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import click
+
+from castore.cli.output import is_terminal
+from castore.digest import B3Digest
+from castore.errors import CastoreError, InvalidDigestError, UnsupportedError
+
+if TYPE_CHECKING:
+    from castore.composition.composition import Composition
+    from castore.contract.blobs import BlobService
+
+FEWEST: Final = 8
+"""How many digits are enough."""
+
+SHOWN: Final = 16
+"""How many digits a terminal shows: of a million blobs no two begin with the same ones by chance."""
+
+_MOST_SHOWN: Final = 10
+
+_DIGITS: Final = re.compile(rf"[0-9a-fA-F]{{{FEWEST},63}}")
+
+
+class NothingBeginsSoError(CastoreError):
+    """No blob and no chunk begins with the digits."""
+
+    code = "blob-not-found"
+
+
+@attrs.frozen
+class ShortDigest:
+    """The first digits of a digest, in lower case."""
+
+    digits: str
+
+    def __str__(self) -> str:
+        return self.digits
+
+
+def as_digest(text: str) -> B3Digest | ShortDigest:
+    """Read an argument as a digest in any form, or the beginning of one; what is neither is wrong usage."""
+    if _DIGITS.fullmatch(text):
+        return ShortDigest(text.lower())
+    try:
+        return B3Digest.parse(text)
+    except InvalidDigestError as error:
+        hint = f", or at least {FEWEST}" if re.fullmatch(r"[0-9a-fA-F]{1,7}", text) else ""
+        raise click.BadParameter(f"{error}{hint}") from None
+
+
+def completed(digest: B3Digest | ShortDigest, stores: Composition, name: str) -> B3Digest:
+    """Return the whole of a digest that begins one in the service *name*.
+
+    Raises `NothingBeginsSoError`, `InvalidDigestError` if several begin so, and `UnsupportedError` if the
+    service does not list its blobs.
+    """
+    found = find(digest, stores, name)
+    if found is None:
+        raise NothingBeginsSoError(f"no blob in `{name}` begins with {digest}")
+    return found
+
+
+def find(digest: B3Digest | ShortDigest, stores: Composition, name: str) -> B3Digest | None:
+    """Return the same, `None` if nothing begins so."""
+    if isinstance(digest, B3Digest):
+        return digest
+    # Most digests are whole.
+    from castore.cli.parts import without_capability  # noqa: PLC0415
+    from castore.contract.capabilities import BlobLister  # noqa: PLC0415
+
+    lister = stores.blobs(name).capability(BlobLister)
+    if lister is None:
+        reason = without_capability(stores, name, "list its blobs")
+        raise UnsupportedError(f"{digest} is the beginning of a digest, and {reason}; all 64 digits will do")
+    found = list(islice(lister.complete(digest.digits), _MOST_SHOWN + 1))
+    return _only(digest, found, f"`{name}`")
+
+
+def completed_anywhere(
+    digest: B3Digest | ShortDigest, stores: Composition, name: str | None, timeout: float
+) -> B3Digest:
+    """Return the whole of a digest that begins one in any service that can be asked.
+
+    Those are the instance *name*, or all, and what they need. One that fails, or takes longer than *timeout*
+    seconds, is passed over.
+    """
+    if isinstance(digest, B3Digest):
+        return digest
+    from castore.contract.blobs import BlobService  # noqa: PLC0415 - as above
+    from castore.problems import listing  # noqa: PLC0415
+    from castore.threads.deadlines import Deadlines  # noqa: PLC0415
+
+    graph = stores.graph
+    chosen = graph.all_in_order() if name is None else graph.in_order(stores.instance(BlobService, name))
+    found: dict[B3Digest, None] = {}
+    silent = []
+    for instance in chosen:
+        if instance.kind.contract is not BlobService or instance.edges:
+            continue
+        deadlines = Deadlines(instance.name)
+        try:
+            service = stores.service(instance)
+            found |= dict.fromkeys(deadlines.call(lambda each=service: _listed(each, digest), timeout))  # type: ignore[misc]
+        except Exception:  # noqa: BLE001 - whatever a service raises concerns it alone
+            silent.append(instance.name)
+        finally:
+            deadlines.close()
+    whole = _only(digest, list(found), "the composition")
+    if whole is None:
+        unheard = f"; {listing(silent)} could not be asked: give all 64 digits" if silent else ""
+        raise NothingBeginsSoError(f"no blob of a service that lists its blobs begins with {digest}{unheard}")
+    return whole
+
+
+def _listed(service: BlobService, digest: ShortDigest) -> list[B3Digest]:
+    from castore.contract.capabilities import BlobLister  # noqa: PLC0415 - as above
+
+    lister = service.capability(BlobLister)
+    return [] if lister is None else list(islice(lister.complete(digest.digits), _MOST_SHOWN + 1))
+
+
+def shown(digest: B3Digest | str, *, full: bool = False) -> str:
+    """Return a digest as stdout shows it: on a terminal its first digits, unless all are asked for."""
+    return str(digest) if full or not is_terminal(sys.stdout) else str(digest)[:SHOWN]
+
+
+def _only(digest: ShortDigest, found: Sequence[B3Digest], where: str) -> B3Digest | None:
+    if len(found) <= 1:
+        return next(iter(found), None)
+    rows = "".join(f"\n  {each}" for each in sorted(found)[:_MOST_SHOWN])
+    more = "\n  ..." if len(found) > _MOST_SHOWN else ""
+    raise InvalidDigestError(f"{digest} is ambiguous in {where}; these begin with it:{rows}{more}")
