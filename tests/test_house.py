@@ -160,6 +160,24 @@ def test_threads_are_started_in_one_folder() -> None:
         assert not calls & starts, module
 
 
+PRINTS = {"print", "echo", "secho", "echo_via_pager"}
+STREAMS = {"sys.stdout", "sys.__stdout__"}
+
+
+def test_stdout_is_written_to_in_one_module() -> None:
+    """There a short write, a full disk and a reader who is gone are dealt with, for every command."""
+    wrong = []
+    for module, path in {**CORE, **BUNDLED}.items():
+        if module == "castore.cli.output":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in PRINTS:
+                wrong.append(f"{module}:{node.lineno} prints")
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in STREAMS:
+                wrong.append(f"{module}:{node.lineno} uses stdout by itself")
+    assert not wrong
+
+
 def test_no_two_public_classes_have_one_name() -> None:
     """A reader who meets a name knows which class it is."""
     found: dict[str, set[str]] = {}

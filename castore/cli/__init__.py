@@ -13,8 +13,14 @@ def main() -> NoReturn:
     # What is imported stays: to look through it for garbage again and again takes a tenth of a short run.
     # `Settings.opened` switches it on again.
     gc.disable()
-    from castore.cli.app import app  # noqa: PLC0415 - an entry point that is only imported costs nothing
+    # An entry point that is only imported costs nothing.
+    from castore.cli.descriptors import occupy_closed  # noqa: PLC0415
 
+    occupy_closed()
+    from castore.cli.app import app  # noqa: PLC0415
+    from castore.cli.output import take_streams  # noqa: PLC0415
+
+    take_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # What the shell has set to be ignored, as `nohup` does, stays ignored.
         if signal.getsignal(number) is signal.SIG_DFL:

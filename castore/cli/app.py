@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+from collections.abc import MutableMapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ import click
 
 from castore.cli.faults import USAGE, reported
 from castore.cli.options import shared_options
-from castore.cli.output import complain
+from castore.cli.output import complain, emit, emit_text, finish_output, leave_output
 from castore.cli.settings import Settings
 
 COMMANDS: Final = {
@@ -64,6 +66,10 @@ class App(click.Group):
                 code = super().main(
                     args, prog_name or "castore", standalone_mode=False, obj=settings, **_kept(extra)
                 )
+                finish_output()
+        except SystemExit:
+            leave_output(whole=settings.json)
+            raise
         finally:
             if settings.stats:
                 _show_stats(settings)
@@ -83,6 +89,18 @@ class App(click.Group):
         """Run the subcommand. Errors are caught here: click would take some of them for its own."""
         with reported(ctx.ensure_object(Settings)):
             return super().invoke(ctx)
+
+    def _main_shell_completion(
+        self, ctx_args: MutableMapping[str, Any], prog_name: str, complete_var: str | None = None
+    ) -> None:
+        """Answer a shell that completes a line, by way of what writes to stdout."""
+        answer = io.BytesIO()
+        try:
+            with contextlib.redirect_stdout(io.TextIOWrapper(answer, "utf-8", write_through=True)):
+                super()._main_shell_completion(ctx_args, prog_name, complete_var)
+        except SystemExit:
+            emit(answer.getvalue())
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of the subcommands, in the order of help."""
@@ -119,6 +137,14 @@ def _show_stats(settings: Settings) -> None:
     show_stats(settings)
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version  # noqa: PLC0415 - takes its time
+
+        emit_text(f"castore {version('castore')}\n")
+        ctx.exit()
+
+
 def _kept(extra: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key not in {"standalone_mode", "obj"}}
 
@@ -130,7 +156,14 @@ def _kept(extra: dict[str, Any]) -> dict[str, Any]:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @shared_options
-@click.version_option(package_name="castore", prog_name="castore", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="Show the version and exit.",
+    callback=_show_version,
+)
 @click.pass_context
 def app(ctx: click.Context) -> int | None:
     """Store blobs in, and get them from, a stack of content-addressed stores."""

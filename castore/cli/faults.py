@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sys
 import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -54,7 +52,6 @@ def reported(settings: Settings) -> Iterator[None]:
     except (SystemExit, click.exceptions.Exit):
         raise
     except OutputGoneError:
-        _forget_stdout()
         raise SystemExit(OUTPUT_GONE) from None
     except (KeyboardInterrupt, click.Abort) as error:
         _show_traceback(error, settings)
@@ -134,9 +131,3 @@ def _words(error: Exception, settings: Settings) -> str:
 def _show_traceback(error: BaseException, settings: Settings) -> None:
     if settings.debug:
         complain(settings.scrubbed("".join(traceback.format_exception(error))))
-
-
-def _forget_stdout() -> None:
-    """Keep Python from flushing to a reader who is gone when it ends."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

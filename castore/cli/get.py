@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ import click
 
 from castore.cli.files import replacing
 from castore.cli.options import as_size, shared_options
-from castore.cli.output import emit, emit_json, is_terminal
+from castore.cli.output import emit, emit_json, stdout_is_terminal
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.cli.short_digests import ShortDigest, as_digest, completed
@@ -109,7 +108,7 @@ def _destination(output: str, count: int) -> Iterator[Callable[[memoryview], Any
 
 def _meter(output: str, total: int) -> ProgressMeter:
     """Return a meter, unless it would draw into the blob on the terminal."""
-    return ProgressMeter(total, hidden=output == _STDOUT and is_terminal(sys.stdout))
+    return ProgressMeter(total, hidden=output == _STDOUT and stdout_is_terminal())
 
 
 def _copy(reader: BlobReader, count: int, write: Callable[[memoryview], Any], meter: ProgressMeter) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from castore.cli.options import shared_options
-from castore.cli.output import emit, emit_json, emit_text, is_terminal
+from castore.cli.output import emit_json_rows, emit_text, stdout_is_terminal
 from castore.cli.parts import without_capability
 from castore.cli.settings import Settings
 from castore.cli.short_digests import shown
@@ -38,12 +36,11 @@ def command(settings: Settings, *, full: bool) -> None:
     with settings.opened() as stores:
         lister = _lister(stores, settings.service_name)
         if settings.json:
-            emit_json({"digests": [str(digest) for digest in lister.list_blobs()]})
+            emit_json_rows("digests", map(str, lister.list_blobs()))
             return
-        at_once = is_terminal(sys.stdout)
+        at_once = stdout_is_terminal()
         for digest in lister.list_blobs():
             emit_text(f"{shown(digest, full=full)}\n", flush=at_once)
-        emit(b"")
 
 
 def _lister(stores: Composition, name: str) -> BlobLister:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from castore.cli.output import emit_text
 from castore.cli.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,6 +35,12 @@ def shared_options_without_composition(command: F) -> F:
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value not in {None, False}:
         setattr(ctx.ensure_object(Settings), str(param.name), value)
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        emit_text(ctx.get_help() + "\n")
+        ctx.exit()
 
 
 def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -103,6 +110,8 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
             callback=_remember,
             expose_value=False,
         ),
+        # click's own prints by itself.
+        click.help_option("-h", "--help", callback=_show_help),
     ]
 
 

@@ -1,22 +1,35 @@
-"""Writing to stdout and stderr: bytes as they are, text that no name can turn into control codes."""
+"""Writing to stdout and stderr: bytes as they are, text that no name can turn into control codes.
+
+This is the only place that writes to stdout. All that is written arrives, or there is an error.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
+import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
-from typing import Any, Final, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TextIO, cast
 
 import click
 
+from castore.cli.descriptors import PatientWriter, see_off, write_all
 from castore.errors import CastoreError
 
 _UNPRINTABLE: Final = re.compile(r"[^\n\t]")
 _MARK: Final = re.compile(r" +\|[ \t]*\^+")
+_CONTROL: Final = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal might obey, but for the styles that castore itself uses."""
+
+_GATHERED: Final = 1 << 16
+"""How many bytes of small pieces are written together."""
+
+_GONE: Final = (errno.EPIPE, errno.ECONNRESET)
 
 
 class OutputGoneError(Exception):
@@ -29,23 +42,116 @@ class OutputError(CastoreError):
     code = "output"
 
 
+class TerminalGoneError(OutputError):
+    """The terminal that stdout was has been closed. Work that does more than to print goes on."""
+
+
+class Stdout:
+    """The standard output of the process.
+
+    It is written to by its descriptor, and not by Python's buffers: these take a short write for a whole
+    one, or keep what could not be written until the interpreter ends.
+    """
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._stream: TextIO | None = None
+        self._pending = bytearray()
+        self._written = False
+        self._was_terminal = False
+
+    def take(self) -> None:
+        """Keep stdout for what is written here; what anybody else prints goes to stderr from now on."""
+        self._stream, self._taken = sys.stdout, True
+        self._was_terminal = _isatty(sys.stdout)
+        sys.stdout = sys.stderr
+
+    @property
+    def stream(self) -> TextIO | None:
+        """The stream that it is, `None` if it is closed. Only for questions: nothing else writes to it."""
+        return self._stream if self._taken else sys.stdout
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is, or was, a terminal of any kind: that may obey what is written to it."""
+        return self._was_terminal if self._taken else _isatty(sys.stdout)
+
+    def write(self, data: bytes | memoryview, *, flush: bool) -> None:
+        """Write bytes, at once or with those that follow; raises `OutputError` or `OutputGoneError`."""
+        if len(data) < _GATHERED:
+            self._pending += data
+            if not flush and len(self._pending) < _GATHERED:
+                return
+            data = b""
+        gathered = bytes(self._pending)
+        self.drop()
+        for part in (gathered, data):
+            if part:
+                self._send(part)
+
+    def finish(self) -> None:
+        """Write what is left, and learn whether all has arrived; raises as `write` does."""
+        self.write(b"", flush=True)
+        descriptor = self.descriptor
+        if self._written and descriptor is not None:
+            self._written = False
+            with self._failing():
+                see_off(descriptor)
+
+    def drop(self) -> None:
+        """Forget what is not written yet."""
+        self._pending.clear()
+
+    @property
+    def descriptor(self) -> int | None:
+        """Its descriptor, `None` if it is closed or no file of the system's."""
+        try:
+            return None if self.stream is None else self.stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    def _send(self, data: bytes | memoryview) -> None:
+        stream, descriptor = self.stream, self.descriptor
+        if stream is None:
+            raise OutputError("cannot write the output: stdout is closed")
+        self._written = True
+        with self._failing():
+            if descriptor is not None:
+                stream.flush()  # Somebody who has called castore in his program may have printed something.
+                write_all(descriptor, data)
+                return
+            stream.buffer.write(data)  # A stream in memory, which takes all.
+            stream.buffer.flush()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _GONE:
+                raise OutputGoneError from None
+            kind = TerminalGoneError if self._was_terminal and error.errno == errno.EIO else OutputError
+            raise kind(f"cannot write the output: {error.strerror or error}") from None
+
+
+STDOUT: Final = Stdout()
+"""The one of this process."""
+
+
 def emit(data: bytes | memoryview, *, flush: bool = True) -> None:
-    """Write bytes to stdout, and see them off unless more follow."""
-    if sys.stdout is None:
-        raise OutputError("cannot write the output: stdout is closed")
-    try:
-        sys.stdout.buffer.write(data)
-        if flush:
-            sys.stdout.buffer.flush()
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise OutputGoneError from None
-        raise OutputError(f"cannot write the output: {error.strerror}") from None
+    """Write bytes to stdout, at once unless more follow."""
+    STDOUT.write(data, flush=flush)
 
 
 def emit_text(text: str, *, flush: bool = True) -> None:
-    """Write text to stdout; where its encoding lacks a character, a question mark stands for it."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    """Write text to stdout; where its encoding lacks a character, a question mark stands for it.
+
+    On a terminal, control codes other than colours are written out.
+    """
+    stream = STDOUT.stream
+    if STDOUT.is_terminal:
+        text = _CONTROL.sub(lambda match: _written_out(match[0]), text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         data = text.encode(encoding, "surrogateescape")
     except UnicodeEncodeError:
@@ -56,6 +162,54 @@ def emit_text(text: str, *, flush: bool = True) -> None:
 def emit_json(document: Any) -> None:
     """Write a JSON document to stdout, in ASCII; a byte of a name that is no UTF-8 is a lone surrogate."""
     emit_text(json.dumps(document, indent=2) + "\n")
+
+
+def emit_json_rows(name: str, rows: Iterable[Any]) -> None:
+    """Write a JSON document that is one list of this name, however long; a row is gone when it is written."""
+    lead = f'{{\n  "{name}": ['
+    for row in rows:
+        shown = json.dumps(row, indent=2).replace("\n", "\n    ")
+        emit_text(f"{lead}\n    {shown}", flush=False)
+        lead = ","
+    emit_text("\n  ]\n}\n" if lead == "," else f"{lead}]\n}}\n")
+
+
+def finish_output() -> None:
+    """Write what is left, and learn whether all has arrived; raises `OutputError` if not."""
+    STDOUT.finish()
+
+
+def leave_output(*, whole: bool) -> None:
+    """Write what is left after an error, unless only the *whole* is of use; nobody is told if that fails."""
+    if not whole:
+        with contextlib.suppress(OutputError, OutputGoneError):
+            STDOUT.finish()
+    STDOUT.drop()
+
+
+def take_streams() -> None:
+    """Make stdout and stderr of the process those of the command line.
+
+    Stdout is for what castore writes: a library or plugin that prints something prints it to stderr. Nobody's
+    message to stderr fails. Log lines come as other messages do.
+    """
+    if sys.stderr is not None:
+        sys.stderr = io.TextIOWrapper(
+            cast("io.BufferedWriter", PatientWriter(sys.stderr.fileno())),
+            encoding=sys.stderr.encoding,
+            errors="backslashreplace",
+            write_through=True,
+        )
+    STDOUT.take()
+    logging.lastResort = _LogLines(logging.WARNING)
+
+
+class _LogLines(logging.Handler):
+    """Shows log lines that nobody else handles."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a line."""
+        complain(self.format(record))
 
 
 def complain(text: str) -> None:
@@ -90,8 +244,17 @@ def _written_out(char: str) -> str:
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a person reads *stream* on a terminal that can move its cursor."""
+    return _isatty(stream) and os.environ.get("TERM") not in {"dumb", "unknown"}
+
+
+def stdout_is_terminal() -> bool:
+    """Tell whether a person reads stdout on a terminal that can move its cursor."""
+    return is_terminal(STDOUT.stream)
+
+
+def _isatty(stream: TextIO | None) -> bool:
     try:
-        return stream is not None and stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+        return stream is not None and stream.isatty()
     except ValueError:  # It is closed.
         return False
 
@@ -103,7 +266,7 @@ def wants_colour(stream: TextIO | None) -> bool:
 
 def emphasised(text: str, **style: Any) -> str:
     """Return *text* in a style of click's if stdout is a terminal."""
-    return click.style(text, **style) if wants_colour(sys.stdout) else text
+    return click.style(text, **style) if wants_colour(STDOUT.stream) else text
 
 
 def table(

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from castore.cli.options import shared_options_without_composition
-from castore.cli.output import emit_json, emit_text, emphasised, is_terminal, printable
+from castore.cli.output import emit_json, emit_text, emphasised, printable, stdout_is_terminal
 from castore.cli.settings import Settings
 from castore.composition.config.fields import Field, describe_fields, summary_of, toml, words_for
 from castore.composition.types.registry import Registry
@@ -93,7 +93,7 @@ class _Page:
     def __init__(self) -> None:
         self.rows: list[str] = []
         width = min(get_terminal_size().columns, _WIDEST)
-        self._width = max(width, _NARROWEST) if is_terminal(sys.stdout) else None
+        self._width = max(width, _NARROWEST) if stdout_is_terminal() else None
 
     def add_type(self, document: dict[str, Any]) -> None:
         """Add a type with its fields."""

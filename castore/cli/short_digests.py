@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import click
 
-from castore.cli.output import is_terminal
+from castore.cli.output import stdout_is_terminal
 from castore.digest import B3Digest
 from castore.errors import CastoreError, InvalidDigestError, UnsupportedError
 
@@ -130,7 +129,7 @@ def _listed(service: BlobService, digest: ShortDigest) -> list[B3Digest]:
 
 def shown(digest: B3Digest | str, *, full: bool = False) -> str:
     """Return a digest as stdout shows it: on a terminal its first digits, unless all are asked for."""
-    return str(digest) if full or not is_terminal(sys.stdout) else str(digest)[:SHOWN]
+    return str(digest) if full or not stdout_is_terminal() else str(digest)[:SHOWN]
 
 
 def _only(digest: ShortDigest, found: Sequence[B3Digest], where: str) -> B3Digest | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 import click
 
 from castore.cli.options import shared_options
-from castore.cli.output import emit_json, emit_text, is_terminal, table
+from castore.cli.output import emit_json, emit_text, stdout_is_terminal, table
 from castore.cli.settings import Settings
 from castore.cli.short_digests import ShortDigest, as_digest, completed, shown
 from castore.contract.blobs import BlobService, ChunkMeta
@@ -59,7 +58,7 @@ def command(settings: Settings, digest: B3Digest | ShortDigest, every: bool) -> 
             (str(offset), str(chunk.size), shown(chunk.digest, full=every))
             for offset, chunk in zip(offsets, chunks, strict=False)
         ]
-        shorten = not every and is_terminal(sys.stdout) and len(cells) > _HEAD + _TAIL + 1
+        shorten = not every and stdout_is_terminal() and len(cells) > _HEAD + _TAIL + 1
         emit_text("\n" + _shortened(cells) if shorten else "\n" + _table(cells))
 
 

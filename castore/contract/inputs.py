@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ _CHECKED: Final = 1 << 20
 
 Storable: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 """A path, or a file that is open in binary mode."""
+
+
+_LOOK_AGAIN: Final = 100
+"""After how many milliseconds of waiting that is looked at."""
 
 
 class Interruptible(ABC):
@@ -58,15 +63,26 @@ class InputFile:
             self._check()
             buffer = buffer[:_CHECKED]
         try:
-            count = self._read(buffer)
+            while (count := self._read(buffer)) is None:
+                self._wait()
         except CastoreError:
             # The source is a blob of another store, and the error says what is wrong with it.
             raise
         except Exception as error:
             raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
-        if count is None:
-            raise SourceError(f"cannot read {self.name!r}: it is in non-blocking mode and has no data yet")
         return count
+
+    def _wait(self) -> None:
+        """Wait until a source in non-blocking mode has data, or ends."""
+        try:
+            descriptor = self._file.fileno()
+        except (AttributeError, OSError, ValueError):
+            reason = "it is in non-blocking mode, has no data yet, and cannot be waited for"
+            raise SourceError(f"cannot read {self.name!r}: {reason}") from None
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while not poll.poll(None if self._check is None else _LOOK_AGAIN) and self._check is not None:
+            self._check()
 
     def fill(self, buffer: memoryview) -> int:
         """Fill all of *buffer*, or less at the end of the source; return the number of bytes."""

@@ -283,7 +283,7 @@ def test_garbage_is_collected_once_a_command_has_started(place):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=place.environment
     )
 
-    assert run.stdout.endswith("True True\n")
+    assert run.stderr.endswith("True True\n")
 
 
 def test_importing_the_entry_point_imports_no_command():

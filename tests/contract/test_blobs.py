@@ -468,18 +468,23 @@ def test_a_damaged_blob_of_another_store_stays_a_corrupt_blob(service: DictServi
     assert service.blobs == {}
 
 
-def test_a_source_that_has_no_data_yet_is_a_source_error(service: DictService) -> None:
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_source_that_has_no_data_yet_is_waited_for(service: DictService, buffering: int) -> None:
+    """It is in non-blocking mode: that there is nothing now does not mean that it has ended."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    with open(reading, "rb", buffering=0) as source:  # noqa: PTH123
-        with pytest.raises(SourceError, match="non-blocking"):
-            service.put_file(source)
-        os.close(writing)
+    timer = threading.Timer(0.1, lambda: (os.write(writing, b"late"), os.close(writing)))
+    timer.start()
+    with open(reading, "rb", buffering=buffering) as source:  # noqa: PTH123
+        digest = service.put_file(source)
+    timer.join()
 
-    assert service.blobs == {}
+    assert service.read(digest) == b"late"
 
 
-def test_a_source_with_only_read_that_has_no_data_yet_is_a_source_error(service: DictService) -> None:
+def test_a_source_that_cannot_be_waited_for_is_a_source_error(service: DictService) -> None:
+    """It says that it has no data yet, and has no descriptor to ask."""
+
     class NotYet:
         def read(self, size: int) -> None:
             return None

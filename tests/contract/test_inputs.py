@@ -108,3 +108,23 @@ def test_a_file_that_cannot_be_begun_is_named(tmp_path: Path, name: str, reason:
     with pytest.raises(SourceError, match=reason) as caught:
         read_beginning(path, 10)
     assert repr(path) in str(caught.value)
+
+
+def test_who_is_waited_for_may_be_given_up() -> None:
+    """While a pipe has no data it is looked again and again whether they are still wanted."""
+
+    class GivenUp(BaseException):
+        pass
+
+    looks = iter([None, None, None])
+
+    def check() -> None:
+        if next(looks, "last") == "last":
+            raise GivenUp
+
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as stream, open_input(stream, check) as source:  # noqa: PTH123
+        with pytest.raises(GivenUp):
+            up_to(1, source)
+        os.close(writing)
