@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from castore import B3Digest, BlobService, CastoreError, ChunkMeta
 from castore.contract.batches import MOST_ITEMS
-from castore.contract.capabilities import ChunkSource, ChunkStore, FoundChunks
+from castore.contract.capabilities import ChunkSource, ChunkStore
 from castore.errors import BatchError
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
+from castore.wrapping.sourced import SourcedChunks
 from castore_cache.behind import Behind
 from castore_cache.near import Near
 from castore_cache.parts import Faults, claimed_in_part, done_in_part, require_done
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class WritingChunks(ChunkStore):
+class WritingChunks(SourcedChunks, ChunkStore):
     """Reads chunks through the cache; writes chunks and indexes to *target*, which new blobs go to.
 
     Arguments:
@@ -32,7 +33,7 @@ class WritingChunks(ChunkStore):
     """
 
     def __init__(self, source: ChunkSource, target: ChunkStore, cutter: ChunkStore) -> None:
-        self._source = source
+        super().__init__(source)
         self._target = target
         self._cutter = cutter
         self.high_latency = target.high_latency
@@ -46,20 +47,6 @@ class WritingChunks(ChunkStore):
     def new_chunker(self) -> Chunker:
         """Return what cuts as far does, if new blobs get there, else as near does."""
         return self._cutter.new_chunker()
-
-    # -- reading --
-
-    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that are anywhere."""
-        return self._source.find_chunks(digests)
-
-    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
-        """Return chunks from wherever they are."""
-        return self._source.get_chunks(sizes)
-
-    def chunk_key(self, digest: B3Digest) -> str | None:
-        """Return where far keeps a chunk."""
-        return self._source.chunk_key(digest)
 
     # -- writing --
 

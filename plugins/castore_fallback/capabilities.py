@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 from castore import B3Digest, ChunkMeta
 from castore.composites.members import Member, periods, periods_of
 from castore.composites.timed_writing import copies_of, leased
-from castore.contract.capabilities import ChunkSource, ChunkStore, FoundChunks
+from castore.contract.capabilities import ChunkSource, ChunkStore
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
+from castore.wrapping.sourced import SourcedChunks
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class StoreInOne(ChunkStore):
+class StoreInOne(SourcedChunks, ChunkStore):
     """Reads chunks through *source*, and writes them to the *store* of one member."""
 
     def __init__(self, source: ChunkSource, member: Member, store: ChunkStore) -> None:
-        self._source = source
+        super().__init__(source)
         self._member = member
         self._store = store
         # With a timeout a call mostly waits for its end, on a thread that is none of the pool.
@@ -36,18 +37,6 @@ class StoreInOne(ChunkStore):
     def new_chunker(self) -> Chunker:
         """Return what cuts as the store does."""
         return self._store.new_chunker()
-
-    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that a member has."""
-        return self._source.find_chunks(digests)
-
-    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
-        """Return chunks, each of the first member that has it."""
-        return self._source.get_chunks(sizes)
-
-    def chunk_key(self, digest: B3Digest) -> str | None:
-        """Return where a member keeps a chunk."""
-        return self._source.chunk_key(digest)
 
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that the member that is written to has, so that they need not be sent."""

@@ -19,6 +19,7 @@ from castore.contract.capabilities import (
 from castore.contract.upkeep import Evictable, Inventory, Pinning, StoredItem, Sweepable
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
+from castore.wrapping.sourced import SourcedChunks
 from castore_lru.space import INDEX_ENTRY, Space
 
 if TYPE_CHECKING:
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class BoundedSource(ChunkSource):
+class BoundedSource(SourcedChunks):
     """Reads chunks, which are used by that."""
 
     def __init__(self, space: Space, source: ChunkSource) -> None:
+        super().__init__(source)
         self._space = space
-        self._source = source
-        self.high_latency = source.high_latency
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Ask the service within."""
@@ -46,10 +46,6 @@ class BoundedSource(ChunkSource):
         found = self._source.get_chunks(sizes)
         self._space.touch_read(found)
         return found
-
-    def chunk_key(self, digest: B3Digest) -> str | None:
-        """Return where the service within keeps it."""
-        return self._source.chunk_key(digest)
 
 
 class BoundedStore(BoundedSource, ChunkStore):

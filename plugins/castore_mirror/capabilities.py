@@ -13,11 +13,12 @@ import attrs
 from castore import B3Digest, CastoreError, ChunkMeta
 from castore.composites.members import Begun, Member, no_answer, periods, periods_of
 from castore.composites.timed_writing import Lease, begin_lease, copies_of
-from castore.contract.capabilities import ChunkSource, ChunkStore, Durable, FoundChunks
+from castore.contract.capabilities import ChunkSource, ChunkStore, Durable
 from castore.digest import EMPTY
 from castore.errors import BatchError
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
+from castore.wrapping.sourced import SourcedChunks
 from castore_mirror.marks import Marks
 from castore_mirror.parallel import at_all
 
@@ -36,7 +37,7 @@ class _Said:
     faults: Mapping[B3Digest, CastoreError]
 
 
-class StoreInAll(ChunkStore):
+class StoreInAll(SourcedChunks, ChunkStore):
     """Reads chunks through *source*, and writes them to the stores of all members, with one call to each.
 
     What enough members have taken is taken. A member that missed a chunk does not get the index of a blob
@@ -63,14 +64,13 @@ class StoreInAll(ChunkStore):
         pool: Pool,
         marks: Mapping[Member, Marks] | None = None,
     ) -> None:
+        super().__init__(source)
         self._name = name
-        self._source = source
         self._stores = stores
         self._quorum = quorum
         self._missed = missed
         self._pool = pool
         self._marks = {member: Marks() for member, _ in stores} if marks is None else marks
-        self.high_latency = source.high_latency
         self.round = min(store.round for _, store in stores)
 
     @property
@@ -81,20 +81,6 @@ class StoreInAll(ChunkStore):
     def new_chunker(self) -> Chunker:
         """Return what cuts as the store of the first member does."""
         return self._stores[0][1].new_chunker()
-
-    # -- reading --
-
-    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Return those that a member has."""
-        return self._source.find_chunks(digests)
-
-    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
-        """Return chunks, each of the first member that has it right."""
-        return self._source.get_chunks(sizes)
-
-    def chunk_key(self, digest: B3Digest) -> str | None:
-        """Return where a member keeps a chunk."""
-        return self._source.chunk_key(digest)
 
     # -- claiming --
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
@@ -15,6 +15,7 @@ from castore.contract.operations import Operation, operations_of
 from castore.format.checks import check_digest
 from castore.format.chunking import MAX_CHUNK_SIZE
 from castore.streams.readers import BytesReader, FileReader
+from castore.wrapping.sourced import SourcedChunks
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -59,7 +60,7 @@ def is_checkable(kind: type) -> bool:
     return all(row.capability in _CHECKS for row in operations_of(kind).values() if row.receives)
 
 
-class CheckedChunks(ChunkSource):
+class CheckedChunks(SourcedChunks):
     """Reads chunks from *source*, and believes it nothing.
 
     Where *frames* gives them as they are stored they are unpacked and checked here. So their bytes are hashed
@@ -67,13 +68,8 @@ class CheckedChunks(ChunkSource):
     """
 
     def __init__(self, source: ChunkSource, frames: FrameStore | None = None) -> None:
-        self._source = source
+        super().__init__(source)
         self._frames = frames
-        self.high_latency = source.high_latency
-
-    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        """Ask the source."""
-        return self._source.find_chunks(digests)
 
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         """Return chunks whose digests are right, and errors."""
@@ -103,10 +99,6 @@ class CheckedChunks(ChunkSource):
             if frame is not None:
                 unpacked[digest] = frame
         return unpacked
-
-    def chunk_key(self, digest: B3Digest) -> str | None:
-        """Ask the source."""
-        return self._source.chunk_key(digest)
 
 
 def check_whole(reader: BlobReader, digest: B3Digest) -> BlobReader:
