@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from castore.cli.files import replacing
+from castore.cli.files import is_stdout, replacing
 from castore.cli.options import as_size, shared_options
 from castore.cli.output import emit, emit_json, stdout_is_terminal
 from castore.cli.progress import ProgressMeter
@@ -55,6 +55,8 @@ def command(
     DIGEST is 64 hex digits, the first 8 or more of them, or `blake3-` and base64. Every byte is checked
     before it is written. Sizes may have units, such as `64KiB`.
     """
+    if is_stdout(output):
+        output = _STDOUT
     with settings.opened() as stores, contextlib.ExitStack() as stack:
         digest = completed(digest, stores, settings.service_name)
         stack.enter_context(_naming(digest))
@@ -97,12 +99,7 @@ def _destination(output: str, count: int) -> Iterator[Callable[[memoryview], Any
     if output == _STDOUT:
         yield emit
         return
-    with replacing(output, count) as file:
-
-        def write(view: memoryview) -> None:
-            while view:
-                view = view[file.write(view) :]
-
+    with replacing(output, count) as write:
         yield write
 
 

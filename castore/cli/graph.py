@@ -72,8 +72,8 @@ def command(
     if output is None:
         emit_text(drawing)
         return
-    with replacing(output) as target:
-        target.write(drawing.encode("utf-8", "backslashreplace"))
+    with replacing(output) as write:
+        write(drawing.encode("utf-8", "backslashreplace"))
 
 
 def _format(settings: Settings, wanted: str | None, output: str | None) -> str:

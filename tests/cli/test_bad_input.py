@@ -273,10 +273,12 @@ def test_a_file_that_one_may_not_read(humble, place, stored):
 
 
 def test_a_file_that_one_may_not_read_can_be_replaced(humble, place, stored):
-    """Who may write to its folder may."""
+    """Who may write to it may; who may not has to remove it first, though he may write to the folder."""
     place.file("old")
-    (place.folder / "old").chmod(0)
+    (place.folder / "old").chmod(0o200)
     assert humble("get", stored, "-o", "old").returncode == 0
+    (place.folder / "old").chmod(0o444)
+    check(humble("get", stored, "-o", "old"), 1, "cannot write 'old': it is there, and may not be written to")
     assert (place.folder / "old").read_bytes() == b"Hello World!"
 
 
@@ -308,7 +310,8 @@ def test_a_secret_that_one_may_not_read(humble, place, stored):
 
 def test_a_folder_that_one_may_not_write_to(humble, place, stored):
     (place.folder / "out").mkdir(mode=0o500)
-    check(humble("get", stored, "-o", "out/copy"), 1, "cannot write 'out/copy': Permission denied")
+    words = "cannot write 'out/copy': no file can be made in the folder 'out': Permission denied"
+    check(humble("get", stored, "-o", "out/copy"), 1, words)
     assert list((place.folder / "out").iterdir()) == []
 
 

@@ -89,6 +89,30 @@ def test_a_device_or_pipe_is_written_to_and_not_replaced(place, digest, data):
     assert Path("pipe").is_fifo()
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "link"])
+def test_a_name_of_stdout_is_stdout(place, digest, data, name, options):
+    """What stands in the file already stays there, and no file of another name comes of it."""
+    Path("link").symlink_to("/dev/stdout")
+    with Path("log").open("ab") as log:
+        log.write(b"first\n")
+        log.flush()
+        process = place.start("get", digest, "-o", name, *options, stdout=log)
+        assert process.wait(60) == 0
+
+    assert Path("log").read_bytes() == b"first\n" + data
+    assert place.names == {"composition.toml", "link", "log"}
+
+
+def test_a_name_of_stdout_has_its_errors(place, digest):
+    """The reader is gone, as behind a pipe."""
+    process = place.start("get", digest, "-o", "/dev/stdout", stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 141
+
+
 @pytest.mark.parametrize(
     ("offset", "length"),
     [
@@ -180,7 +204,11 @@ def test_a_corrupt_blob_is_an_error_that_names_it_and_makes_no_file(castore, pla
     ("output", "code", "words"),
     [
         (".", 2, "is a directory"),
-        ("nowhere/out", 1, "cannot write 'nowhere/out': No such file or directory"),
+        (
+            "nowhere/out",
+            1,
+            "'nowhere/out': no file can be made in the folder 'nowhere': No such file or directory",
+        ),
         ("composition.toml/out", 1, "cannot write 'composition.toml/out': Not a directory"),
         ("x" * 300, 1, "File name too long"),
         ("/dev/full", 1, "cannot write '/dev/full': No space left on device"),
