@@ -15,23 +15,33 @@ from castore.cli.options import shared_options
 from castore.cli.output import complain, emit, emit_text, finish_output, leave_output
 from castore.cli.settings import Settings
 
-COMMANDS: Final = {
-    "put": "Store files and print their digests.",
-    "get": "Write a blob to a file or to stdout.",
-    "has": "Tell which blobs are there.",
-    "stat": "Show the size and the chunks of a blob.",
-    "list": "List the blobs.",
-    "locate": "Tell who holds a blob: all of it, or a part.",
-    "explain": "Tell what has, get and put of a blob would do.",
-    "copy": "Copy blobs from one service to another.",
-    "verify": "Check all that a service keeps, and mend it.",
-    "gc": "Remove what no root reaches.",
-    "check": "Check a composition, and with --connect its services.",
-    "graph": "Draw a composition.",
-    "plugins": "Show the installed types of services and their fields.",
-    "schema": "Print the JSON Schema of composition.toml.",
+SECTIONS: Final = {
+    "Blobs": {
+        "put": "Store files and print their digests.",
+        "get": "Write a blob to a file or to stdout.",
+        "has": "Tell which blobs are there.",
+        "stat": "Show the size of a blob, or of all that there is.",
+        "list": "List the blobs.",
+    },
+    "Looking after services": {
+        "locate": "Tell who holds a blob: all of it, or a part.",
+        "explain": "Tell what has, get and put of a blob would do.",
+        "copy": "Copy blobs from one service to another.",
+        "verify": "Check all that a service keeps, and mend it.",
+        "gc": "Remove what no root reaches.",
+    },
+    "Compositions": {
+        "check": "Check a composition, and with --connect its services.",
+        "graph": "Draw a composition.",
+        "plugins": "Show the installed types of services and their fields.",
+        "schema": "Print the JSON Schema of composition.toml.",
+        "help": "Show this, or with COMMAND what that does.",
+    },
 }
-"""The subcommands and what help says of them; each is the object `command` of the module of its name."""
+"""The subcommands by what they are about, and what help says of each."""
+
+COMMANDS: Final = {name: words for section in SECTIONS.values() for name, words in section.items()}
+"""All subcommands; each is the object `command` of the module of its name."""
 
 _EPILOG: Final = """\b
 Examples:
@@ -116,19 +126,34 @@ class App(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a subcommand; suggest the nearest if there is none of that name."""
+        """Find a subcommand; say what to do instead if there is none of that name."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            import difflib  # noqa: PLC0415 - only for a mistake
-
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            ctx.fail(f"There is no command {name!r}." + (f" Did you mean `{near[0]}`?" if near else ""))
+            ctx.fail(no_command(name))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         """Write the list of subcommands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), words) for name, words in section.items()])
+
+
+def no_command(name: str) -> str:
+    """Return what is said of a word that is no command."""
+    # Only mistakes need these.
+    import difflib  # noqa: PLC0415
+
+    from castore.cli.hints import HINTS  # noqa: PLC0415
+
+    words = f"There is no command {name!r}."
+    word = name.lower().lstrip("-")
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    if near and word not in HINTS:
+        return f"{words} Did you mean `{near[0]}`?"
+    alike = difflib.get_close_matches(word, HINTS, n=1, cutoff=0.8)
+    return f"{words}\n{HINTS[alike[0]]}" if alike else words
 
 
 def _show_stats(settings: Settings) -> None:
@@ -157,6 +182,7 @@ def _kept(extra: dict[str, Any]) -> dict[str, Any]:
 )
 @shared_options
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     is_eager=True,

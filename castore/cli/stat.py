@@ -8,10 +8,12 @@ from typing import Final
 
 import click
 
-from castore.cli.options import shared_options
+from castore.cli.options import shared_options, workers_option
 from castore.cli.output import emit_json, emit_text, stdout_is_terminal, table
 from castore.cli.settings import Settings
 from castore.cli.short_digests import ShortDigest, as_digest, completed, shown
+from castore.cli.totals import show_totals
+from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService, ChunkMeta
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError
@@ -22,28 +24,45 @@ _TAIL: Final = 3
 
 _EPILOG = """\b
 Examples:
+  castore stat
   castore stat DIGEST
   castore stat DIGEST --json | jq '.chunks[].digest'
 
 \b
 With --json, in bytes; a blob that is kept whole has no chunks:
   {"digest", "size", "chunks": [{"offset", "size", "digest"}]}
+Without DIGEST; what the service does not tell is null:
+  {"service", "blobs": {"count", "bytes", "unreadable"},
+   "chunks": {"count", "bytes"},
+   "stored": {"bytes", "used", "loose", "indexes", "other", "loose_chunks"},
+   "deduplication", "compression"}
 """
 
 
 @click.command("stat", epilog=_EPILOG)
-@click.argument("digest", metavar="DIGEST", type=as_digest)
+@click.argument("digest", metavar="[DIGEST]", required=False, type=as_digest)
 @click.option("--all", "every", is_flag=True, help="List all chunks with all digits, also on a terminal.")
+@workers_option
 @shared_options
 @click.pass_obj
-def command(settings: Settings, digest: B3Digest | ShortDigest, every: bool) -> None:
-    """Show the size of a blob and the chunks that it is kept in.
+def command(
+    settings: Settings, *, digest: B3Digest | ShortDigest | None, every: bool, workers: int | None
+) -> None:
+    """Show the size of a blob and the chunks that it is kept in, or without DIGEST all that there is.
 
     On a terminal a long list of chunks is shortened, and so are their digests; `--all` shows all.
+
+    For what there is in all, each index is read, and each blob that is a single chunk.
     """
     with settings.opened() as stores:
-        digest = completed(digest, stores, settings.service_name)
-        size, chunks = _look_up(stores.blobs(settings.service_name), digest, settings.service_name)
+        if digest is None:
+            show_totals(stores, settings, workers)
+        else:
+            _show_blob(stores, settings, completed(digest, stores, settings.service_name), every=every)
+
+
+def _show_blob(stores: Composition, settings: Settings, digest: B3Digest, *, every: bool) -> None:
+    size, chunks = _look_up(stores.blobs(settings.service_name), digest, settings.service_name)
     offsets = [0, *accumulate(chunk.size for chunk in chunks)]
     if settings.json:
         rows = [

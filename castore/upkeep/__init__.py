@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from castore.upkeep.ledger import Ledger, StateFileError
     from castore.upkeep.locating import Location, locate
     from castore.upkeep.repairing import Mending, repair
+    from castore.upkeep.totalling import Totals, total
     from castore.upkeep.verifying import Verification, verify
 
 __all__ = [
@@ -29,12 +30,14 @@ __all__ = [
     "Report",
     "Scope",
     "StateFileError",
+    "Totals",
     "Verification",
     "collect",
     "copy",
     "explain",
     "locate",
     "repair",
+    "total",
     "verify",
 ]
 
@@ -53,12 +56,14 @@ _HOMES: Final = {
     "Scope": "castore.upkeep.findings",
     "StateFileError": "castore.upkeep.ledger",
     "Counts": "castore.upkeep.findings",
+    "Totals": "castore.upkeep.totalling",
     "Verification": "castore.upkeep.verifying",
     "collect": "castore.upkeep.collecting",
     "copy": "castore.upkeep.copying",
     "explain": "castore.upkeep.explaining",
     "locate": "castore.upkeep.locating",
     "repair": "castore.upkeep.repairing",
+    "total": "castore.upkeep.totalling",
     "verify": "castore.upkeep.verifying",
 }
 

@@ -28,7 +28,7 @@ def test_the_list_of_commands_is_that_of_the_design():
     """And each has a module."""
     assert list(COMMANDS) == [
         *("put", "get", "has", "stat", "list", "locate", "explain", "copy", "verify", "gc"),
-        *("check", "graph", "plugins", "schema"),
+        *("check", "graph", "plugins", "schema", "help"),
     ]
     assert {command_of(name).name for name in COMMANDS} == set(COMMANDS)
 

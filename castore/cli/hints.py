@@ -1,0 +1,83 @@
+"""What to do instead, for the words that people try who know other programs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_PUT: Final = "`castore put FILE` stores a file, or all files of a folder, and prints their digests."
+_GET: Final = "`castore get DIGEST -o FILE` writes a blob to a file; without -o, to stdout."
+_GET_ALL: Final = (
+    "`castore get DIGEST -o FILE` writes one blob. A folder is not kept as such: keep the lines that"
+    " `castore put FOLDER` prints, and get each DIGEST to its PATH."
+)
+_COPY: Final = "`castore copy --from NAME --to NAME --all` sends what the other service lacks."
+_REMOVE: Final = (
+    "No command removes one blob. `castore gc --roots FILE` keeps the blobs that FILE lists, and removes"
+    " all others that are older than a week; `--dry-run` shows what would go."
+)
+_LIST: Final = "`castore list` prints the digests of all blobs; names of files are not kept."
+_STAT: Final = "`castore stat` shows how much a service has, `castore stat DIGEST` the size of a blob."
+_VERIFY: Final = "`castore verify` checks all that a service has, and mends it with `--repair-from NAME`."
+_CHECK: Final = "`castore check` checks the composition, with `--connect` its services, too."
+_LOCATE: Final = "`castore locate DIGEST` tells which services have a blob."
+_CONFIG: Final = (
+    "The composition is a file that you write, composition.toml; without one, blobs go to your data folder."
+    " `castore check` checks it, `castore plugins` shows the types of services."
+)
+_INIT: Final = "There is nothing to set up: the first `castore put` makes the store. " + _CONFIG
+_BACKUP: Final = (
+    "`castore put FOLDER > list.txt` stores all files of a folder; the list has the digest and the name of"
+    " each. `castore copy` sends them to another service."
+)
+_MOUNT: Final = (
+    "castore mounts nothing. `castore get DIGEST` writes a blob to stdout, and in Python"
+    " `stores.blobs().open(digest)` is a file object that reads from anywhere in it."
+)
+_SERVE: Final = (
+    "castore serves nothing by itself. examples/web of its source is a small server of blobs over HTTP;"
+    " services over a network are buckets and whatever else fsspec opens."
+)
+_TREES: Final = "castore keeps blobs by their digests, and neither names, folders nor versions of them."
+_LOCKS: Final = "Locks and leases end with the process that has them; there is nothing to unlock."
+_SECRETS: Final = (
+    "castore does not encrypt. Secrets of services are in the environment, as `${NAME}` in composition.toml,"
+    " or in files."
+)
+_COMPLETION: Final = (
+    'For bash: eval "$(_CASTORE_COMPLETE=bash_source castore)"; `castore --help` has it for zsh and fish.'
+)
+
+HINTS: Final = {
+    word: hint
+    for words, hint in {
+        "add store save upload write create insert import ingest hash digest b3sum sum": _PUT,
+        "cat read show download fetch view open extract export": _GET,
+        "restore checkout": _GET_ALL,
+        "push pull sync mirror clone replicate transfer cp mv move migrate": _COPY,
+        "rm remove delete del unlink erase drop purge prune forget clean cleanup vacuum evict": _REMOVE,
+        "ls dir ll list-blobs blobs index": _LIST,
+        "du df size info status usage count stats": _STAT,
+        "fsck scrub repair heal fix audit recover rebuild": _VERIFY,
+        "validate lint doctor test ping diagnose": _CHECK,
+        "find where which whereis search": _LOCATE,
+        "exists contains have": "`castore has DIGEST` tells whether a blob is there.",
+        "config configure edit settings": _CONFIG,
+        "init setup new bootstrap remote repo": _INIT,
+        "backup archive snapshot": _BACKUP,
+        "mount umount unmount": _MOUNT,
+        "serve server daemon http web ui": _SERVE,
+        "tree diff merge filter ref refs tag tags log history snapshots commit branch name": _TREES,
+        "lock unlock break-lock": _LOCKS,
+        "encrypt decrypt key keys password passwd login logout auth": _SECRETS,
+        "types backends drivers": "`castore plugins` shows the types of services.",
+        "draw plot dot viz show-graph": "`castore graph` draws the composition, also as dot, mermaid or svg.",
+        "version": "`castore --version` prints it.",
+        "upgrade update self-update": "Use what installed castore, such as pip. Stores need no upgrade.",
+        "completion completions": _COMPLETION,
+        "compact optimize dedup dedupe compress recompress": (
+            f"Blobs share chunks, and these are compressed, from the start. {_STAT}"
+        ),
+    }.items()
+    for word in words.split()
+}
+"""What is said for each word that is no command."""
