@@ -15,7 +15,7 @@ PAGE = ROOT / "docs/explanation/architecture.md"
 
 # From the ground up: each line imports only what stands above it, and its own.
 ORDER = [
-    {"errors", "problems", "digest", "buffers", "text", "urls", "secrets", "places", "databases"},
+    {"errors", "problems", "digest", "buffers", "text", "urls", "secrets", "places", "databases", "owned"},
     {"contract"},
     {"format"},
     {"streams"},

@@ -1,7 +1,9 @@
-"""One of all processes at a time, for each digest, by locked files in a folder.
+"""Locked files, by which processes tell each other what they are at, and which of them live.
 
-A lock ends with the process that has it, however that dies. Its file is removed with the lock; what a killed
-process leaves is an empty file, which the next one that locks the same digest removes.
+A lock ends with the process that has it, however that dies, and is seen from other containers as well. The
+file is removed with the lock; what a killed process leaves is an empty file.
+
+Some file systems lock no files. There everybody is alone, and it cannot be known who has a lease.
 """
 
 from __future__ import annotations
@@ -10,59 +12,233 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import attrs
+
+from castore import owned
 from castore.digest import B3Digest
 
 _MOST: Final = 256
 """So many files are open for one call: a process may often have no more than 1,024."""
 
-_NO_LOCKS: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_NO_LOCKS: Final = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
+"""What `flock` fails with where a file system locks no files."""
+
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.01
+"""In seconds: how long until one looks again whether a file is free."""
+
+WAIT_SECONDS: Final = 60.0
+"""How long a lock is waited for: a process that was stopped must not stop all the others."""
 
 
-def oldest_lease(folder: Path, prefix: str = "") -> float | None:
-    """Return the time of the oldest file in *folder* that somebody has locked, `None` if there is none.
+def lock(descriptor: int, mode: int, *, needed: bool = False, wait: float | None = None) -> None:
+    """Lock an open file, shared (`fcntl.LOCK_SH`) or alone (`fcntl.LOCK_EX`).
 
-    Of the files whose names begin with *prefix*; those that nobody has locked any more are removed. Raises
-    `OSError`.
+    Arguments:
+        descriptor: The file.
+        mode: The kind of lock.
+        needed: Raise where files cannot be locked, and not only where this one cannot.
+        wait: For how many seconds to wait, `WAIT_SECONDS` by default.
+
+    Raises `BlockingIOError` if it is not free within that time, and any other `OSError`; both name the call.
     """
-    times = []
-    try:
-        paths = [path for path in folder.iterdir() if path.name.startswith(prefix)]
-    except FileNotFoundError:
-        return None
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            taken = _time_if_locked(path)
-            if taken is not None:
-                times.append(taken)
-    return min(times, default=None)
+    ends: float | None = None
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            seconds = WAIT_SECONDS if wait is None else wait
+            now = time.monotonic()
+            ends = now + seconds if ends is None else ends
+            if now >= ends:
+                reason = f"flock: another process has had this file locked for {seconds:g} s"
+                raise BlockingIOError(errno.EWOULDBLOCK, reason) from None
+            time.sleep(min(pause, ends - now))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        except OSError as error:
+            if needed or error.errno not in _NO_LOCKS:
+                raise OSError(error.errno, f"flock: {error.strerror}") from error
+            return
+        else:
+            return
 
 
-def _time_if_locked(path: Path) -> float | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+def is_locked(descriptor: int) -> bool:
+    """Tell whether somebody has an open file locked; raises `OSError` where files cannot be locked."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, fcntl.LOCK_SH, needed=True, wait=0)
     except BlockingIOError:
-        return os.fstat(descriptor).st_mtime
-    else:
-        path.unlink()
-        return None
-    finally:
-        os.close(descriptor)
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
 
 
-class FolderOfLocks:
-    """Files named by digests, in a folder that is made with the first one.
+@attrs.frozen
+class Mark:
+    """An empty file that a process has made, and that nobody has locked any more.
 
-    Where a file system locks no files everybody is alone.
+    Attributes:
+        name: Its name in its folder.
+        modified: When it was made, in seconds since 1970.
     """
+
+    name: str
+    modified: float
+
+
+class FolderOfMarks:
+    """Empty files in *folder*, locked by those who live. What has another name or form is somebody else's."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder)
+        self.folder = os.fspath(folder)
+
+    def is_own(self, name: str) -> bool:
+        """Tell whether a file is one of these by its name."""
+        return owned.is_mark(name)
+
+    def create(self, name: str) -> int:
+        """Open the file of a name, which is made if it is not there, and the folder with it."""
+        owned.require_no_link(self.folder)
+        path = f"{self.folder}/{name}"
+        try:
+            return owned.open_lock(path)
+        except FileNotFoundError:
+            owned.make_folders(self.folder)
+            return owned.open_lock(path)
+
+    def dead(self) -> Iterator[Mark]:
+        """Yield the files of those who have died. Nothing is changed. Raises `OSError`."""
+        return (mark for mark, locked in self._look() if not locked)
+
+    def remove_dead(self, name: str, older_than: float) -> bool:
+        """Remove the file of one who has died, if it is older; tell whether it is gone. Raises `OSError`."""
+        if not self.is_own(name):
+            return False
+        owned.require_no_link(self.folder)
+        path = f"{self.folder}/{name}"
+        with self._opened(path) as descriptor:
+            if descriptor is None or os.fstat(descriptor).st_mtime >= older_than:
+                return False
+            try:
+                lock(descriptor, fcntl.LOCK_EX, needed=True, wait=0)
+            except BlockingIOError:
+                return False
+            os.unlink(path)
+            return True
+
+    def bury(self, name: str) -> bool:
+        """Tell whether one has died, whose file goes then; one that has no file has, too. Raises `OSError`.
+
+        Where files cannot be locked nobody is known to have died.
+        """
+        if not self.is_own(name):
+            return True
+        path = f"{self.folder}/{name}"
+        with self._opened(path) as descriptor:
+            if descriptor is None:
+                return True
+            try:
+                lock(descriptor, fcntl.LOCK_EX, needed=True, wait=0)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return True
+
+    def _look(self) -> Iterator[tuple[Mark, bool]]:
+        """Yield each with whether it is locked."""
+        owned.require_no_link(self.folder)
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return
+        for name in names:
+            if self.is_own(name):
+                with self._opened(f"{self.folder}/{name}") as descriptor:
+                    if descriptor is not None:
+                        yield Mark(name, os.fstat(descriptor).st_mtime), is_locked(descriptor)
+
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[int | None]:
+        """Open a file; `None` if it is gone, or has not the form of one of these."""
+        descriptor = None
+        with contextlib.suppress(FileNotFoundError):
+            if owned.is_empty_file(os.lstat(path)):
+                descriptor = owned.open_lock(path, create=False)
+        try:
+            yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+class FolderOfLeases(FolderOfMarks):
+    """Leases in *folder*, each a locked file named by *prefix* and a random UUID."""
+
+    def __init__(self, folder: str | os.PathLike[str], prefix: str = "") -> None:
+        super().__init__(folder)
+        self._prefix = prefix
+
+    def is_own(self, name: str) -> bool:
+        """Tell whether a file is a lease by its name."""
+        return name.startswith(self._prefix) and owned.is_mark(name[len(self._prefix) :])
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[None]:
+        """Keep a lease until the context ends; raises `OSError` if there can be no file."""
+        descriptor, path = self._take()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(descriptor)
+
+    def _take(self) -> tuple[int, str]:
+        while True:
+            name = f"{self._prefix}{uuid.uuid4()}"
+            descriptor = self.create(name)
+            path = f"{self.folder}/{name}"
+            try:
+                lock(descriptor, fcntl.LOCK_EX)
+                # A sweep may have come between the two, and taken it for one whose holder has died.
+                if os.path.exists(path):
+                    return descriptor, path
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def oldest(self) -> float | None:
+        """Return the time of the oldest lease, in seconds since 1970, `None` if there is none.
+
+        Nothing is changed. Raises `OSError`.
+        """
+        return min((mark.modified for mark, locked in self._look() if locked), default=None)
+
+
+class FolderOfLocks(FolderOfMarks):
+    """Files named by digests, in a folder that is made with the first one.
+
+    The next process that locks the same digest removes what a killed one has left. Where a file system locks
+    no files everybody is alone.
+    """
+
+    def is_own(self, name: str) -> bool:
+        """Tell whether a file is a lock by its name."""
+        return owned.digest_named(name) is not None
 
     @contextlib.contextmanager
     def try_alone(self, digest: B3Digest) -> Iterator[bool]:
@@ -70,17 +246,18 @@ class FolderOfLocks:
 
         Raises `OSError` if there can be no file.
         """
-        path = self._folder / digest.hex()
-        descriptor = self._open(path)
+        descriptor = self.create(digest.hex())
+        path = Path(self.folder, digest.hex())
         locked = False
         try:
-            locked = _lock(descriptor, path)
+            locked = _try_lock(descriptor, path)
             yield locked
         finally:
             if locked:
                 # Before the lock ends: else somebody could lock the file just before it loses its name.
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    if owned.is_empty_file(os.fstat(descriptor)):
+                        path.unlink()
                 # Not only closed: a process that was forked meanwhile has it open, too.
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -99,24 +276,12 @@ class FolderOfLocks:
             }
             yield frozenset(alone.union(remaining))
 
-    def _open(self, path: Path) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        try:
-            return os.open(path, flags, 0o666)
-        except FileNotFoundError:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            return os.open(path, flags, 0o666)
 
-
-def _lock(descriptor: int, path: Path) -> bool:
+def _try_lock(descriptor: int, path: Path) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, fcntl.LOCK_EX, wait=0)
     except BlockingIOError:
         return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return True
     # Since it was opened, who had the lock may have removed the file, and somebody else made another.
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import threading
@@ -14,8 +15,7 @@ from typing import Final, Literal
 
 import attrs
 
-from castore import B3Digest, UnavailableError
-from castore.errors import InvalidDigestError
+from castore import B3Digest, UnavailableError, owned
 from castore.threads.deadlines import CLOCK, Clock
 
 _LOST: Final = "lost"
@@ -155,13 +155,17 @@ class Backlog:
 
     def _make(self, digest: B3Digest) -> None:
         path = self._folder / digest.hex()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         try:
-            descriptor = os.open(path, flags, 0o666)
+            descriptor = owned.open_lock(path)
         except FileNotFoundError:
             _make_folder(self._folder)
-            descriptor = os.open(path, flags, 0o666)
-        os.close(descriptor)
+            descriptor = owned.open_lock(path)
+        try:
+            if not owned.is_empty_file(os.fstat(descriptor)):
+                reason = "This is no entry of the queue, and stands where one belongs; move it elsewhere"
+                raise OSError(errno.EEXIST, reason, str(path))
+        finally:
+            os.close(descriptor)
         with self._lock:
             self._made += 1
 
@@ -190,7 +194,8 @@ class Backlog:
 
         def move(path: Path) -> None:
             target = self._folder / _LOST / path.name
-            target.parent.mkdir(exist_ok=True)
+            owned.require_no_link(target.parent)
+            owned.make_folders(target.parent)
             with contextlib.suppress(FileNotFoundError):
                 path.rename(target)
 
@@ -206,8 +211,10 @@ class Backlog:
                     return False
                 del self._entries[digest]
                 self._freed.set()
-            with self._reporting():
-                forget(self._folder / digest.hex())
+            path = self._folder / digest.hex()
+            with self._reporting(), contextlib.suppress(FileNotFoundError):
+                if owned.is_empty_file(path.lstat()):
+                    forget(path)
         return True
 
     # -- the folder --
@@ -216,10 +223,15 @@ class Backlog:
         found: list[tuple[float, B3Digest]] = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for entry in entries:
-                with contextlib.suppress(InvalidDigestError, FileNotFoundError):
-                    found.append((entry.stat().st_mtime, B3Digest.parse(entry.name)))
+                digest = owned.digest_named(entry.name)
+                with contextlib.suppress(FileNotFoundError):
+                    # What has another name or form somebody else has put there.
+                    if digest is not None and owned.is_empty_file(entry.stat(follow_symlinks=False)):
+                        found.append((entry.stat().st_mtime, digest))
         with contextlib.suppress(FileNotFoundError):
-            self.lost = sum(1 for _ in os.scandir(self._folder / _LOST))
+            self.lost = sum(
+                owned.digest_named(entry.name) is not None for entry in os.scandir(self._folder / _LOST)
+            )
         now, wall = self._clock.now(), time.time()
         for modified, digest in sorted(found):
             self._entries[digest] = _Entry(now - max(wall - modified, 0.0), next(self._numbers))
@@ -236,7 +248,7 @@ class Backlog:
 
 def _make_folder(folder: Path) -> None:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    owned.make_folders(folder)
     for path in made:
         _flush_folder(path.parent)
 

@@ -110,6 +110,8 @@ class Accounts:
         try:
             with self._journal.changing() as db:
                 ledger.add_owner(db, owner.name)
+                # A clock that was wrong and is right again.
+                ledger.end_future(db, self._clock.now())
                 self._note_start(db)
             self._bury_others(owner)
             self._scan_if_due()

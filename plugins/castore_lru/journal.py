@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import sqlite3
@@ -18,9 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from castore import UnavailableError
+from castore import UnavailableError, owned
 from castore.databases import OwnedConnection
 from castore.threads.deadlines import Deadlines
+from castore.threads.process_locks import lock
 from castore_lru import schema
 from castore_lru.owners import boot_id
 
@@ -31,6 +33,11 @@ _BUSY_SECONDS: Final = 30.0
 _TURN_SECONDS: Final = 60.0
 _SCAN_SECONDS: Final = 600.0
 """How long another process is waited for: one that was stopped must not stop all the others."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+_ID_AT: Final = 68
+_HEAD: Final = 72
+"""How a file of SQLite begins, and where the number of its program is; after that so much has been read."""
 
 _LOG_PAGES: Final = 256
 _LOG_BYTES: Final = 1 << 20
@@ -75,7 +82,8 @@ class Journal:
                 self._connection = _connect(":memory:")
                 schema.create(self._connection)
                 return
-            os.makedirs(self.folder, exist_ok=True)
+            owned.require_no_link(self.folder)
+            owned.make_folders(self.folder)
             with self._locking(_LOCK, _TURN_SECONDS):
                 self._connection = _open_file(f"{self.folder}/{_FILE}")
 
@@ -123,12 +131,17 @@ class Journal:
         if self.folder is None:
             yield
             return
+        path = f"{self.folder}/{name}"
         # Opened anew each time: one that is waited for in vain may be locked later, and is closed then.
-        descriptor = os.open(f"{self.folder}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = owned.open_lock(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor, fcntl.LOCK_EX, wait=0)
         except BlockingIOError:
             self._wait_for(descriptor, name, seconds)
+        except OSError as error:
+            os.close(descriptor)
+            error.filename = path
+            raise
         try:
             yield
         finally:
@@ -190,12 +203,18 @@ def _connect(path: str) -> sqlite3.Connection:
 
 def _open_file(path: str) -> sqlite3.Connection:
     """Open the file; replace one that is damaged, or of another version: accounts can be made anew."""
+    _require_own(path)
     connection = _connect(path)
     try:
-        _prepare(connection)
-        if schema.is_there(connection) and schema.is_whole(connection, boot_id()):
-            return connection
-        usable = schema.is_empty(connection)
+        if schema.is_there(connection):
+            _prepare(connection)
+            if schema.is_whole(connection, boot_id()):
+                return connection
+            usable = False
+        else:
+            usable = schema.is_empty(connection)
+            if not usable and not schema.is_own(connection):
+                raise _foreign(path)
     except sqlite3.OperationalError:
         connection.close()
         raise
@@ -209,15 +228,49 @@ def _open_file(path: str) -> sqlite3.Connection:
         for name in (path, f"{path}-wal", f"{path}-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
-        connection = _connect(path)
+        connection = _make(path)
     try:
-        if not usable:
-            _prepare(connection)
+        _prepare(connection)
         schema.create(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _require_own(path: str) -> None:
+    """Make the file unless it is there; one that is no database is moved aside, as it may be anybody's.
+
+    Raises `OSError` for the database of another program.
+    """
+    descriptor = owned.open_lock(path)
+    try:
+        head = os.pread(descriptor, _HEAD, 0)
+    finally:
+        os.close(descriptor)
+    if not head:
+        return
+    if not head.startswith(_MAGIC):
+        number = 1
+        while os.path.lexists(aside := f"{path}~{number}"):
+            number += 1
+        os.rename(path, aside)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+        os.close(owned.open_lock(path))
+    elif head[_ID_AT:] not in (bytes(4), schema.APPLICATION_ID.to_bytes(4, "big")):
+        # One of no number may be castore's, whose number is in its log.
+        raise _foreign(path)
+
+
+def _foreign(path: str) -> OSError:
+    return OSError(errno.EEXIST, "This is a database of another program; move it elsewhere", path)
+
+
+def _make(path: str) -> sqlite3.Connection:
+    os.close(owned.open_lock(path))
+    return _connect(path)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

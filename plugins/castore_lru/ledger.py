@@ -159,7 +159,14 @@ def _list_of(numbers: Iterable[float] | None, count: int) -> str:
 
 
 def _digests(rows: Iterable[Sequence[Any]]) -> list[B3Digest]:
-    return [B3Digest(digest) for (digest,) in rows]
+    return [_digest(digest) for (digest,) in rows]
+
+
+def _digest(value: object) -> B3Digest:
+    """Return what a row has as a digest; raise `sqlite3.DatabaseError` if it is none."""
+    if not isinstance(value, bytes) or len(value) != _DIGEST:
+        raise sqlite3.DatabaseError("a row has no digest where one belongs")
+    return B3Digest(value)
 
 
 @attrs.frozen
@@ -204,7 +211,10 @@ class Write:
 
 def totals(db: sqlite3.Connection) -> Amount:
     """Return what is there, and reserved, together."""
-    return Amount(*db.execute("SELECT size, entries FROM totals").fetchone())
+    found = db.execute("SELECT size, entries FROM totals").fetchone()
+    if found is None:
+        raise sqlite3.DatabaseError("the totals are missing")
+    return Amount(*found)
 
 
 # -- items --
@@ -259,13 +269,18 @@ def candidates(db: sqlite3.Connection, count: int) -> Iterator[Entry]:
     """Yield some digests whose items may go, those first that were not used for longest."""
     for digest, index, chunk, used in db.execute(_CANDIDATES, (count,)):
         kinds = tuple(kind for kind, size in zip(KINDS, (index, chunk), strict=True) if size is not None)
-        yield Entry(B3Digest(digest), kinds, (index or 0) + (chunk or 0), used)
+        yield Entry(_digest(digest), kinds, (index or 0) + (chunk or 0), used)
 
 
 def oldest_use(db: sqlite3.Connection) -> float | None:
     """Return when that was used which was not used for longest."""
     found: float | None = db.execute("SELECT min(used) FROM items").fetchone()[0]
     return found
+
+
+def end_future(db: sqlite3.Connection, now: float) -> None:
+    """Let nothing have been used later than now: it would stay longest, whatever is used meanwhile."""
+    db.execute("UPDATE items SET used = ? WHERE used > ?", (now, now))
 
 
 # -- parts --
@@ -358,8 +373,8 @@ def take_unsure(db: sqlite3.Connection) -> list[B3Digest]:
 def writes_of(db: sqlite3.Connection, owner: str) -> list[Write]:
     """Return what an owner is writing."""
     rows = db.execute(
-        "SELECT id, kind, digests, size, tag FROM holds WHERE owner = ? AND entries",
-        (owner,),
+        "SELECT id, kind, digests, size, tag FROM holds WHERE owner = ? AND entries AND kind IN (?, ?)",
+        (owner, *_KINDS),
     )
     return [
         Write(number, _KINDS[kind], set(_split(digests)), size, tag)
@@ -367,8 +382,10 @@ def writes_of(db: sqlite3.Connection, owner: str) -> list[Write]:
     ]
 
 
-def _split(digests: bytes) -> list[B3Digest]:
-    return [B3Digest(digests[at : at + _DIGEST]) for at in range(0, len(digests), _DIGEST)]
+def _split(digests: object) -> list[B3Digest]:
+    if not isinstance(digests, bytes):
+        raise sqlite3.DatabaseError("a row has no digests where some belong")
+    return [_digest(digests[at : at + _DIGEST]) for at in range(0, len(digests), _DIGEST)]
 
 
 def written_since(db: sqlite3.Connection, digests: Collection[B3Digest] | None = None) -> float | None:
@@ -423,6 +440,7 @@ def count_pinned(db: sqlite3.Connection) -> int:
 
 def owners(db: sqlite3.Connection) -> list[str]:
     """Return all who take part, the dead among them."""
+    db.execute("DELETE FROM owners WHERE typeof(owner) != 'text'")  # Nobody calls itself so.
     return [name for (name,) in db.execute("SELECT owner FROM owners")]
 
 
@@ -460,7 +478,10 @@ def clear_going(db: sqlite3.Connection, owner: str) -> None:
 
 def fact(db: sqlite3.Connection, name: str) -> Any:
     """Return what the journal knows under a name."""
-    return db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0]
+    found = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    if found is None:
+        raise sqlite3.DatabaseError(f"the fact {name!r} is missing")
+    return found[0]
 
 
 def set_fact(db: sqlite3.Connection, name: str, value: object) -> None:

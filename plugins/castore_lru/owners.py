@@ -13,6 +13,8 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from castore.threads.process_locks import FolderOfMarks, lock
+
 _FOLDER: Final = "owners"
 
 
@@ -20,39 +22,28 @@ class Owner:
     """One service in one process. Without a *folder* there are no others."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = None if folder is None else folder / _FOLDER
+        self._marks = None if folder is None else FolderOfMarks(folder / _FOLDER)
         self.name = str(uuid.uuid4())
         self._descriptor: int | None = None
-        if self._folder is not None:
-            os.makedirs(self._folder, exist_ok=True)
-            path = f"{self._folder}/{self.name}"
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        if self._marks is not None:
+            self._descriptor = self._marks.create(self.name)
+            lock(self._descriptor, fcntl.LOCK_EX)
 
     def is_dead(self, name: str) -> bool:
-        """Tell whether another owner's process has ended without a word. Its file goes, then."""
-        if self._folder is None or name == self.name:
+        """Tell whether another owner's process has ended without a word. Its file goes, then.
+
+        A name that no owner gives itself is nobody's, and that of no file.
+        """
+        if self._marks is None or name == self.name:
             return False
-        path = f"{self._folder}/{name}"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        return True
+        return self._marks.bury(name)
 
     def end(self) -> None:
         """Take part no longer."""
         if self._descriptor is not None:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._folder}/{self.name}")
+                assert self._marks is not None
+                os.unlink(f"{self._marks.folder}/{self.name}")
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -30,6 +30,9 @@ _BATCH: Final = 256
 _CLOCKS_APART: Final = 2.0
 """By how many seconds the time of a file may differ from the time of day when it was written."""
 
+_LEFT_ALONE: Final = 3600.0
+"""For how many seconds nothing is touched that a writer may have left who is not in the journal."""
+
 _log: Final = logging.getLogger("castore_lru")
 
 
@@ -91,7 +94,11 @@ class Scanner:
 
     def _times_of(self, found: Mapping[B3Digest, StoredItem]) -> dict[B3Digest, float]:
         now = self._clock.now()
-        return {digest: now if item.modified is None else item.modified for digest, item in found.items()}
+        # A time that is to come is that of a clock that was wrong: it would stay longest.
+        return {
+            digest: now if item.modified is None else min(item.modified, now)
+            for digest, item in found.items()
+        }
 
     def _remove_residue(self, db: sqlite3.Connection, write: Write) -> None:
         for some in in_batches(write.digests):
@@ -125,8 +132,9 @@ class Scanner:
         self.mend()
         with self._journal.locked() as db:
             # With the lock, so that no write that has just begun is missed.
-            left = self._left_over(residue, ledger.written_since(db))
-            self._store.remove(left)
+            since = ledger.written_since(db)
+            old = self._clock.now() - _LEFT_ALONE
+            self._store.remove(self._left_over(residue, old if since is None else min(since, old)))
             with transaction(db):
                 ledger.set_fact(db, "scanned", self._clock.now())
 

@@ -15,7 +15,9 @@ for each, and no thread has to wait for Python in between.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from functools import cache
 from typing import Final
 
 APPLICATION_ID: Final = int.from_bytes(b"b3lr", "big")
@@ -25,6 +27,10 @@ INDEX: Final = 0
 CHUNK: Final = 1
 LEASED: Final = 2
 """What a hold is about: items that are being written, or anything that a lease keeps; `NULL` is a pin."""
+
+_DEFINITIONS: Final = (
+    "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
+)
 
 _TABLES: Final = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -111,13 +117,37 @@ def is_there(connection: sqlite3.Connection) -> bool:
     return (application, version) == (APPLICATION_ID, VERSION)
 
 
+def is_own(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file was made for a journal, of whatever version."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    return bool(application == APPLICATION_ID)
+
+
 def is_whole(connection: sqlite3.Connection, boot: str) -> bool:
-    """Tell whether the file is sound, which only a machine that dies can change: asked once a start."""
-    ((known,),) = connection.execute("SELECT value FROM facts WHERE name = 'boot'").fetchall()
-    if known == boot:
+    """Tell whether the file is sound: its tables, the rows that are always there, and once a start all of it.
+
+    Only a machine that dies can damage it, unless somebody else writes to it.
+    """
+    facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
+    totals = connection.execute("SELECT typeof(size), typeof(entries) FROM totals").fetchall()
+    if (
+        connection.execute(_DEFINITIONS).fetchall() != _own_definitions()
+        or not facts.keys() >= {"boot", "scanned", "scan"}
+        or not all(isinstance(facts[name], int | float) for name in ("scanned", "scan"))
+        or totals != [("integer", "integer")]
+    ):
+        return False
+    if facts["boot"] == boot:
         return True
     found = connection.execute("PRAGMA quick_check(1)").fetchone()
     return bool(found == ("ok",))
+
+
+@cache
+def _own_definitions() -> list[tuple[str, str, str | None]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_TABLES)
+        return connection.execute(_DEFINITIONS).fetchall()
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

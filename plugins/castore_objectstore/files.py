@@ -8,6 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from castore import owned
 from castore.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
 READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """Opening a pipe that stands where a file should must not wait for its other end."""
+
+CANNOT: Final = frozenset(
+    {
+        errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EMLINK,
+        errno.EXDEV, errno.ENOTTY,
+    }
+)  # fmt: skip
+"""What a call fails with that a file system, or this user there, cannot make: there may be another way."""
 
 _LARGEST: Final = 1 << 30
 """Bytes that an object can have at most: an index of that size is one of 25 million chunks."""
@@ -94,7 +103,7 @@ class NewFiles:
         """Create a new file; return it open for writing, `None` if there is something of that name."""
         if self._needs_folder:
             try:
-                os.mkdir(path.rpartition("/")[0])
+                owned.make_folder(path.rpartition("/")[0])
             except OSError:
                 # Mostly it is there. What else is wrong is seen again below.
                 self._needs_folder = False
@@ -105,7 +114,7 @@ class NewFiles:
                 return None
             except FileNotFoundError:
                 self._needs_folder = True
-                _make_folder(os.path.dirname(path))
+                owned.make_folders(os.path.dirname(path))
 
     def create_beside(self, path: str) -> tuple[int, str]:
         """Create a new file `<path>#<n>`; return it open for writing."""
@@ -116,13 +125,63 @@ class NewFiles:
         return descriptor, temporary
 
 
-def _make_folder(path: str) -> None:
-    """Make a folder unless it is there. Nearly always the one above is, which spares looking for it."""
+def set_aside(root: str, key: str) -> str:
+    """Move what is under a key of the store at *root* under `quarantine`, replacing nothing there.
+
+    Returns the key that it has then. Raises `OSError`.
+    """
+    path = f"{root}/{key}"
+    number = 1
+    while True:
+        name = f"quarantine/{key}" + (f"~{number}" if number > 1 else "")
+        target = f"{root}/{name}"
+        owned.require_no_link(f"{root}/quarantine")
+        owned.make_folders(os.path.dirname(target))
+        with contextlib.suppress(FileExistsError):
+            _move(path, target)
+            return name
+        number += 1
+
+
+def _move(path: str, target: str) -> None:
+    """Move a file or folder; raises `FileExistsError` if something is there."""
     try:
-        os.mkdir(path)
+        # Unlike a rename, a link replaces nothing.
+        os.link(path, target, follow_symlinks=False)
     except FileExistsError:
-        # A link to nowhere is there, too, and would be tried for ever.
-        if not os.path.isdir(path):
-            raise
-    except FileNotFoundError:
-        os.makedirs(path, exist_ok=True)
+        raise
+    except OSError as error:
+        # Folders have no second name, nor has anything on some file systems.
+        if error.errno not in CANNOT:
+            raise OSError(error.errno, f"link: {error.strerror}", path) from error
+    else:
+        os.unlink(path)
+        return
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV or not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError(error.errno, f"rename: {error.strerror}", path) from error
+        _copy(path, target)
+        os.unlink(path)
+
+
+def _copy(path: str, target: str) -> None:
+    """Copy a file to another file system, and to its disk: its owner will not have the other one then."""
+    descriptor = os.open(path, READ)
+    try:
+        data = read_all(descriptor)
+    finally:
+        os.close(descriptor)
+    descriptor = os.open(target, _NEW, 0o666)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        remove_quietly(target)
+        raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import re
 import secrets as randomness
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any, Final
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
+from castore import owned
 from castore.composition import scrub
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
 from castore.urls import masked
@@ -31,8 +31,6 @@ _NEVER_SWEPT: Final = frozenset({"http", "https"})
 _NOT_FOUND: Final = (404, 410)
 _NOT_ALLOWED: Final = (405, 501)
 """Status codes of HTTP."""
-
-_TEMPORARY: Final = re.compile(r"#[0-9a-f]+$")
 
 _ONE_AT_A_TIME: Final = frozenset({"memory", "sftp", "ssh"})
 """Schemes that wait for nothing, or whose drivers do one thing at a time."""
@@ -133,16 +131,34 @@ class FsspecObjectStore(ObjectStore):
                 raise
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield the objects under *prefix*; temporary files are residue."""
+        """Yield what is there; of folders those of some digests are looked into, and no others."""
         with self._using(prefix.rstrip("/")) as (fs, path):
-            try:
-                found = fs.find(path, detail=True) if self._scheme in _BUCKETS else _walk(fs, path)
-            except FileNotFoundError as error:
-                _require_absence(error)
-                found = {}
+            found = self._find(fs, path)
         for name, info in found.items():
-            key = name[name.rindex(path) + len(path) :].lstrip("/") if path in name else name
+            # Drivers begin names differently, but all go on with the path that they were given.
+            key = name[name.index(path) + len(path) :].lstrip("/") if path in name else name
             yield _stored_object(f"{prefix}{key}", info)
+
+    def _find(self, fs: Any, path: str) -> dict[str, Any]:
+        try:
+            if self._scheme in _BUCKETS:
+                found: dict[str, Any] = fs.find(path, detail=True)
+                return found
+            top = fs.ls(path, detail=True)
+        except FileNotFoundError as error:
+            _require_absence(error)
+            return {}
+        entries = []
+        for info in top:
+            name = info["name"].rstrip("/")
+            if info["type"] == "directory" and owned.has_some_digests(name.rpartition("/")[2]):
+                with contextlib.suppress(FileNotFoundError):
+                    entries += fs.ls(name, detail=True)
+            elif name.endswith(path) and info["type"] == "file":
+                return {}  # A file in the place of the folder is listed as itself.
+            else:
+                entries.append(info)
+        return {info["name"].rstrip("/"): info for info in entries}
 
     # -- writers and sweeps --
 
@@ -168,7 +184,7 @@ class FsspecObjectStore(ObjectStore):
             yield
             return
         key = f"{_LEASES}{randomness.token_hex(16)}"
-        self.put(key, b"castore")
+        self.put(key, owned.BUCKET_MARK)
         try:
             yield
         finally:
@@ -176,27 +192,43 @@ class FsspecObjectStore(ObjectStore):
                 self._remove(key)
 
     def leased_since(self) -> float | None:
-        """Return the time of the oldest lease that still counts; remove those that do not."""
+        """Return the time of the oldest lease that still counts."""
+        return min((modified for modified, counts in self._list_leases().values() if counts), default=None)
+
+    def list_marks(self) -> Iterator[StoredObject]:
+        """Yield the leases that do not count any more."""
+        for key, (modified, counts) in self._list_leases().items():
+            if not counts:
+                yield StoredObject(key, len(owned.BUCKET_MARK), modified)
+
+    def _list_leases(self) -> dict[str, tuple[float, bool]]:
+        """Return each lease with its time, and whether it counts; what is not of its form is none."""
         now = time.time()
-        oldest: float | None = None
-        for entry in self.list(_LEASES):
-            if entry.modified is None:
-                continue
-            if now - entry.modified >= _LEASE_SECONDS:
-                self._remove(entry.key)
-            elif oldest is None or entry.modified < oldest:
-                oldest = entry.modified
-        return oldest
+        return {
+            entry.key: (entry.modified, now - entry.modified < _LEASE_SECONDS)
+            for entry in self.list(_LEASES)
+            if entry.modified is not None
+            and entry.size in (None, len(owned.BUCKET_MARK))
+            and owned.is_bucket_mark(entry.key.removeprefix(_LEASES))
+        }
 
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
         """Remove old objects; the time of each is asked for again just before."""
         self._require_removes()
         limit = older_than - self.renewal_seconds
         for entry in objects:
-            found = self.describe(entry.key)
+            found = self.describe(entry.key) if self._is_own(entry.key) else None
             if found is not None and found.modified is not None and found.modified < limit:
                 self._remove(entry.key)
                 yield entry
+
+    def _is_own(self, key: str) -> bool:
+        """Tell whether castore has put an object, by its name, and a lease by its bytes as well."""
+        kind, _, name = key.partition("/")
+        if kind == "leases":
+            return owned.is_bucket_mark(name) and self.get(key) == owned.BUCKET_MARK
+        folder, _, place = name.partition("/")
+        return kind in ("blobs", "chunks") and folder == "b3" and owned.object_at(place) is not None
 
     def _remove(self, key: str) -> None:
         with self._using(key) as (fs, path), contextlib.suppress(FileNotFoundError):
@@ -205,7 +237,8 @@ class FsspecObjectStore(ObjectStore):
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects one by one."""
         for key in keys:
-            self._remove(key)
+            if self._is_own(key):
+                self._remove(key)
 
     def set_aside(self, key: str) -> str:
         """Copy an object to its place under `quarantine/`, then remove it."""
@@ -291,17 +324,8 @@ def _require_absence(error: FileNotFoundError) -> None:
             raise cause
 
 
-def _walk(fs: Any, path: str) -> dict[str, Any]:
-    """Return all files under a folder; `fs.find` would leave out the folders that cannot be listed."""
-    return {
-        f"{folder}/{name}": info
-        for folder, _, files in fs.walk(path, on_error="raise", detail=True)
-        for name, info in files.items()
-    }
-
-
 def _stored_object(key: str, info: Mapping[str, Any]) -> StoredObject:
-    return StoredObject(key, info.get("size"), _time_of(info), bool(_TEMPORARY.search(key)))
+    return StoredObject(key, info.get("size"), _time_of(info), foreign=info.get("type", "file") != "file")
 
 
 def _time_of(info: Mapping[str, Any]) -> float | None:

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
-import re
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from castore import B3Digest
+from castore import B3Digest, owned
 from castore.errors import UnavailableError
-from castore.threads.process_locks import FolderOfLocks
+from castore.threads.process_locks import FolderOfLocks, FolderOfMarks
 from castore_objectstore.files import (
+    CANNOT,
     READ,
     NewFiles,
     Reporting,
     read_all,
     remove_quietly,
+    set_aside,
     write_all,
 )
 from castore_objectstore.flushing import Flusher
-from castore_objectstore.leasing import Leases
+from castore_objectstore.leasing import LEASES, Leases
 from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, Wholeness
 from castore_objectstore.staging import Staging
-
-_TEMPORARY: Final = re.compile(r"#\d+$")
 
 _BEING_FILLED: Final = "being-filled"
 """The folder of locks of those who bring something from elsewhere."""
 
+_KINDS: Final = ("blobs", "chunks")
+"""The folders that have the objects."""
+
 _MOST_UNFLUSHED: Final = 8
 """How many temporary files of one object are looked at."""
-
-_DEEPEST: Final = 8
-"""How many folders deep a listing looks: links may lead in circles."""
 
 FRESH_SECONDS: Final = 60.0
 """How old the time of a file may be before a claim renews it."""
@@ -72,6 +72,7 @@ class LocalObjectStore(ObjectStore):
         self._staging = Staging(self._flusher, self._rename) if self._flusher is not None else None
         self._leases = Leases(self._root)
         self._locks = FolderOfLocks(f"{self._root}/{_BEING_FILLED}")
+        self._marks: dict[str, FolderOfMarks] = {LEASES: self._leases, _BEING_FILLED: self._locks}
         self._new_files = NewFiles()
         self._root_seen = False
 
@@ -150,6 +151,10 @@ class LocalObjectStore(ObjectStore):
             os.replace(temporary, path)
             return
         with self._leases.against_sweeps():
+            if not os.path.isfile(path):
+                # No file can replace a folder; and it may have anything in it.
+                with contextlib.suppress(FileNotFoundError):
+                    set_aside(self._root, path[len(self._root) + 1 :])
             os.replace(temporary, path)
 
     def _create_empty(self, path: str) -> bool:
@@ -223,29 +228,27 @@ class LocalObjectStore(ObjectStore):
                 raise UnavailableError(self._instance, message)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield the objects under *prefix*; temporary files are residue."""
-        yield from self._walk(prefix.rstrip("/"), 0)
+        """Yield what is there; no link is followed but those of the two folders at the top."""
+        folder = prefix.rstrip("/")
+        with self._reporting(self._path(folder)):
+            owned.require_no_link(self._path(folder))
+        for key, entry in self._scan(folder):
+            if owned.has_some_digests(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield from self._describe_each(self._scan(key))
+            else:
+                yield from self._describe_each([(key, entry)])
 
-    def _walk(self, folder: str, depth: int) -> Iterator[StoredObject]:
-        try:
-            with os.scandir(self._path(folder)) as entries:
-                found = list(entries)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise UnavailableError(self._instance, error) from error
-        for entry in found:
-            key = f"{folder}/{entry.name}"
-            with self._reporting(entry.path):
-                try:
-                    status = entry.stat()
-                except FileNotFoundError:
-                    continue  # Removed, or renamed to its final name, since it was listed.
-            if not stat.S_ISDIR(status.st_mode):
-                residue = bool(_TEMPORARY.search(entry.name))
-                yield StoredObject(key, status.st_size, status.st_mtime, residue)
-            elif depth < _DEEPEST:
-                yield from self._walk(key, depth + 1)
+    def _scan(self, folder: str) -> Sequence[tuple[str, os.DirEntry[str]]]:
+        path = self._path(folder)
+        with self._reporting(path), contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+            return [(f"{folder}/{entry.name}", entry) for entry in entries]
+        return []
+
+    def _describe_each(self, entries: Iterable[tuple[str, os.DirEntry[str]]]) -> Iterator[StoredObject]:
+        for key, entry in entries:
+            # One that is gone was removed, or renamed to its final name, since it was listed.
+            with self._reporting(entry.path), contextlib.suppress(FileNotFoundError):
+                yield _stored_object(key, entry.stat(follow_symlinks=False))
 
     # -- between processes --
 
@@ -255,7 +258,7 @@ class LocalObjectStore(ObjectStore):
     def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:
         """Lock files in the folder `being-filled`, those that nobody has locked."""
         with contextlib.ExitStack() as stack:
-            with self._reporting(f"{self._root}/{_BEING_FILLED}"):
+            with self._reporting(self._locks.folder):
                 alone = stack.enter_context(self._locks.try_each(digests))
             yield alone
 
@@ -272,6 +275,8 @@ class LocalObjectStore(ObjectStore):
                     return
                 try:
                     data = read_all(descriptor)
+                except IsADirectoryError:
+                    continue  # Somebody else's.
                 finally:
                     os.close(descriptor)
             yield data
@@ -283,53 +288,99 @@ class LocalObjectStore(ObjectStore):
         path = self._path(key)
         with self._reporting(path):
             # One that is torn may have been written anew, and wait to be replaced.
-            return any(self._claim_file(place, is_whole) for place in self._places(path))
+            return any(self._claim_file(key, place, is_whole) for place in self._places(path))
 
-    def _claim_file(self, path: str, is_whole: Wholeness) -> bool:
+    def _claim_file(self, key: str, path: str, is_whole: Wholeness) -> bool:
         try:
-            descriptor = os.open(path, READ)
+            descriptor, is_link = _open_to_claim(path)
         except FileNotFoundError:
             return False
         try:
             status = os.fstat(descriptor)
+            # Anything else, as a folder, is moved out of the way by a put.
+            if not stat.S_ISREG(status.st_mode):
+                return False
             if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
                 return False
-            return abs(time.time() - status.st_mtime) < self.renewal_seconds or self._renew(descriptor)
+            # What a link leads to is not castore's to change, and no sweep removes the link.
+            if is_link or abs(time.time() - status.st_mtime) < self.renewal_seconds:
+                return True
+            return self._renew(key, descriptor)
         finally:
             os.close(descriptor)
 
-    def _renew(self, descriptor: int) -> bool:
+    def _renew(self, key: str, descriptor: int) -> bool:
         """Set the time of a file to now, unless it is gone; not while a sweep decides about it."""
         with self._leases.against_sweeps():
             # It may have been renamed meanwhile, but not removed.
             if not os.fstat(descriptor).st_nlink:
                 return False
-            os.utime(descriptor)
+            try:
+                os.utime(descriptor)
+            except OSError as error:
+                if error.errno not in CANNOT:
+                    raise OSError(error.errno, f"utime: {error.strerror}") from error
+            else:
+                return True
+        # It is another user's, say. One that is written anew has the present time, and takes its place.
+        self.put(key, read_all(descriptor))
         return True
 
-    def lease(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[None]:
         """Keep a locked file in the folder `leases` until the context ends."""
-        return self._leases.lease(self._reporting)
+        with contextlib.ExitStack() as stack:
+            with self._reporting(self._leases.folder):
+                stack.enter_context(self._leases.take())
+            yield
 
     def leased_since(self) -> float | None:
         """Return the time of the oldest file in `leases` that is locked; the others' holders have died."""
-        with self._reporting(self._root):
-            return self._leases.leased_since()
+        with self._reporting(self._leases.folder):
+            return self._leases.oldest()
+
+    def list_marks(self) -> Iterator[StoredObject]:
+        """Yield the files in `leases` and `being-filled` that nobody has locked."""
+        for name, folder in self._marks.items():
+            with self._reporting(folder.folder):
+                dead = list(folder.dead())
+            yield from (StoredObject(f"{name}/{mark.name}", 0, mark.modified) for mark in dead)
 
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
         """Remove old files, each under a lock that keeps it from being claimed in that moment."""
         # A claim may have left a time as it was that was recent enough.
         limit = older_than - self.renewal_seconds
         for entry in objects:
-            path = self._path(entry.key)
-            with self._reporting(path), self._leases.for_sweeping():
-                try:
-                    if os.stat(path).st_mtime >= limit:
-                        continue
-                    os.unlink(path)
-                except FileNotFoundError:
-                    continue
-            yield entry
+            folder, _, name = entry.key.rpartition("/")
+            with self._reporting(self._path(entry.key)):
+                if folder in self._marks:
+                    gone = self._marks[folder].remove_dead(name, limit)
+                else:
+                    with self._leases.for_sweeping():
+                        gone = self._remove(entry.key, limit)
+            if gone:
+                yield entry
+
+    def _remove(self, key: str, older_than: float = math.inf) -> bool:
+        """Remove what castore has put under a key, if it is older; tell whether it is gone."""
+        kind, _, place = key.partition("/b3/")
+        if kind not in _KINDS or owned.object_at(place) is None:
+            return False
+        folder, _, name = self._path(key).rpartition("/")
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode) or status.st_mtime >= older_than:
+                return False
+            os.unlink(name, dir_fd=descriptor)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     # -- what keeps it within bounds --
 
@@ -350,16 +401,16 @@ class LocalObjectStore(ObjectStore):
             for place in (path, None if self._staging is None else self._staging.find(path), path):
                 with contextlib.suppress(FileNotFoundError):
                     if place is not None:
-                        status = os.stat(place)
-                        return StoredObject(key, status.st_size, status.st_mtime)
+                        found = _stored_object(key, os.stat(place))
+                        return None if found.foreign else found
         return None
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove files; nobody claims or replaces one in that moment."""
         with self._reporting(self._root), self._leases.for_moving():
             for key in keys:
-                with self._reporting(self._path(key)), contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path(key))
+                with self._reporting(self._path(key)):
+                    self._remove(key)
 
     def free_bytes(self) -> int | None:
         """Return what the file system has left for users."""
@@ -375,28 +426,9 @@ class LocalObjectStore(ObjectStore):
 
     def set_aside(self, key: str) -> str:
         """Rename a file to its place under `quarantine`, where it gets a number if the name is taken."""
-        path = self._path(key)
-        number = 1
-        while True:
-            name = f"quarantine/{key}" + (f"~{number}" if number > 1 else "")
-            target = self._path(name)
-            # Else a writer might replace the file between the two steps.
-            with self._reporting(path), self._leases.for_moving():
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                try:
-                    # Unlike a rename, a link replaces nothing.
-                    os.link(path, target)
-                    os.unlink(path)
-                except FileExistsError:
-                    number += 1
-                    continue
-                except PermissionError:
-                    # Folders have no second name, nor has anything on some file systems.
-                    if os.path.lexists(target):
-                        number += 1
-                        continue
-                    os.rename(path, target)
-            return name
+        # Else a writer might replace the file between two steps.
+        with self._reporting(self._path(key)), self._leases.for_moving():
+            return set_aside(self._root, key)
 
     def close(self) -> None:
         """Give what still waits its names, and let go of the file systems."""
@@ -432,3 +464,22 @@ class LocalObjectStore(ObjectStore):
     def _reporting(self, path: str) -> Reporting:
         """Turn an error of the operating system into castore's, with the name of a file."""
         return Reporting(self._instance, path)
+
+
+def _open_to_claim(path: str) -> tuple[int, bool]:
+    """Open a file; tell whether that took following a link. One that leads nowhere is not found."""
+    try:
+        return os.open(path, READ | os.O_NOFOLLOW), False
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    try:
+        return os.open(path, READ), True
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+
+
+def _stored_object(key: str, status: os.stat_result) -> StoredObject:
+    return StoredObject(key, status.st_size, status.st_mtime, foreign=not stat.S_ISREG(status.st_mode))

@@ -21,16 +21,16 @@ class StoredObject:
     """What a listing says of an object.
 
     Attributes:
-        key: Its key; for residue the name it has in its place.
+        key: Its key; what a put that was killed has left beside its place has a name of its own there.
         size: In bytes, `None` if the store does not tell.
         modified: When it was put or last claimed, in seconds since 1970; `None` if the store does not tell.
-        residue: Whether it is what a put that was killed has left behind.
+        foreign: Whether it is seen to be nothing that was put there, as a folder is.
     """
 
     key: str
     size: int | None = None
     modified: float | None = None
-    residue: bool = False
+    foreign: bool = False
 
 
 @attrs.frozen
@@ -86,7 +86,10 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield the objects whose keys begin with *prefix*, which ends in `/`, and residue among them."""
+        """Yield what is at *prefix*, which ends in `/`, and in the folders of some digests there.
+
+        All of it, whoever has put it there; but no other folder is looked into, and no link followed.
+        """
 
     def flush(self, last: Sequence[LastObject] = ()) -> None:
         """Make all that was put before the call as durable as `durability` says; then put and flush *last*.
@@ -116,8 +119,15 @@ class ObjectStore(ABC):
         return contextlib.nullcontext()
 
     def leased_since(self) -> float | None:
-        """Return since when somebody has a lease, in seconds since 1970; `None` if nobody does."""
+        """Return since when somebody has a lease, in seconds since 1970; `None` if nobody does.
+
+        Nothing is changed.
+        """
         return None
+
+    def list_marks(self) -> Iterator[StoredObject]:
+        """Yield what those have left that have died with a lease, or with a turn at something."""
+        return iter(())
 
     # -- what processes that use it at once can tell each other --
 
@@ -140,7 +150,8 @@ class ObjectStore(ABC):
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
         """Remove those of *objects* that were put or claimed last before *older_than*; yield each.
 
-        A claim may have come up to `renewal_seconds` after the time that an object has.
+        A claim may have come up to `renewal_seconds` after the time that an object has. Only what castore
+        has made is removed: objects, what is left of them, and what `list_marks` yields.
         """
 
     # -- what keeps it within bounds --
@@ -161,7 +172,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that are not there are no error."""
+        """Remove objects, and what is left of them; those that are not there are no error."""
 
     def free_bytes(self) -> int | None:
         """Return how many bytes are left where the objects are, `None` if that has no bounds."""

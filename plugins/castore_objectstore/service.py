@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
-from castore import B3Digest, BlobReader, ChunkMeta
+from castore import B3Digest, BlobReader, ChunkMeta, owned
 from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import (
     BlobLister,
@@ -25,7 +25,7 @@ from castore.contract.capabilities import (
 )
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY, no_digest
-from castore.errors import BadIndexError, InvalidDigestError
+from castore.errors import BadIndexError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
@@ -115,9 +115,9 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every index. What is no digest in the folder of indexes is passed over."""
         for entry in self._store.list(_BLOBS):
-            digest = _digest_in(_BLOBS, entry)
-            if digest is not None:
-                yield digest
+            place = _place_in(_BLOBS, entry)
+            if place is not None and not place.left_over:
+                yield place.digest
 
     def complete(self, digits: str) -> Iterator[B3Digest]:
         """Yield the indexes and chunks that begin with *digits*: of four or more, two folders are listed."""
@@ -273,9 +273,10 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
     """Keeps blobs as chunks in an `ObjectStore`, and lets it be looked after."""
 
     def list_items(self) -> Iterator[StoredItem]:
-        """Yield what is stored in the folders of indexes and of chunks."""
-        yield from (_item("index", _BLOBS, entry) for entry in self._store.list(_BLOBS))
-        yield from (_item("chunk", _CHUNKS, entry) for entry in self._store.list(_CHUNKS))
+        """Yield what is stored in the folders of indexes and of chunks; then the marks of the dead."""
+        yield from self.stored_items()
+        for entry in self._store.list_marks():
+            yield StoredItem("residue", entry.key, None, entry.size, entry.modified)
 
     def set_aside(self, item: StoredItem) -> str:
         """Move an object under `quarantine/`."""
@@ -301,8 +302,9 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
     # -- for who keeps it within bounds --
 
     def stored_items(self) -> Iterator[StoredItem]:
-        """Yield what `list_items` does."""
-        return self.list_items()
+        """Yield what is stored in the folders of indexes and of chunks."""
+        yield from (_item("index", _BLOBS, entry) for entry in self._store.list(_BLOBS))
+        yield from (_item("chunk", _CHUNKS, entry) for entry in self._store.list(_CHUNKS))
 
     @property
     def defers(self) -> bool:
@@ -328,16 +330,15 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
 
     def residue_of(self, kind: ItemKind, digests: Iterable[B3Digest]) -> list[StoredItem]:
         """Return the temporary files beside the places of indexes or chunks."""
-        folders: dict[str, set[str]] = {}
-        for digest in digests:
-            key = _key(_BLOBS if kind == "index" else _CHUNKS, digest)
-            folders.setdefault(f"{key.rpartition('/')[0]}/", set()).add(key)
-        return [
-            _item(kind, "", entry)
-            for folder, keys in folders.items()
-            for entry in self._store.list(folder)
-            if "#" in entry.key and entry.key.rpartition("#")[0] in keys
-        ]
+        prefix = _BLOBS if kind == "index" else _CHUNKS
+        wanted = set(digests)
+        found = []
+        for folder in {f"{_key(prefix, digest).rpartition('/')[0]}/" for digest in wanted}:
+            for entry in self._store.list(folder):
+                place = _place_in(prefix, entry)
+                if place is not None and place.left_over and place.digest in wanted:
+                    found.append(_item(kind, prefix, entry))
+        return found
 
     def chunk_bound(self, size: int) -> int:
         """Return the size of a frame of that many bytes that cannot be compressed."""
@@ -364,25 +365,17 @@ def _key(prefix: str, digest: B3Digest) -> str:
     return f"{prefix}{name[:4]}/{name}"
 
 
-def _digest_in(prefix: str, entry: StoredObject) -> B3Digest | None:
-    """Return the digest that an object is named by, `None` if it is no index or chunk."""
-    try:
-        digest = B3Digest.parse(entry.key.rpartition("/")[2])
-    except InvalidDigestError:
-        return None
-    return digest if entry.key == _key(prefix, digest) and not entry.residue else None
+def _place_in(prefix: str, entry: StoredObject) -> owned.OwnObject | None:
+    """Return what an object is by its key, `None` if castore has not put it there."""
+    return None if entry.foreign else owned.object_at(entry.key.removeprefix(prefix))
 
 
 def _item(kind: Literal["index", "chunk"], prefix: str, entry: StoredObject) -> StoredItem:
-    digest = _digest_in(prefix, entry)
-    return StoredItem(
-        kind if digest is not None else "residue",
-        entry.key,
-        digest,
-        entry.size,
-        entry.modified,
-        foreign=digest is None and not entry.residue,
-    )
+    place = _place_in(prefix, entry)
+    if place is None or place.left_over:
+        foreign = place is None
+        return StoredItem("residue", entry.key, None, entry.size, entry.modified, foreign=foreign)
+    return StoredItem(kind, entry.key, place.digest, entry.size, entry.modified)
 
 
 def _anything(read_at: object, size: int) -> bool:  # noqa: ARG001 - any index may be right, also an empty one

@@ -95,7 +95,7 @@ def _item(kind: ItemKind, table: str, digest: bytes, modified: object, size: int
     key = f"{table}/{digest.hex()}"
     time = modified / 1000 if isinstance(modified, int) else None
     if len(digest) != 32:
-        return StoredItem("residue", key, None, size, time)
+        return StoredItem("residue", key, None, size, time, foreign=True)
     return StoredItem(kind, key, B3Digest(digest), size, time)
 
 

@@ -6,43 +6,11 @@ other containers as well; a row with the number of a process would be neither.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
-from castore.threads.process_locks import oldest_lease
-
-_MARK: Final = "-lease-"
+from castore.threads.process_locks import FolderOfLeases
 
 
-@contextlib.contextmanager
-def leased(database: Path) -> Iterator[None]:
-    """Keep a lease until the context ends."""
-    descriptor, path = _create(database)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        os.close(descriptor)
-
-
-def _create(database: Path) -> tuple[int, str]:
-    database.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        path = f"{database}{_MARK}{uuid.uuid4()}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Before it was locked, somebody may have taken it for one whose holder has died.
-        if os.path.exists(path):
-            return descriptor, path
-        os.close(descriptor)
-
-
-def leased_since(database: Path) -> float | None:
-    """Return the time of the oldest lease, `None` if there is none; remove those of the dead."""
-    return oldest_lease(database.parent, f"{database.name}{_MARK}")
+def leases_of(database: Path) -> FolderOfLeases:
+    """Return the leases of a database: the files beside it whose names go on with `-lease-`."""
+    return FolderOfLeases(database.parent, f"{database.name}-lease-")

@@ -25,10 +25,11 @@ from castore.errors import BadIndexError, CorruptBlobError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
 from castore.threads.pool import Pool
-from castore.threads.process_locks import FolderOfLocks
-from castore_sqlite import keeping, leases, rows
+from castore.threads.process_locks import FolderOfLocks, FolderOfMarks
+from castore_sqlite import keeping, rows
 from castore_sqlite.database import Database
 from castore_sqlite.group_commit import GroupCommit, Transaction
+from castore_sqlite.leases import leases_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -68,7 +69,11 @@ class SqliteBlobService(
     ) -> None:
         self._database = database
         self._group = GroupCommit(self._commit)
+        self._leases = leases_of(database.path)
         self._locks = FolderOfLocks(f"{database.path}{_BEING_FILLED}")
+        self._marks: dict[str, FolderOfMarks] = {
+            folder.folder: folder for folder in (self._leases, self._locks)
+        }
         self._chunker = chunker
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
@@ -226,9 +231,17 @@ class SqliteBlobService(
         return self._database.durability
 
     def list_items(self) -> Iterator[StoredItem]:
-        """Yield every index, then every chunk, by the keys `indexes/<digest>` and `chunks/<digest>`."""
-        self._group.commit()
-        yield from keeping.list_items(self._database)
+        """Yield every index, then every chunk, by the keys `indexes/<digest>` and `chunks/<digest>`.
+
+        Then the files of the dead beside the database.
+        """
+        yield from self.stored_items()
+        for folder in self._marks.values():
+            with self._reporting():
+                dead = list(folder.dead())
+            yield from (
+                StoredItem("residue", f"{folder.folder}/{mark.name}", None, 0, mark.modified) for mark in dead
+            )
 
     def set_aside(self, item: StoredItem) -> str:
         """Move a row to the table `quarantine`."""
@@ -237,7 +250,22 @@ class SqliteBlobService(
 
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
         """Remove rows that are old. Their space is used again; the file does not become smaller."""
-        return keeping.sweep(self._database, items, older_than)
+        rows_of: list[StoredItem] = []
+        for item in items:
+            folder, _, name = item.key.rpartition("/")
+            if folder not in self._marks:
+                rows_of.append(item)
+                continue
+            with self._reporting():
+                gone = self._marks[folder].remove_dead(name, older_than - self.renewal_seconds)
+            if gone:
+                yield item
+        yield from keeping.sweep(self._database, rows_of, older_than)
+
+    @property
+    def renewal_seconds(self) -> float:
+        """How old the time of a row may be before a claim renews it."""
+        return rows.FRESH_SECONDS
 
     defers = True
     """What is put waits in memory for a transaction."""
@@ -248,8 +276,9 @@ class SqliteBlobService(
         return self._database.path.with_name(f"{self._database.path.name}-lru")
 
     def stored_items(self) -> Iterator[StoredItem]:
-        """Yield what `list_items` does."""
-        return self.list_items()
+        """Yield every index, then every chunk."""
+        self._group.commit()
+        yield from keeping.list_items(self._database)
 
     def find_items(self, kind: ItemKind, digests: Iterable[B3Digest]) -> Mapping[B3Digest, StoredItem]:
         """Return what a listing would say of rows, or of chunks that wait to become some."""
@@ -285,13 +314,13 @@ class SqliteBlobService(
     def _leased(self) -> Iterator[ChunkStore]:
         with contextlib.ExitStack() as stack:
             with self._reporting():
-                stack.enter_context(leases.leased(self._database.path))
+                stack.enter_context(self._leases.take())
             yield self
 
     def leased_since(self) -> float | None:
         """Return the time of the oldest locked file beside the database."""
         with self._reporting():
-            return leases.leased_since(self._database.path)
+            return self._leases.oldest()
 
     @contextlib.contextmanager
     def try_alone(self, digests: Collection[B3Digest]) -> Iterator[frozenset[B3Digest]]:

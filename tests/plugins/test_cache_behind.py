@@ -323,6 +323,28 @@ class TestUploading:
         assert str(HELLO.digest) in caplog.text
         assert scene.open().gauges()["queue_lost"] == 1
 
+    def test_what_is_no_entry_is_nobodys_blob(self, scene: Scene) -> None:
+        """In another name or form somebody else has put it there: it stays, and nothing is sent for it."""
+        scene.folder.mkdir()
+        kept = scene.near.write(HELLO.data)
+        names = (str(kept).upper(), kept.sri.replace("/", "_"), f"{kept}#1", f"{kept}.txt", "notes")
+        for name in names:
+            (scene.folder / name).touch()
+        full = scene.near.write(b"full")
+        (scene.folder / str(full)).write_bytes(b"not empty")
+        linked = scene.near.write(b"linked")
+        (scene.folder / str(linked)).symlink_to("notes")
+        (scene.folder / str(scene.near.write(b"folder"))).mkdir()
+        before = sorted(path.name for path in scene.folder.iterdir())
+        cache = scene.open()
+        assert cache.lag().entries == 0  # type: ignore[union-attr]
+        with pytest.raises(UnavailableError, match=r"no entry of the queue.*move it elsewhere"):
+            cache.write(b"full")
+        cache.write(HELLO.data)
+        assert cache.flush() is True
+        assert sorted(path.name for path in scene.folder.iterdir()) == before
+        assert list(scene.kept.list_blobs()) == [HELLO.digest]
+
     def test_put_again_it_is_sent(self, scene: Scene) -> None:
         """A blob that was lost, and is there again, waits again."""
         down(scene)

@@ -8,6 +8,7 @@ import gc
 import itertools
 import os
 import random
+import sqlite3
 import textwrap
 import time
 from collections.abc import Callable
@@ -46,6 +47,12 @@ from castore_sqlite.database import Database
 from castore_sqlite.service import SqliteBlobService
 from castore_wrappers.breaker.service import BreakerService
 from castore_wrappers.read_only.service import ReadOnlyService
+
+
+def change(file: Path, statement: str) -> None:
+    """Change a journal by another hand."""
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.execute(statement)
 
 
 class Hand(Clock):
@@ -562,6 +569,120 @@ class TestRestart:
                 service.write(noise(3000, 99))
                 assert bytes_of(child) <= 20_000
                 assert service.gauges()["bytes"] == bytes_of(child)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "DELETE FROM facts", "DELETE FROM facts WHERE name = 'scanned'", "UPDATE facts SET value = 'x'",
+            "DELETE FROM totals", "INSERT INTO totals VALUES (0, 0)", "UPDATE totals SET size = 'much'",
+            "DROP TABLE parts", "DROP TRIGGER item_goes", "DROP VIEW written",
+            "CREATE TRIGGER more AFTER INSERT ON items BEGIN DELETE FROM items; END",
+        ],
+    )  # fmt: skip
+    def test_a_journal_that_somebody_has_changed_is_made_anew(self, tmp_path: Path, statement: str) -> None:
+        """What is always in it and is not there now, and what is never."""
+        with bounded(folder_in(tmp_path), max_bytes=20_000) as service:
+            service.write(noise(3000, 1))
+        change(tmp_path / "store/lru/journal.sqlite", statement)
+        child = folder_in(tmp_path)
+        with bounded(child, max_bytes=20_000) as service:
+            for seed in range(10):
+                service.write(noise(3000, seed))
+            assert bytes_of(child) <= 20_000
+            assert service.gauges()["bytes"] == bytes_of(child)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "INSERT INTO owners VALUES ('../../../victim')",
+            "INSERT INTO owners VALUES ('../../victim')",
+            "INSERT INTO owners VALUES ('victim')", "INSERT INTO owners VALUES (x'2e2e2f')",
+            "INSERT INTO owners VALUES ('')", "INSERT INTO owners VALUES ('.')",
+            "INSERT INTO owners VALUES (7)",
+            "INSERT INTO owners VALUES ('0b7cf5cc-5a52-4d43-9c7c-c1a4a30e6b1a')",
+        ],
+    )  # fmt: skip
+    def test_names_of_owners_are_no_paths(self, tmp_path: Path, statement: str) -> None:
+        """Whatever the journal says, no file goes but one that is empty and has the name of an owner."""
+        with bounded(folder_in(tmp_path), max_bytes=20_000) as service:
+            service.write(noise(3000, 1))
+        lru = tmp_path / "store/lru"
+        victims = [tmp_path / "victim", lru.parent / "victim", lru / "victim", lru / "owners/victim"]
+        victims += [lru / "owners/0b7cf5cc-5a52-4d43-9c7c-c1a4a30e6b1a"]
+        for victim in victims:
+            victim.write_bytes(b"mine" if "-" in victim.name else b"")
+        change(lru / "journal.sqlite", statement)
+        with bounded(folder_in(tmp_path), max_bytes=20_000) as service:
+            service.write(noise(3000, 2))
+        assert [victim for victim in victims if not victim.exists()] == []
+        with contextlib.closing(sqlite3.connect(lru / "journal.sqlite")) as database:
+            assert database.execute("SELECT * FROM owners").fetchall() == []
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE items SET digest = x'01' WHERE digest = (SELECT min(digest) FROM items)",
+            "UPDATE items SET digest = 'text' WHERE digest = (SELECT min(digest) FROM items)",
+            "DELETE FROM totals",
+            "DELETE FROM facts",
+            (
+                "INSERT INTO holds (owner, kind, digests, sizes, size, entries, since)"
+                " VALUES ('0b7cf5cc-5a52-4d43-9c7c-c1a4a30e6b1a', 1, x'0102', '[1]', 5, 1, 0.0)"
+            ),
+        ],
+    )
+    def test_rows_that_are_none_are_an_error_of_the_journal(self, tmp_path: Path, statement: str) -> None:
+        """While it is open; none of Python's own."""
+        with contextlib.suppress(UnavailableError), bounded(folder_in(tmp_path), max_bytes=8_000) as service:
+            service.write(noise(3000, 1))
+            change(tmp_path / "store/lru/journal.sqlite", statement)
+            change(
+                tmp_path / "store/lru/journal.sqlite",
+                "INSERT INTO owners VALUES ('0b7cf5cc-5a52-4d43-9c7c-c1a4a30e6b1a')",
+            )
+            for seed in range(2, 6):
+                with contextlib.suppress(UnavailableError):
+                    service.write(noise(3000, seed))
+
+    def test_the_database_of_another_program_stays(self, tmp_path: Path) -> None:
+        """It is refused as it is, byte for byte."""
+        file = tmp_path / "store/lru/journal.sqlite"
+        file.parent.mkdir(parents=True)
+        change(file, "CREATE TABLE theirs (a)")
+        before = file.read_bytes()
+        with bounded(folder_in(tmp_path), max_bytes=8_000) as service:
+            with pytest.raises(UnavailableError, match=r"database of another program.*journal\.sqlite"):
+                service.write(b"?")
+            assert file.read_bytes() == before
+
+    def test_what_is_no_database_is_moved_aside(self, tmp_path: Path) -> None:
+        """It may be what a power cut has left of a journal, or anybody's."""
+        file = tmp_path / "store/lru/journal.sqlite"
+        file.parent.mkdir(parents=True)
+        for number in (1, 2):
+            file.write_bytes(b"notes %d" % number)
+            with bounded(folder_in(tmp_path), max_bytes=8_000) as service:
+                service.write(b"?")
+            assert file.with_name(f"journal.sqlite~{number}").read_bytes() == b"notes %d" % number
+
+    @pytest.mark.parametrize("where", ["files", "journal"])
+    def test_times_to_come_keep_nothing(self, tmp_path: Path, where: str) -> None:
+        """A clock was wrong: what was stored then goes in its turn, and not last of all."""
+        to_come = time.time() + 1e8
+        child = folder_in(tmp_path)
+        if where == "files":
+            for seed in range(3):
+                child.write(noise(3000, seed))
+            for path in (tmp_path / "store").rglob("*"):
+                os.utime(path, (to_come, to_come))
+        else:
+            with bounded(child, max_bytes=20_000) as service:
+                for seed in range(3):
+                    service.write(noise(3000, seed))
+            change(tmp_path / "store/lru/journal.sqlite", f"UPDATE items SET used = {to_come}")
+        with bounded(folder_in(tmp_path), max_bytes=14_000) as service:
+            new = [service.write(noise(3000, seed)) for seed in range(10, 13)]
+            assert not service.missing(new)
 
     def test_after_the_machine_was_started_anew_all_is_looked_through(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

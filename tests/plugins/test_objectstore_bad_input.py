@@ -80,7 +80,7 @@ class TestUrls:
 
 
 class TestLinks:
-    """Links in the tree are followed; where they lead nowhere or round, that is said."""
+    """Links that lead to objects are followed by readers; where they lead nowhere or round, that is said."""
 
     def test_a_folder_elsewhere(self, blobs: BlobService, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "large").mkdir()
@@ -177,15 +177,15 @@ class TestNames:
             blobs.read(HELLO.digest)
 
     def test_a_folder_for_an_object_is_no_blob(self, blobs: BlobService, folder: Path) -> None:
-        """It is not there, or cannot be read; a writer says that it is in the way."""
+        """It is not there, or cannot be read; a writer moves it out of the way."""
         for kind in ("chunks", "blobs"):
-            (folder / key(kind, BLOB_A.digest)).mkdir(parents=True)
+            (folder / key(kind, BLOB_A.digest) / "of somebody").mkdir(parents=True)
         with pytest.raises(UnavailableError, match="Is a directory"):
             blobs.read(BLOB_A.digest)
-        with pytest.raises(UnavailableError, match="Is a directory"):
-            blobs.write(BLOB_A.data)
-        blobs.close()
-        blobs.write(HELLO.data)
+        blobs.write(BLOB_A.data)
+        assert blobs.read(BLOB_A.digest) == BLOB_A.data
+        for kind in ("chunks", "blobs"):
+            assert (folder / "quarantine" / key(kind, BLOB_A.digest) / "of somebody").is_dir()
 
     def test_an_index_for_another_blob(self, blobs: BlobService, folder: Path) -> None:
         blobs.write(P3M.data)

@@ -9,6 +9,7 @@ import random
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from castore_objectstore.object_store import LastObject, StoredObject
 from castore_objectstore.staging import Staging
 
 FRAME = frames.compress(random.Random(1).randbytes(300_000))
+
+
+KEY = f"chunks/b3/aaaa/{'a' * 64}"
 
 
 class SlowDisk:
@@ -440,19 +444,20 @@ class TestSweeps:
     def test_only_what_is_old_goes(self, tmp_path: Path) -> None:
         """The time is looked at again, with some allowance for claims that did not renew it."""
         store = LocalObjectStore(tmp_path, instance="files", fresh_seconds=10)
-        ages = {"a/old": 1000.0, "a/claimed": 1000.0, "a/just": time.time() - 105}
-        for key, modified in ages.items():
+        times = (1000.0, 1000.0, time.time() - 105)
+        old, claimed, just = (f"chunks/b3/aaaa/{'a' * 63}{number}" for number in range(3))
+        for key, modified in zip((old, claimed, just), times, strict=True):
             store.put(key, FRAME)
             store.flush()
             os.utime(tmp_path / key, (modified, modified))
-        listed = list(store.list("a/"))
-        assert store.claim("a/claimed", frames.is_whole)
-        assert [entry.key for entry in store.sweep(listed, time.time() - 100)] == ["a/old"]
-        assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["claimed", "just"]
-        assert list(store.sweep([StoredObject("a/never")], time.time())) == []
+        listed = list(store.list("chunks/b3/"))
+        assert store.claim(claimed, frames.is_whole)
+        assert [entry.key for entry in store.sweep(listed, time.time() - 100)] == [old]
+        assert {entry.key for entry in store.list("chunks/b3/")} == {claimed, just}
+        assert list(store.sweep([StoredObject(old)], time.time())) == []
 
     def test_leases(self, tmp_path: Path) -> None:
-        """The oldest of those who hold counts; who has died does not, and leaves nothing behind."""
+        """The oldest of those who hold counts; who has died does not, and has left something to sweep."""
         store = LocalObjectStore(tmp_path, instance="files")
         assert store.leased_since() is None
         with store.lease():
@@ -461,20 +466,25 @@ class TestSweeps:
             assert abs(first - time.time()) < 10
             with store.lease():
                 assert store.leased_since() == first
+            assert list(store.list_marks()) == []
         assert store.leased_since() is None
-        dead = tmp_path / "leases/dead"
+        dead = tmp_path / f"leases/{uuid.uuid4()}"
         dead.touch()
         assert store.leased_since() is None
+        (mark,) = store.list_marks()
+        assert list(store.sweep([mark], time.time())) == []
+        os.utime(dead, (1000, 1000))
+        assert list(store.sweep([mark], time.time())) == [mark]
         assert not dead.exists()
 
     def test_a_lease_counts_while_its_file_is_locked(self, tmp_path: Path) -> None:
         """It is the lock that says that the holder lives, not the file."""
         (tmp_path / "leases").mkdir()
-        with (tmp_path / "leases/other").open("w") as file:
+        with (tmp_path / f"leases/{uuid.uuid4()}").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             assert LocalObjectStore(tmp_path, instance="files").leased_since() is not None
 
-    @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+    @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL])
     def test_where_files_cannot_be_locked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
@@ -487,15 +497,15 @@ class TestSweeps:
         store = LocalObjectStore(tmp_path, instance="files")
         with store.lease():
             for _ in range(2):
-                store.put("a/1", FRAME)
+                store.put(KEY, FRAME)
                 store.flush()
-                os.utime(tmp_path / "a/1", (1000, 1000))
-        assert store.claim("a/1", frames.is_whole)
-        os.utime(tmp_path / "a/1", (1000, 1000))
-        with pytest.raises(UnavailableError, match=os.strerror(number)):
-            list(store.sweep(list(store.list("a/")), time.time()))
-        assert store.get("a/1") == FRAME
-        assert store.set_aside("a/1") == "quarantine/a/1"
+                os.utime(tmp_path / KEY, (1000, 1000))
+        assert store.claim(KEY, frames.is_whole)
+        os.utime(tmp_path / KEY, (1000, 1000))
+        with pytest.raises(UnavailableError, match=f"flock: {os.strerror(number)}: .*castore.lock"):
+            list(store.sweep(list(store.list("chunks/b3/")), time.time()))
+        assert store.get(KEY) == FRAME
+        assert store.set_aside(KEY) == f"quarantine/{KEY}"
 
     def test_a_holder_that_cannot_write(self, tmp_path: Path) -> None:
         """It learns what is wrong, and where."""

@@ -342,11 +342,23 @@ class TestFiles:
         """Where the object cannot be moved to its place, what was written beside it is removed."""
         (tmp_path / "a/name").mkdir(parents=True)
         (tmp_path / "a/name/child").touch()
+        (tmp_path / "quarantine").touch()  # The folder in its place cannot go there.
         store = LocalObjectStore(tmp_path, instance="files", durability=durability)
         put = store.put if durability == "process" else lambda key, data: flushed(store, key, data)
-        with pytest.raises(UnavailableError, match=r"`files` is unavailable: .*a/name"):
+        with pytest.raises(UnavailableError, match=r"`files` is unavailable: .*quarantine"):
             put("a/name", b"data")
-        assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "castore.lock", "child", "name"]
+        names = sorted(path.name for path in tmp_path.rglob("*"))
+        assert names == ["a", "castore.lock", "child", "name", "quarantine"]
+
+    def test_a_folder_in_the_place_of_an_object_is_set_aside(self, tmp_path: Path, durability: Any) -> None:
+        """Nothing of what is in it is lost; the object can be had."""
+        (tmp_path / "a/name").mkdir(parents=True)
+        (tmp_path / "a/name/child").write_bytes(b"mine")
+        store = LocalObjectStore(tmp_path, instance="files", durability=durability)
+        assert not store.claim("a/name", lambda read_at, size: True)
+        flushed(store, "a/name", b"data")
+        assert store.get("a/name") == b"data"
+        assert (tmp_path / "quarantine/a/name/child").read_bytes() == b"mine"
 
     def test_readers_see_whole_objects(self, tmp_path: Path, durability: Any) -> None:
         """While an object is replaced again and again, readers see one version or the other, whole."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sqlite3
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -444,9 +446,13 @@ class TestKeeping:
             assert held is not None
             assert start < held < time.time() + 1
         assert other.leased_since() is None
-        dead = path.with_name(f"{path.name}-lease-x")
+        dead = path.with_name(f"{path.name}-lease-{uuid.uuid4()}")
         dead.touch()
         assert other.leased_since() is None
+        (mark,) = (item for item in other.list_items() if item.kind == "residue")
+        assert list(other.sweep([mark], older_than=time.time())) == []
+        os.utime(dead, (1000, 1000))
+        assert list(other.sweep([mark], older_than=time.time())) == [mark]
         assert not dead.exists()
         blobs.close()
         assert names_in(path.parent) in ([], [path.name])

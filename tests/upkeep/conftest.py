@@ -41,7 +41,7 @@ class Place:
         assert gone
 
     def keys(self, prefix: str) -> set[str]:
-        return {entry.key for entry in self.objects.list(prefix)}
+        return {entry.key for entry in self.objects.list(f"{prefix}b3/")}
 
 
 @pytest.fixture

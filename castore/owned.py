@@ -1,0 +1,158 @@
+"""What is castore's own in a folder or bucket, told by its name and form from what others keep there.
+
+castore removes only that. What has another name, or is not of the form that castore gives it, is somebody
+else's, wherever it lies, and stays as it is.
+
+=====================  ===================================================================================
+`<64 hex digits>`      an object, in the folder of its first 4 digits; an entry of a queue; a lock
+`<64 hex digits>#<n>`  left there by a writer that was killed: *n* is a number, or 16 hex digits
+`<a random UUID>`      a mark: an empty file, locked while the program lives that has made it
+`<32 hex digits>`      a mark in a bucket, of the bytes `castore`
+=====================  ===================================================================================
+
+All digits are in lower case. castore makes no links, so a link is never its own. Only the folder of a store,
+and the two at its top that have the objects, may be links, which their owner has made.
+
+In a folder that is setgid, and that its group may write to, what others must be able to change is made so
+that the group can: the folders, and the files that are locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from typing import Final
+
+import attrs
+
+from castore.digest import B3Digest
+
+BUCKET_MARK: Final = b"castore"
+"""The bytes of a mark in a bucket."""
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_OBJECT: Final = re.compile(r"([0-9a-f]{4})/((?:\1)[0-9a-f]{60})(#(?:[1-9][0-9]{0,8}|[0-9a-f]{16}))?")
+_SOME_DIGESTS: Final = re.compile(r"[0-9a-f]{4}")
+_MARK: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_BUCKET_MARK: Final = re.compile(r"[0-9a-f]{32}")
+
+_LOCK: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@attrs.frozen
+class OwnObject:
+    """What a name below a folder of objects says.
+
+    Attributes:
+        digest: That of the object.
+        left_over: Whether it is what a writer of the object has left that was killed, or is at it.
+    """
+
+    digest: B3Digest
+    left_over: bool = False
+
+
+def object_at(path: str) -> OwnObject | None:
+    """Return what is at *path* in a folder of objects, as `af13/af13...`; `None` if it is not castore's."""
+    match = _OBJECT.fullmatch(path)
+    return None if match is None else OwnObject(B3Digest(bytes.fromhex(match[2])), match[3] is not None)
+
+
+def has_some_digests(name: str) -> bool:
+    """Tell whether a folder of objects has those of some digests in a folder of this name."""
+    return _SOME_DIGESTS.fullmatch(name) is not None
+
+
+def digest_named(name: str) -> B3Digest | None:
+    """Return the digest that a file is named by as castore names it; `None` for any other name."""
+    return B3Digest(bytes.fromhex(name)) if _DIGEST.fullmatch(name) else None
+
+
+def is_mark(name: str) -> bool:
+    """Tell whether a file has the name of a mark."""
+    return _MARK.fullmatch(name) is not None
+
+
+def is_bucket_mark(name: str) -> bool:
+    """Tell whether an object has the name of a mark in a bucket."""
+    return _BUCKET_MARK.fullmatch(name) is not None
+
+
+def is_empty_file(status: os.stat_result) -> bool:
+    """Tell whether something has the form of a mark, a lock or an entry of a queue: a file of no bytes."""
+    return stat.S_ISREG(status.st_mode) and not status.st_size
+
+
+def require_no_link(folder: str | os.PathLike[str]) -> None:
+    """Raise `OSError` if a folder in which castore makes and removes files is a link."""
+    if os.path.islink(folder):
+        reason = "This is a link, and castore follows none to a folder of its own; make it a folder"
+        raise OSError(errno.ELOOP, reason, os.fspath(folder))
+
+
+def open_lock(path: str | os.PathLike[str], *, create: bool = True) -> int:
+    """Open a file to lock, no link; make it, for all who may use the folder, if it is not there.
+
+    One that may only be read is opened for that: it can be locked as well. Raises `OSError`.
+    """
+    while True:
+        try:
+            return os.open(path, _LOCK | os.O_RDWR)
+        except FileNotFoundError:
+            if not create:
+                raise
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+            return os.open(path, _LOCK | os.O_RDONLY)
+        # If somebody else is faster theirs is opened.
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, _LOCK | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            share_file(descriptor, path)
+            return descriptor
+
+
+def share_file(descriptor: int, path: str | os.PathLike[str]) -> None:
+    """Let the group change a file that was just made, if it may change what is in its folder."""
+    with contextlib.suppress(OSError):
+        if _is_shared(os.path.dirname(path)):
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            if mode | 0o060 != mode:
+                os.fchmod(descriptor, mode | 0o060)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder, for all who may change what is in the one above; raises `OSError` as `os.mkdir` does."""
+    os.mkdir(path)
+    with contextlib.suppress(OSError):
+        if _is_shared(os.path.dirname(path)):
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+            if mode | 0o2070 != mode:
+                os.chmod(path, mode | 0o2070)
+
+
+def make_folders(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those above it that are not there; raises `OSError` if there is something else."""
+    path = os.fspath(path)
+    try:
+        make_folder(path)
+    except FileNotFoundError:
+        above = os.path.dirname(path)
+        if above in ("", path):
+            raise
+        make_folders(above)
+        make_folders(path)
+    except FileExistsError:
+        # A link to nowhere is there, too.
+        if not os.path.isdir(path):
+            raise
+
+
+def _is_shared(folder: str) -> bool:
+    """Tell whether what is made in a folder is for its group, too: setgid, and the group may write."""
+    mode = os.stat(folder or ".").st_mode
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
