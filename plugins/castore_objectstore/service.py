@@ -115,9 +115,9 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every index. What is no digest in the folder of indexes is passed over."""
         for entry in self._store.list(_BLOBS):
-            place = _place_in(_BLOBS, entry)
-            if place is not None and not place.left_over:
-                yield place.digest
+            digest = _digest_in(_BLOBS, entry)
+            if digest is not None:
+                yield digest
 
     def complete(self, digits: str) -> Iterator[B3Digest]:
         """Yield the indexes and chunks that begin with *digits*: of four or more, two folders are listed."""
@@ -368,6 +368,12 @@ def _key(prefix: str, digest: B3Digest) -> str:
 def _place_in(prefix: str, entry: StoredObject) -> owned.OwnObject | None:
     """Return what an object is by its key, `None` if castore has not put it there."""
     return None if entry.foreign else owned.object_at(entry.key.removeprefix(prefix))
+
+
+def _digest_in(prefix: str, entry: StoredObject) -> B3Digest | None:
+    """Return the digest that an object is named by, `None` if it is no index or chunk."""
+    place = _place_in(prefix, entry)
+    return None if place is None or place.left_over else place.digest
 
 
 def _item(kind: Literal["index", "chunk"], prefix: str, entry: StoredObject) -> StoredItem:
