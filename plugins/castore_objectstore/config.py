@@ -12,6 +12,7 @@ Example::
     chunker = "fastcdc-2020"
     compression_level = 3
     durability = "full"                        # or "process": no flushes
+    create = "parent"                          # or "path": the folders above it, too; false: nothing is made
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class ObjectStoreConfig:
 
     durability: Literal["process", "full"] = "full"
     """For `file:`: what a stored blob survives, a power cut (`full`) or a killed program (`process`)."""
+
+    create: Literal["parent", "path", False] = "parent"
+    """What is made with the first object if it is not there: its folder, all of the path, or nothing."""
 
     @object_store_url.validator
     def _check_url(self, attribute: attrs.Attribute[str], value: str) -> None:
@@ -101,6 +105,7 @@ class ObjectStoreConfig:
             instance=name,
             secrets=secrets,
             durability=self.durability,
+            create=self.create,
         )
         # A service must not claim capabilities that its store can never have.
         made = ObjectStoreBlobService if store.removes else AddOnlyBlobService

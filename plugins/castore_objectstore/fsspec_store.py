@@ -17,18 +17,9 @@ from castore import owned
 from castore.composition import scrub
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
 from castore.urls import masked
-from castore_objectstore.object_store import ObjectStore, StoredObject, Wholeness
+from castore_objectstore import drivers
+from castore_objectstore.object_store import Create, ObjectStore, StoredObject, Wholeness
 
-_BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss"})
-"""Schemes without folders, whose drivers list all keys under a prefix in few requests."""
-
-_ATOMIC: Final = _BUCKETS | {"memory", "http", "https"}
-"""Schemes whose objects appear whole; elsewhere they are written beside their place and moved."""
-
-_NEVER_SWEPT: Final = frozenset({"http", "https"})
-"""Schemes whose drivers can delete nothing, so that nothing needs to be kept from a sweep."""
-
-_NOT_FOUND: Final = (404, 410)
 _NOT_ALLOWED: Final = (405, 501)
 """Status codes of HTTP."""
 
@@ -72,29 +63,41 @@ class FsspecObjectStore(ObjectStore):
         *,
         instance: str,
         secrets: Sequence[str] = (),
+        create: Create = "parent",
         fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._url = url
         self._scheme = url.partition(":")[0].lower()
-        self._options = _driver_options(self._scheme, options)
+        protocols = drivers.protocols_of(url)
+        self._chained = len(protocols) > 1
+        self._driver = drivers.driver_of(self._scheme)
+        # Where a chain of drivers ends is where the objects are.
+        self._sort = drivers.driver_of(protocols[-1]).sort
+        self._options = _driver_options(protocols, options)
         self._instance = instance
         self._secrets = secrets
+        self._create = create
         self.high_latency = self._scheme not in _ONE_AT_A_TIME
-        self.removes = self._scheme not in _NEVER_SWEPT
+        self.removes = self._driver.sort != "web"
         self.renewal_seconds = fresh_seconds
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
+        self._root = ""
+        self._placing = threading.Lock()
+        self._place_seen = self._sort == "memory"
+        """Whether there is what the objects lie in: an object that is not found is absent then."""
 
     def get(self, key: str) -> bytes | None:
         """Return a whole object, `None` if the file system says that there is no such file."""
         with self._using(key) as (fs, path):
             try:
                 data: bytes = fs.cat_file(path)
-            except FileNotFoundError as error:
-                _require_absence(error)
-                return None
             except IsADirectoryError:
                 return None
+            except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
+                self._require_absence(fs, error)
+                return None
+            self._place_seen = True
             return data
 
     def exists(self, key: str) -> bool:
@@ -105,51 +108,80 @@ class FsspecObjectStore(ObjectStore):
         """Return what the file system says of an object."""
         with self._using(key) as (fs, path):
             try:
-                info = fs.info(path)
+                info = fs.info(path) if self._chained else drivers.look(fs, path)
             except FileNotFoundError as error:
-                _require_absence(error)
+                self._require_absence(fs, error)
                 return None
+            except Exception as error:
+                if (true := drivers.true_error(fs, path, error)) is error:
+                    raise
+                raise true  # noqa: B904 - it has a cause of its own, with what the server says
+            self._place_seen = True
             return _stored_object(key, info) if info["type"] == "file" else None
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object so that it appears whole."""
         with self._using(key) as (fs, path):
-            if self._scheme in _ATOMIC:
+            if self._driver.sort != "folder":
                 fs.pipe_file(path, data)
-                return
-            temporary = f"{path}#{randomness.token_hex(8)}"
+            else:
+                if not self._place_seen:
+                    self._require_place(fs)
+                self._put_into_folder(fs, path, data)
+            self._place_seen = True
+
+    def _put_into_folder(self, fs: Any, path: str, data: bytes) -> None:
+        """Write an object beside its place, and move it there."""
+        temporary = f"{path}#{randomness.token_hex(8)}"
+        try:
             try:
-                try:
-                    fs.pipe_file(temporary, data)
-                except FileNotFoundError:
-                    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-                    fs.pipe_file(temporary, data)
-                fs.mv(temporary, path)
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    fs.rm_file(temporary)
+                fs.pipe_file(temporary, data)
+            except FileNotFoundError:
+                self._make_folder(fs, path.rpartition("/")[0])
+                fs.pipe_file(temporary, data)
+            fs.mv(temporary, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                fs.rm_file(temporary)
+            raise
+
+    def _make_folder(self, fs: Any, folder: str) -> None:
+        """Make a folder, and those above it as far as the place of the store."""
+        try:
+            try:
+                fs.mkdir(folder, create_parents=False)  # Nearly always the one above is there.
+            except FileNotFoundError:
+                self._require_place(fs)  # It may have gone since it was seen.
+                fs.makedirs(folder, exist_ok=True)
+        except Exception:
+            # Another writer may have made it in between, of which drivers have many ways to complain.
+            if not fs.isdir(folder):
                 raise
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield what is there; of folders those of some digests are looked into, and no others."""
         with self._using(prefix.rstrip("/")) as (fs, path):
-            found = self._find(fs, path)
+            try:
+                found = self._find(fs, path)
+            except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
+                self._require_absence(fs, error)
+                found = {}
+            if found:
+                self._place_seen = True
+            elif not self._place_seen:
+                # A driver may have nothing to say of a bucket that is not there.
+                self._require_place(fs)
         for name, info in found.items():
             # Drivers begin names differently, but all go on with the path that they were given.
             key = name[name.index(path) + len(path) :].lstrip("/") if path in name else name
             yield _stored_object(f"{prefix}{key}", info)
 
     def _find(self, fs: Any, path: str) -> dict[str, Any]:
-        try:
-            if self._scheme in _BUCKETS:
-                found: dict[str, Any] = fs.find(path, detail=True)
-                return found
-            top = fs.ls(path, detail=True)
-        except FileNotFoundError as error:
-            _require_absence(error)
-            return {}
+        if self._driver.sort == "bucket":
+            found: dict[str, Any] = fs.find(path, detail=True)
+            return found
         entries = []
-        for info in top:
+        for info in fs.ls(path, detail=True):
             name = info["name"].rstrip("/")
             if info["type"] == "directory" and owned.has_some_digests(name.rpartition("/")[2]):
                 with contextlib.suppress(FileNotFoundError):
@@ -159,6 +191,65 @@ class FsspecObjectStore(ObjectStore):
             else:
                 entries.append(info)
         return {info["name"].rstrip("/"): info for info in entries}
+
+    def check_usable(self) -> None:
+        """Raise `UnavailableError` if there is nothing that objects could lie in."""
+        with self._using("") as (fs, _):
+            self._require_place(fs)
+
+    # -- the place of it all --
+
+    def _require_absence(self, fs: Any, error: Exception) -> None:
+        """Raise what is really wrong, if it is not that an object is absent.
+
+        A bucket or folder that is not there is asked for once; what is seen in it tells that it is.
+        """
+        drivers.require_absence(error)
+        if drivers.names_missing_container(error):
+            raise self._no_place() from error
+        if not self._place_seen:
+            self._require_place(fs)
+
+    def _require_place(self, fs: Any) -> None:
+        """Raise `UnavailableError` unless there is what the objects lie in, or it is to be made."""
+        with self._placing:
+            if self._place_seen and self._sort != "folder":
+                return
+            if not self._has_place(fs):
+                raise self._no_place()
+            self._place_seen = True
+
+    def _has_place(self, fs: Any) -> bool:
+        root = self._root
+        if self._sort == "bucket":
+            return drivers.has_container(fs, root.lstrip("/").partition("/")[0])
+        if self._sort == "memory" or self._create == "path" or not root.strip("/"):
+            return True
+        if self._sort == "web":
+            # Nobody makes a folder there but who keeps the server.
+            return drivers.has_page(fs, f"{root}/")
+        if self._create is False:
+            return any(drivers.has_folder(fs, f"{root}/{name}") for name in ("blobs", "chunks"))
+        parent = root.rpartition("/")[0] or "/"
+        return drivers.has_folder(fs, root) or drivers.has_folder(fs, parent)
+
+    def _no_place(self) -> UnavailableError:
+        if self._sort == "bucket":
+            name = self._root.lstrip("/").partition("/")[0]
+            return self._unavailable(f"there is no bucket `{name}` there: make it, or mend the name")
+        if self._sort == "web":
+            return self._unavailable(
+                "the server has no such folder; if it is one that shows objects and no folders, write"
+                ' `create = "path"`'
+            )
+        if self._create is False:
+            return self._unavailable(
+                'there is no store, and `create = false`; `create = "parent"` begins one'
+            )
+        return self._unavailable(
+            "neither that folder nor the one above it is there: make them, or let castore make the whole path"
+            ' with `create = "path"`'
+        )
 
     # -- writers and sweeps --
 
@@ -259,6 +350,7 @@ class FsspecObjectStore(ObjectStore):
     @contextlib.contextmanager
     def _using(self, key: str) -> Iterator[tuple[Any, str]]:
         """Give the file system and the full path of *key*; turn what it raises into castore's errors."""
+        fs = None
         try:
             fs, root = self._open()
             # Those without an event loop of their own were not made for many threads.
@@ -268,12 +360,18 @@ class FsspecObjectStore(ObjectStore):
         except CastoreError:
             raise
         except Exception as error:
+            if drivers.is_cut_off(fs):
+                self._opened = None
+            if drivers.names_missing_container(error):
+                raise self._no_place() from error
             if isinstance(error, NotImplementedError) or getattr(error, "status", None) in _NOT_ALLOWED:
                 raise self._unsupported(error) from error
-            raise self._unavailable(error) from error
+            raise self._unavailable(error, fs) from error
 
-    def _unavailable(self, error: Exception) -> UnavailableError:
-        return UnavailableError(self._instance, f"{masked(self._url)}: {self._clean(error)}")
+    def _unavailable(self, error: Exception | str, fs: Any = None) -> UnavailableError:
+        advice = drivers.advice_for(fs, error) if isinstance(error, Exception) and fs is not None else ""
+        said = f"{masked(self._url)}: {self._clean(error)}" + (f" ({self._clean(advice)})" if advice else "")
+        return UnavailableError(self._instance, said)
 
     def _unsupported(self, error: Exception | str) -> UnsupportedError:
         what = f"`{self._instance}`: {masked(self._url)} cannot do this"
@@ -281,6 +379,12 @@ class FsspecObjectStore(ObjectStore):
 
     def _clean(self, error: Exception | str) -> str:
         return scrub(describe(error), self._secrets)
+
+    def close(self) -> None:
+        """Let go of a connection; it is opened again when it is needed."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            drivers.disconnect(opened[0])
 
     def _open(self) -> tuple[Any, str]:
         if self._opened is None:
@@ -293,35 +397,41 @@ class FsspecObjectStore(ObjectStore):
         if self._scheme == "memory":
             return _private_memory(), ""
         fs, root = fsspec.core.url_to_fs(self._url, **self._options)
-        return fs, str(root).rstrip("/")
+        if not isinstance(fs, fsspec.get_filesystem_class(self._scheme)):
+            raise UnavailableError(
+                self._instance, f"{masked(self._url)}: fsspec opens another file system, {type(fs).__name__}"
+            )
+        drivers.fail_fast(fs)
+        self._root = str(root).rstrip("/")
+        return fs, self._root
 
 
-def _driver_options(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    # A cached listing would answer for objects that others have written or deleted since.
-    driver: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+def _driver_options(protocols: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a driver; in a chain of drivers those of the others are tables by their names."""
+    first, others = protocols[0], protocols[1:]
+    driver = drivers.with_defaults(first, _spelled(first, options))
+    for protocol in others:
+        given = driver.get(protocol, {})
+        if isinstance(given, Mapping):
+            driver[protocol] = drivers.with_defaults(protocol, _spelled(protocol, given))
+    driver["skip_instance_cache"] = True  # This one is fsspec's own, and reaches no driver.
+    return driver
+
+
+def _spelled(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by the names that the driver knows."""
+    spelled: dict[str, Any] = {}
     for name, value in options.items():
-        place = _S3_NAMES.get(name, (name,)) if scheme in ("s3", "s3a") else (name,)
-        if scheme in ("s3", "s3a") and name == "aws_allow_http":
+        place = _S3_NAMES.get(name, (name,)) if protocol in ("s3", "s3a") else (name,)
+        if protocol in ("s3", "s3a") and name == "aws_allow_http":
             continue  # s3fs takes the scheme of the endpoint for an answer.
-        target = driver
+        target = spelled
         for part in place[:-1]:
             target = target.setdefault(part, {})
         last = place[-1]
         # What another name has put there already stays; the config's own table is not touched.
         target[last] = {**target.get(last, {}), **value} if isinstance(value, Mapping) else value
-    return driver
-
-
-def _require_absence(error: FileNotFoundError) -> None:
-    """Raise the true error where a driver, as that for HTTP, takes every failure for a missing file."""
-    cause = error.__cause__
-    if cause is None or getattr(cause, "status", None) in _NOT_FOUND:
-        return
-    if isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp"):
-        if isinstance(cause, FileNotFoundError):
-            _require_absence(cause)
-        else:
-            raise cause
+    return spelled
 
 
 def _stored_object(key: str, info: Mapping[str, Any]) -> StoredObject:

@@ -11,18 +11,20 @@ from urllib.parse import unquote_to_bytes
 
 from castore.errors import MissingDriverError
 from castore.problems import did_you_mean
-from castore.urls import masked
-from castore_objectstore.object_store import ObjectStore
+from castore.secrets import Secret
+from castore.urls import masked, quoted
+from castore_objectstore.drivers import driver_of, is_known, protocols_of
+from castore_objectstore.object_store import Create, ObjectStore
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 _COMMON: Final = ("file", "s3", "gs", "abfs", "sftp", "http", "memory")
 
-_EXTRAS: Final = {
-    "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "abfs": "azure", "az": "azure", "abfss": "azure",
-    "sftp": "sftp", "ssh": "sftp", "http": "http", "https": "http",
-}  # fmt: skip
-"""Which extra of castore has the driver of a scheme."""
+_SERVER: Final = re.compile(r"https?://", re.IGNORECASE)
+"""How restic names a bucket: by its server."""
+
+_LOGIN: Final = re.compile(r"^([^/@:]*):[^/@]*@")
+"""A user and a password, without the `//` before them by which others find it."""
 
 
 def check_url(url: str) -> None:
@@ -36,11 +38,44 @@ def check_url(url: str) -> None:
         return
     from fsspec import available_protocols  # noqa: PLC0415 - a folder needs no fsspec
 
-    for protocol in _protocols(url):
-        if protocol not in available_protocols() and protocol not in _EXTRAS:
+    for part in str(url).split("::"):
+        protocol, separator, rest = _parted(part)
+        if protocol not in available_protocols() and not is_known(protocol):
             hint = did_you_mean(protocol, [*_COMMON, *available_protocols()])
             common = ", ".join(f"`{entry}:`" for entry in _COMMON)
             raise ValueError(f"unknown scheme `{protocol}:`; {hint or f'among the known ones are {common}'}")
+        if (separator != "://" and part != protocol) or _SERVER.match(rest):
+            # A driver would not see the scheme, and take all of it for the name of a folder.
+            shown = url if isinstance(url, Secret) else protocol + separator + _LOGIN.sub(r"\1:***@", rest)
+            way_out = _usual(protocol, "" if isinstance(url, Secret) else _LOGIN.sub(r"\1@", rest))
+            raise ValueError(f"{quoted(shown)} is not how castore names that place; write {way_out}")
+
+
+def _parted(part: str) -> tuple[str, str, str]:
+    """Return the scheme of a URL, what follows it, and the rest."""
+    match = re.search(r"://|:", part)
+    return (part, "", "") if match is None else (part[: match.start()], match[0], part[match.end() :])
+
+
+def _usual(protocol: str, rest: str) -> str:
+    """Return how a place is written of which other programs have another way of writing it."""
+    if _SERVER.match(rest):
+        scheme, _, place = rest.partition("://")
+        host, _, path = place.partition("/")
+        option = f'`object_store_options = {{ endpoint_url = "{scheme}://{host}" }}`'
+        return f"`{protocol}://{path or 'bucket/prefix'}`, and the server as an option: {option}"
+    if protocol == "local":
+        return f"`file:{rest or './stores/blobs'}`, which is a folder of this machine"
+    sort, plain = driver_of(protocol).sort, rest.lstrip("/")
+    if sort in ("bucket", "web") or not rest:
+        return f"`{protocol}://{plain or ('bucket/prefix' if sort == 'bucket' else 'host/path')}`"
+    if rest.startswith("/"):
+        return f"`{protocol}://host{rest}`"
+    # The form of scp, and of all that goes by SSH: the host ends with a colon.
+    host, colon, path = rest.partition(":")
+    if not colon or path.startswith("/"):
+        return f"`{protocol}://{host}{path}`"
+    return f"`{protocol}://{host}/` and the whole path of `{path}`"
 
 
 def open_store(
@@ -51,6 +86,7 @@ def open_store(
     instance: str,
     secrets: Sequence[str] = (),
     durability: Literal["process", "full"] = "full",
+    create: Create = "parent",
 ) -> ObjectStore:
     """Open the store at *url*; relative paths start from *base*. Nothing is contacted yet.
 
@@ -62,14 +98,14 @@ def open_store(
         return LocalObjectStore(base / local_path(url), instance=instance, durability=durability)
     from castore_objectstore.fsspec_store import FsspecObjectStore  # noqa: PLC0415 - as above
 
-    for protocol in _protocols(url):
+    for protocol in protocols_of(url):
         _check_driver(protocol)
-    return FsspecObjectStore(url, options, instance=instance, secrets=secrets)
+    return FsspecObjectStore(url, options, instance=instance, secrets=secrets, create=create)
 
 
 def is_read_only(url: str) -> bool:
     """Tell whether nothing can be written at *url*: its last scheme is that of web pages."""
-    return scheme_of(url) != "file" and _protocols(url)[-1] in {"http", "https"}
+    return scheme_of(url) != "file" and protocols_of(url)[-1] in {"http", "https"}
 
 
 def scheme_of(url: str) -> str:
@@ -106,17 +142,16 @@ def _check_memory(url: str) -> None:
         raise ValueError(f"{url!r} gives a memory store an address; write `memory:`")
 
 
-def _protocols(url: str) -> list[str]:
-    """Return the schemes of a chained URL such as `simplecache::s3://bucket`."""
-    return [re.split(r"://|:", part, maxsplit=1)[0] for part in url.split("::")]
-
-
 def _check_driver(protocol: str) -> None:
     import fsspec  # noqa: PLC0415 - a folder needs no fsspec
 
     try:
         fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
-        extra = _EXTRAS.get(protocol)
-        advice = f"run `pip install 'castore[{extra}]'`" if extra else str(error)
+        driver = driver_of(protocol)
+        advice = (
+            f"run `pip install '{driver.package}'`, or `pip install 'castore[{driver.extra}]'`"
+            if driver.extra
+            else str(error)
+        )
         raise MissingDriverError(f"the driver for `{protocol}:` is not installed: {advice}") from error

@@ -15,6 +15,9 @@ from castore import B3Digest
 Wholeness: TypeAlias = Callable[[Callable[[int, int], bytes], int], bool]
 """Tells by some reads `(offset, count)`, and the size, whether what is stored is whole."""
 
+Create: TypeAlias = Literal["parent", "path", False]
+"""What a store makes where it is to lie: its own folder only, all folders above it, too, or nothing."""
+
 
 @attrs.frozen
 class StoredObject:

@@ -101,12 +101,47 @@ class TestUrls:
             ("objectstore+file:a#b", "%23"),
             ("objectstore+flie:/foo", "unknown scheme `flie:`"),
             ("objectstore+sss3://bucket", "unknown scheme `sss3:`"),
+            ("objectstore+sftp:me@nas.example.org:/srv/b", "write `sftp://me@nas.example.org/srv/b`"),
+            ("objectstore+sftp:me@nas:b/c", "write `sftp://me@nas/` and the whole path of `b/c`"),
+            ("objectstore+sftp:/srv/b", "write `sftp://host/srv/b`"),
+            ("objectstore+sftp:me:mine@nas:/b", "write `sftp://me@nas/b`"),
+            ("objectstore+ssh:nas/b", "write `ssh://nas/b`"),
+            ("objectstore+hdfs:/user/me/b", "write `hdfs://host/user/me/b`"),
+            ("objectstore+hdfs:", "write `hdfs://host/path`"),
+            ("objectstore+local:./x", "write `file:./x`"),
+            ("objectstore+local:", "write `file:./stores/blobs`"),
+            ("objectstore+s3:bucket/x", "write `s3://bucket/x`"),
+            ("objectstore+s3:/bucket/x", "write `s3://bucket/x`"),
+            ("objectstore+s3:", "write `s3://bucket/prefix`"),
+            ("objectstore+gs:bucket", "write `gs://bucket`"),
+            ("objectstore+abfs:bucket", "write `abfs://bucket`"),
+            ("objectstore+https:host/x", "write `https://host/x`"),
+            ("objectstore+s3:https://minio:9000/b/x", "write `s3://b/x`"),
+            ("objectstore+s3:https://minio:9000/b/x", 'endpoint_url = "https://minio:9000"'),
+            ("objectstore+simplecache::s3:bucket", "write `s3://bucket`"),
+            ("objectstore+simplecache:s3://bucket", "is not how castore names that place"),
         ],
     )
     def test_refused(self, url: str, why: str) -> None:
         """What cannot be opened is a problem of the config, before anything is built."""
         with pytest.raises(CompositionError, match=re.escape(why)):
             castore.from_url(url)
+
+    def test_the_place_of_a_wrong_form(self, tmp_path: Path) -> None:
+        """The form of restic and rclone is told by line and column, and makes no folder of that name."""
+        path = tmp_path / "composition.toml"
+        url = "sftp:backup:hunter2@nas.example.org:/srv/blobs"
+        path.write_text(f'[blobservices.root]\ntype = "objectstore"\nobject_store_url = "{url}"\n')
+        with pytest.raises(CompositionError, match=r"composition.toml:3:20: .*object_store_url") as caught:
+            Composition.from_toml(path)
+        assert "write `sftp://backup@nas.example.org/srv/blobs`" in caught.value.message
+        assert [entry.name for entry in tmp_path.iterdir()] == ["composition.toml"]
+
+    def test_the_file_system_is_that_of_the_scheme(self) -> None:
+        """What fsspec opens by a scheme is looked at: another file system would take all that is written."""
+        store = open_store("local:///x", {"protocol": "memory"}, base=Path(), instance="store")
+        with pytest.raises(UnavailableError, match="another file system"):
+            store.exists("a")
 
     def test_suggestion(self) -> None:
         """A misspelt scheme is corrected."""
@@ -198,19 +233,30 @@ class TestOptions:
             "user_agent": "castore/1",
             "client_kwargs": {"verify": False},
         }
-        driver = _driver_options("s3", options)
+        driver = _driver_options(["s3"], options)
         assert driver.pop("client_kwargs") == {"region_name": "eu-west-1", "verify": False}
-        assert driver.pop("config_kwargs") == {"user_agent_extra": "castore/1"}
+        assert driver.pop("config_kwargs") == {
+            "user_agent_extra": "castore/1",
+            "retries": {"max_attempts": 1},
+        }
         assert driver == {
             "use_listings_cache": False,
             "skip_instance_cache": True,
+            "max_concurrency": 1,
             "key": "AK",
             "secret": "SK",
             "endpoint_url": "http://localhost:1",
             "profile": "dev",
         }
         assert options["client_kwargs"] == {"verify": False}
-        assert _driver_options("gs", {"aws_region": "x"})["aws_region"] == "x"
+        assert "use_listings_cache" not in _driver_options(["sftp"], {})
+        assert _driver_options(["simplecache", "s3"], {"s3": {"aws_region": "x"}})["s3"] == {
+            "client_kwargs": {"region_name": "x"},
+            "config_kwargs": {"retries": {"max_attempts": 1}},
+            "max_concurrency": 1,
+            "use_listings_cache": False,
+        }
+        assert _driver_options(["gs"], {"aws_region": "x"})["aws_region"] == "x"
 
     def test_the_example_in_the_documentation_loads(self, tmp_path: Path) -> None:
         """The TOML at the head of the module is a composition."""
@@ -328,6 +374,7 @@ class TestHttp(BlobServiceContract):
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[Any]:
         handler = type("OwnHandler", (Handler,), {})
+        (tmp_path / "www" / "store").mkdir(parents=True)
         make = functools.partial(handler, directory=str(tmp_path / "www"))
         with Server(("127.0.0.1", 0), make) as server:
             server.handler = handler  # type: ignore[attr-defined]

@@ -1,0 +1,325 @@
+"""The drivers of fsspec that castore knows: what each is called, is given, and can be asked.
+
+What is here is what no driver says of itself: whether its objects have folders, which of its options are
+paths, how an object is looked for without a listing, and how it learns not to wait a minute for a machine on
+which nobody listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import types
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+Sort: TypeAlias = Literal["bucket", "folder", "web", "memory"]
+"""Where objects lie: under keys of a bucket, in folders, on a web server, or in this process."""
+
+_GONE: Final = 410
+_NOT_FOUND: Final = (404, _GONE)
+_HIDDEN: Final = (400, 403, 405, 501)
+"""Status codes of a place that is there, and does not show itself."""
+
+
+@attrs.frozen
+class Driver:
+    """What castore knows of a driver.
+
+    Attributes:
+        package: What `pip` calls it; empty for one that comes with fsspec.
+        extra: The extra of castore that has it.
+        sort: Where its objects lie.
+        options: What it is given unless the config says otherwise.
+        paths: Options that are paths of this machine.
+    """
+
+    package: str = ""
+    extra: str = ""
+    sort: Sort = "folder"
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    paths: tuple[str, ...] = ()
+
+
+# A cached listing would answer for objects that others have written or deleted since.
+_NO_CACHE: Final = {"use_listings_cache": False}
+
+# Objects are small, and one that is fetched in parts is first asked for its size. One more attempt, within a
+# second: what asks more often and more slowly is the type `retry`.
+_S3: Final = Driver(
+    "s3fs",
+    "s3",
+    "bucket",
+    {**_NO_CACHE, "max_concurrency": 1, "config_kwargs": {"retries": {"max_attempts": 1}}},
+)
+_GS: Final = Driver("gcsfs", "gs", "bucket", _NO_CACHE, ("token",))
+_AZURE: Final = Driver("adlfs", "azure", "bucket", _NO_CACHE)
+_SFTP: Final = Driver(
+    "paramiko",
+    "sftp",
+    "folder",
+    {"timeout": 10.0, "banner_timeout": 10.0, "auth_timeout": 30.0},
+    ("key_filename",),
+)
+_HTTP: Final = Driver("aiohttp", "http", "web", _NO_CACHE)
+
+_DRIVERS: Final[dict[str, Driver]] = {
+    "s3": _S3, "s3a": _S3, "gs": _GS, "gcs": _GS, "abfs": _AZURE, "az": _AZURE, "abfss": _AZURE,
+    "sftp": _SFTP, "ssh": _SFTP, "http": _HTTP, "https": _HTTP, "memory": Driver(sort="memory"),
+}  # fmt: skip
+
+UNKNOWN: Final = Driver()
+"""Any other one, which is given nothing that the config does not say."""
+
+
+def driver_of(protocol: str) -> Driver:
+    """Return what is known of the driver of a scheme."""
+    return _DRIVERS.get(protocol, UNKNOWN)
+
+
+def protocols_of(url: str) -> list[str]:
+    """Return the schemes of a chained URL such as `simplecache::s3://bucket`."""
+    return [re.split(r"://|:", part, maxsplit=1)[0] for part in url.split("::")]
+
+
+def is_known(protocol: str) -> bool:
+    """Tell whether castore names the scheme in its documentation."""
+    return protocol in _DRIVERS
+
+
+def with_defaults(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a driver, with what it is given unless these say otherwise."""
+    return _merged(driver_of(protocol).options, options)
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(defaults))  # Drivers change what they are given.
+    for name, value in given.items():
+        before = merged.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = _merged(before, value)  # noqa: PLW2901 - the same, with what it lacks
+        merged[name] = value
+    return merged
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """Return the status of HTTP that an error of a driver, or one that led to it, came with."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        response = getattr(error, "response", None)
+        if isinstance(response, Mapping):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:
+            status = getattr(error, "status", None) or getattr(error, "status_code", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__
+    return None
+
+
+def names_missing_container(error: BaseException | None) -> bool:
+    """Tell whether a driver's error says that there is no bucket, and not only no object."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        response = getattr(error, "response", None)
+        code = response.get("Error", {}).get("Code") if isinstance(response, Mapping) else None
+        if (code or str(getattr(error, "error_code", ""))) in ("NoSuchBucket", "ContainerNotFound"):
+            return True
+        error = error.__cause__
+    return False
+
+
+def require_absence(error: Exception) -> None:
+    """Raise what is really wrong unless an error says that there is no such file.
+
+    The driver for HTTP takes every failure of a question for a missing file, and what is gone for good for a
+    failure.
+    """
+    if status_of(error) == _GONE:
+        return
+    if not isinstance(error, FileNotFoundError):
+        raise error
+    cause = error.__cause__
+    if cause is None or status_of(cause) in _NOT_FOUND:
+        return
+    if isinstance(cause, FileNotFoundError):
+        require_absence(cause)
+    elif isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp"):
+        raise cause
+
+
+# -- questions --
+
+
+def look(fs: Any, path: str) -> Mapping[str, Any]:
+    """Return what a driver says of an object, in one request; raise `FileNotFoundError` if there is none.
+
+    `fs.info` of the drivers for buckets takes every name that is no object for a folder, and lists it.
+    """
+    if hasattr(fs, "call_s3"):
+        bucket, key, _ = fs.split_path(path)
+        found = fs.call_s3("head_object", fs.kwargs, Bucket=bucket, Key=key)
+        return {"type": "file", "size": found["ContentLength"], "LastModified": found.get("LastModified")}
+    from fsspec.asyn import sync  # noqa: PLC0415 - with the driver
+
+    if hasattr(fs, "_get_object") and hasattr(fs, "split_path"):
+        info: Mapping[str, Any] = sync(fs.loop, fs._get_object, path)  # noqa: SLF001 - `info` would list
+        return {"type": "file", **info}
+    if hasattr(fs, "service_client"):
+        properties = sync(fs.loop, _look_at_azure, fs, path)
+        return {"type": "file", "size": properties.size, "last_modified": properties.last_modified}
+    asked: Mapping[str, Any] = fs.info(path)
+    return asked
+
+
+async def _look_at_azure(fs: Any, path: str) -> Any:
+    from azure.core.exceptions import ResourceNotFoundError  # noqa: PLC0415 - with the driver
+
+    container, name, _ = fs.split_path(path)
+    async with fs.service_client.get_blob_client(container, name) as client:
+        try:
+            return await client.get_blob_properties()
+        except ResourceNotFoundError as error:
+            raise FileNotFoundError(path) from error
+
+
+def has_container(fs: Any, name: str) -> bool:
+    """Ask whether there is a bucket. One that may not be looked at is there."""
+    try:
+        if hasattr(fs, "call_s3"):
+            fs.call_s3("head_bucket", Bucket=name)
+        elif hasattr(fs, "_get_object") and hasattr(fs, "_call"):
+            from fsspec.asyn import sync  # noqa: PLC0415 - with the driver
+
+            sync(fs.loop, fs._call, "GET", "b/{}", name, json_out=True)  # noqa: SLF001 - as above
+        else:
+            fs.info(name)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    except Exception as error:
+        # The driver of Google's has no class for it.
+        if status_of(error) in (401, 403) or str(error).startswith("Forbidden"):
+            return True
+        raise
+    return True
+
+
+def has_page(fs: Any, url: str) -> bool:
+    """Ask a web server for a folder. One that it does not show is there."""
+    try:
+        fs.info(url)
+    except FileNotFoundError as error:
+        if status_of(error.__cause__) in _HIDDEN:
+            return True
+        require_absence(error)
+        return False
+    return True
+
+
+def has_folder(fs: Any, path: str) -> bool:
+    """Ask whether there is a folder; raise `NotADirectoryError` for something else of that name."""
+    try:
+        found = fs.info(path)
+    except FileNotFoundError as error:
+        require_absence(error)
+        return False
+    if found["type"] == "file":
+        raise NotADirectoryError(f"{path} is a file")
+    return True
+
+
+# -- what is said of errors --
+
+
+def true_error(fs: Any, path: str, error: Exception) -> Exception:
+    """Return what S3 has against a request, which an answer to a question without a body cannot say."""
+    if not hasattr(fs, "call_s3") or status_of(error) not in (301, 307, 400, 403):
+        return error
+    bucket, key, _ = fs.split_path(path)
+    try:
+        # A single byte of an object, if it can be had against all appearances.
+        fs.call_s3("get_object", fs.kwargs, Bucket=bucket, Key=key, Range="bytes=0-0")
+    except FileNotFoundError:
+        return error
+    except Exception as told:  # noqa: BLE001 - whatever it is, it says more
+        return told
+    return error
+
+
+def advice_for(fs: Any, error: Exception) -> str:
+    """Return what to look at where S3 refuses, empty for other errors."""
+    status = status_of(error)
+    if not hasattr(fs, "call_s3") or status not in (301, 307, 400, 401, 403):
+        return ""
+    kwargs = dict(getattr(fs, "client_kwargs", None) or {})
+    endpoint = getattr(fs, "endpoint_url", None) or kwargs.get("endpoint_url") or "that of AWS"
+    region = kwargs.get("region_name") or "not set"
+    response = getattr(error.__cause__ or error, "response", None)
+    answer = response.get("ResponseMetadata", {}) if isinstance(response, Mapping) else {}
+    headers = answer.get("HTTPHeaders", {})
+    right = headers.get("x-amz-bucket-region")
+    seen = f"the endpoint is {endpoint}, the region {region}"
+    if right and right != region:
+        return f'{seen}, and the bucket is in {right}: set `aws_region = "{right}"`'
+    if status in (301, 307):
+        return f"{seen}: the bucket is in another region, or at another endpoint"
+    return f"{seen}: look at these, at the credentials, and at what they are allowed to"
+
+
+# -- connections --
+
+
+def is_cut_off(fs: Any) -> bool:
+    """Tell whether a driver has lost its one connection, which it will not open again by itself."""
+    client = getattr(fs, "client", None)
+    if not hasattr(client, "get_transport"):
+        return False
+    transport = client.get_transport()  # type: ignore[union-attr]
+    return transport is None or not transport.is_active()
+
+
+def disconnect(fs: Any) -> None:
+    """Close the one connection of a driver that has one."""
+    client = getattr(fs, "client", None)
+    if hasattr(client, "get_transport"):
+        client.close()  # type: ignore[union-attr]
+
+
+def fail_fast(fs: Any) -> None:
+    """Let a driver not try for a minute to reach a machine on which nobody listens."""
+    if hasattr(fs, "service_client"):
+        # The driver of Azure's has no option for it.
+        policy = getattr(getattr(fs.service_client, "_config", None), "retry_policy", None)
+        if policy is not None and hasattr(policy, "connect_retries"):
+            policy.connect_retries = 0
+        return
+    once = getattr(getattr(type(fs), "_request", None), "__wrapped__", None)
+    if hasattr(fs, "_get_object") and once is not None:
+        with contextlib.suppress(ImportError):
+            _fail_fast_at_google(fs, once)
+
+
+def _fail_fast_at_google(fs: Any, once: Any) -> None:
+    from aiohttp import ClientConnectorError  # noqa: PLC0415 - with the driver
+    from gcsfs.retry import is_retriable  # noqa: PLC0415 - as above
+
+    patiently = fs._request  # noqa: SLF001 - there is no option for it
+
+    async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await once(self, *args, **kwargs)
+        except ClientConnectorError:
+            raise
+        except Exception as error:
+            if not is_retriable(error):
+                raise
+        return await patiently(*args, **kwargs)
+
+    fs._request = types.MethodType(request, fs)  # noqa: SLF001 - as above
