@@ -9,12 +9,17 @@
     │   ├── BadFrameError               bad-frame            a chunk that is no whole zstd frame
     │   │   └── OversizedFrameError     oversized-frame      a frame that unpacks to more than allowed
     │   ├── BadIndexError               bad-index            a blob index that cannot be right
-    │   └── MissingChunkError           missing-chunk        an index whose chunk is gone
+    │   ├── MissingChunkError           missing-chunk        an index whose chunk is gone
+    │   └── CorruptDirectoryError       corrupt-directory    bytes that are not the directory they should be
+    │       └── MissingDirectoryError   missing-directory    a tree of which a directory is gone
     ├── UnavailableError                unavailable          could not find out: try later, or elsewhere
     │   └── BatchError                  batch                a call for many, done in part; see its faults
     ├── UnsupportedError                unsupported          this service cannot do that, ever
     ├── InvalidDigestError              invalid-digest       not the text or bytes of a digest (a ValueError)
     ├── InvalidSeekError                invalid-seek         a seek outside the blob (OSError, ValueError)
+    ├── InvalidDirectoryError           invalid-directory    no directory can be so (a ValueError)
+    │   ├── DirectorySizeError          directory-size       an entry that gives its directory a wrong size
+    │   └── DirectoryOrderError         directory-order      directories that are no tree, or in no order
     ├── WriterClosedError               writer-closed        used after close or abort (a ValueError)
     ├── SourceError                     source               what was to be stored failed (an OSError)
     ├── CompositionError                composition          the config is wrong; see its problems
@@ -156,6 +161,83 @@ class MissingChunkError(CorruptBlobError):
     def __init__(self, *, blob: B3Digest, chunk: B3Digest, key: str | None = None) -> None:
         super().__init__(f"blob {blob} is incomplete: its chunk {chunk} is missing", expected=chunk, key=key)
         self.blob = blob
+
+
+class CorruptDirectoryError(CorruptBlobError):
+    """The encoding of a directory that has another digest, or is not as an encoding must be.
+
+    Attributes:
+        expected: The digest that was asked for.
+        found: That of what was there, or `None`.
+    """
+
+    code = "corrupt-directory"
+
+
+class MissingDirectoryError(CorruptDirectoryError):
+    """A tree is there, but one of its directories is not.
+
+    `expected` is the digest of that directory; `path` where it is in the tree, as bytes, if that is known.
+    """
+
+    code = "missing-directory"
+
+    def __init__(self, digest: B3Digest, *, path: bytes | None = None, key: str | None = None) -> None:
+        where = "" if path is None else f" at {path.decode('utf-8', 'backslashreplace')!r}"
+        super().__init__(f"directory {digest}{where} of the tree is missing", expected=digest, key=key)
+        self.path = path
+
+
+class InvalidDirectoryError(CastoreError, ValueError):
+    """What is no directory, or no name, target or entry of one.
+
+    Attributes:
+        rule: Which rule is broken, in a word: `empty`, `dot-dot`, `too-long`, `sorting`, `duplicate` ...
+        name: The name that it is about, as bytes; `None` if it is about none.
+    """
+
+    code = "invalid-directory"
+
+    def __init__(self, message: str, *, rule: str, name: bytes | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.name = name
+
+
+class DirectorySizeError(InvalidDirectoryError):
+    """An entry says another size of a directory than that has.
+
+    Attributes:
+        specified: The size that the entry gives.
+        possible: The sizes that would be right.
+    """
+
+    code = "directory-size"
+
+    def __init__(self, name: bytes, specified: int, possible: tuple[int, ...]) -> None:
+        self.specified = specified
+        self.possible = possible
+        sizes = " or ".join(str(size) for size in possible)
+        shown = name.decode("utf-8", "backslashreplace")
+        super().__init__(
+            f"the entry {shown!r} gives its directory the size {specified}, which is {sizes}",
+            rule="size",
+            name=name,
+        )
+
+
+class DirectoryOrderError(InvalidDirectoryError):
+    """Directories that do not make up one tree, or did not come in the order that was promised.
+
+    Attributes:
+        digests: Those that it is about, ten at most.
+    """
+
+    code = "directory-order"
+
+    def __init__(self, message: str, digests: Iterable[B3Digest] = ()) -> None:
+        super().__init__(message, rule="order")
+        self.digests = tuple(digests)
 
 
 class UnavailableError(CastoreError):

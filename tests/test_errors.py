@@ -31,11 +31,16 @@ CODES = {
     "oversized-frame": errors.OversizedFrameError,
     "bad-index": errors.BadIndexError,
     "missing-chunk": errors.MissingChunkError,
+    "corrupt-directory": errors.CorruptDirectoryError,
+    "missing-directory": errors.MissingDirectoryError,
     "unavailable": errors.UnavailableError,
     "batch": errors.BatchError,
     "unsupported": errors.UnsupportedError,
     "invalid-digest": errors.InvalidDigestError,
     "invalid-seek": errors.InvalidSeekError,
+    "invalid-directory": errors.InvalidDirectoryError,
+    "directory-size": errors.DirectorySizeError,
+    "directory-order": errors.DirectoryOrderError,
     "writer-closed": errors.WriterClosedError,
     "source": errors.SourceError,
     "composition": errors.CompositionError,
@@ -51,6 +56,7 @@ ALSO = {
     errors.BlobNotFoundError: (KeyError,),
     errors.InvalidDigestError: (ValueError,),
     errors.InvalidSeekError: (OSError, ValueError),
+    errors.InvalidDirectoryError: (ValueError,),
     errors.WriterClosedError: (ValueError,),
     errors.SourceError: (OSError,),
 }
@@ -66,12 +72,17 @@ EXAMPLES: list[CastoreError] = [
     errors.OversizedFrameError("a bomb", expected=WANTED),
     errors.BadIndexError("no index", expected=WANTED),
     errors.MissingChunkError(blob=WANTED, chunk=FOUND, key="k"),
+    errors.CorruptDirectoryError("it rots", expected=WANTED, found=FOUND, key="k"),
+    errors.MissingDirectoryError(WANTED, path=b"a/\xff", key="k"),
     errors.UnavailableError("far", "the network is down"),
     errors.UnavailableError("far", ConnectionResetError(104, "Connection reset by peer")),
     errors.BatchError("far", {WANTED: errors.UnavailableError("far", "the network is down")}, done=[FOUND]),
     errors.UnsupportedError("cannot delete"),
     errors.InvalidDigestError("too short"),
     errors.InvalidSeekError("seek to -1"),
+    errors.InvalidDirectoryError("no name", rule="empty", name=b""),
+    errors.DirectorySizeError(b"keep", 42, (2, 1)),
+    errors.DirectoryOrderError("two roots", [WANTED, FOUND]),
     errors.WriterClosedError("is closed"),
     errors.SourceError("cannot read 'x'"),
     errors.CompositionError("two problems", ["first", "second"]),  # type: ignore[list-item]
@@ -135,7 +146,7 @@ def test_the_tree_in_the_module_docstring_names_the_builtin_bases() -> None:
 def test_an_error_is_a_builtin_one_exactly_where_that_is_promised(cls: type[CastoreError]) -> None:
     builtin = tuple(base for base in (KeyError, OSError, ValueError) if issubclass(cls, base))
 
-    assert builtin == ALSO.get(cls, ())
+    assert builtin == next((ALSO[base] for base in cls.__mro__ if base in ALSO), ())
 
 
 def test_there_is_an_example_of_every_class() -> None:

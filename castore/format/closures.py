@@ -1,0 +1,184 @@
+"""A whole tree as a sequence of directories: the order that they must come in, and the bytes of a sequence.
+
+Pure. A *closure* is a directory with all those below it, each once. Some send it from the leaves to the root,
+some from the root to the leaves; both are checked while they come, each directory before it is used. Whoever
+takes a sequence calls `finish` at its end: a sequence that was cut short is an error, and no smaller tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from castore.digest import B3Digest
+from castore.errors import DirectoryOrderError, DirectorySizeError, InvalidDirectoryError
+from castore.format.directories import Directory
+
+MOST_FRAME: Final = 16 << 20
+"""How many bytes a directory of a closure has at most: some 300,000 entries. More is taken for damage."""
+
+_LENGTH_SIZE: Final = 4
+_MOST_NAMED: Final = 10
+
+
+class LeavesToRoot:
+    """Checks directories that come from the leaves to the root.
+
+    Each child of a directory came before it, and has a size that the entry for it may say. A directory that
+    comes again is passed over.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[B3Digest, tuple[int, ...]] = {}
+        self._unreferenced: dict[B3Digest, None] = {}
+
+    def __contains__(self, digest: B3Digest) -> bool:
+        """Tell whether a directory has come."""
+        return digest in self._sizes
+
+    def accept(self, directory: Directory) -> bool:
+        """Take the next one; return False for one that came before.
+
+        Raises `DirectoryOrderError` for a child that has not come, and `DirectorySizeError`.
+        """
+        digest = directory.digest
+        if digest in self._sizes:
+            return False
+        for name, node in directory.directories:
+            sizes = self._sizes.get(node.digest)
+            if sizes is None:
+                text = name.decode("utf-8", "backslashreplace")
+                message = f"directory {digest} has by the name {text!r} {node.digest}, which has not come"
+                raise DirectoryOrderError(message, [node.digest])
+            if node.size not in sizes:
+                raise DirectorySizeError(name, node.size, sizes)
+        for _, node in directory.directories:
+            self._unreferenced.pop(node.digest, None)
+        self._sizes[digest] = directory.possible_sizes
+        self._unreferenced[digest] = None
+        return True
+
+    def take_for_granted(self, digest: B3Digest, size: int) -> None:
+        """Take a directory of this size, with all below it, for one that came: it is there already."""
+        if digest not in self._sizes:
+            self._sizes[digest] = (size,)
+            self._unreferenced[digest] = None
+
+    def finish(self) -> B3Digest:
+        """Return the root, the one directory that no other refers to; else raise `DirectoryOrderError`."""
+        if len(self._unreferenced) == 1:
+            return next(iter(self._unreferenced))
+        if not self._unreferenced:
+            raise DirectoryOrderError("no directory has come, and a tree has one at least")
+        count = len(self._unreferenced)
+        raise _order_error(
+            f"a tree has one root, and no other refers to {count} directories", self._unreferenced
+        )
+
+
+class RootToLeaves:
+    """Checks directories that come from the root to the leaves, each after one that refers to it.
+
+    A directory that comes again is passed over.
+    """
+
+    def __init__(self, root: B3Digest) -> None:
+        self._root = root
+        # The sizes that entries say, each with the name of the first one.
+        self._expected: dict[B3Digest, dict[int, bytes]] = {root: {}}
+        self._seen: dict[B3Digest, tuple[int, ...]] = {}
+
+    def allows(self, digest: B3Digest) -> bool:
+        """Tell whether a directory may come now: its bytes are looked into only then."""
+        return digest in self._expected or digest in self._seen
+
+    def accept(self, directory: Directory) -> bool:
+        """Take the next one; return False for one that came before.
+
+        Raises `DirectoryOrderError` for one that none before it refers to, and `DirectorySizeError`.
+        """
+        digest = directory.digest
+        if digest in self._seen:
+            return False
+        sizes = self._expected.get(digest)
+        if sizes is None:
+            words = "is not the root" if not self._seen else "is one that none before it refers to"
+            raise DirectoryOrderError(f"directory {digest} {words} of the tree {self._root}", [digest])
+        possible = directory.possible_sizes
+        for size, name in sizes.items():
+            if size not in possible:
+                raise DirectorySizeError(name, size, possible)
+        for name, node in directory.directories:
+            known = self._seen.get(node.digest)
+            if known is not None and node.size not in known:
+                raise DirectorySizeError(name, node.size, known)
+        self._seen[digest] = possible
+        del self._expected[digest]
+        for name, node in directory.directories:
+            if node.digest not in self._seen:
+                self._expected.setdefault(node.digest, {}).setdefault(node.size, name)
+        return True
+
+    @property
+    def pending(self) -> list[B3Digest]:
+        """Those that must still come."""
+        return list(self._expected)
+
+    def finish(self) -> None:
+        """Raise `DirectoryOrderError` if some have not come."""
+        if self._expected:
+            count = len(self._expected)
+            message = f"the tree {self._root} is cut short: {count} of its directories are missing"
+            raise _order_error(message, self._expected)
+
+
+def _order_error(message: str, digests: Iterable[B3Digest]) -> DirectoryOrderError:
+    all_of_them = list(digests)
+    some = all_of_them[:_MOST_NAMED]
+    dots = " ..." if len(some) < len(all_of_them) else ""
+    return DirectoryOrderError(f"{message}: {', '.join(map(str, some))}{dots}", some)
+
+
+# -- a closure as bytes --
+
+
+def encode_frames(directories: Iterable[Directory]) -> Iterator[bytes]:
+    """Yield the bytes of a sequence: each directory after its length, of four bytes, the highest first."""
+    for directory in directories:
+        data = directory.encoded
+        yield len(data).to_bytes(_LENGTH_SIZE, "big") + data
+
+
+class FrameReader:
+    """Takes the bytes of a sequence in pieces, and yields those of each directory when they are whole.
+
+    Raises `InvalidDirectoryError` for one of more than *most* bytes, before it has come.
+    """
+
+    def __init__(self, most: int = MOST_FRAME) -> None:
+        self._most = most
+        self._held = bytearray()
+
+    def take(self, piece: bytes) -> Iterator[bytes]:
+        """Yield what is whole with this piece."""
+        held = self._held
+        held += piece
+        start = 0
+        while len(held) - start >= _LENGTH_SIZE:
+            length = int.from_bytes(held[start : start + _LENGTH_SIZE], "big")
+            if length > self._most:
+                raise InvalidDirectoryError(
+                    f"a directory of {length} bytes is announced, and {self._most} are the most",
+                    rule="too-long",
+                )
+            end = start + _LENGTH_SIZE + length
+            if len(held) < end:
+                break
+            yield bytes(held[start + _LENGTH_SIZE : end])
+            start = end
+        del held[:start]
+
+    def finish(self) -> None:
+        """Raise `InvalidDirectoryError` if a directory is cut short."""
+        if self._held:
+            raise InvalidDirectoryError("the last directory is cut short", rule="encoding")
