@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from castore.cli.digests import read_digests
-from castore.cli.options import as_seconds, shared_options
+from castore.cli.options import as_time_with_unit, shared_options
 from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import named_parts
 from castore.cli.progress import ProgressMeter
@@ -23,10 +23,10 @@ from castore.errors import UnsupportedError
 from castore.problems import listing
 from castore.text import size_text
 from castore.upkeep import Collected, MissingRootsError, collect
-from castore.upkeep.collecting import ItemKind
+from castore.upkeep.collecting import ItemCount, ItemKind
 
 _KINDS: Final[dict[ItemKind, tuple[str, str]]] = {
-    "index": ("blobs", "blobs"),
+    "index": ("blobs", "indexes"),
     "chunk": ("chunks", "chunks"),
     "residue": ("residue", "left-over files"),
 }
@@ -43,6 +43,7 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
   {"service", "dry_run", "cutoff", "held_since", "roots", "missing": [...],
    "blobs": {"gone": {"count", "bytes"}, "kept": {"count", "bytes"}},
    "chunks": ..., "residue": ...,
+   "too_new": {"blobs": {"count", "bytes"}, "chunks": ..., "residue": ...}, "goes_from",
    "items": [{"kind", "key", "digest", "size", "modified"}]}
 """
 
@@ -62,8 +63,8 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
     metavar="TIME",
     default="7 d",
     show_default=True,
-    type=as_seconds,
-    help="Keep what was stored, or found there by a writer, within this time.",
+    type=as_time_with_unit,
+    help="Keep what was stored, or found there by a writer, within this time; it needs a unit.",
 )
 @click.option("--dry-run", is_flag=True, help="Remove nothing; show what would go.")
 @click.option("--no-roots", is_flag=True, help="Go on without any roots: all that is old goes.")
@@ -110,7 +111,10 @@ def command(
                 progress=meter.advance,
             )
         except MissingRootsError as error:
-            error.args = (f"{error.message}; with --ignore-missing-roots the others are kept alone",)
+            advice = "with --ignore-missing-roots the others are kept alone"
+            if error.none_there:
+                advice = "see whether these are the roots of this service, or say --no-roots"
+            error.args = (f"{error.message}; {advice}",)
             raise
     if settings.json:
         emit_json(_document(settings, collected, gone, dry_run=dry_run))
@@ -141,10 +145,9 @@ def _document(
         "missing": [str(digest) for digest in collected.missing],
     }
     for kind, (name, _) in _KINDS.items():
-        amounts = {"gone": collected.gone[kind], "kept": collected.kept(kind)}
-        document[name] = {
-            word: {"count": amount.count, "bytes": amount.size} for word, amount in amounts.items()
-        }
+        document[name] = {"gone": _amount(collected.gone[kind]), "kept": _amount(collected.kept(kind))}
+    document["too_new"] = {name: _amount(collected.too_new[kind]) for kind, (name, _) in _KINDS.items()}
+    document["goes_from"] = collected.goes_from
     document["items"] = [
         {
             "kind": item.kind,
@@ -158,17 +161,33 @@ def _document(
     return document
 
 
+def _amount(amount: ItemCount) -> dict[str, int]:
+    return {"count": amount.count, "bytes": amount.size}
+
+
 def _show(collected: Collected, settings: Settings, *, dry_run: bool) -> None:
     if collected.missing:
         count = len(collected.missing)
         verb = "is" if count == 1 else "are"
         complain(f"castore: {count} of the roots {verb} not in `{settings.service_name}`")
     if collected.leased_since is not None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(collected.leased_since))
+        since = _moment(collected.leased_since)
         complain(f"castore: a writer is busy since {since}; what was stored since then stays")
     rows = []
     for kind, (_, name) in _KINDS.items():
-        gone, kept = collected.gone[kind], collected.kept(kind)
-        rows.append((name, str(gone.count), size_text(gone.size), str(kept.count), size_text(kept.size)))
-    heads = ("", "would go" if dry_run else "gone", "size", "kept", "size")
-    emit_text(table(heads, rows, right=(1, 2, 3, 4)))
+        gone, kept, too_new = collected.gone[kind], collected.kept(kind), collected.too_new[kind]
+        amounts = (str(gone.count), size_text(gone.size), str(kept.count), size_text(kept.size))
+        rows.append((name, *amounts, str(too_new.count)))
+    heads = ("", "would go" if dry_run else "gone", "size", "kept", "size", "too new")
+    emit_text(table(heads, rows, right=(1, 2, 3, 4, 5)))
+    if collected.goes_from is not None and collected.leased_since is None:
+        count = sum(amount.count for amount in collected.too_new.values())
+        what = f"{count} of them are" if count > 1 else "1 of them is"
+        complain(
+            f"castore: {what} kept only because of the grace time; the oldest can go from"
+            f" {_moment(collected.goes_from)} on"
+        )
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -186,3 +186,13 @@ def as_seconds(text: str | float) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def as_time_with_unit(text: str) -> float:
+    """Read an argument as a number of seconds; without a unit it is wrong usage, unless it is 0."""
+    seconds = as_seconds(text)
+    if seconds and not text.rstrip()[-1].isalpha():
+        raise click.BadParameter(
+            f'{text!r} has no unit; write "{text.strip()} d" for days, or `h`, `min`, `s`'
+        )
+    return seconds

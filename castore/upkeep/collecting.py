@@ -61,13 +61,18 @@ class MissingRootsError(BlobNotFoundError):
 
     Attributes:
         digests: All of them; `digest` is the first.
+        none_there: Whether missing ones were to be ignored, and no other root is there.
     """
 
-    def __init__(self, digests: Sequence[B3Digest]) -> None:
+    def __init__(self, digests: Sequence[B3Digest], *, none_there: bool = False) -> None:
         super().__init__(digests[0])
         more = f" and {len(digests) - 1} more" if len(digests) > 1 else ""
-        self.args = (f"the root {digests[0]}{more} is not there; nothing was removed",)
+        message = f"the root {digests[0]}{more} {'are' if more else 'is'} not there; nothing was removed"
+        if none_there:
+            message += ": where no root is there, all that is old would go, as without any"
+        self.args = (message,)
         self.digests = list(digests)
+        self.none_there = none_there
 
 
 @attrs.define
@@ -98,6 +103,9 @@ class Collected:
         missing: Those of them that are not there.
         found: All that was listed.
         gone: What was removed, or in a rehearsal what would be.
+        too_new: What no root reaches, and stayed as it is not old enough.
+        goes_from: From when on the oldest of that can go, in seconds since 1970; `None` if nothing of it can.
+            A lease may keep it for longer.
     """
 
     cutoff: float
@@ -106,6 +114,8 @@ class Collected:
     missing: list[B3Digest] = attrs.field(factory=list)
     found: dict[ItemKind, ItemCount] = attrs.field(factory=_amounts)
     gone: dict[ItemKind, ItemCount] = attrs.field(factory=_amounts)
+    too_new: dict[ItemKind, ItemCount] = attrs.field(factory=_amounts)
+    goes_from: float | None = None
 
     def kept(self, kind: ItemKind) -> ItemCount:
         """Return how much of a kind is still there."""
@@ -136,7 +146,7 @@ def collect(
             to become a root, and than clocks differ; 0 only if nobody writes.
         dry_run: Remove nothing.
         no_roots: Go on if there are no roots at all, which removes everything that is old.
-        ignore_missing_roots: Go on if a root is not there.
+        ignore_missing_roots: Go on if a root is not there, as long as another one is.
         pool: Threads to read indexes and remove with; by default there are none.
         clock: Tells the time in seconds since 1970, as the store does.
         on_gone: Called with each item that was removed, or would be.
@@ -145,7 +155,7 @@ def collect(
     Raises:
         UnsupportedError: The service cannot be swept.
         ValueError: There are no roots, or the grace time is negative.
-        MissingRootsError: A root is not there. Nothing was removed.
+        MissingRootsError: A root is not there; or none is, without `no_roots`. Nothing was removed.
         BadIndexError: An index that is to stay cannot be read. No chunk was removed.
         UnavailableError: The store failed. What was removed until then was garbage.
     """
@@ -169,11 +179,12 @@ def collect(
         Collected(cutoff, leased if leased == cutoff else None),
         pool=pool.io_pool if high_latency else pool,
         batch=_WAITING_BATCH if high_latency else _BATCH,
+        grace_seconds=grace_seconds,
         dry_run=dry_run,
         on_gone=on_gone,
         progress=progress,
     )
-    collection.mark_roots(wanted, ignore_missing=ignore_missing_roots)
+    collection.mark_roots(wanted, ignore_missing=ignore_missing_roots, may_be_none=no_roots)
     collection.mark_young()
     collection.sweep_indexes()
     collection.sweep_chunks()
@@ -190,27 +201,31 @@ class _Collection:
     collected: Collected
     _pool: Pool = attrs.field(kw_only=True)
     _batch: int = attrs.field(kw_only=True)
+    _grace_seconds: float = attrs.field(kw_only=True)
     _dry_run: bool = attrs.field(kw_only=True)
     _on_gone: Callable[[StoredItem], object] | None = attrs.field(kw_only=True)
     _progress: Callable[[int], object] | None = attrs.field(kw_only=True)
     _roots: set[B3Digest] = attrs.field(init=False, factory=set)
     # Plain bytes: a fifth smaller than digests, and equal to them.
     _marks: set[bytes] = attrs.field(init=False, factory=set)
+    _young_marks: set[bytes] = attrs.field(init=False, factory=set)
     _condemned: list[StoredItem] = attrs.field(init=False, factory=list)
     _residue: list[StoredItem] = attrs.field(init=False, factory=list)
     _listing: Iterator[StoredItem] = attrs.field(init=False, default=iter(()))
 
-    def mark_roots(self, roots: set[B3Digest], *, ignore_missing: bool) -> None:
+    def mark_roots(self, roots: set[B3Digest], *, ignore_missing: bool, may_be_none: bool) -> None:
         self._roots = roots
         self.collected.roots = len(roots)
-        self.collected.missing = self._mark(sorted(roots))
-        if self.collected.missing and not ignore_missing:
-            raise MissingRootsError(self.collected.missing)
+        missing = self.collected.missing = self._mark(sorted(roots), self._marks)
+        if missing and not ignore_missing:
+            raise MissingRootsError(missing)
+        if roots and len(missing) == len(roots) and not may_be_none:
+            raise MissingRootsError(missing, none_there=True)
 
     def mark_young(self) -> None:
         """Mark what young indexes need; note the indexes that are to go."""
         self._listing = self._list()
-        self._mark(self._young())
+        self._mark(self._young(), self._young_marks)
 
     def sweep_indexes(self) -> None:
         """Remove the condemned indexes; mark what those need that were claimed since."""
@@ -218,11 +233,18 @@ class _Collection:
         for item in self._sweep(self._condemned):
             del stayed[item.key]
         self._condemned.clear()
-        self._mark(item.digest for item in stayed.values() if item.digest is not None)
+        self._mark((item.digest for item in stayed.values() if item.digest is not None), self._young_marks)
 
     def sweep_chunks(self) -> None:
-        unmarked = (item for item in self._listing if not self._is_residue(item))
-        self._sweep_all(item for item in unmarked if item.digest not in self._marks and self._is_old(item))
+        self._sweep_all(item for item in self._listing if self._is_garbage(item))
+
+    def _is_garbage(self, item: StoredItem) -> bool:
+        if self._is_residue(item) or item.digest in self._marks:
+            return False
+        if item.digest in self._young_marks:
+            self.collected.too_new["chunk"].add(item)
+            return False
+        return self._is_old(item)
 
     def sweep_residue(self) -> None:
         self._sweep_all(item for item in self._residue if not item.foreign and self._is_old(item))
@@ -254,16 +276,16 @@ class _Collection:
             self._residue.append(item)
         return item.kind == "residue"
 
-    def _mark(self, blobs: Iterable[B3Digest]) -> list[B3Digest]:
+    def _mark(self, blobs: Iterable[B3Digest], marks: set[bytes]) -> list[B3Digest]:
         """Mark all chunks of *blobs*; return those blobs that are not there."""
         absent = []
         for digest, chunks in self._pool.map(self._chunks_of, blobs):
             if chunks is None:
                 absent.append(digest)
-            elif chunks:
-                self._marks.update(bytes(meta.digest) for meta in chunks)
             else:
-                self._marks.add(bytes(digest))
+                marks.update(bytes(meta.digest) for meta in chunks)
+                # A chunk that is the whole blob is what readers take, whatever the index lists.
+                marks.add(bytes(digest))
         return absent
 
     def _chunks_of(self, digest: B3Digest) -> tuple[B3Digest, Sequence[ChunkMeta] | None]:
@@ -280,8 +302,16 @@ class _Collection:
     # -- sweeping --
 
     def _is_old(self, item: StoredItem) -> bool:
-        limit = self.collected.cutoff - self._sweepable.renewal_seconds
-        return item.modified is not None and item.modified < limit
+        if item.modified is None:
+            return False
+        allowance = self._sweepable.renewal_seconds
+        if item.modified < self.collected.cutoff - allowance:
+            return True
+        self.collected.too_new[item.kind].add(item)
+        goes_from = item.modified + allowance + self._grace_seconds
+        known = self.collected.goes_from
+        self.collected.goes_from = goes_from if known is None else min(known, goes_from)
+        return False
 
     def _sweep_all(self, items: Iterable[StoredItem]) -> None:
         for _ in self._sweep(items):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 
@@ -39,8 +40,8 @@ def test_removes_what_no_root_reaches(castore, digests):
 
     assert (run.exit_code, run.stderr) == (0, "")
     lines = [line.split() for line in run.stdout.splitlines()]
-    assert lines[0] == ["gone", "size", "kept", "size"]
-    assert [line[0] for line in lines[1:]] == ["blobs", "chunks", "left-over"]
+    assert lines[0] == ["gone", "size", "kept", "size", "too", "new"]
+    assert [line[0] for line in lines[1:]] == ["indexes", "chunks", "left-over"]
     assert lines[1][1] == "1"
     assert listed(castore) == {digests[0]}
     assert castore("get", "--service", "far", digests[0]).stdout_bytes == b"to be kept"
@@ -88,6 +89,35 @@ def test_by_default_a_week_is_left_alone(castore, place, digests):
     castore("gc", "--service", "far", digests[0])
 
     assert len(listed(castore)) == 2
+
+
+def test_what_is_too_new_is_told(castore, place, digests):
+    """How much of it there is, and from when on the first of it can go; not what a root reaches."""
+    castore("put", place.file("young") and "young")
+
+    run = castore("gc", "--service", "far", digests[0], "--grace", "2 d")
+
+    assert [line.split()[-1] for line in run.stdout.splitlines()] == ["new", "1", "1", "0"]
+    first = time.strftime("%Y-%m-%d", time.localtime(time.time() + 2 * 86400 + 60))
+    assert run.stderr.startswith(
+        "castore: 2 of them are kept only because of the grace time; the oldest can go "
+    )
+    assert f" from {first} " in run.stderr or time.localtime().tm_hour in (0, 23)
+    document = json.loads(castore("gc", "--service", "far", "--json", digests[0], "--grace", "2 d").stdout)
+    assert {name: amount["count"] for name, amount in document["too_new"].items()} == {
+        "blobs": 1, "chunks": 1, "residue": 0,
+    }  # fmt: skip
+    assert abs(document["goes_from"] - time.time() - 2 * 86400 - 60) < 600
+
+
+@pytest.mark.parametrize("grace", ["30", "1.5", " 7 ", "1_000"])
+def test_a_grace_time_needs_a_unit(castore, digests, grace):
+    """Seconds are as likely to be meant as days."""
+    run = castore("gc", "--service", "far", "--no-roots", "--grace", grace)
+
+    assert run.exit_code == 2
+    assert f'no unit; write "{grace.strip()} d" for days' in run.stderr
+    assert listed(castore) == set(digests)
 
 
 @pytest.mark.parametrize("grace", ["-1", "soon", "7 days", "nan"])
@@ -185,6 +215,23 @@ class TestRoots:
         run = castore("gc", "--service", "far", digests[0], stranger, "--ignore-missing-roots")
         assert (run.exit_code, run.stderr) == (0, "castore: 1 of the roots is not in `far`\n")
         assert listed(castore) == {digests[0]}
+
+    def test_where_none_is_there(self, castore, digests):
+        """That is as if there were none: it has to be said that all may go."""
+        strangers = ["0" * 64, "1" * 64]
+        options = ("gc", "--service", "far", *strangers, "--ignore-missing-roots")
+
+        run = castore(*options)
+        assert run.exit_code == 1
+        assert run.stderr == (
+            f"castore: the root {strangers[0]} and 1 more are not there; nothing was removed:"
+            " where no root is there, all that is old would go, as without any;"
+            " see whether these are the roots of this service, or say --no-roots\n"
+        )
+        assert listed(castore) == set(digests)
+
+        assert castore(*options, "--no-roots").exit_code == 0
+        assert listed(castore) == set()
 
     def test_of_plugins(self, rooted):
         """What a plugin refers to is kept, without being named."""

@@ -174,6 +174,24 @@ class TestWhatGoes:
 
         assert place.files == {place.blobs.chunk_key(chunk)}
 
+    @pytest.mark.parametrize("young", [False, True])
+    def test_the_chunk_that_is_the_whole_blob_stays(self, place: Place, young: bool) -> None:
+        """Readers prefer it to the chunks that the index lists, one of which may be damaged."""
+        content = data(5000)
+        blob = place.blobs.write(content)
+        damaged = place.folder / place.blobs.chunk_key((place.blobs.chunks(blob) or ())[1].digest)
+        place.blobs.put_chunks({blob: content})
+        place.blobs.flush()
+        place.age()
+        damaged.write_bytes(b"?")
+        if young:
+            os.utime(place.folder / place.blobs.index_key(blob))
+
+        run(place.blobs, *([] if young else [blob]))
+
+        assert place.blobs.find_chunks([blob]) == {blob}
+        assert place.service().read(blob) == content
+
     def test_what_is_young_stays(self, place: Place) -> None:
         """It counts as a root, with its old chunks; so do chunks of no blob that are young themselves."""
         old = place.put()
@@ -304,7 +322,11 @@ class TestRefusals:
         assert place.files == before
         assert isinstance(caught.value, BlobNotFoundError)
         assert (caught.value.digest, caught.value.digests) == (strangers[0], strangers)
-        collected = run(place.blobs, kept, *strangers, ignore_missing_roots=True)
+        with pytest.raises(MissingRootsError, match="no root is there") as caught:
+            collect(place.blobs, strangers, ignore_missing_roots=True)
+        assert caught.value.none_there
+        assert place.files == before
+        collected = collect(place.blobs, [kept, *strangers], ignore_missing_roots=True)
         assert collected.missing == strangers
         assert place.files == place.files_of(kept)
 
