@@ -22,6 +22,7 @@
     │   └── DirectoryOrderError         directory-order      directories that are no tree, or in no order
     ├── WriterClosedError               writer-closed        used after close or abort (a ValueError)
     ├── SourceError                     source               what was to be stored failed (an OSError)
+    │   └── SourceChangedError          source-changed       it is being written to (an OSError)
     ├── CompositionError                composition          the config is wrong; see its problems
     │   └── CycleError                  cycle                instances that need each other; see its chain
     ├── BuildError                      build                an instance could not be built; see its chain
@@ -315,6 +316,12 @@ class SourceError(CastoreError, OSError):
     """What was to be stored could not be read. Nothing was stored."""
 
     code = "source"
+
+
+class SourceChangedError(SourceError):
+    """A file was changed each time while it was read: it is not known what it had in it at any moment."""
+
+    code = "source-changed"
 
 
 class CompositionError(CastoreError):

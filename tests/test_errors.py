@@ -43,6 +43,7 @@ CODES = {
     "directory-order": errors.DirectoryOrderError,
     "writer-closed": errors.WriterClosedError,
     "source": errors.SourceError,
+    "source-changed": errors.SourceChangedError,
     "composition": errors.CompositionError,
     "cycle": errors.CycleError,
     "build": errors.BuildError,
@@ -59,6 +60,7 @@ ALSO = {
     errors.InvalidDirectoryError: (ValueError,),
     errors.WriterClosedError: (ValueError,),
     errors.SourceError: (OSError,),
+    errors.SourceChangedError: (OSError,),
 }
 
 EXAMPLES: list[CastoreError] = [
@@ -85,6 +87,7 @@ EXAMPLES: list[CastoreError] = [
     errors.DirectoryOrderError("two roots", [WANTED, FOUND]),
     errors.WriterClosedError("is closed"),
     errors.SourceError("cannot read 'x'"),
+    errors.SourceChangedError("cannot store 'x'"),
     errors.CompositionError("two problems", ["first", "second"]),  # type: ignore[list-item]
     errors.CycleError("a cycle", ["root", "other", "root"], ["first"]),  # type: ignore[list-item]
     errors.BuildError(["root", "far"], ValueError("no such bucket")),

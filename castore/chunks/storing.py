@@ -24,9 +24,17 @@ from castore.chunks.writer import ChunkedWriter, put_uncut
 from castore.contract.batches import CALLS_AT_ONCE, MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import BlobService, BlobWriter
 from castore.contract.capabilities import ChunkStore
-from castore.contract.inputs import InputBytes, InputFile, Interruptible, Storable, open_input, read_beginning
+from castore.contract.inputs import (
+    READINGS,
+    InputBytes,
+    InputFile,
+    Interruptible,
+    Storable,
+    open_input,
+    read_beginning,
+)
 from castore.digest import B3Digest
-from castore.errors import SourceError
+from castore.errors import SourceChangedError, SourceError
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool, Task, process_pool
 
@@ -67,16 +75,48 @@ def store_file(service: BlobService, source: Storable, progress: Progress = None
     """Store a file as `BlobService.put_file`; one that is there already is hashed, and little more."""
     store = service.capability(ChunkStore)
     with open_input(source, _check_of(service)) as file:
-        if store is None:
-            return _write(service.open_write(), file, progress)
-        chunker = store.new_chunker()
-        known = _find_known(store, chunker, file)
-        if known is None:
-            return _write(ChunkedWriter(store, chunker), file, progress)
-        digest, size = known
-        if progress is not None:
-            progress(size)
-        return digest
+        for left in reversed(range(READINGS)):
+            told = _Told(progress)
+            try:
+                return _store_open_file(service, store, file, told.note)
+            except SourceChangedError:
+                told.take_back()
+                if not left:
+                    raise
+                file.rewind()
+        raise AssertionError("the last reading returns or raises")
+
+
+class _Told:
+    """What a caller was told of bytes that are done, which may turn out not to be."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._count = 0
+
+    def note(self, count: int) -> None:
+        self._count += count
+        if self._progress is not None:
+            self._progress(count)
+
+    def take_back(self) -> None:
+        if self._progress is not None and self._count:
+            self._progress(-self._count)
+
+
+def _store_open_file(
+    service: BlobService, store: ChunkStore | None, file: InputFile, progress: Progress
+) -> B3Digest:
+    if store is None:
+        return _write(service.open_write(), file, progress)
+    chunker = store.new_chunker()
+    known = _find_known(store, chunker, file)
+    if known is None:
+        return _write(ChunkedWriter(store, chunker), file, progress)
+    digest, size = known
+    if progress is not None:
+        progress(size)
+    return digest
 
 
 def _check_of(service: BlobService) -> Callable[[], None] | None:
@@ -90,7 +130,11 @@ def _write(writer: BlobWriter, file: InputFile, progress: Progress) -> B3Digest:
         while count := writer.fill(file):
             if progress is not None:
                 progress(count)
-        return writer.close()
+        file.require_unchanged()
+        digest = writer.close()
+    # Some writers read it once more when their store has failed.
+    file.require_unchanged()
+    return digest
 
 
 def store_files(
@@ -148,6 +192,7 @@ def _find_known(store: ChunkStore, chunker: Chunker, file: InputFile) -> tuple[B
             first = B3Digest.of(buffer[: next(chunker.cut(buffer[: chunker.max_size]))])
             if first in leased.claim((first,)):
                 known = _hash(file, buffer, count, store.pool)
+                file.require_unchanged()
                 if known[0] in leased.claim_blobs({known[0]: None}):
                     leased.put_indexes({})  # what was claimed lasts from here on
                 else:
@@ -242,8 +287,15 @@ class _Small:
     size: int
 
 
+@attrs.frozen
+class _Special:
+    """A pipe, or what else can be read only once: it is stored."""
+
+    digest: B3Digest
+
+
 _Large: TypeAlias = None
-_Outcome: TypeAlias = "_Small | SourceError | _Large"
+_Outcome: TypeAlias = "_Small | _Special | SourceError | _Large"
 
 
 class _Round:
@@ -306,7 +358,7 @@ class _SmallFiles:
                 some = list(islice(remaining, size))
                 if some:
                     self._rounds.append(_Round(some, self._store))
-                    self._store_files(self._rounds[-1])
+                    self._store_files(self._rounds[-1], progress)
                 if len(self._rounds) > bool(some):
                     yield from self._finish_first(progress)
                 if not some:
@@ -357,12 +409,12 @@ class _SmallFiles:
 
     # -- the files of a round --
 
-    def _store_files(self, round_: _Round) -> None:
+    def _store_files(self, round_: _Round, progress: Progress) -> None:
         """Read the files, and let those that are new be stored."""
         found: dict[B3Digest, bytes] = {}
         size = 0
         for path in round_.paths:
-            outcome, data = self._read(path)
+            outcome, data = self._read(path, progress)
             if data and (size + len(data) > MOST_BYTES or len(found) == self._together):
                 self._store_together(round_, found)
                 found, size = {}, 0
@@ -375,12 +427,15 @@ class _SmallFiles:
         round_.read = True
         self._begin_indexing(round_)
 
-    def _read(self, path: Path) -> tuple[_Outcome, bytes]:
+    def _read(self, path: Path, progress: Progress) -> tuple[_Outcome, bytes]:
         """Return what a file is, and its bytes if it is small."""
         if self._check is not None:
             self._check()
         try:
             data = read_beginning(path, self._limit + 1)
+            if not isinstance(data, bytes):
+                with data:
+                    return _Special(store_file(self._service, data, progress)), b""
         except SourceError as error:
             return error, b""
         if len(data) > self._limit:
@@ -411,6 +466,8 @@ class _SmallFiles:
             return _store_one(self._service, path, progress)
         if isinstance(outcome, SourceError):
             return outcome
+        if isinstance(outcome, _Special):
+            return outcome.digest
         if progress is not None:
             progress(outcome.size)
         return outcome.digest

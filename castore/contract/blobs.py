@@ -224,8 +224,9 @@ class BlobService(ABC):
     def put_file(self, source: Storable, *, progress: Callable[[int], object] | None = None) -> B3Digest:
         """Store a file, by its path or opened in binary mode from where it stands; return its digest.
 
-        A file that cannot be opened or read raises `SourceError`, and nothing is stored. *progress* is
-        called with the number of bytes of each piece that is done.
+        A file that cannot be opened or read raises `SourceError`, and nothing is stored. One that changes
+        meanwhile is read again, up to three times, and raises `SourceChangedError` then. *progress* is called
+        with the number of bytes of each piece that is done; with a negative one, before a file is read again.
         """
         from castore.chunks import storing  # noqa: PLC0415 - as above
 

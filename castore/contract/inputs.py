@@ -9,9 +9,10 @@ import select
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import BinaryIO, Final, TypeAlias
 
-from castore.errors import CastoreError, SourceError
+from castore.errors import CastoreError, SourceChangedError, SourceError
 
 _PIECE: Final = 64 << 10
 
@@ -26,6 +27,10 @@ _LOOK_AGAIN: Final = 100
 """After how many milliseconds of waiting that is looked at."""
 
 
+READINGS: Final = 4
+"""How often a file is read at most, if it is changed each time."""
+
+
 class Interruptible(ABC):
     """A service whose work may be given up by the one who has asked for it: an optional capability.
 
@@ -38,7 +43,15 @@ class Interruptible(ABC):
 
 
 class InputFile:
-    """A file or stream that is read from where it stands. What goes wrong with it raises `SourceError`."""
+    """A file or stream that is read from where it stands. What goes wrong with it raises `SourceError`.
+
+    Arguments:
+        file: Where the bytes come from.
+        name: What it is called in errors.
+        size: Its size in bytes, if it can be read again from its start.
+        check: Called before each read, to raise if the bytes are not wanted any more.
+        descriptor: That of the regular file that it is; from now on it is watched for changes.
+    """
 
     def __init__(
         self,
@@ -47,15 +60,20 @@ class InputFile:
         *,
         size: int | None = None,
         check: Callable[[], object] | None = None,
+        descriptor: int | None = None,
     ) -> None:
         self._file = file
         self._check = check
         self.name = name
         self.size = size
-        """The size in bytes of a regular file opened by its path, which can be read again after `rewind`.
+        """The size in bytes of a regular file opened by its path.
 
         `None` for anything else. The file may be growing, so that more or less comes of it in the end.
         """
+        self._descriptor = descriptor
+        self._before = None if descriptor is None else os.fstat(descriptor)
+        # Of what was opened by its path that is the start.
+        self._start = file.tell() if descriptor is not None and size is None else 0
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill *buffer* as far as one read goes; return the number of bytes, 0 at the end."""
@@ -105,15 +123,28 @@ class InputFile:
 
     @property
     def rewinds(self) -> bool:
-        """Whether it can be read again from its start."""
-        return self.size is not None
+        """Whether it can be read again from where it stood at first."""
+        return self.size is not None or self._descriptor is not None
 
     def rewind(self) -> None:
-        """Go back to the start of a regular file."""
+        """Go back to where a regular file stood at first; whether it changes counts from now on."""
         try:
-            self._file.seek(0)
-        except OSError as error:
+            self._file.seek(self._start)
+            self._before = None if self._descriptor is None else os.fstat(self._descriptor)
+        except (OSError, ValueError) as error:
             raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
+
+    def require_unchanged(self) -> None:
+        """Raise `SourceChangedError` if it has changed since it was opened, or rewound.
+
+        It is asked when all is read: some of that may be of before a change then, and some of after it. Of
+        what is no regular file nothing is known, and nothing asked.
+        """
+        if self._before is None or self._descriptor is None:
+            return
+        if not _same(self._before, os.fstat(self._descriptor)):
+            raise _changed(self.name)
+        self._before = None  # It is asked again only if it is read again.
 
 
 class InputBytes(InputFile):
@@ -136,6 +167,26 @@ class InputBytes(InputFile):
         self._position = 0
 
 
+def _same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Tell whether a file has the same bytes, as far as the system says."""
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        return False
+    if before.st_ctime_ns == after.st_ctime_ns:
+        return True
+    # Written to by somebody who has put its time back? Not if something else is new that explains it.
+    return _outside(before) != _outside(after)
+
+
+def _outside(status: os.stat_result) -> tuple[int, int, int, int]:
+    return (status.st_nlink, status.st_mode, status.st_uid, status.st_gid)
+
+
+def _changed(name: object) -> SourceChangedError:
+    return SourceChangedError(
+        f"cannot store {name!r}: it changes while it is read; store a copy of it, or a snapshot"
+    )
+
+
 @contextlib.contextmanager
 def open_input(source: Storable, check: Callable[[], object] | None = None) -> Iterator[InputFile]:
     """Open a path, or take a file that is open; a path is closed in the end.
@@ -147,7 +198,8 @@ def open_input(source: Storable, check: Callable[[], object] | None = None) -> I
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "read") and not hasattr(source, "readinto"):
             raise TypeError(f"a path or a binary file is needed, not {source!r}")
-        yield InputFile(source, getattr(source, "name", "the stream"), check=check)
+        name = getattr(source, "name", "the stream")
+        yield InputFile(source, name, check=check, descriptor=_regular(source))
         return
     name = os.fspath(source)
     try:
@@ -156,24 +208,67 @@ def open_input(source: Storable, check: Callable[[], object] | None = None) -> I
         raise SourceError(f"cannot read {name!r}: {_reason(error)}") from error
     with file:
         status = os.fstat(file.fileno())
-        size = status.st_size if stat.S_ISREG(status.st_mode) else None
-        yield InputFile(file, name, size=size, check=check)
+        if stat.S_ISREG(status.st_mode):
+            yield InputFile(file, name, size=status.st_size, check=check, descriptor=file.fileno())
+        else:
+            yield InputFile(file, name, check=check)
 
 
-def read_beginning(path: str | os.PathLike[str], most: int) -> bytes:
-    """Return the first *most* bytes of a file, all if it has fewer; raises `SourceError` if that fails."""
+def _regular(file: BinaryIO) -> int | None:
+    """Return the descriptor of an open file, if it is a regular one and no more than that."""
+    file = getattr(file, "file", file)  # what `tempfile` gives
+    raw = getattr(file, "raw", file)
+    # Not of all that have a descriptor: some make one when they are asked, others unpack what is in it.
+    if not isinstance(file, (io.BufferedReader, io.BufferedRandom, io.FileIO)) or not isinstance(
+        raw, io.FileIO
+    ):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = raw.fileno()
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+    return None
+
+
+def read_beginning(path: str | os.PathLike[str], most: int) -> bytes | BinaryIO:
+    """Return the first *most* bytes of a regular file, all if it has fewer; these are all of one moment.
+
+    Of anything else, such as a pipe, nothing is read, as it could not be read again: it is returned as it was
+    opened, and is the caller's to close.
+
+    Raises `SourceError` if it cannot be read, `SourceChangedError` if it is changed each time.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = os.read(descriptor, min(most, _PIECE))
-            # Most are smaller, and joining parts costs a copy.
-            while len(data) < most and (more := os.read(descriptor, min(most - len(data), _PIECE))):
-                data += more
-            return data
+            for _ in range(READINGS):
+                before = os.fstat(descriptor)
+                if not stat.S_ISREG(before.st_mode):
+                    taken, descriptor = descriptor, -1
+                    return open(path, "rb", buffering=0, opener=partial(_given, taken))
+                data = _read_up_to(descriptor, most)
+                # A larger one is read again, by what stores it.
+                if len(data) == most or _same(before, os.fstat(descriptor)):
+                    return data
+                os.lseek(descriptor, 0, os.SEEK_SET)
         finally:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {os.fspath(path)!r}: {_reason(error)}") from error
+    raise _changed(os.fspath(path))
+
+
+def _given(descriptor: int, _: object, __: int) -> int:
+    return descriptor
+
+
+def _read_up_to(descriptor: int, most: int) -> bytes:
+    data = os.read(descriptor, min(most, _PIECE))
+    # Most are smaller, and joining parts costs a copy.
+    while len(data) < most and (more := os.read(descriptor, min(most - len(data), _PIECE))):
+        data += more
+    return data
 
 
 def _reason(error: Exception) -> str:

@@ -282,6 +282,26 @@ def test_a_full_disk_behind_stdout_is_no_fault_of_a_file(place, names):
     )
 
 
+def test_a_file_that_changes_each_time_it_is_read_is_an_error(castore, place, monkeypatch):
+    """It keeps nothing else from being stored, and no digest is printed for it."""
+    place.file("log", bytes(3 << 20))
+    place.file("file")
+
+    def advance(self, count):
+        if count > 1000:
+            with Path("log").open("ab") as file:
+                file.write(b"a line")
+
+    monkeypatch.setattr("castore.cli.progress.ProgressMeter.advance", advance)
+    result = castore("put", "log", "file")
+    (error,) = json.loads(castore("put", "--json", "log").stdout)["errors"]
+
+    assert (result.exit_code, result.stdout) == (1, f"{DIGEST}  file\n")
+    words = "cannot store 'log': it changes while it is read; store a copy of it, or a snapshot"
+    assert result.stderr == f"castore: {words}\n"
+    assert error == {"path": "log", "code": "source-changed", "message": words}
+
+
 def test_memory_does_not_grow_with_the_file(place):
     """200 MiB of holes fit through 130 MiB of memory."""
     with Path("large").open("wb") as file:

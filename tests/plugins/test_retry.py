@@ -27,7 +27,7 @@ from castore import (
     Composition,
     CompositionError,
     CorruptBlobError,
-    SourceError,
+    SourceChangedError,
     UnavailableError,
     UnsupportedError,
     WriterClosedError,
@@ -650,7 +650,7 @@ class TestWriting:
             writer.fill(source)
             os.truncate(tmp_path / "file", 1000)
             flaky.faults = {"writer.fill": 1}
-            with pytest.raises(SourceError, match="has become shorter while it was stored"):
+            with pytest.raises(SourceChangedError, match="has become shorter while it was read"):
                 writer.fill(source)
         writer.abort()
         assert list(inner.list_blobs()) == []

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from typing import BinaryIO, Final, cast
 
-from castore import B3Digest, BlobWriter, SourceError, UnavailableError
+from castore import B3Digest, BlobWriter, SourceChangedError, UnavailableError
 from castore.contract.inputs import InputFile
 from castore.streams.writers import GuardedWriter
 from castore_wrappers.retry.patience import Patience
@@ -109,7 +109,7 @@ class ReplayingWriter(GuardedWriter):
 
 
 class _Beginning(InputFile):
-    """The first *size* bytes of a source, if it still has as many; raises `SourceError` if it has not."""
+    """The first *size* bytes of a source, if it still has as many; raises `SourceChangedError` if not."""
 
     def __init__(self, source: InputFile, size: int) -> None:
         super().__init__(cast("BinaryIO", source), source.name)
@@ -119,6 +119,6 @@ class _Beginning(InputFile):
     def readinto(self, buffer: memoryview) -> int:
         count = self._source.readinto(buffer[: self._left])
         if self._left and not count:
-            raise SourceError(f"cannot read {self.name!r}: it has become shorter while it was stored")
+            raise SourceChangedError(f"cannot store {self.name!r}: it has become shorter while it was read")
         self._left -= count
         return count
