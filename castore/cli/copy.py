@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from castore.cli.counting import count_blobs
 from castore.cli.faults import FAILED, document_of
 from castore.cli.options import shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
@@ -27,8 +28,10 @@ Examples:
 
 \b
 With --json, bytes before compression:
-  {"blobs": {"copied", "skipped", "failed"}, "chunks": {"copied", "skipped"},
-   "bytes": {"copied", "skipped"}, "errors": [{"digest", "code", "message"}]}
+  {"blobs": {"copied", "skipped", "failed"},
+   "chunks": {"copied", "skipped", "repeated"},
+   "bytes": {"copied", "skipped", "repeated"},
+   "errors": [{"digest", "code", "message"}]}
 """
 
 
@@ -63,10 +66,16 @@ def command(
         origin, goal = stores.blobs(source), stores.blobs(target)
         if every and origin.capability(BlobLister) is None:
             raise UnsupportedError(without_capability(stores, source, "list its blobs", option="--from"))
-        with pool_of(stores, workers, origin, goal) as pool, ProgressMeter(None) as meter:
+        with pool_of(stores, workers, origin, goal) as pool, ProgressMeter(hidden=settings.quiet) as meter:
             named = None if every else [completed(digest, stores, source) for digest in digests]
+            if meter.active:
+                meter.items = len(digests) if digests else count_blobs(origin, meter)
             copier = Copier(origin, goal, pool, meter.advance)
+            seen = 0
             for copied in copier.run(named):
+                now = copier.tally.blobs_copied + copier.tally.blobs_skipped + copier.tally.blobs_failed
+                meter.item_done(now - seen)
+                seen = now
                 if copied.error is not None:
                     failed.append(copied)
                     if not settings.json:
@@ -91,6 +100,8 @@ def _show(tally: CopyCounts, failed: list[Copied], settings: Settings) -> None:
         ("skipped", tally.blobs_skipped, tally.chunks_skipped, tally.bytes_skipped),
     ]
     cells = [(word, str(blobs), str(chunks), size_text(size)) for word, blobs, chunks, size in rows]
+    if tally.chunks_repeated:
+        cells.append(("repeated", "", str(tally.chunks_repeated), size_text(tally.bytes_repeated)))
     if failed:
         cells.append(("failed", str(tally.blobs_failed), "", ""))
     emit_text(table(("", "blobs", "chunks", "bytes"), cells, right=(1, 2, 3)))
@@ -108,7 +119,15 @@ def _document(tally: CopyCounts, failed: list[Copied], settings: Settings) -> di
             "skipped": tally.blobs_skipped,
             "failed": tally.blobs_failed,
         },
-        "chunks": {"copied": tally.chunks_copied, "skipped": tally.chunks_skipped},
-        "bytes": {"copied": tally.bytes_copied, "skipped": tally.bytes_skipped},
+        "chunks": {
+            "copied": tally.chunks_copied,
+            "skipped": tally.chunks_skipped,
+            "repeated": tally.chunks_repeated,
+        },
+        "bytes": {
+            "copied": tally.bytes_copied,
+            "skipped": tally.bytes_skipped,
+            "repeated": tally.bytes_repeated,
+        },
         "errors": errors,
     }

@@ -10,7 +10,7 @@ import click
 
 from castore.cli.digests import read_digests
 from castore.cli.options import as_time_with_unit, shared_options
-from castore.cli.output import complain, emit_json, emit_text, table
+from castore.cli.output import emit_json, emit_text, table
 from castore.cli.parts import named_parts
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
@@ -40,7 +40,7 @@ Examples:
 
 \b
 With --json, sizes in bytes of what is stored, times in seconds since 1970:
-  {"service", "dry_run", "cutoff", "held_since", "roots", "missing": [...],
+  {"service", "dry_run", "cutoff", "leased_since", "roots", "missing": [...],
    "blobs": {"gone": {"count", "bytes"}, "kept": {"count", "bytes"}},
    "chunks": ..., "residue": ...,
    "too_new": {"blobs": {"count", "bytes"}, "chunks": ..., "residue": ...}, "goes_from",
@@ -66,7 +66,7 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
     type=as_time_with_unit,
     help="Keep what was stored, or found there by a writer, within this time; it needs a unit.",
 )
-@click.option("--dry-run", is_flag=True, help="Remove nothing; show what would go.")
+@click.option("-n", "--dry-run", is_flag=True, help="Remove nothing; show what would go.")
 @click.option("--no-roots", is_flag=True, help="Go on without any roots: all that is old goes.")
 @click.option("--ignore-missing-roots", is_flag=True, help="Go on if a root is not there.")
 @shared_options
@@ -87,7 +87,7 @@ def command(
     go on meanwhile.
     """
     started = time.time()
-    with settings.opened() as stores, ProgressMeter(None) as meter:
+    with settings.opened() as stores, ProgressMeter(hidden=settings.quiet) as meter:
         _require_sweepable(stores, settings.service_name)
         named = [completed(digest, stores, settings.service_name) for digest in digests]
         roots = {*named, *(digest for file in files for digest in read_digests(file)), *stores.roots()}
@@ -140,7 +140,7 @@ def _document(
         "service": settings.service_name,
         "dry_run": dry_run,
         "cutoff": collected.cutoff,
-        "held_since": collected.leased_since,
+        "leased_since": collected.leased_since,
         "roots": collected.roots,
         "missing": [str(digest) for digest in collected.missing],
     }
@@ -169,10 +169,10 @@ def _show(collected: Collected, settings: Settings, *, dry_run: bool) -> None:
     if collected.missing:
         count = len(collected.missing)
         verb = "is" if count == 1 else "are"
-        complain(f"castore: {count} of the roots {verb} not in `{settings.service_name}`")
+        settings.remark(f"castore: {count} of the roots {verb} not in `{settings.service_name}`")
     if collected.leased_since is not None:
         since = _moment(collected.leased_since)
-        complain(f"castore: a writer is busy since {since}; what was stored since then stays")
+        settings.remark(f"castore: a writer is busy since {since}; what was stored since then stays")
     rows = []
     for kind, (_, name) in _KINDS.items():
         gone, kept, too_new = collected.gone[kind], collected.kept(kind), collected.too_new[kind]
@@ -183,7 +183,7 @@ def _show(collected: Collected, settings: Settings, *, dry_run: bool) -> None:
     if collected.goes_from is not None and collected.leased_since is None:
         count = sum(amount.count for amount in collected.too_new.values())
         what = f"{count} of them are" if count > 1 else "1 of them is"
-        complain(
+        settings.remark(
             f"castore: {what} kept only because of the grace time; the oldest can go from"
             f" {_moment(collected.goes_from)} on"
         )

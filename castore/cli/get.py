@@ -66,8 +66,9 @@ def command(
         with reader:
             size = _go_to(reader, offset, digest)
             count = size - offset if length is None else min(length, size - offset)
-            with _destination(output, count) as write, _meter(output, count) as meter:
+            with _destination(output, count) as write, _meter(output, count, settings) as meter:
                 _copy(reader, count, write, meter)
+                meter.item_done()
     if settings.json and output != _STDOUT:
         emit_json({"digest": str(digest), "path": output, "offset": offset, "size": count})
 
@@ -103,9 +104,13 @@ def _destination(output: str, count: int) -> Iterator[Callable[[memoryview], Any
         yield write
 
 
-def _meter(output: str, total: int) -> ProgressMeter:
+def _meter(output: str, total: int, settings: Settings) -> ProgressMeter:
     """Return a meter, unless it would draw into the blob on the terminal."""
-    return ProgressMeter(total, hidden=output == _STDOUT and stdout_is_terminal())
+    to_stdout = output == _STDOUT
+    hidden = settings.quiet or (to_stdout and stdout_is_terminal())
+    meter = ProgressMeter(total, 1, verb="" if settings.json else "got", hidden=hidden)
+    meter.name = "" if to_stdout else output
+    return meter
 
 
 def _copy(reader: BlobReader, count: int, write: Callable[[memoryview], Any], meter: ProgressMeter) -> None:

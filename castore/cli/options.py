@@ -104,6 +104,14 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
             hidden=hidden,
         ),
         click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            help="Show neither progress nor remarks, but errors.",
+            callback=_remember,
+            expose_value=False,
+        ),
+        click.option(
             "--debug",
             is_flag=True,
             help="Show the traceback of an error.",

@@ -38,7 +38,7 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
     `-` is stdin. A folder means all files in it, in sorted order; links, sockets, pipes and devices in it
     are skipped. A file that cannot be read does not keep the others from being stored.
     """
-    with settings.opened() as stores, _meter(paths) as meter:
+    with settings.opened() as stores, _meter(paths, settings) as meter:
         job = Job(stores.blobs(settings.service_name), meter, settings)
         with contextlib.suppress(HopelessError):
             job.take_all(find_files(paths))
@@ -47,10 +47,11 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
     return job.exit_code
 
 
-def _meter(paths: Sequence[str]) -> ProgressMeter:
+def _meter(paths: Sequence[str], settings: Settings) -> ProgressMeter:
     """Return a meter for what is to be stored; it is only counted beforehand if there is one to see it."""
-    if not is_terminal(sys.stderr):
-        return ProgressMeter(None)
+    if settings.quiet or not is_terminal(sys.stderr):
+        return ProgressMeter(hidden=True)
     sizes = [found.size() for found in find_files(paths) if not found.skipped]
     known = [size for size in sizes if size is not None]
-    return ProgressMeter(sum(known) if len(known) == len(sizes) else None, len(sizes))
+    total = sum(known) if len(known) == len(sizes) else None
+    return ProgressMeter(total, len(sizes), noun="file", verb="" if settings.json else "stored")

@@ -23,6 +23,7 @@ class Settings:
     service: str | None = None
     json: bool = False
     debug: bool = False
+    quiet: bool = False
     stats: bool = False
     secrets: list[str] = attrs.field(factory=list, repr=False)
     """What must not be shown, known once a composition is open."""
@@ -58,6 +59,13 @@ class Settings:
         """Open the composition for its blob service."""
         with self.opened() as stores:
             yield stores.blobs(self.service_name)
+
+    def remark(self, text: str) -> None:
+        """Say something on stderr that is no error, unless the user wants it quiet."""
+        if not self.quiet:
+            from castore.cli.output import complain  # noqa: PLC0415 - few commands have anything to say
+
+            complain(text)
 
     def scrubbed(self, text: str) -> str:
         """Return *text* without secrets. Services leave them out already; this is a second look."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from castore.cli.output import complain, table
+from castore.cli.output import complain, is_terminal, table
 from castore.cli.settings import Settings
 from castore.metrics.model import InstanceMetrics, Metrics, OperationMetrics, gauge_words
+from castore.text import size_text
 
 _HEADS: Final = ("instance", "calls", "items", "hits", "misses", "errors", "in", "out", "mean", "time")
+_LEFT_OUT: Final = ("mean", "hits", "items")
+"""The columns that go first where there is too little room."""
+
 _WIDTH: Final = 80
 _WIDEST_NAME: Final = 14
 
@@ -29,11 +35,25 @@ def stats_text(metrics: Metrics) -> str:
     shown = [entry for entry in metrics if entry.calls or entry.under_way or entry.gauges]
     if not shown:
         return "no instance was asked anything\n"
-    rows = [_row(entry) for entry in shown]
-    lines = table(_HEADS, rows, right=range(1, len(_HEADS)), bold=False).splitlines()
+    lines = _table([_row(entry) for entry in shown]).splitlines()
     for number in range(len(shown) - 1, -1, -1):
         lines[number + 2 : number + 2] = _details(shown[number])
     return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table that is no wider than the terminal, for want of which it has 80 columns."""
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stderr) else _WIDTH
+    heads = list(_HEADS)
+    for left_out in (None, *_LEFT_OUT):
+        if left_out is not None:
+            heads.remove(left_out)
+        chosen = [_HEADS.index(head) for head in heads]
+        cells = [[row[column] for column in chosen] for row in rows]
+        shown = table(heads, cells, right=range(1, len(heads)), bold=False)
+        if max(map(len, shown.splitlines())) <= width:
+            break
+    return shown
 
 
 def _row(entry: InstanceMetrics) -> tuple[str, ...]:
@@ -71,14 +91,7 @@ def _count(count: int) -> str:
 
 
 def _size(size: int) -> str:
-    if size < 1000:
-        return str(size)
-    amount = float(size)
-    for unit in ("K", "M", "G", "T"):
-        amount /= 1024
-        if amount < 1000 or unit == "T":
-            break
-    return f"{_digits(amount)}{unit}"
+    return size_text(size) if size else "0"
 
 
 def _mean(total: OperationMetrics) -> str:

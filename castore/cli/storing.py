@@ -59,6 +59,7 @@ class Job:
         def progress(count: int) -> None:
             nonlocal size
             size += count
+            self.meter.name = handed_on[0] if handed_on else ""
             self.meter.advance(count)
 
         while True:
@@ -99,6 +100,8 @@ class Job:
                 )
             sizes: list[int] = []
 
+            self.meter.name = "" if found.path == STDIN else found.path
+
             def progress(count: int) -> None:
                 sizes.append(count)
                 self.meter.advance(count)
@@ -118,7 +121,7 @@ class Job:
             raise HopelessError from error
 
     def _done(self, path: str, digest: B3Digest, size: int) -> None:
-        self.meter.file_done()
+        self.meter.item_done()
         if self.settings.json:
             self.files.append({"digest": str(digest), "path": path, "size": size})
             return
@@ -130,7 +133,7 @@ class Job:
             self.skipped.append({"path": path, "reason": reason})
             return
         self.meter.step_aside()
-        complain(f"castore: skipped {path!r}: it is {reason}")
+        self.settings.remark(f"castore: skipped {path!r}: it is {reason}")
 
     def _fail(self, path: str, error: CastoreError) -> None:
         self.exit_code = max(self.exit_code, exit_code(error), FAILED)

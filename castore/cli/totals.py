@@ -25,8 +25,13 @@ def show_totals(stores: Composition, settings: Settings, workers: int | None) ->
     itemised = service.capability(Inventory) is not None
     if not itemised and service.capability(BlobLister) is None:
         raise UnsupportedError(without_capability(stores, name, "list its blobs"))
-    with pool_of(stores, workers, service) as pool, ProgressMeter(None) as meter:
-        totals = total(service, pool=pool, progress=meter.advance)
+    with pool_of(stores, workers, service) as pool, ProgressMeter(hidden=settings.quiet) as meter:
+
+        def progress(size: int) -> None:
+            meter.advance(size)
+            meter.item_done()
+
+        totals = total(service, pool=pool, progress=progress)
     if settings.json:
         emit_json(_document(name, totals))
         return

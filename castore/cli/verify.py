@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from castore.cli.counting import count_items
 from castore.cli.faults import FAILED
 from castore.cli.options import as_share, as_time, shared_options, workers_option
 from castore.cli.output import complain
@@ -90,10 +91,21 @@ def command(
         with (
             _ledger(resume, identity, sample, seed, since) as ledger,
             pool_of(stores, workers, service) as pool,
-            ProgressMeter(None) as meter,
+            ProgressMeter(noun="item", hidden=settings.quiet) as meter,
         ):
             verdict = Conclusion(settings.service_name, ledger.scope)
-            check = Verification(service, ledger, expected=expected, pool=pool, progress=meter.advance)
+            if meter.active:
+                meter.items = count_items(service, ledger.scope, meter)
+            seen = 0
+
+            def progress(count: int) -> None:
+                nonlocal seen
+                now = check.tally.blobs + check.tally.chunks + check.tally.skipped
+                meter.item_done(now - seen)
+                seen = now
+                meter.advance(count)
+
+            check = Verification(service, ledger, expected=expected, pool=pool, progress=progress)
             verdict.tally, verdict.residue = check.tally, check.residue
             try:
                 verdict.findings.extend(check.run())

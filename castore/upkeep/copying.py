@@ -50,6 +50,7 @@ class CopyCounts:
     """How much was copied and how much was there already; bytes are those of chunks before compression.
 
     The chunks and bytes that were skipped are those of blobs that were copied: of others nothing is read.
+    What these blobs have in common counts once as copied or skipped, and for the rest as repeated.
     """
 
     blobs_copied: int = 0
@@ -59,6 +60,8 @@ class CopyCounts:
     chunks_skipped: int = 0
     bytes_copied: int = 0
     bytes_skipped: int = 0
+    chunks_repeated: int = 0
+    bytes_repeated: int = 0
 
 
 @attrs.frozen
@@ -161,12 +164,15 @@ class Copier:
         self._waiting: list[_Blob] = []
         self._claimed = False
         self._unanswered = 0
+        self._met: Ledger | None = None
+        """The chunks that this run has met."""
         self.tally = CopyCounts()
 
     def run(self, digests: Iterable[B3Digest] | None = None) -> Iterator[Copied]:
         """Copy, and yield what became of each blob that the target lacked."""
         lister = self._target.capability(BlobLister)
         with contextlib.ExitStack() as stack:
+            self._met = stack.enter_context(contextlib.closing(Ledger()))
             known = None
             if digests is None and lister is not None:
                 # By its list: that is one request for many, and tells blobs from chunks.
@@ -348,7 +354,7 @@ class Copier:
         self._unanswered = 0
         if blob.hasher is not None:
             blob.hasher.update(fetched.data)
-        self._count(blob, len(fetched.data), copied=piece.digest in new or not fetched.data)
+        self._count(blob, piece.digest, len(fetched.data), copied=piece.digest in new)
         new.discard(piece.digest)
         if piece.is_last:
             if blob.hasher is not None and blob.hasher.digest() != blob.digest:
@@ -359,14 +365,25 @@ class Copier:
             if len(self._waiting) >= _INDEXES or waiting_bytes >= _INDEXES_BYTES:
                 yield from self._show(store)
 
-    def _count(self, blob: _Blob, size: int, *, copied: bool) -> None:
+    def _count(self, blob: _Blob, chunk: B3Digest, size: int, *, copied: bool) -> None:
         blob.size += size
-        if copied:
-            self.tally.chunks_copied += size > 0
+        if not size:
+            return
+        assert self._met is not None
+        first, sent = self._met.add("chunk", chunk), copied and self._met.add("sent", chunk)
+        if sent and not first:
+            # Another batch had just been told that it is there: it was this one that had brought it.
+            self.tally.chunks_skipped -= 1
+            self.tally.bytes_skipped -= size
+        if sent:
+            self.tally.chunks_copied += 1
             self.tally.bytes_copied += size
-        else:
+        elif first:
             self.tally.chunks_skipped += 1
             self.tally.bytes_skipped += size
+        if not first:
+            self.tally.chunks_repeated += 1
+            self.tally.bytes_repeated += size
         self._progress(size)
 
     def _streamed(self, blob: _Blob, size: int | CastoreError) -> Copied:

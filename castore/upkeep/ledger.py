@@ -8,13 +8,15 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
 from castore.digest import B3Digest
 from castore.errors import CastoreError
 from castore.upkeep.findings import Scope
+
+Kind: TypeAlias = Literal["blob", "chunk", "sent"]
 
 _SAVE_SECONDS: Final = 2.0
 _VERSION: Final = 1
@@ -85,13 +87,13 @@ class Ledger:
                 raise StateFileError(f"{self._path}: it is about `{found['service']}`, not about `{service}`")
             return Scope(found["sample"], found["seed"], found["since"])
 
-    def has(self, kind: Literal["blob", "chunk"], digest: B3Digest) -> bool:
+    def has(self, kind: Kind, digest: B3Digest) -> bool:
         """Tell whether a blob or chunk was found right."""
         with self._reporting():
             query = self._database.execute("SELECT 1 FROM right_items WHERE item = ?", (_item(kind, digest),))
             return query.fetchone() is not None
 
-    def add(self, kind: Literal["blob", "chunk"], digest: B3Digest) -> bool:
+    def add(self, kind: Kind, digest: B3Digest) -> bool:
         """Note that a blob or chunk was found right; return whether that is news."""
         with self._reporting():
             change = self._database.execute(
@@ -131,5 +133,5 @@ class Ledger:
             raise StateFileError(f"{name}: it cannot be used as a state file ({error})") from error
 
 
-def _item(kind: Literal["blob", "chunk"], digest: B3Digest) -> bytes:
-    return (b"b" if kind == "blob" else b"c") + digest
+def _item(kind: Kind, digest: B3Digest) -> bytes:
+    return kind[0].encode() + digest

@@ -62,8 +62,8 @@ def test_json(castore, place, digests):
     (error,) = document.pop("errors")
     assert document == {
         "blobs": {"copied": 2, "skipped": 0, "failed": 1},
-        "chunks": {"copied": 2, "skipped": 0},
-        "bytes": {"copied": 2000, "skipped": 0},
+        "chunks": {"copied": 2, "skipped": 0, "repeated": 0},
+        "bytes": {"copied": 2000, "skipped": 0, "repeated": 0},
     }
     assert (result.exit_code, error["digest"], error["code"]) == (1, name, "bad-frame")
     assert result.stderr == ""

@@ -65,7 +65,7 @@ def test_json_lists_what_goes(castore, digests, place):
     assert abs(would.pop("cutoff") - really.pop("cutoff")) < 600
     assert would == really
     assert (really["service"], really["roots"], really["missing"]) == ("far", 1, [])
-    assert really["held_since"] is None
+    assert really["leased_since"] is None
     assert really["blobs"] == {"gone": {"count": 1, "bytes": 0}, "kept": {"count": 1, "bytes": 0}}
     assert really["residue"]["kept"] == {"count": 0, "bytes": 0}
     assert really["chunks"]["kept"]["count"] == 1

@@ -59,10 +59,10 @@ class Screen:
                 column = 0
             elif token == "\x1b[2K":
                 rows[row] = ""
-            elif token == "\x1b[1A":
-                row -= 1
+            elif token == "\x1b[K":
+                rows[row] = rows[row][:column]
             elif token.startswith("\x1b"):
-                assert re.fullmatch(r"\x1b\[(\?25[lh]|[0-9;]*m)", token), token
+                assert re.fullmatch(r"\x1b\[[0-9;]*m", token), token
             else:
                 rows[row] = rows[row][:column].ljust(column) + token + rows[row][column + 1 :]
                 column += 1
@@ -93,17 +93,17 @@ def large(place) -> str:
 
 
 def test_a_bar_shows_how_far_a_large_file_is(home, screen, large):
-    """On stderr, with bytes and rate; at the end it is gone, the cursor is back, and stdout has the line."""
+    """On stderr, with bytes and rate; at the end there is a line of what was done, and stdout has its own."""
     process = home.start("put", "large", stdout=subprocess.PIPE, stderr=screen.end)
 
     text = screen.watch(process)
 
-    assert "━" in text
-    assert re.search(r"MiB of 64\.0 MiB", text)
-    assert "\x1b[?25h" in text.rpartition("\x1b[?25l")[2]
+    assert re.search(r"─ +\d+%  [\d.]+ [KM]iB of 64\.0 MiB  .*  large", text.replace("\x1b[0m", ""))
+    assert "\x1b[31m" not in text
     assert process.stdout.read() == f"{large}  large\n".encode()
     process.stdout.close()
-    assert not any(screen.rows())
+    (row,) = filter(None, screen.rows())
+    assert re.fullmatch(r"stored 1 file, 64\.0 MiB in [\d.:]+( s)? \([\d.]+ .iB/s\)", row)
 
 
 @pytest.mark.parametrize("term", ["dumb", "xterm"])
@@ -133,7 +133,9 @@ def test_a_stream_of_unknown_length_has_a_bar_once_it_lasts(home, screen):
     text = screen.watch(process)
 
     assert re.search(r"[34]\.0 MiB ", text)
-    assert not any(screen.rows())
+    assert "%" not in text
+    (row,) = filter(None, screen.rows())
+    assert row.startswith("stored 1 file, 4.0 MiB in ")
 
 
 def test_lines_and_the_bar_do_not_mix_on_one_terminal(home, screen, large, place):
@@ -154,7 +156,9 @@ def test_lines_and_the_bar_do_not_mix_on_one_terminal(home, screen, large, place
         "castore: skipped 'd/link': it is a symbolic link",
         "castore: cannot read 'nowhere': No such file or directory",
         f"{large}  large",
+        rows[-2],
     ]
+    assert rows[-2].startswith("stored 3 files, 128.0 MiB in ")
     assert rows[0].endswith("  nothing")
 
 
@@ -163,12 +167,13 @@ def test_get_has_a_bar_unless_the_blob_goes_to_the_same_terminal(home, screen, l
     home.run("put", "large")
     to_file = home.start("get", large, "-o", "out", stdout=screen.end, stderr=screen.end)
 
-    assert "━" in screen.watch(to_file)
-    assert not any(screen.rows())
+    assert "─" in screen.watch(to_file)
+    (row,) = filter(None, screen.rows())
+    assert row.startswith("got 1 blob, 64.0 MiB in ")
 
     screen.seen = b""
     to_pipe = home.start("get", large, stdout=subprocess.DEVNULL, stderr=screen.end)
-    assert "━" in screen.watch(to_pipe)
+    assert "─" in screen.watch(to_pipe)
 
     screen.seen = b""
     to_terminal = home.start("get", large, "--length", "4200000", stdout=screen.end, stderr=screen.end)
@@ -178,8 +183,8 @@ def test_get_has_a_bar_unless_the_blob_goes_to_the_same_terminal(home, screen, l
     assert b"\x1b[2K" not in screen.seen
 
 
-def test_who_interrupts_gets_the_cursor_back(home, screen):
-    """And not a word."""
+def test_who_interrupts_gets_an_empty_line(home, screen):
+    """And not a word; the cursor was never hidden."""
     process = home.start("put", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=screen.end)
     for _ in range(3):
         process.stdin.write(bytes(1 << 20))
@@ -192,7 +197,7 @@ def test_who_interrupts_gets_the_cursor_back(home, screen):
     process.stdin.close()
 
     assert process.wait() == 130
-    assert screen.text.rindex("\x1b[?25h") > screen.text.rindex("\x1b[?25l")
+    assert "\x1b[?25l" not in screen.text
     assert not any(screen.rows())
 
 
@@ -207,7 +212,8 @@ def test_the_bar_is_one_line_on_any_terminal(home, large, columns):
 
     assert "MiB" in text or columns == 10
     shown = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", part) for part in re.split(r"[\r\n]", text)]
-    assert max(map(len, shown)) <= max(columns, 20)
+    assert shown[-2].startswith("stored 1 file")
+    assert max(map(len, shown[:-2])) <= max(columns, 20)
     assert "\x1b[2A" not in text
 
 
@@ -298,3 +304,20 @@ def test_a_terminal_shows_the_first_digits_of_digests_and_a_pipe_all(home, scree
     assert f"chunk  {chunks[1]['digest'][:16]}  bad-frame" in rows
     assert max(map(len, rows)) <= 60
     assert chunks[1]["digest"] in home.run("verify", "--service", "near").stdout.decode()
+
+
+def test_quiet_has_no_bar_and_no_line_in_the_end(home, screen, large):
+    """The result is on stdout as ever."""
+    process = home.start("put", "large", "-q", stdout=subprocess.PIPE, stderr=screen.end)
+
+    assert screen.watch(process) == ""
+    assert process.communicate()[0] == f"{large}  large\n".encode()
+
+
+def test_quiet_leaves_errors(home, place):
+    """And takes remarks away."""
+    (place.folder / "d").mkdir()
+    (place.folder / "d/link").symlink_to("nowhere")
+    run = home.run("put", "d", "nowhere", "--quiet")
+
+    assert run.stderr == b"castore: cannot read 'nowhere': No such file or directory\n"

@@ -133,7 +133,8 @@ class TestStores:
         assert contents(target.service) == set(blobs)
         assert verify(target.service).ok
         assert {digest: target.service.read(digest) for digest in blobs} == blobs
-        assert sum(seen) == tally.bytes_copied + tally.bytes_skipped == sum(map(len, blobs.values()))
+        counted = tally.bytes_copied + tally.bytes_skipped + tally.bytes_repeated
+        assert sum(seen) == counted == sum(map(len, blobs.values()))
         assert (tally.blobs_copied, tally.blobs_skipped) == (4, 0)
 
         target.service.log.clear()
@@ -171,6 +172,24 @@ class TestStores:
         assert target.service.log == ["frame"] * len(new) + [1]
         assert tally.chunks_copied == len(new)
         assert tally.chunks_skipped == len(source.service.chunks(second)) - len(new)
+
+    def test_what_blobs_have_in_common_is_not_skipped(
+        self, make_place: Any, make_local: Any, long: bytes
+    ) -> None:
+        """Only what was there before is; the rest counts once, and is repeated from then on."""
+        source, target = make_place(), make_local("there")
+        blobs = [source.service.write(data) for data in (long, long + b"and more", bytes(1 << 20))]
+        lists = [source.service.chunks(blob) for blob in blobs]
+        sizes = {meta.digest: meta.size for metas in lists for meta in metas}
+        target.service.put_chunk(lists[0][0].digest, source.service.get_chunk(lists[0][0].digest))
+
+        tally, _ = copy(source.service, target.service)
+
+        there, total = lists[0][0].size, sum(map(len, lists))
+        repeated = sum(meta.size for metas in lists for meta in metas) - sum(sizes.values())
+        assert (tally.chunks_skipped, tally.bytes_skipped) == (1, there)
+        assert (tally.chunks_copied, tally.bytes_copied) == (len(sizes) - 1, sum(sizes.values()) - there)
+        assert (tally.chunks_repeated, tally.bytes_repeated) == (total - len(sizes), repeated)
 
     def test_a_torn_chunk_there_is_sent_again(self, make_place: Any, make_local: Any, long: bytes) -> None:
         source, target = make_place(), make_local("there")
