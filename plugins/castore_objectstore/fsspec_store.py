@@ -91,7 +91,7 @@ class FsspecObjectStore(ObjectStore):
         """Return a whole object, `None` if the file system says that there is no such file."""
         with self._using(key) as (fs, path):
             try:
-                data: bytes = fs.cat_file(path)
+                data: bytes = fs.cat_file(path) if self._chained else drivers.fetch(fs, path)
             except IsADirectoryError:
                 return None
             except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
@@ -401,7 +401,7 @@ class FsspecObjectStore(ObjectStore):
             raise UnavailableError(
                 self._instance, f"{masked(self._url)}: fsspec opens another file system, {type(fs).__name__}"
             )
-        drivers.fail_fast(fs)
+        drivers.prepare(fs)
         self._root = str(root).rstrip("/")
         return fs, self._root
 
