@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from castore import owned
 from castore.databases import OwnedConnection
 from castore.errors import CastoreError, UnavailableError
 from castore_sqlite import faults, schema
@@ -180,6 +181,7 @@ class Database:
     def _open_writer(self) -> sqlite3.Connection:
         if self._writer is None:
             self._make_folder()
+            self._make_file()
             connection = self._connect("rwc")
             try:
                 self._prepare(connection)
@@ -194,12 +196,20 @@ class Database:
         folder = self.path.parent
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            owned.make_folders(folder)
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path)) from error
         if self.durability == "full":
             for path in made:
                 _flush_folder(path.parent)
+
+    def _make_file(self) -> None:
+        """Make the file for all who may use its folder; SQLite gives the log's the same mode."""
+        # What is wrong otherwise SQLite says.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            owned.share_file(descriptor, self.path)
+            os.close(descriptor)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous = FULL")
