@@ -7,7 +7,7 @@
     ├── CorruptBlobError                corrupt-blob         present, but not the bytes it should be
     │   ├── CorruptChunkError           corrupt-chunk        a chunk whose bytes have another digest
     │   ├── BadFrameError               bad-frame            a chunk that is no whole zstd frame
-    │   │   └── OversizedFrameError     oversized-frame      a frame that unpacks to more than allowed
+    │   │   └── OversizedFrameError     oversized-frame      a frame that has or becomes more than allowed
     │   ├── BadIndexError               bad-index            a blob index that cannot be right
     │   ├── MissingChunkError           missing-chunk        an index whose chunk is gone
     │   └── CorruptDirectoryError       corrupt-directory    bytes that are not the directory they should be
@@ -140,7 +140,7 @@ class BadFrameError(CorruptBlobError):
 
 
 class OversizedFrameError(BadFrameError):
-    """A stored chunk unpacks to more than its index, or any index, allows; it was not unpacked further."""
+    """A stored chunk has, or unpacks to, more than its index, or any, allows; it was not read further."""
 
     code = "oversized-frame"
 

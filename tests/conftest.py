@@ -17,6 +17,7 @@ PROCESSES: Final = (
     "cli",
     "durability",
     "examples",
+    "hostile",
     "test_bench.py",
     "test_deprecations.py",
     "test_docs.py",

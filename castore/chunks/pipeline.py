@@ -25,8 +25,10 @@ from castore.buffers import new_buffer
 from castore.contract.batches import MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import ChunkMeta
 from castore.contract.capabilities import ChunkStore
+from castore.contract.chunk_list import MAX_CHUNKS, ChunkList
 from castore.contract.inputs import InputFile
 from castore.digest import B3Digest
+from castore.errors import UnsupportedError
 from castore.format.chunking import Chunker, settled_cuts
 from castore.threads.crew import Crew, crew_beside
 
@@ -148,7 +150,7 @@ class Pipeline:
     """
 
     def __init__(self, store: ChunkStore, chunker: Chunker) -> None:
-        self.chunks: list[ChunkMeta] = []
+        self.chunks = ChunkList()
         """Those of the segments that were got back."""
         self._store = store
         self._chunker = chunker
@@ -204,7 +206,13 @@ class Pipeline:
                 del error
         with self._lock:
             self._under_way.popleft()
-        self.chunks += segment.metas
+        metas = segment.metas
+        if len(self.chunks) + len(metas) > MAX_CHUNKS:
+            raise UnsupportedError(
+                f"a blob has at most {MAX_CHUNKS} chunks, and this one has more: let the store make them"
+                " larger (`avg_chunk_size`), or store it in parts"
+            )
+        self.chunks.add([meta.digest for meta in metas], [meta.size for meta in metas])
         segment.empty()
         return segment
 

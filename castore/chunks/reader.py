@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Final
 
 from castore.chunks.fetching import find_in, missing_chunk
@@ -12,6 +10,7 @@ from castore.chunks.hasher import BlobHasher
 from castore.chunks.read_ahead import ReadAhead
 from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
+from castore.contract.chunk_list import ChunkList
 from castore.digest import B3Digest
 from castore.errors import CorruptBlobError
 from castore.format.checks import check_size
@@ -36,16 +35,13 @@ class ChunkMap:
     def __init__(self, chunks: Sequence[ChunkMeta]) -> None:
         if not chunks:
             raise ValueError("a chunked blob has at least one chunk")
-        self.chunks = chunks
-        ends = list(accumulate(chunk.size for chunk in chunks))
-        self.offsets = [0, *ends[:-1]]
-        self.size = ends[-1]
+        self.chunks = ChunkList.of(chunks)
+        self.offsets = self.chunks.offsets
+        self.size = self.chunks.size
 
     def index_at(self, position: int) -> int | None:
         """Return the number of the chunk that has the byte at *position*, `None` beyond the end."""
-        if not 0 <= position < self.size:
-            return None
-        return bisect_right(self.offsets, position) - 1
+        return self.chunks.index_at(position)
 
 
 class ChunkedReader(PieceReader):
@@ -84,7 +80,7 @@ class ChunkedReader(PieceReader):
         self._pool = pool or _NO_POOL
         self._hasher = BlobHasher()
         self._ahead = ReadAhead(
-            chunks,
+            self._map.chunks,
             self._fetch,
             self._pool,
             after=ahead_after,

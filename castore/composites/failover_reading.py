@@ -12,6 +12,7 @@ from castore.composites.members import Found, Member, Members, periods_of
 from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
+from castore.contract.chunk_list import ChunkList
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, CorruptChunkError, UnavailableError
 from castore.streams.checked import HashedPieceReader, read_piece, wrong_bytes
@@ -51,8 +52,8 @@ class FailoverChunks(ChunkSource):
         self._members = members
         self._watch = watch
         self._blob = blob
-        self._chunks = chunks
-        self._offsets: dict[B3Digest, int] | None = None
+        self._chunks = ChunkList.of(chunks)
+        self._last = 0
         self._order = sorted(members.all, key=lambda member: member is not first)
         self.high_latency = members.high_latency
 
@@ -123,10 +124,13 @@ class FailoverChunks(ChunkSource):
         return {**found, **self._cut_out(member, self._blob, wrong)} if wrong else found
 
     def _cut_out(self, member: Member, blob: B3Digest, sizes: Mapping[B3Digest, int]) -> FoundChunks:
-        if self._offsets is None:
-            self._offsets = _offsets(self._chunks)
-        offsets = self._offsets
-        places = {offsets[digest]: ChunkMeta(digest, sizes[digest]) for digest in sizes if digest in offsets}
+        places = {}
+        for digest, size in sizes.items():
+            # Mostly it comes right after the last one.
+            number = self._chunks.find(digest, self._last)
+            if number is not None:
+                places[self._chunks.offsets[number]] = ChunkMeta(digest, size)
+                self._last = number
         return _cut_out(member.service, blob, places) if places else {}
 
 
@@ -134,15 +138,6 @@ def _find_chunks(member: Member, digests: Collection[B3Digest]) -> dict[B3Digest
     source = member.source
     found = set(digests) - member.service.missing(digests) if source is None else source.find_chunks(digests)
     return dict.fromkeys(found, True)
-
-
-def _offsets(chunks: Sequence[ChunkMeta]) -> dict[B3Digest, int]:
-    offsets: dict[B3Digest, int] = {}
-    position = 0
-    for meta in chunks:
-        offsets.setdefault(meta.digest, position)
-        position += meta.size
-    return offsets
 
 
 def _checked(reader: BlobReader, digest: B3Digest) -> bytes:

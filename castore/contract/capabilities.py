@@ -203,7 +203,12 @@ class FrameStore(ABC):
 
     @abstractmethod
     def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
-        """Return chunks as they are stored, unchecked; what is absent is left out, as with `get_chunks`."""
+        """Return chunks as they are stored, unchecked; what is absent is left out, as with `get_chunks`.
+
+        *digests* may be a mapping from them to the sizes in bytes that an index says, `None` for one that is
+        not known: for no chunk is more read than its size can take. One of no known size that takes more
+        than `MOST_UNKNOWN` bytes is an `OversizedFrameError`, unless it is the only one that is asked for.
+        """
 
     @abstractmethod
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:

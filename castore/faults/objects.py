@@ -42,6 +42,14 @@ class FaultyObjects:
             return value
         return lambda *args, **kwargs: self.faults.perform(name, value, *args, **kwargs)
 
+    def read_into(self, key: str, take: Callable[[bytes], object], *most: int) -> bool:
+        """Give *take* what `get` returns."""
+        data = self.get(key, *most)
+        if data is None:
+            return False
+        take(data)
+        return True
+
     def close(self) -> None:
         """Let go of all who wait, and close the store."""
         self.faults.release()

@@ -2,7 +2,8 @@
 
 Pure: bytes in, bytes out. Frames are written as the reference's are, without checksum and without the
 size of their content. What is read may be any concatenation of whole frames; trailing bytes that are none
-are an error. Output is bounded: a frame that unpacks to more than allowed is refused there.
+are an error. Output is bounded: a frame that unpacks to more than allowed is refused there;
+and so is input, in its bytes and its blocks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from castore.contract.batches import MOST_UNKNOWN
 from castore.digest import B3Digest
 from castore.errors import BadFrameError, CorruptChunkError, OversizedFrameError
 from castore.format.checks import check_size
+from castore.format.chunking import MAX_CHUNK_SIZE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -35,6 +37,12 @@ _SMALL: Final = 128 << 10
 
 _ROOM: Final = 16
 """How many times the size of a small frame is set aside for what it unpacks to."""
+
+_SLACK: Final = 16 << 10
+"""How many bytes more than `bound` says a chunk may take: others write frames that have no content, too."""
+
+_MOST_BLOCKS: Final = 1 << 16
+"""How many blocks and frames there may be in a chunk: a block worth its header has hundreds of bytes."""
 
 MIN_LEVEL: Final = -7
 MAX_LEVEL: Final = 22
@@ -116,6 +124,25 @@ def bound(size: int) -> int:
     return size + (size >> 8) + (max(_SMALL - size, 0) >> 11)
 
 
+def longest(size: int | None) -> int:
+    """Return how many bytes may be stored for a chunk of *size* bytes; `None`: of no known size.
+
+    What has more is no chunk, and need not be read to know it.
+    """
+    return bound(MOST_UNKNOWN if size is None else min(size, MAX_CHUNK_SIZE)) + _SLACK
+
+
+def too_long(digest: B3Digest, size: int | None, *, key: str | None = None) -> OversizedFrameError:
+    """Return the error for a chunk for which more than `longest` is stored."""
+    if size is None:
+        reason = _reason(None)
+    else:
+        reason = "any chunk can take" if size >= MAX_CHUNK_SIZE else f"{size} bytes can take"
+    return OversizedFrameError(
+        f"chunk {digest} takes more than the {longest(size)} bytes that {reason}", expected=digest, key=key
+    )
+
+
 def decode_chunk(
     frame: Buffer,
     digest: B3Digest,
@@ -173,6 +200,18 @@ class _CutShortError(Exception):
     pass
 
 
+class _Blocks:
+    """Counts down how many blocks and frames there may be."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_BLOCKS
+
+    def take(self) -> bool:
+        """Tell whether there may be one more."""
+        self._left -= 1
+        return self._left >= 0
+
+
 def _unpack(frame: memoryview, limit: int, *, expected: int | None) -> bytes:
     """Unpack all frames in *frame*, which must be whole; if all is well *expected* bytes come of them."""
     if not frame:
@@ -181,7 +220,8 @@ def _unpack(frame: memoryview, limit: int, *, expected: int | None) -> bytes:
     if zstandard.frame_content_size(frame) > limit:
         raise _TooMuchError
     # The decompressor takes a last frame that is cut short for one whose rest is still to come.
-    end = _frame_end(frame, 0)
+    blocks = _Blocks()
+    end = _frame_end(frame, 0, blocks)
     # A small chunk is rarely much larger than its frame.
     room = expected or (min(_ROOM * end, limit) if end < _SMALL // _ROOM else 0)
     if end == len(frame) and room:
@@ -190,7 +230,7 @@ def _unpack(frame: memoryview, limit: int, *, expected: int | None) -> bytes:
             data: bytes = _per_thread.decompressor.decompress(frame, max_output_size=room)
             return data
     while end < len(frame):
-        end = _frame_end(frame, end)
+        end = _frame_end(frame, end, blocks)
     # A scratch buffer that grows to the largest chunk seen spares fresh pages for each.
     scratch = _per_thread.scratch
     reader = _per_thread.decompressor.stream_reader(frame, read_across_frames=True)
@@ -219,9 +259,11 @@ def _grown(scratch: bytearray, filled: int, limit: int) -> bytearray:
     return larger
 
 
-def _frame_end(frame: memoryview, start: int) -> int:
+def _frame_end(frame: memoryview, start: int, blocks: _Blocks) -> int:
     """Return where the frame at *start* ends, told by the sizes of its blocks (RFC 8878, section 3.1)."""
     rest = frame[start:]
+    if not blocks.take():
+        raise _too_many_blocks()
     if _is_skippable(bytes(rest[:8])):
         end = start + 8 + int.from_bytes(rest[4:8], "little")
     else:
@@ -230,6 +272,8 @@ def _frame_end(frame: memoryview, start: int) -> int:
         end = start + zstandard.frame_header_size(rest)
         last = False
         while not last and end < len(frame):
+            if not blocks.take():
+                raise _too_many_blocks()
             length, last = _block_length(frame[end : end + 3])
             end += length
         end += 4 * has_checksum + (not last)
@@ -238,14 +282,24 @@ def _frame_end(frame: memoryview, start: int) -> int:
     return end
 
 
+def _too_many_blocks() -> ZstdError:
+    return ZstdError(f"it has more than {_MOST_BLOCKS} blocks")
+
+
 def is_whole(read_at: Callable[[int, int], bytes], size: int) -> bool:
     """Tell whether *size* stored bytes are whole frames, by their outlines alone: a torn write is none.
 
     *read_at* returns some bytes from an offset, fewer only at the end. Only the headers of frames and blocks
-    are read, so this costs next to nothing, and says nothing about the bytes between them.
+    are read, so this costs next to nothing, and says nothing about the bytes between them. What is longer
+    than any chunk, or has more blocks, is none.
     """
     end = 0
+    blocks = _Blocks()
+    if size > longest(MAX_CHUNK_SIZE):
+        return False
     while end < size:
+        if not blocks.take():
+            return False
         header = read_at(end, _LONGEST_HEADER)
         try:
             if _is_skippable(header):
@@ -260,6 +314,8 @@ def is_whole(read_at: Callable[[int, int], bytes], size: int) -> bool:
         block = header[length : length + 3]
         last = False
         while not last:
+            if not blocks.take():
+                return False
             if len(block) < 3:
                 block = read_at(end, 3)
             if len(block) < 3 or block == b"\0\0\0":

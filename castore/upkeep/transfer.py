@@ -11,7 +11,7 @@ from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.blobs import Answer, BlobReader, BlobService
 from castore.contract.capabilities import ChunkSource, ChunkStore, FrameStore
 from castore.digest import B3Digest
-from castore.errors import BatchError, BlobNotFoundError, CastoreError
+from castore.errors import BatchError, BlobNotFoundError, CastoreError, OversizedFrameError
 from castore.format.chunking import MAX_CHUNK_SIZE
 from castore.format.frames import decode_chunk
 from castore.upkeep.reading import Attempts, Sizes, ask_for_each, check_blob, read_blob
@@ -75,6 +75,11 @@ class Transfer:
         """Return chunks, with the sizes that indexes say; those that are absent are left out."""
         if self._frames is not None:
             frames = ask_for_each(self._frames.get_frames, sizes)
+            for digest, frame in frames.items() if len(sizes) > 1 else ():
+                if isinstance(frame, OversizedFrameError) and sizes[digest] is None:
+                    # Alone it may be as large as any.
+                    alone = ask_for_each(self._frames.get_frames, {digest: None})
+                    frames[digest] = alone.get(digest, frame)
             return {digest: self._unpacked(digest, frame, sizes[digest]) for digest, frame in frames.items()}
         found = self._attempt.chunks(sizes)
         return {

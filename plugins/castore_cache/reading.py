@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from castore import B3Digest, BlobService, CastoreError, ChunkedReader, ChunkMeta
 from castore.chunks.read_ahead import ReadAhead
 from castore.contract.capabilities import ChunkSource, FoundChunks
+from castore.contract.chunk_list import ChunkList
 from castore.threads.pool import Pool
 from castore_cache.chunks import CachedChunks
 from castore_cache.near import Near
@@ -17,6 +18,9 @@ _RANGE: Final = 1 << 20
 """How many bytes may be read in order before it is taken for the beginning of more."""
 
 _log: Final = logging.getLogger("castore_cache")
+
+_MOST_NOTED: Final = 1 << 17
+"""Of so many chunks it is noted that near has them; it is asked for others."""
 
 
 class FillingChunkedReader(ChunkedReader):
@@ -49,8 +53,9 @@ class FillingChunkedReader(ChunkedReader):
         whole: bool,
         pool: Pool,
     ) -> None:
+        index = ChunkList.of(index)
         self._tracker = _Tracker(chunks, index)
-        patience = _RANGE + 2 * max(meta.size for meta in index)
+        patience = _RANGE + 2 * index.largest
         super().__init__(far, index, digest=digest, source=self._tracker, pool=pool, ahead_after=patience)
         self._near = near
         self._closes = True
@@ -80,8 +85,7 @@ class FillingChunkedReader(ChunkedReader):
             self._near.complete(self._blob, self._map.chunks)
 
     def _bring_the_rest(self) -> None:
-        unread = dict(self._tracker.unread)
-        rest = [meta for meta in self._map.chunks if unread.pop(meta.digest, False)]
+        rest = ChunkList(self._tracker.unread())
         ahead = ReadAhead(rest, self._fetch, self._pool, high_latency=self._tracker.high_latency)
         try:
             ahead.expect(0, len(rest))
@@ -95,7 +99,7 @@ class FillingChunkedReader(ChunkedReader):
 
     def _near_is_whole(self) -> bool:
         # The first chunks that near lacks end this: it is cheap unless the blob is nearly complete.
-        if not self._near.has_chunks(list(self._tracker.unread)):
+        if not self._near.has_chunks(meta.digest for meta in self._tracker.unread()):
             return False
         return self.verified or self._near.makes_up(self._blob, self._map.chunks)
 
@@ -105,10 +109,19 @@ class _Tracker(ChunkSource):
 
     def __init__(self, chunks: CachedChunks, index: Sequence[ChunkMeta]) -> None:
         self._chunks = chunks
+        self._index = index
+        self._kept: set[B3Digest] = set()
         self.high_latency = chunks.high_latency
-        self.unread = dict.fromkeys((meta.digest for meta in index), True)
-        """The chunks that are not known to be in near, in order."""
         self.fetched = False
+
+    def unread(self) -> Iterator[ChunkMeta]:
+        """Yield the chunks that are not known to be in near, in order; of the longest blobs some twice."""
+        seen = set(self._kept)
+        for meta in self._index:
+            if meta.digest not in seen:
+                if len(seen) < _MOST_NOTED:
+                    seen.add(meta.digest)
+                yield meta
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         return self._chunks.find_chunks(digests)
@@ -117,8 +130,8 @@ class _Tracker(ChunkSource):
         brought = self._chunks.fetch(sizes)
         found: FoundChunks = {}
         for digest, answer in brought.items():
-            if answer.kept:
-                self.unread.pop(digest, None)
+            if answer.kept and len(self._kept) < _MOST_NOTED:
+                self._kept.add(digest)
             if answer.data is not None:
                 found[digest] = answer.data
                 self.fetched = self.fetched or isinstance(answer.data, bytes)

@@ -26,6 +26,7 @@ from castore_lru.ledger import KINDS, Write
 T = TypeVar("T")
 
 _BATCH: Final = 256
+_MOST_CHUNKS: Final = 1 << 14
 
 _CLOCKS_APART: Final = 2.0
 """By how many seconds the time of a file may differ from the time of day when it was written."""
@@ -147,16 +148,19 @@ class Scanner:
         self.look_up(db, "chunk", new["chunk"])
         return new["index"]
 
-    def _adopt_blobs(self, blobs: Iterable[B3Digest]) -> None:
+    def _adopt_blobs(self, blobs: Sequence[B3Digest]) -> None:
         lists: dict[B3Digest, Sequence[ChunkMeta] | None] = {}
-        for blob in blobs:
+        for number, blob in enumerate(blobs, 1):
             lists[blob] = None  # One that cannot be read takes its bytes all the same.
             with contextlib.suppress(CorruptBlobError):
                 lists[blob] = self._service.chunks(blob)
-        with self._journal.changing() as db:
-            for blob, chunks in lists.items():
-                ledger.add_parts(db, blob, chunks)
-            self.look_up(db, "index", lists)
+            # A single one may have millions.
+            if number == len(blobs) or sum(len(chunks or ()) for chunks in lists.values()) >= _MOST_CHUNKS:
+                with self._journal.changing() as db:
+                    for each, chunks in lists.items():
+                        _note_parts(db, each, chunks)
+                    self.look_up(db, "index", lists)
+                lists = {}
 
     def _drop_unseen(self, scan: int) -> bool:
         with self._journal.changing() as db:
@@ -175,6 +179,17 @@ class Scanner:
                 self._store.remove(found)
                 with transaction(db):
                     ledger.drop_items(db, "index", some)
+
+
+def _note_parts(db: sqlite3.Connection, blob: B3Digest, chunks: Sequence[ChunkMeta] | None) -> None:
+    """Take note of what a blob is made of, up to a chunk that is not there: then it goes anyway."""
+    if chunks is None:
+        ledger.add_parts(db, blob, None)
+        return
+    for some in in_batches(chunks):
+        ledger.add_parts(db, blob, some)
+        if ledger.lacking(db, "chunk", [meta.digest for meta in some]):
+            return
 
 
 def in_batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
@@ -31,7 +32,7 @@ from castore_lru.bounds import Amount, Bounds, Excess
 from castore_lru.evicting import AGING_STEPS, Evictor
 from castore_lru.journal import Journal, transaction
 from castore_lru.ledger import Write
-from castore_lru.scanning import Scanner
+from castore_lru.scanning import Scanner, in_batches
 
 _UNFLUSHED_SHARE: Final = 16
 _MOST_UNFLUSHED: Final = 16 << 20
@@ -367,13 +368,26 @@ class Space:
         """Take note of pinned blobs that the journal does not know; return those of which all is there."""
         with self._accounts.changing() as db:
             listed = self._scanner.look_up(db, "index", blobs)
-            for blob in listed:
-                ledger.add_parts(db, blob, blobs[blob])
-            lost = self._find_lost(blobs, blobs)
-        if lost.keys() & listed:
+            lost = {blob for blob in listed if not self._note_parts(db, blob, blobs[blob])}
+            unlisted = self._find_lost(blobs, blobs.keys() - listed)
+        if lost:
             self._scanner.mend()
         # A store may keep the index of a blob of no chunks as a chunk.
-        return {blob for blob, chunks in blobs.items() if (blob in listed or not chunks) and blob not in lost}
+        return {
+            blob
+            for blob, chunks in blobs.items()
+            if (blob in listed or not chunks) and blob not in lost and blob not in unlisted
+        }
+
+    def _note_parts(self, db: sqlite3.Connection, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        """Take note of what a blob is made of; return False once a chunk is not there, which is enough."""
+        for some in in_batches(chunks) if chunks else ((),):
+            ledger.add_parts(db, blob, some)
+            digests = ledger.needs_of(blob, some)
+            gone = self._accounts.find_unknown(db, "chunk", digests)
+            if gone - self._scanner.look_up(db, "chunk", gone):
+                return False
+        return True
 
     # -- reading --
 

@@ -9,6 +9,7 @@ from castore import B3Digest, ChunkMeta
 from castore.chunks.backend import ChunkBackend
 from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.capabilities import BlobLister, FoundChunks
+from castore.contract.chunk_list import ChunkList
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem
 from castore.digest import EMPTY, no_digest
 from castore.errors import CorruptBlobError, OversizedFrameError
@@ -32,7 +33,7 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
     def __init__(self) -> None:
         # Values never change and each operation is one step of a dict, so readers need no lock.
         self._chunks: dict[B3Digest, bytes] = {}
-        self._indexes: dict[B3Digest, tuple[ChunkMeta, ...]] = {}
+        self._indexes: dict[B3Digest, Sequence[ChunkMeta]] = {}
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether a blob or chunk of this digest was put."""
@@ -102,7 +103,7 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
         """Make blobs visible; a list that is there stays if its chunks are there, too."""
         for digest, chunks in blobs.items():
             if not self._is_whole(digest) or not may_agree(self._indexes[digest], chunks):
-                self._indexes[digest] = tuple(chunks) if len(chunks) > 1 else ()
+                self._indexes[digest] = ChunkList(chunks) if len(chunks) > 1 else ()
 
     # -- for who keeps it within bounds --
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import re
 import socket
 import types
@@ -156,17 +155,6 @@ def require_absence(error: Exception) -> None:
 
 
 # -- questions --
-
-
-def fetch(fs: Any, path: str) -> bytes:
-    """Return an object; raise `FileNotFoundError` if there is none."""
-    if hasattr(fs, "ftp") and hasattr(fs.ftp, "getfo"):
-        # Many requests are under way at once, and not one for each 32 KiB.
-        into = io.BytesIO()
-        fs.ftp.getfo(path, into)
-        return into.getvalue()
-    data: bytes = fs.cat_file(path)
-    return data
 
 
 def look(fs: Any, path: str) -> Mapping[str, Any]:

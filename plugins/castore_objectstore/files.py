@@ -6,10 +6,14 @@ import contextlib
 import errno
 import os
 import stat
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from castore import owned
 from castore.errors import UnavailableError
+from castore_objectstore.object_store import TooLargeError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,8 +29,7 @@ CANNOT: Final = frozenset(
 )  # fmt: skip
 """What a call fails with that a file system, or this user there, cannot make: there may be another way."""
 
-_LARGEST: Final = 1 << 30
-"""Bytes that an object can have at most: an index of that size is one of 25 million chunks."""
+_PIECE: Final = 1 << 20
 
 
 class Reporting:
@@ -59,23 +62,25 @@ def remove_quietly(temporary: str) -> None:
         os.unlink(temporary)
 
 
-def read_all(descriptor: int) -> bytes:
-    """Read a regular file of no more bytes than an object can have."""
+def read_all(descriptor: int, take: Callable[[bytes], object], most: int) -> None:
+    """Give *take* a regular file in pieces; raise `TooLargeError` if it has more than *most* bytes."""
     status = os.fstat(descriptor)
-    size = status.st_size
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file")
-    if size > _LARGEST:
-        raise OSError(errno.EFBIG, f"Larger than any object, with {size} bytes")
-    data = os.read(descriptor, size + 1)
-    if len(data) == size:
-        return data
-    parts = [data]
-    while part := os.read(descriptor, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
+    if status.st_size > most:
+        raise TooLargeError(most)
+    data = os.read(descriptor, min(status.st_size + 1, _PIECE))
+    take(data)
+    size = len(data)
+    if size == status.st_size:
+        return
+    while piece := os.read(descriptor, _PIECE):
+        size += len(piece)
+        if size > most:
+            raise TooLargeError(most)
+        take(piece)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -170,18 +175,17 @@ def _move(path: str, target: str) -> None:
 
 def _copy(path: str, target: str) -> None:
     """Copy a file to another file system, and to its disk: its owner will not have the other one then."""
-    descriptor = os.open(path, READ)
+    source = os.open(path, READ)
     try:
-        data = read_all(descriptor)
-    finally:
-        os.close(descriptor)
-    descriptor = os.open(target, _NEW, 0o666)
-    try:
+        descriptor = os.open(target, _NEW, 0o666)
         try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except BaseException:
-        remove_quietly(target)
-        raise
+            try:
+                read_all(source, partial(write_all, descriptor), sys.maxsize)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            remove_quietly(target)
+            raise
+    finally:
+        os.close(source)

@@ -7,7 +7,7 @@ import datetime
 import secrets as randomness
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import fsspec
@@ -18,7 +18,15 @@ from castore.composition import scrub
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
 from castore.urls import masked
 from castore_objectstore import drivers
-from castore_objectstore.object_store import Create, ObjectStore, StoredObject, Wholeness
+from castore_objectstore.bounded import http_client, read_pieces
+from castore_objectstore.object_store import (
+    LARGEST,
+    Create,
+    ObjectStore,
+    StoredObject,
+    TooLargeError,
+    Wholeness,
+)
 
 _NOT_ALLOWED: Final = (405, 501)
 """Status codes of HTTP."""
@@ -87,18 +95,23 @@ class FsspecObjectStore(ObjectStore):
         self._place_seen = self._sort == "memory"
         """Whether there is what the objects lie in: an object that is not found is absent then."""
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int = LARGEST) -> bytes | None:
         """Return a whole object, `None` if the file system says that there is no such file."""
+        pieces: list[bytes] = []
+        return b"".join(pieces) if self.read_into(key, pieces.append, most) else None
+
+    def read_into(self, key: str, take: Callable[[bytes], object], most: int = LARGEST) -> bool:
+        """Read an object with one request."""
         with self._using(key) as (fs, path):
             try:
-                data: bytes = fs.cat_file(path) if self._chained else drivers.fetch(fs, path)
+                read_pieces(fs, path, take, most, plain=self._chained)
             except IsADirectoryError:
-                return None
+                return False
             except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
                 self._require_absence(fs, error)
-                return None
+                return False
             self._place_seen = True
-            return data
+            return True
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object; `fs.exists` would take every error for a no."""
@@ -253,7 +266,7 @@ class FsspecObjectStore(ObjectStore):
 
     # -- writers and sweeps --
 
-    def claim(self, key: str, is_whole: Wholeness) -> bool:
+    def claim(self, key: str, is_whole: Wholeness, most: int = LARGEST) -> bool:
         """Tell whether there is an object; store it anew if its time is not recent."""
         found = self.describe(key)
         if found is None:
@@ -261,8 +274,13 @@ class FsspecObjectStore(ObjectStore):
         # Objects appear whole here, but a driver may have left one that is empty; for an index that is right.
         if found.size == 0 and not is_whole(lambda _, __: b"", 0):
             return False
+        if found.size is not None and found.size > most:
+            return False
         if found.modified is not None and time.time() - found.modified > self.renewal_seconds:
-            data = self.get(key)
+            try:
+                data = self.get(key, most)
+            except TooLargeError:
+                return False
             if data is None:
                 return False
             self.put(key, data)
@@ -317,7 +335,12 @@ class FsspecObjectStore(ObjectStore):
         """Tell whether castore has put an object, by its name, and a lease by its bytes as well."""
         kind, _, name = key.partition("/")
         if kind == "leases":
-            return owned.is_bucket_mark(name) and self.get(key) == owned.BUCKET_MARK
+            if not owned.is_bucket_mark(name):
+                return False
+            try:
+                return self.get(key, len(owned.BUCKET_MARK)) == owned.BUCKET_MARK
+            except TooLargeError:
+                return False
         folder, _, place = name.partition("/")
         return kind in ("blobs", "chunks") and folder == "b3" and owned.object_at(place) is not None
 
@@ -337,7 +360,13 @@ class FsspecObjectStore(ObjectStore):
         number = 1
         while self.exists(target := f"quarantine/{key}" + (f"~{number}" if number > 1 else "")):
             number += 1
-        data = self.get(key)
+        try:
+            data = self.get(key)
+        except TooLargeError:
+            # Not by way of this machine.
+            with self._using(key) as (fs, path):
+                fs.mv(path, f"{path.removesuffix(key)}{target}")
+            return target
         if data is not None:
             self.put(target, data)
             self._remove(key)
@@ -357,7 +386,7 @@ class FsspecObjectStore(ObjectStore):
             exclusive = not fs.async_impl and self._scheme != "memory"
             with self._lock if exclusive else contextlib.nullcontext():
                 yield fs, f"{root}/{key}" if root else key
-        except CastoreError:
+        except (CastoreError, TooLargeError):
             raise
         except Exception as error:
             if drivers.is_cut_off(fs):
@@ -396,6 +425,8 @@ class FsspecObjectStore(ObjectStore):
     def _open_now(self) -> tuple[Any, str]:
         if self._scheme == "memory":
             return _private_memory(), ""
+        if self._scheme in ("http", "https"):
+            self._options.setdefault("get_client", http_client)
         fs, root = fsspec.core.url_to_fs(self._url, **self._options)
         if not isinstance(fs, fsspec.get_filesystem_class(self._scheme)):
             raise UnavailableError(

@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,7 +27,14 @@ from castore_objectstore.files import (
 )
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.leasing import LEASES, Leases
-from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, Wholeness
+from castore_objectstore.object_store import (
+    LARGEST,
+    LastObject,
+    ObjectStore,
+    StoredObject,
+    TooLargeError,
+    Wholeness,
+)
 from castore_objectstore.staging import Staging
 
 _BEING_FILLED: Final = "being-filled"
@@ -76,18 +83,26 @@ class LocalObjectStore(ObjectStore):
         self._new_files = NewFiles()
         self._root_seen = False
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int = LARGEST) -> bytes | None:
         """Return a whole object, `None` if there is no file of its name."""
+        pieces: list[bytes] = []
+        if not self.read_into(key, pieces.append, most):
+            return None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_into(self, key: str, take: Callable[[bytes], object], most: int = LARGEST) -> bool:
+        """Read a file, a MiB at a time."""
         path = self._path(key)
         with self._reporting(path):
             descriptor = self._open(path)
             if descriptor is None:
                 self._require_root()
-                return None
+                return False
             try:
-                return read_all(descriptor)
+                read_all(descriptor, take, most)
             finally:
                 os.close(descriptor)
+        return True
 
     def _open(self, path: str) -> int | None:
         """Open an object where it is, or where it waits to be flushed; `None` if it is in neither place."""
@@ -262,7 +277,7 @@ class LocalObjectStore(ObjectStore):
                 alone = stack.enter_context(self._locks.try_each(digests))
             yield alone
 
-    def unflushed(self, key: str) -> Iterator[bytes]:
+    def unflushed(self, key: str, most: int) -> Iterator[bytes]:
         """Yield the temporary files beside the place of an object, some of which may be half written."""
         if self._staging is None:
             return
@@ -274,23 +289,24 @@ class LocalObjectStore(ObjectStore):
                 except FileNotFoundError:
                     return
                 try:
-                    data = read_all(descriptor)
-                except IsADirectoryError:
+                    pieces: list[bytes] = []
+                    read_all(descriptor, pieces.append, most)
+                except (TooLargeError, IsADirectoryError):
                     continue  # Somebody else's.
                 finally:
                     os.close(descriptor)
-            yield data
+            yield b"".join(pieces)
 
     # -- writers and sweeps --
 
-    def claim(self, key: str, is_whole: Wholeness) -> bool:
+    def claim(self, key: str, is_whole: Wholeness, most: int = LARGEST) -> bool:
         """Tell whether there is a whole file; renew its time if that is not recent."""
         path = self._path(key)
         with self._reporting(path):
             # One that is torn may have been written anew, and wait to be replaced.
-            return any(self._claim_file(key, place, is_whole) for place in self._places(path))
+            return any(self._claim_file(key, place, is_whole, most) for place in self._places(path))
 
-    def _claim_file(self, key: str, path: str, is_whole: Wholeness) -> bool:
+    def _claim_file(self, key: str, path: str, is_whole: Wholeness, most: int) -> bool:
         try:
             descriptor, is_link = _open_to_claim(path)
         except FileNotFoundError:
@@ -298,7 +314,7 @@ class LocalObjectStore(ObjectStore):
         try:
             status = os.fstat(descriptor)
             # Anything else, as a folder, is moved out of the way by a put.
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode) or status.st_size > most:
                 return False
             if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
                 return False
@@ -323,7 +339,9 @@ class LocalObjectStore(ObjectStore):
             else:
                 return True
         # It is another user's, say. One that is written anew has the present time, and takes its place.
-        self.put(key, read_all(descriptor))
+        pieces: list[bytes] = []
+        read_all(descriptor, pieces.append, LARGEST)
+        self.put(key, b"".join(pieces))
         return True
 
     @contextlib.contextmanager

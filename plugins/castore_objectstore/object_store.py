@@ -6,17 +6,30 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
 from castore import B3Digest
+from castore.format import blob_index
 
 Wholeness: TypeAlias = Callable[[Callable[[int, int], bytes], int], bool]
 """Tells by some reads `(offset, count)`, and the size, whether what is stored is whole."""
 
 Create: TypeAlias = Literal["parent", "path", False]
 """What a store makes where it is to lie: its own folder only, all folders above it, too, or nothing."""
+
+
+LARGEST: Final = blob_index.MAX_ENCODED_SIZE
+"""Bytes that an object can have at most: those of the longest index."""
+
+
+class TooLargeError(Exception):
+    """An object has more bytes than it may have; no more of it was read."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"it has more than {most} bytes")
+        self.most = most
 
 
 @attrs.frozen
@@ -73,8 +86,22 @@ class ObjectStore(ABC):
     # -- what every store does --
 
     @abstractmethod
-    def get(self, key: str) -> bytes | None:
-        """Return a whole object, `None` if it is absent."""
+    def get(self, key: str, most: int = LARGEST) -> bytes | None:
+        """Return a whole object, `None` if it is absent.
+
+        Raises `TooLargeError` if it has more than *most* bytes, of which about so many are read at most.
+        """
+
+    def read_into(self, key: str, take: Callable[[bytes], object], most: int = LARGEST) -> bool:
+        """Give *take* what `get` returns in pieces, in any one thread; return False if the object is absent.
+
+        What *take* raises ends the reading, and is raised here.
+        """
+        data = self.get(key, most)
+        if data is None:
+            return False
+        take(data)
+        return True
 
     @abstractmethod
     def exists(self, key: str) -> bool:
@@ -110,10 +137,11 @@ class ObjectStore(ABC):
 
     # -- what keeps writers and collectors of garbage apart --
 
-    def claim(self, key: str, is_whole: Wholeness) -> bool:  # noqa: ARG002 - for stores that can tell
+    def claim(self, key: str, is_whole: Wholeness, most: int = LARGEST) -> bool:  # noqa: ARG002 - as below
         """Tell whether a whole object is there, and keep it from a sweep as if it had just been put.
 
-        *is_whole* is asked by stores in which an object can be torn.
+        *is_whole* is asked by stores in which an object can be torn; one of more than *most* bytes is not
+        whole where the store tells how many it has.
         """
         return self.exists(key)
 
@@ -143,8 +171,11 @@ class ObjectStore(ABC):
         """Enter as the only one that brings some of *digests* here; see `SharedPlace`."""
         return contextlib.nullcontext(frozenset(digests))
 
-    def unflushed(self, key: str) -> Iterator[bytes]:  # noqa: ARG002 - for overriding
-        """Yield what others have put under a key and not flushed yet; it need not be whole."""
+    def unflushed(self, key: str, most: int) -> Iterator[bytes]:  # noqa: ARG002 - for overriding
+        """Yield what others have put under a key and not flushed yet; it need not be whole.
+
+        What has more than *most* bytes is left out.
+        """
         return iter(())
 
     # -- what takes things away --

@@ -27,10 +27,10 @@ from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY, no_digest
 from castore.errors import BadIndexError
 from castore.format import blob_index, frames
-from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool
-from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject
+from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, TooLargeError
 from castore_objectstore.sharing import SharedStore
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ P = TypeVar("P")
 
 _BLOBS: Final = "blobs/b3/"
 _CHUNKS: Final = "chunks/b3/"
+
+_LONGEST: Final = frames.longest(MAX_CHUNK_SIZE)
+"""Bytes that the object of a chunk has at most."""
 
 
 class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
@@ -102,11 +105,23 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
-        key = _key(_BLOBS, digest)
-        index = self._store.get(key)
+        index = self._index(digest)
         if index is not None:
-            return blob_index.decode(index, digest, key=key)
+            return index
         return () if self._store.exists(_key(_CHUNKS, digest)) else None
+
+    def _index(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        key = _key(_BLOBS, digest)
+        decoder = blob_index.IndexDecoder(digest, key=key)
+        try:
+            there = self._store.read_into(key, decoder.feed, blob_index.MAX_ENCODED_SIZE)
+        except TooLargeError as error:
+            raise BadIndexError(
+                f"the index of blob {digest} has more than the {error.most} bytes of any index",
+                expected=digest,
+                key=key,
+            ) from None
+        return decoder.end() if there else None
 
     def capability(self, kind: Callable[..., P]) -> P | None:
         """Return a capability; whether processes can tell each other anything depends on the store."""
@@ -140,16 +155,23 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         """Return chunks, unpacked within bounds and checked."""
 
         def get(digest: B3Digest) -> bytes | None:
-            key = _key(_CHUNKS, digest)
-            frame = self._store.get(key)
-            return None if frame is None else frames.decode_chunk(frame, digest, size=sizes[digest], key=key)
+            key, size = _key(_CHUNKS, digest), sizes[digest]
+            frame = self._frame(digest, size)
+            return None if frame is None else frames.decode_chunk(frame, digest, size=size, key=key)
 
         return self._get_each(get, sizes)
+
+    def _frame(self, digest: B3Digest, size: int | None) -> bytes | None:
+        key = _key(_CHUNKS, digest)
+        try:
+            return self._store.get(key, frames.longest(size))
+        except TooLargeError:
+            raise frames.too_long(digest, size, key=key) from None
 
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is a whole frame."""
         return self._find_each(
-            lambda digest: self._store.claim(_key(_CHUNKS, digest), frames.is_whole), digests
+            lambda digest: self._store.claim(_key(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
         )
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
@@ -224,17 +246,16 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
             same = size == len(expected) and read_at(0, size) == expected
             return True  # Another one may be right, too.
 
-        return self._store.claim(key, compare) and (same or self._index_stands(key, digest, chunks))
+        return self._store.claim(key, compare) and (same or self._index_stands(digest, chunks))
 
-    def _index_stands(self, key: str, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+    def _index_stands(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Read the index that is there, and tell the same of it."""
-        found = self._store.get(key)
-        if found is None or found == blob_index.encode(chunks):
-            return found is not None
         try:
-            others = blob_index.decode(found, digest, key=key)
+            others = self._index(digest)
         except BadIndexError:
             return False
+        if others is None or others == chunks:
+            return others is not None
         needed = {meta.digest for meta in others} or {digest}
         return blob_index.may_agree(others, chunks) and needed <= self.claim(needed)
 
@@ -247,7 +268,16 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
         """Return frames, unchecked."""
-        return self._get_each(lambda digest: self._store.get(_key(_CHUNKS, digest)), digests)
+        sizes = digests if isinstance(digests, Mapping) else {}
+        wanted = list(digests)
+        # One alone may be as large as any.
+        default = MAX_CHUNK_SIZE if len(wanted) == 1 else None
+
+        def get(digest: B3Digest) -> bytes | None:
+            size = sizes.get(digest)
+            return self._frame(digest, size if isinstance(size, int) else default)
+
+        return self._get_each(get, wanted)
 
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
         """Store frames."""

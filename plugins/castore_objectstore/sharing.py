@@ -29,7 +29,7 @@ class SharedStore(SharedPlace):
 
     def _find(self, digest: B3Digest, size: int | None) -> bytes | None:
         key = self._key_of(digest)
-        for frame in self._store.unflushed(key):
+        for frame in self._store.unflushed(key, frames.longest(size)):
             try:
                 return frames.decode_chunk(frame, digest, size=size, key=key)
             except CorruptBlobError:

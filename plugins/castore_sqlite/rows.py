@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
@@ -12,9 +12,11 @@ from typing import Any, Final, Literal, TypeAlias
 from castore import B3Digest, ChunkMeta
 from castore.digest import no_digest
 from castore.errors import BadIndexError
-from castore.format import blob_index
+from castore.format import blob_index, frames
 
 Table: TypeAlias = Literal["chunks", "indexes"]
+Fetch: TypeAlias = Callable[[str, Sequence[object]], Iterable[tuple[Any, ...]]]
+"""Makes a query with parameters."""
 
 _SIZES: Final = (1, 32, 400)
 """How many digests a query asks for: each version of SQLite takes 999 parameters, but binding them costs."""
@@ -22,8 +24,25 @@ _SIZES: Final = (1, 32, 400)
 FRESH_SECONDS: Final = 60.0
 """How old the time of a row may be before a claim renews it."""
 
-GET_CHUNKS: Final = "SELECT digest, frame FROM chunks WHERE digest IN (VALUES {0})"
-GET_INDEX: Final = "SELECT chunks FROM indexes WHERE digest = ?"
+_SMALL: Final = 64 << 10
+"""Longer indexes are read one by one, in pieces: there may be any number of bytes in a row."""
+
+_PIECE: Final = 16 << 20
+"""Each piece costs SQLite a look at the whole row."""
+
+_MOST_FRAMES: Final = 32 << 20
+"""How many bytes a query for chunks gives at most, unless a single one has more."""
+
+GET_CHUNKS: Final = (
+    "SELECT digest, CASE WHEN typeof(frame) <> 'blob' THEN x'' WHEN length(frame) <= ? THEN frame END"
+    " FROM chunks WHERE digest IN (VALUES {0})"
+)
+_INDEX: Final = (
+    "CASE WHEN typeof(chunks) <> 'blob' THEN x''"
+    f" WHEN length(chunks) <= {_SMALL} THEN chunks ELSE length(chunks) END"
+)
+GET_INDEX: Final = f"SELECT {_INDEX} FROM indexes WHERE digest = ?"
+_GET_PIECE: Final = "SELECT substr(chunks, ?, ?) FROM indexes WHERE digest = ?"
 _PUT_CHUNK: Final = (
     "INSERT INTO chunks (digest, modified, frame) VALUES (?, ?, ?)"
     " ON CONFLICT (digest) DO UPDATE SET modified = excluded.modified, frame = excluded.frame"
@@ -38,7 +57,7 @@ FIND: Final = (
     " OR EXISTS (SELECT 1 FROM indexes WHERE indexes.digest = wanted.digest)"
 )
 FIND_TIMES: Final = "SELECT digest, modified FROM chunks WHERE digest IN (VALUES {0})"
-FIND_INDEXES: Final = "SELECT digest, modified, chunks FROM indexes WHERE digest IN (VALUES {0})"
+FIND_INDEXES: Final = f"SELECT digest, modified, {_INDEX} FROM indexes WHERE digest IN (VALUES {{0}})"
 _MARKS: Final = {size: ", ".join(["(?)"] * size) for size in _SIZES}
 _RENEW: Final[dict[Table, str]] = {
     "chunks": "UPDATE chunks SET modified = ? WHERE digest = ?",
@@ -80,21 +99,62 @@ def _for(statement: str, size: int) -> str:
     return statement.format(_MARKS[size])
 
 
+def queries_for_frames(sizes: Mapping[B3Digest, int | None]) -> Iterator[tuple[str, list[object]]]:
+    """Yield queries for the frames of chunks, with their parameters; a frame longer than it may be is `NULL`.
+
+    *sizes* has what is known of the sizes in bytes.
+    """
+    lengths = {digest: frames.longest(size) for digest, size in sizes.items()}
+    group: list[B3Digest] = []
+    for digest in sorted(lengths, key=lengths.__getitem__):
+        # Each may turn out to be as long as the longest.
+        if group and (len(group) + 1) * lengths[digest] > _MOST_FRAMES:
+            yield from _for_frames(group, lengths)
+            group = []
+        group.append(digest)
+    yield from _for_frames(group, lengths)
+
+
+def _for_frames(
+    group: Sequence[B3Digest], lengths: Mapping[B3Digest, int]
+) -> Iterator[tuple[str, list[object]]]:
+    for query, parameters in queries(GET_CHUNKS, group):
+        yield query, [max(lengths[digest] for digest in group), *parameters]
+
+
+def read_index(fetch: Fetch, digest: B3Digest, found: bytes | int, key: str | None) -> Sequence[ChunkMeta]:
+    """Return the index of a blob, of which a query has *found* the bytes, or how many they are.
+
+    Raises `BadIndexError`.
+    """
+    if not isinstance(found, int):
+        return blob_index.decode(found, digest, key=key)
+    if found > blob_index.MAX_ENCODED_SIZE:
+        raise BadIndexError(
+            f"the index of blob {digest} has {found} bytes, more than any index", expected=digest, key=key
+        )
+    decoder = blob_index.IndexDecoder(digest, key=key)
+    for start in range(0, found, _PIECE):
+        for (piece,) in fetch(_GET_PIECE, (start + 1, _PIECE, bytes(digest))):
+            decoder.feed(as_bytes(piece))
+    return decoder.end()
+
+
 def as_bytes(value: Any) -> bytes:
     """Return the bytes in a row; nothing if a damaged row has something else there."""
     return value if isinstance(value, bytes) else b""
 
 
-def put_chunks(connection: sqlite3.Connection, frames: Mapping[B3Digest, bytes]) -> None:
+def put_chunks(connection: sqlite3.Connection, packed: Mapping[B3Digest, bytes]) -> None:
     """Put frames, replacing those that are there."""
     time_ = now()
-    connection.executemany(_PUT_CHUNK, ((bytes(digest), time_, frame) for digest, frame in frames.items()))
+    connection.executemany(_PUT_CHUNK, ((bytes(digest), time_, frame) for digest, frame in packed.items()))
 
 
 def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
     """Put indexes; one that is there stays and counts as just put, unless it cannot be right."""
     there = {
-        digest: (modified, as_bytes(index))
+        digest: (modified, index)
         for query, group in queries(FIND_INDEXES, blobs)
         for digest, modified, index in connection.execute(query, group)
     }
@@ -110,15 +170,15 @@ def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequenc
 
 
 def _may_stay(
-    connection: sqlite3.Connection, digest: B3Digest, index: bytes, chunks: Sequence[ChunkMeta]
+    connection: sqlite3.Connection, digest: B3Digest, index: bytes | int, chunks: Sequence[ChunkMeta]
 ) -> bool:
     """Tell whether the index that is there is this one, or another whose chunks are there."""
-    if index == blob_index.encode(chunks):
-        return True
     try:
-        others = blob_index.decode(index, digest)
+        others = read_index(connection.execute, digest, index, None)
     except BadIndexError:
         return False
+    if others == chunks:
+        return True
     needed = {meta.digest for meta in others} or {digest}
     return blob_index.may_agree(others, chunks) and renew(connection, "chunks", needed)
 

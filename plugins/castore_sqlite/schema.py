@@ -10,7 +10,7 @@ import sqlite3
 from typing import Final
 
 APPLICATION_ID: Final = int.from_bytes(b"b3cs", "big")
-VERSION: Final = 1
+VERSION: Final = 2
 
 # Rows are appended, wherever their digests stand in the index of them: so most writes are in one place. A
 # number is never used twice, so that who lists rows by their numbers meets none twice.
@@ -22,13 +22,14 @@ CREATE TABLE chunks (
     frame BLOB NOT NULL
 )"""
 
-# The rows of most blobs have no bytes: they need no table beside their keys.
+# Not `WITHOUT ROWID`, though the rows of most blobs have no bytes: SQLite would have to load all of a row,
+# however long, to compare its key with another.
 _INDEXES: Final = """
 CREATE TABLE indexes (
     digest BLOB NOT NULL PRIMARY KEY,
     modified INTEGER NOT NULL,
     chunks BLOB NOT NULL
-) WITHOUT ROWID"""
+)"""
 
 _QUARANTINE: Final = """
 CREATE TABLE quarantine (
@@ -66,9 +67,14 @@ def _look(connection: sqlite3.Connection) -> bool:
     application, version = _value(connection, "application_id"), _value(connection, "user_version")
     if application == APPLICATION_ID:
         if version != VERSION:
+            way_out = (
+                "a newer one, so upgrade castore"
+                if version > VERSION
+                else "one from before the first release"
+            )
             raise SchemaError(
-                f"has version {version} of the tables, and this castore knows {VERSION}: it was written by a"
-                " newer one, so upgrade castore"
+                f"has version {version} of the tables, and this castore knows {VERSION}: it was written by"
+                f" {way_out}"
             )
         return True
     if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchall():

@@ -21,9 +21,9 @@ from castore.contract.capabilities import (
 )
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY
-from castore.errors import BadIndexError, CorruptBlobError
-from castore.format import blob_index, frames
-from castore.format.chunking import DEFAULT_AVG_SIZE, Chunker, FastCdc2020
+from castore.errors import BadIndexError, CastoreError, CorruptBlobError
+from castore.format import frames
+from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.threads.pool import Pool
 from castore.threads.process_locks import FolderOfLocks, FolderOfMarks
 from castore_sqlite import keeping, rows
@@ -115,7 +115,7 @@ class SqliteBlobService(
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
         found = self._database.fetch(rows.GET_INDEX, rows.one(digest))
         if found:
-            return blob_index.decode(rows.as_bytes(found[0][0]), digest, key=self._key("indexes", digest))
+            return rows.read_index(self._database.fetch, digest, found[0][0], self.index_key(digest))
         return () if self.find_chunks((digest,)) else None
 
     def list_blobs(self) -> Iterator[B3Digest]:
@@ -137,7 +137,10 @@ class SqliteBlobService(
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         """Return chunks, unpacked within bounds and checked."""
         found: FoundChunks = {}
-        for digest, frame in self._frames_of(sizes).items():
+        for digest, frame in self._frames_of(sizes):
+            if isinstance(frame, CastoreError):
+                found[digest] = frame
+                continue
             try:
                 found[digest] = frames.decode_chunk(
                     frame, digest, size=sizes[digest], key=self.chunk_key(digest)
@@ -179,7 +182,7 @@ class SqliteBlobService(
             for found, modified, index in self._database.fetch(query, group):
                 digest = B3Digest(found)
                 with contextlib.suppress(BadIndexError):
-                    chunks = blob_index.decode(rows.as_bytes(index), digest)
+                    chunks = rows.read_index(self._database.fetch, digest, index, None)
                     needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
                     if not rows.is_fresh(modified):
                         stale.append(digest)
@@ -209,15 +212,27 @@ class SqliteBlobService(
 
     def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
         """Return the frames of chunks, unchecked."""
-        return {**self._frames_of(digests)}
+        known = digests if isinstance(digests, Mapping) else {}
+        wanted = list(dict.fromkeys(digests))
+        # One alone may be as large as any.
+        default = MAX_CHUNK_SIZE if len(wanted) == 1 else None
+        sizes = {digest: size if isinstance(size := known.get(digest), int) else default for digest in wanted}
+        return dict(self._frames_of(sizes))
 
-    def _frames_of(self, digests: Iterable[B3Digest]) -> dict[B3Digest, bytes]:
-        wanted = dict.fromkeys(digests)
-        found = self._group.find_all(wanted)
-        for query, group in rows.queries(rows.GET_CHUNKS, [d for d in wanted if d not in found]):
-            for digest, frame in self._database.fetch(query, group):
-                found[B3Digest(digest)] = rows.as_bytes(frame)
-        return found
+    def _frames_of(
+        self, sizes: Mapping[B3Digest, int | None]
+    ) -> Iterator[tuple[B3Digest, bytes | CastoreError]]:
+        """Yield the frames of those that are there, or the error of one that is too long."""
+        waiting = self._group.find_all(sizes)
+        yield from waiting.items()
+        rest = {digest: size for digest, size in sizes.items() if digest not in waiting}
+        for query, parameters in rows.queries_for_frames(rest):
+            for found, frame in self._database.fetch(query, parameters):
+                digest = B3Digest(found)
+                if frame is None:
+                    yield digest, frames.too_long(digest, rest.get(digest), key=self.chunk_key(digest))
+                else:
+                    yield digest, rows.as_bytes(frame)
 
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
         """Let the frames of chunks wait to be committed with others."""

@@ -268,3 +268,50 @@ def test_every_flipped_bit_gives_chunks_or_a_bad_index() -> None:
             chunks = ()
         assert chunks != decode(BLOB_B_INDEX, BLOB)
         index[bit // 8] ^= 1 << bit % 8
+
+
+# -- bounds --
+
+
+def _long_index(count: int) -> bytes:
+    return b"".join(
+        b"\x12\x26\x0a\x20" + number.to_bytes(32, "big") + b"\x10\xc0\x9a\x0c" for number in range(count)
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 39, 40, 1000, 65_537, 1 << 20])
+def test_an_index_may_come_in_pieces_of_any_size(size: int) -> None:
+    data = _long_index(2000 if size < 1000 else 70_000)
+    decoder = blob_index.IndexDecoder(BLOB)
+    for start in range(0, len(data), size):
+        decoder.feed(data[start : start + size])
+    assert decoder.end() == decode(data, BLOB)
+
+
+def test_a_long_list_that_somebody_has_is_shared() -> None:
+    """And one that is different is not, wherever that is."""
+    data = _long_index(70_000)
+    one = decode(data, BLOB)
+    assert decode(data, BLOB) is one
+    for at in (5, 40 * 35_000 + 20, len(data) - 2):
+        other = bytearray(data)
+        other[at] ^= 1
+        found = decode(bytes(other), BLOB)
+        assert (found is one, found == one, len(found)) == (False, False, len(one))
+    assert len(decode(data[: 40 * 60_000], BLOB)) == 60_000
+    assert len(decode(data + data[:40], BLOB)) == 70_001
+    assert len(decode(data, ONE)) == 70_000
+
+
+def test_an_index_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more chunks than any blob has, and no field that is nothing of an index."""
+    monkeypatch.setattr(blob_index, "MAX_CHUNKS", 100)
+    assert len(decode(_long_index(100), BLOB)) == 100
+    with pytest.raises(BadIndexError, match="lists more than 100 chunks"):
+        decode(_long_index(101), BLOB)
+    decoder = blob_index.IndexDecoder(BLOB)
+    decoder.feed(bytes(1 << 20))
+    with pytest.raises(BadIndexError, match="not a StatBlobResponse"):
+        decoder.feed(bytes(1))
+    with pytest.raises(BadIndexError, match="not a StatBlobResponse"):
+        decode(_long_index(5) + b"\x1a\xff\xff\xff\x01" + bytes(2 << 20), BLOB)

@@ -578,3 +578,42 @@ def test_from_16_kib_on_each_is_looked_at_alone(monkeypatch: pytest.MonkeyPatch,
     )
     assert list(frames.compress_each(chunks, 5)) == expected
     assert alone == ([16 << 10, (16 << 10) + 1] if multi else sizes)
+
+
+# -- bounds of what is stored --
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"\x50\x2a\x4d\x18\0\0\0\0" * (1 << 17),
+        b"\x28\xb5\x2f\xfd\x00\x58" + b"\x00\x00\x00" * (1 << 17) + b"\x01\x00\x00",
+    ],
+    ids=["frames", "blocks"],
+)
+def test_what_is_in_more_parts_than_any_chunk_is_none(stored: bytes) -> None:
+    """It is not read, and a writer puts the chunk anew; few of its parts are looked at."""
+    looks = 0
+
+    def read_at(offset: int, count: int) -> bytes:
+        nonlocal looks
+        looks += 1
+        return stored[offset : offset + count]
+
+    assert not frames.is_whole(read_at, len(stored))
+    assert looks <= 70_000
+    with pytest.raises(BadFrameError):
+        frames.decode_chunk(stored, B3Digest.of(b""), size=1)
+
+
+def test_what_is_longer_than_any_chunk_is_not_looked_at() -> None:
+    def read_at(offset: int, count: int) -> bytes:
+        raise AssertionError
+
+    assert not frames.is_whole(read_at, frames.longest(MAX_CHUNK_SIZE) + 1)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 100_000, MAX_CHUNK_SIZE])
+@pytest.mark.parametrize("level", [-7, 3])
+def test_each_chunk_is_within_its_bound(size: int, level: int) -> None:
+    assert len(frames.compress(random.Random(size).randbytes(size), level)) <= frames.longest(size)

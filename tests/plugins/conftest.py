@@ -16,7 +16,7 @@ from castore.streams.readers import BytesReader
 from castore.testing import EMPTY, HELLO, P3M
 from castore.threads.pool import Pool
 from castore_memory.service import MemoryBlobService
-from castore_objectstore.object_store import ObjectStore, StoredObject
+from castore_objectstore.object_store import LARGEST, ObjectStore, StoredObject
 from castore_objectstore.service import ObjectStoreBlobService
 
 
@@ -40,7 +40,7 @@ class RecordingStore(ObjectStore):
         if self.failing(verb, key):
             raise UnavailableError(self.name, f"no route for {verb} {key}")
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int = LARGEST) -> bytes | None:
         self._record("GET", key)
         data = self.objects.get(key)
         with self._lock:

@@ -179,7 +179,7 @@ class TestFile:
         blobs.close()
         assert [entry.name for entry in path.parent.iterdir()] == [path.name]
         assert ask(path, "PRAGMA application_id") == [(int.from_bytes(b"b3cs", "big"),)]
-        assert ask(path, "PRAGMA user_version") == [(1,)]
+        assert ask(path, "PRAGMA user_version") == [(2,)]
         assert ask(path, "PRAGMA integrity_check") == [("ok",)]
         ((frame,),) = ask(path, "SELECT frame FROM chunks WHERE digest = ?", bytes(HELLO.digest))
         assert frame == castore.format.frames.compress(HELLO.data)

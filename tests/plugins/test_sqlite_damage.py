@@ -82,8 +82,8 @@ class TestForeign:
         service = service_on(path)
         service.write(HELLO.data)
         service.close()
-        change(path, "PRAGMA user_version = 2")
-        require_refused(path, "version 2", "upgrade castore")
+        change(path, "PRAGMA user_version = 3")
+        require_refused(path, "version 3", "upgrade castore")
 
     def test_a_folder(self, path: Path) -> None:
         """Name a file in it."""

@@ -385,11 +385,12 @@ class TestRefusals:
         place.put()
         before = place.files
 
-        def fail(key: str) -> bytes:
+        def fail(*_: object) -> bytes:
             raise UnavailableError("files", "the disk is gone")
 
         store = place.store()
         monkeypatch.setattr(store, "get", fail)
+        monkeypatch.setattr(store, "read_into", fail)
         with pytest.raises(UnavailableError):
             run(place.service(store), kept)
         assert place.files == before
