@@ -44,6 +44,8 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
             job.take_all(find_files(paths))
     if settings.json:
         emit_json({"files": job.files, "skipped": job.skipped, "errors": job.errors})
+    if job.unsaid is not None:
+        raise job.unsaid
     return job.exit_code
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from castore.cli.faults import FAILED, document_of, exit_code
-from castore.cli.output import complain, emit
+from castore.cli.output import TerminalGoneError, complain, emit
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.cli.walk import STDIN, Walked
@@ -40,6 +40,8 @@ class Job:
     files: list[dict[str, Any]] = attrs.field(factory=list)
     skipped: list[dict[str, Any]] = attrs.field(factory=list)
     errors: list[dict[str, Any]] = attrs.field(factory=list)
+    unsaid: TerminalGoneError | None = None
+    """Why a digest could not be printed: its file is stored, and so are those that follow."""
 
     def take_all(self, all_found: Iterator[Walked]) -> None:
         """Store files; raises `HopelessError` if it makes no sense to go on."""
@@ -126,7 +128,10 @@ class Job:
             self.files.append({"digest": str(digest), "path": path, "size": size})
             return
         self.meter.step_aside()
-        emit(b3sum_line(digest, path))
+        try:
+            emit(b3sum_line(digest, path))
+        except TerminalGoneError as error:
+            self.unsaid = error
 
     def _skip(self, path: str, reason: str) -> None:
         if self.settings.json:

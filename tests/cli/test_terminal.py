@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -37,12 +38,17 @@ class Screen:
         deadline = time.monotonic() + 60
         while until is None or until not in self.seen:
             ended = process.poll() is not None
-            if select.select([self._main], [], [], 0.02)[0]:
-                self.seen += os.read(self._main, 1 << 16)
-            elif ended:
+            if not self.look(0.02) and ended:
                 break
             assert time.monotonic() < deadline, self.seen[-1000:]
         return self.text
+
+    def look(self, seconds: float = 0) -> bool:
+        """Take what has appeared, or appears within this time; return whether that is anything."""
+        found = bool(select.select([self._main], [], [], seconds)[0])
+        if found:
+            self.seen += os.read(self._main, 1 << 16)
+        return found
 
     @property
     def text(self) -> str:
@@ -69,8 +75,9 @@ class Screen:
         return rows
 
     def close(self) -> None:
-        os.close(self._main)
-        os.close(self.end)
+        for end in (self._main, self.end):
+            with contextlib.suppress(OSError):
+                os.close(end)
 
 
 @pytest.fixture
@@ -199,6 +206,128 @@ def test_who_interrupts_gets_an_empty_line(home, screen):
     assert process.wait() == 130
     assert "\x1b[?25l" not in screen.text
     assert not any(screen.rows())
+
+
+BAR = "━".encode()
+
+SLOW = """
+    [blobservices.root]
+    type = "limit"
+    inner = "&store"
+    bytes_per_second = "4 MB"
+    [blobservices.store]
+    type = "objectstore"
+    object_store_url = "file:../stores/far"
+    [blobservices.other]
+    type = "memory"
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("put", marks=pytest.mark.long),
+        "put to it",
+        "get",
+        "verify",
+        pytest.param("copy", marks=pytest.mark.long),
+    ],
+)
+def test_the_work_goes_on_when_the_terminal_is_gone(home, screen, tmp_path, command):
+    """With SIGHUP ignored, as by `nohup`. Two seconds each, for something has to be under way."""
+    data = random.Random(1).randbytes(6 << 20)
+    digest = home.file("blob", data)
+    os.mkfifo(home.folder / "out")
+    if not command.startswith("put"):
+        home.run("put", "blob")
+    home.compose(SLOW, "slow.toml")
+    arguments = {
+        "put": ["put", "-"],
+        "put to it": ["put", "-", "blob"],
+        "get": ["get", digest, "-o", "out"],
+        "verify": ["--composition", "slow.toml", "verify"],
+        "copy": ["--composition", "slow.toml", "copy", "--from", "root", "--to", "other", digest],
+    }[command]
+    with (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen(
+            home.command(*arguments),
+            cwd=home.folder,
+            env=home.environment,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # noqa: PLW1509 - takes no lock
+            stdin=subprocess.PIPE,
+            stdout=screen.end if command == "put to it" else said,
+            stderr=screen.end,
+        )
+    got = b""
+    left = memoryview(data)
+    if command == "get":
+        out = (home.folder / "out").open("rb")
+        got = out.read(2 << 20)
+    while command.startswith("put") and BAR not in screen.seen:
+        process.stdin.write(left[:100_000])
+        process.stdin.flush()
+        left = left[100_000:]
+        time.sleep(0.1)
+        screen.look()
+    screen.watch(process, until=BAR)
+
+    screen.close()
+    if command == "get":
+        with out:
+            got += out.read()
+    if command.startswith("put"):
+        process.stdin.write(left)
+    process.stdin.close()
+
+    assert process.wait(60) == (1 if command == "put to it" else 0)
+    output = (tmp_path / "said").read_bytes()
+    if command.startswith("put"):
+        assert home.run("has", digest).returncode == 0
+    expected = {"put": f"{digest}  -\n".encode(), "put to it": b"", "get": b""}
+    assert got == (data if command == "get" else b"")
+    assert output == expected.get(command, output)
+    assert output or command not in {"verify", "copy"}
+
+
+@pytest.mark.parametrize("stderr", ["full", "closed", "gone"])
+def test_messages_that_nobody_can_take_change_nothing(home, stderr):
+    """Neither the result nor the exit code: those of `--stats`, warnings of a cache, errors of files."""
+    digest = home.file("file")
+    home.compose(
+        """
+        [blobservices.root]
+        type = "cache"
+        near = "&down"
+        far = "&far"
+        write = "far"
+        [blobservices.down]
+        type = "error"
+        [blobservices.far]
+        type = "objectstore"
+        object_store_url = "file:../stores/far"
+        """
+    )
+    with Path("/dev/full").open("wb") as full:
+        reading, gone = os.pipe()
+        os.close(reading)
+        options = {"stderr": full if stderr == "full" else gone}
+        if stderr == "closed":
+            options = {"preexec_fn": lambda: os.close(2)}
+        results = [
+            subprocess.run(
+                home.command(*arguments),
+                cwd=home.folder,
+                env=home.environment,
+                stdout=subprocess.PIPE,
+                check=False,
+                **options,
+            )
+            for arguments in (["put", "--stats", "file", "nowhere"], ["get", "--stats", digest])
+        ]
+        os.close(gone)
+
+    assert [result.returncode for result in results] == [1, 0]
+    assert [result.stdout for result in results] == [f"{digest}  file\n".encode(), b"Hello World!"]
 
 
 @pytest.mark.parametrize("columns", [10, 40, 200])
