@@ -75,7 +75,7 @@ class InvalidValueError(ValueError):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
-class ProblemsError(Exception):
+class ProblemsError(ValueError):
     """Several things are wrong with a value; the paths of *problems* start from it.
 
     *partial* has what is right in it, by the keys or numbers under which it stands.
@@ -85,6 +85,10 @@ class ProblemsError(Exception):
         super().__init__(problems)
         self.problems = list(problems)
         self.partial = partial or {}
+
+    def __str__(self) -> str:
+        words = (f"{problem.dotted}: {problem.message}".removeprefix(": ") for problem in self.problems)
+        return "; ".join(words)
 
 
 _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}

@@ -14,8 +14,12 @@ import attrs
 from castore.places import read_small
 from castore.problems import InvalidValueError, nearest, shortened, toml_string
 
-# `$$` before a brace is the escaped form: the brace and what follows stay as they are.
-_VARIABLE: Final = re.compile(r"\$(?:(\$)(?=\{)|\{([A-Za-z_][A-Za-z0-9_]*)\}|(?=\{))")
+_SPECIAL: Final = re.compile(r"\$\$(?=\{)|\$\{")
+"""The beginning of `$${`, which is the escaped form, or `${`."""
+
+_OR_CLOSING: Final = re.compile(rf"{_SPECIAL.pattern}|\}}")
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _MOST_BYTES: Final = 1 << 20
 """The largest file that is read as a secret."""
@@ -24,7 +28,16 @@ _SHORT: Final = 4
 """Shorter texts stand in many words: they are taken out of a text only where they are words."""
 
 
-class Secret(str):
+class Untyped(str):
+    """A text that is read as what it is wanted for: a number, say, where a number belongs.
+
+    A URL and the environment have nothing but text; TOML has types, and its strings are strings.
+    """
+
+    __slots__ = ()
+
+
+class Secret(Untyped):
     """A string that came by reference, from the environment or a file, in whole or in part.
 
     Used as a string it is the value; its repr shows only how it was written, as in `'${TOKEN}'`.
@@ -96,35 +109,127 @@ def keep_secret(part: str, whole: str) -> str:
 def expand(text: str) -> str:
     """Return *text* with each `${NAME}` replaced from the environment; `$${` stands for `${`.
 
-    A text with a reference comes back as a `Secret`. Raises `InvalidValueError` for a variable that is not
-    set or a `${` that names none.
+    `${NAME:-default}` is the text behind the `:-` if the variable is not set or empty; that may have
+    references of its own. A text with the value of a variable comes back as a `Secret`, one with nothing but
+    defaults as `Untyped`. Raises `InvalidValueError` for a variable that is not set and has no default, and
+    for a `${` that names none.
     """
-    pieces: list[tuple[str, str]] = []
+    if _SPECIAL.search(text) is None:
+        return text
+    expander = _Expander(text)
+    expanded = expander.run()
+    if expander.pieces:
+        return Secret(expanded, text, expander.pieces)
+    return Untyped(expanded) if expander.found else expanded
 
-    def value(match: re.Match[str]) -> str:
-        escaped, name = match[1], match[2]
-        if escaped:
-            return "$"
-        if name is None:
-            begun = text[match.start() :].partition("}")
-            part = "".join(begun[:2])
-            message = f"`{shortened(part)}` " + ("is no name of a variable" if begun[1] else "has no `}`")
-            raise InvalidValueError(
-                message, "write `${NAME}`, or `$${` for the two characters alone", part=part
-            )
-        if name not in os.environ:
-            meant = nearest(name, os.environ, cutoff=0.8)
-            hint = (
-                f"did you mean `${{{meant}}}`?"
-                if meant
-                else f"set it, or write `$${{{name}}}` for the text itself"
-            )
-            raise InvalidValueError(f"the environment variable `{name}` is not set", hint, part=match[0])
-        pieces.append((os.environ[name], match[0]))
-        return os.environ[name]
 
-    expanded = _VARIABLE.sub(value, text)
-    return Secret(expanded, text, pieces) if pieces else expanded
+@attrs.define
+class _Default:
+    """A default that is being read: what follows a `:-`, up to its `}`."""
+
+    start: int
+    """Where its reference begins."""
+    value: str
+    """That of the variable; empty if the default is wanted."""
+    used: bool
+    """Whether the reference itself stands where it counts."""
+    before: list[str]
+    """The text in front of the reference."""
+    braces: int = 0
+    """How many `$${` in it have had no `}` yet."""
+
+
+class _Expander:
+    """One walk over a text from its left to its right."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        # Kept by hand: a default in a default in a default is no reason to end.
+        self._open: list[_Default] = []
+        self._parts: list[str] = []
+        # Of a default that is not used only the form matters: a variable in it need not be set.
+        self._used = True
+        # Once each: a long text may name one variable again and again.
+        self.pieces: dict[tuple[str, str], None] = {}
+        self.found = False
+
+    def run(self) -> str:
+        """Return the text with its references replaced."""
+        while match := (_OR_CLOSING if self._open else _SPECIAL).search(self._text, self._at):
+            self._parts.append(self._text[self._at : match.start()])
+            self._at = match.start()
+            match match[0]:
+                case "}":
+                    self._close()
+                case "$$":
+                    self._parts.append("${")
+                    self._at += len("$${")
+                    if self._open:
+                        self._open[-1].braces += 1
+                case _:
+                    self._read_reference()
+        self._parts.append(self._text[self._at :])
+        if self._open:
+            raise self._mistake(self._open[-1].start, "has no `}`")
+        return "".join(self._parts)
+
+    def _read_reference(self) -> None:
+        start = self._at
+        name = self._name(start)
+        value = os.environ.get(name)
+        self.found = True
+        if self._text.startswith(":-", self._at):
+            self._at += 2
+            self._open.append(_Default(start, value or "", self._used, self._parts))
+            self._parts, self._used = [], self._used and not value
+            return
+        self._at += 1
+        if value is None and self._used:
+            raise self._unset(name, self._text[start : self._at])
+        self._take(value or "", start)
+
+    def _close(self) -> None:
+        """End what was begun last: a `$${`, or the default."""
+        self._at += 1
+        if self._open[-1].braces:
+            self._open[-1].braces -= 1
+            self._parts.append("}")
+            return
+        default, ended = "".join(self._parts), self._open.pop()
+        self._parts, self._used = ended.before, ended.used
+        if ended.value:
+            self._take(ended.value, ended.start)
+        else:
+            self._parts.append(default)
+
+    def _take(self, value: str, start: int) -> None:
+        """Take the value of a variable for the reference that begins at *start* and ends here."""
+        self._parts.append(value)
+        if self._used:
+            self.pieces.setdefault((value, self._text[start : self._at]))
+
+    def _name(self, start: int) -> str:
+        """Return the name behind the `${` at *start*, and step over it, up to a `}` or `:-`."""
+        match = _NAME.match(self._text, start + 2)
+        if match is None or not self._text.startswith(("}", ":-"), match.end()):
+            raise self._mistake(
+                start, "is no name of a variable" if "}" in self._text[start:] else "has no `}`"
+            )
+        self._at = match.end()
+        return match[0]
+
+    def _mistake(self, start: int, what: str) -> InvalidValueError:
+        part = "".join(self._text[start:].partition("}")[:2])
+        hint = "write `${NAME}` or `${NAME:-default}`, or `$${` for the two characters alone"
+        return InvalidValueError(f"`{shortened(part)}` {what}", hint, part=part)
+
+    def _unset(self, name: str, written: str) -> InvalidValueError:
+        meant = nearest(name, os.environ, cutoff=0.8)
+        hint = f"set it, or write `${{{name}:-...}}` with a default, or `$${{{name}}}` for the text itself"
+        if meant:
+            hint = f"did you mean `${{{meant}}}`?"
+        return InvalidValueError(f"the environment variable `{name}` is not set", hint, part=written)
 
 
 def read_secret_file(name: str, base: Path) -> Secret:

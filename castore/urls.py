@@ -11,8 +11,8 @@ from urllib.parse import unquote_plus
 
 import attrs
 
-from castore.problems import InvalidValueError, toml_string
-from castore.secrets import keep_secret
+from castore.problems import InvalidValueError, escaped, toml_string
+from castore.secrets import Untyped, keep_secret
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 _PASSWORD: Final = re.compile(r"(?<=://)([^/?#@:\s]*):([^/?#\s]*)(?=@)")
@@ -35,25 +35,29 @@ class ServiceUrl:
     path: str
     """From the first `/` after the authority on, as written, up to the query."""
     query: tuple[tuple[str, str], ...]
-    """Decoded pairs, in order."""
+    """Decoded pairs, in order; no key is there twice."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Split *text*; raises `InvalidValueError` if it has no scheme, a fragment, or a bad query."""
+        """Split *text*.
+
+        Raises `InvalidValueError` if it has no scheme, has a fragment, or a query that is no row of
+        `key=value` or has a key twice.
+        """
         match = _SCHEME.match(text)
         if not match:
             raise InvalidValueError(f"{quoted(text)} is no URL: it does not begin with a type and `:`")
         if "#" in text:
             raise InvalidValueError("a service URL has no `#` part", "write `%23` for a plain `#`", part="#")
         tag, _, scheme = match[0].lower().partition("+")
-        rest, _, query = text[match.end() + 1 :].partition("?")
+        head, query = split_query(text)
+        rest = head[match.end() + 1 :]
         authority: str | None = None
         if rest.startswith("//"):
             authority, slash, path = rest[2:].partition("/")
             rest = slash + path
             authority = keep_secret(authority, text)
-        pairs = tuple(_pairs(query, text)) if query else ()
-        return cls(text, tag, keep_secret(scheme, text), authority, keep_secret(rest, text), pairs)
+        return cls(text, tag, keep_secret(scheme, text), authority, keep_secret(rest, text), query)
 
     @property
     def inner(self) -> str:
@@ -65,6 +69,21 @@ class ServiceUrl:
         return f"ServiceUrl({masked(self.text)!r})"
 
 
+def split_query(url: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return what stands before the `?` of a URL, and the pairs behind it, decoded.
+
+    The values are `Untyped`, and secrets if the URL has anything secret in them. Raises `InvalidValueError`
+    if a part has no `=`, or a key is there twice.
+    """
+    head, _, query = url.partition("?")
+    pairs: dict[str, str] = {}
+    for key, value in _pairs(query, url) if query else ():
+        if key in pairs:
+            raise InvalidValueError(f"`{escaped(key)}` is given twice", "leave one of the two", part=str(key))
+        pairs[key] = value
+    return keep_secret(head, url), tuple(pairs.items())
+
+
 def _pairs(query: str, url: str) -> list[tuple[str, str]]:
     pairs = []
     for pair in query.split("&"):
@@ -74,7 +93,7 @@ def _pairs(query: str, url: str) -> list[tuple[str, str]]:
                 f"the query of {quoted(url)} has a part without `=`",
                 "after the `?` there are pairs `key=value` with `&` between them",
             )
-        pairs.append((keep_secret(unquote_plus(key), url), keep_secret(unquote_plus(value), url)))
+        pairs.append((keep_secret(unquote_plus(key), url), keep_secret(Untyped(unquote_plus(value)), url)))
     return pairs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from castore import Composition, CompositionError
-from castore.composition import InvalidValueError, Secret, keep_secret, scrub, secrets_in
+from castore.composition import InvalidValueError, Secret, Untyped, keep_secret, scrub, secrets_in
 from castore.drawing import FORMATS
 from castore.secrets import expand, read_secret_file
 
@@ -44,8 +44,48 @@ def test_a_variable_is_replaced(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${NONE:-default}", "default"),
+        ("${EMPTY:-default}", "default"),
+        ("${NONE:-}", ""),
+        ("a${NONE:-b}c", "abc"),
+        ("${NONE:-${ALSO_NONE:-deep}}", "deep"),
+        ("${NONE:-a:-b}", "a:-b"),
+        ("${NONE:-$${x}y}", "${x}y"),
+        ("${NONE:-a}b}", "ab}"),
+        ("${TOKEN:-default}", VALUE),
+        ("${TOKEN:-${NONE}}", VALUE),
+        ("${NONE:-${TOKEN}}", VALUE),
+        ("${NONE:-" * 5000 + "x" + "}" * 5000, "x"),
+    ],
+)
+def test_a_default_is_taken_where_there_is_no_value(
+    text: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret is what comes from elsewhere; a default stands in the file."""
+    monkeypatch.setenv("EMPTY", "")
+    found = expand(text)
+    assert found == value
+    assert isinstance(found, Secret) == (VALUE in value)
+    assert isinstance(found, Untyped)
+
+
+def test_a_variable_counts_once() -> None:
+    """However often a text names it."""
+    found = expand("${TOKEN}" * 100_000)
+    assert isinstance(found, Secret)
+    assert found.pieces == ((VALUE, "${TOKEN}"),)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("${NONE:-default", "`${NONE:-default` has no `}`"),
+        ("${NONE:-${TOKEN}", "has no `}`"),
+        ("${NONE:default}", "is no name of a variable; write `${NAME}` or `${NAME:-default}`"),
+        ("${NONE:-${TOKN}}", "`TOKN` is not set; did you mean `${TOKEN}`?"),
+        ("${TOKEN:-${A-B}}", "`${A-B}` is no name of a variable"),
         ("${TOKN}", "the environment variable `TOKN` is not set; did you mean `${TOKEN}`?"),
         ("${}", "`${}` is no name of a variable"),
         ("${A-B}", "`${A-B}` is no name of a variable"),

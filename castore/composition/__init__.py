@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from castore.composition.building import BuildContext
 from castore.composition.composition import Composition
+from castore.composition.config.queries import read_query
 from castore.composition.config.refs import Ref
 from castore.composition.config.several import at_least, one_of, ref_of, service_names
 from castore.composition.config.structure import formerly
@@ -12,8 +13,8 @@ from castore.composition.graph.traits import Traits, View
 from castore.composition.probing import Probe
 from castore.composition.types.registry import Registry
 from castore.contract.plans import Asking, Holding, Plan, Step, together
-from castore.problems import InvalidValueError, Problem
-from castore.secrets import Secret, keep_secret, scrub, secrets_in
+from castore.problems import InvalidValueError, Problem, ProblemsError
+from castore.secrets import Secret, Untyped, keep_secret, scrub, secrets_in
 from castore.urls import ServiceUrl
 
 __all__ = [
@@ -28,17 +29,20 @@ __all__ = [
     "Plan",
     "Probe",
     "Problem",
+    "ProblemsError",
     "Ref",
     "Registry",
     "Secret",
     "ServiceUrl",
     "Step",
     "Traits",
+    "Untyped",
     "View",
     "at_least",
     "formerly",
     "keep_secret",
     "one_of",
+    "read_query",
     "ref_of",
     "scrub",
     "secrets_in",

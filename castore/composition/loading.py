@@ -57,7 +57,7 @@ class Loaded:
 
 def load(document: Document, registry: Registry, base: FilePath) -> Loaded:
     """Check everything that can be checked before building. *base*: what relative paths start from."""
-    structurer = ConfigStructurer(registry)
+    structurer = ConfigStructurer(registry.chunkers)
     settings = read_settings(document.tables, structurer)
     declared = declare(document, registry.kinds, settings)
     finder = TypeFinder(registry, settings, document)
@@ -76,14 +76,14 @@ def load(document: Document, registry: Registry, base: FilePath) -> Loaded:
         *linker.problems,
         *astray,
     )
-    secrets = (*(secret for entry in expanded for secret in entry.secrets), *linker.secrets)
+    secrets = (*structured.secrets, *linker.secrets)
     return Loaded(graph, problems, secrets, tuple(settings.ignored))
 
 
 def load_url(url: str, registry: Registry) -> Loaded:
     """Check a URL of a blob service, which becomes the one instance `root`."""
     document = Document({})
-    finder = TypeFinder(registry, read_settings({}, ConfigStructurer(registry)), document)
+    finder = TypeFinder(registry, read_settings({}, ConfigStructurer()), document)
     linker = Linker(registry, finder)
     kind = registry.kind(BlobService)
     linker.link_url(kind, url, (kind.table, "root"))
@@ -129,6 +129,8 @@ class _Structured:
 
     configured: tuple[Configured, ...]
     problems: tuple[Problem, ...]
+    secrets: tuple[Secret, ...]
+    """Without those that stand for numbers and the like: no message could have a `3` in it."""
 
     @classmethod
     def of(
@@ -136,21 +138,25 @@ class _Structured:
     ) -> _Structured:
         configured: list[Configured] = []
         problems: list[Problem] = []
+        kept: list[Secret] = []
         for entry in expanded:
             path, type_ = entry.typed.path, entry.typed.type
             problems += (problem.under(*path) for problem in entry.expanding.problems)
             if type_ is None:
+                kept += entry.secrets
                 continue
             reading = structurer.read(entry.values, type_.config)
+            secrets = [secret for secret in entry.secrets if not structurer.is_plain(secret)]
+            kept += secrets
             problems += (
-                scrubbed(problem.under(*path), entry.secrets)
+                scrubbed(problem.under(*path), secrets)
                 for problem in reading.problems
                 if not entry.expanding.has_reported(problem.path) and not _is_lost(problem, path, document)
             )
             config = None if entry.expanding.problems else reading.config
             values = reading.values if config is None else fields_of(config)
             configured.append(Configured(entry.typed.kind, path, type_, config, values, reading.written))
-        return cls(tuple(configured), tuple(problems))
+        return cls(tuple(configured), tuple(problems), tuple(kept))
 
 
 def _is_lost(problem: Problem, path: Path, document: Document) -> bool:

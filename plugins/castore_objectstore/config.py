@@ -17,14 +17,30 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 import attrs
 
 from castore import BlobService
-from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, Traits, View, secrets_in
+from castore.composition import (
+    Between,
+    BuildContext,
+    ByteSize,
+    InvalidValueError,
+    Problem,
+    ProblemsError,
+    ServiceUrl,
+    Traits,
+    View,
+    read_query,
+    secrets_in,
+)
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
+from castore.problems import toml_string
+from castore.urls import split_query
 from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of
+from castore_objectstore.options import read_options, whole_url
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
 _DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
@@ -34,7 +50,7 @@ _LEVELS: Final = Between(-7, 22)
 
 @attrs.frozen
 class ObjectStoreConfig:
-    """Blobs in an object store. URL form: `objectstore+<url>?<options>`."""
+    """Blobs in an object store. URL form: `objectstore+<url>?<fields and options>`."""
 
     object_store_url: str = attrs.field()
     """Where the objects are: `file:` and a folder, or any URL that fsspec opens."""
@@ -55,20 +71,50 @@ class ObjectStoreConfig:
 
     @object_store_url.validator
     def _check_url(self, attribute: attrs.Attribute[str], value: str) -> None:
+        base, query = split_query(value)
+        fields = {field.name for field in attrs.fields(type(self))}
+        for name, text in query:
+            if name in fields:
+                hint = f"write it as a key of its own: `{name} = {toml_string(text)}`"
+                raise InvalidValueError(f"`{name}` is no option of a driver", hint, part=str(name))
         try:
-            check_url(value)
+            check_url(value if scheme_of(value) == "file" else base)
         except ValueError as error:
             # The attribute tells castore which key is meant.
             raise ValueError(str(error), attribute) from None
+        whole_url(value, self.object_store_options)
+        problems = _problems_in_query(base, dict(query))
+        if problems:
+            raise ProblemsError(problems)
+
+    @object_store_options.validator
+    def _check_options(self, _attribute: attrs.Attribute[dict[str, Any]], value: dict[str, Any]) -> None:
+        try:
+            base, _ = split_query(self.object_store_url)
+            check_url(base)
+        except ValueError:
+            return  # That is told of the URL.
+        read_options(base, value)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """Accept `objectstore+<url>`, whose query becomes the options."""
+        """Accept `objectstore+<url>`; its query has fields of the config, and options of the driver."""
         parsed = ServiceUrl.parse(url)
         if not parsed.scheme:
             raise ValueError("the scheme of the store is missing; write `objectstore+file:` and a path")
         check_url(parsed.inner)
-        return cls(parsed.inner, dict(parsed.query))
+        fields = [name for name in attrs.fields_dict(cls) if not name.startswith("object_store_")]
+        options = {name: text for name, text in parsed.query if name not in fields}
+        problems = _problems_in_query(parsed.inner, options, beside=fields)
+        values = {"object_store_url": parsed.inner, "object_store_options": {} if problems else options}
+        query = tuple((name, text) for name, text in parsed.query if name in fields)
+        try:
+            config = read_query(cls, attrs.evolve(parsed, query=query), values)
+        except ProblemsError as error:
+            problems += error.problems
+        if problems:
+            raise ProblemsError(problems)
+        return config
 
     def traits(self, view: View) -> Traits:
         """Say in which folder it keeps blobs, if it is one, and whether it can be written."""
@@ -98,9 +144,10 @@ class ObjectStoreConfig:
         )
 
         secrets = [*secrets_in(self.object_store_options), *secrets_in(self.object_store_url)]
+        url, options = whole_url(self.object_store_url, self.object_store_options)
         store = open_store(
-            self.object_store_url,
-            self.object_store_options,
+            url,
+            read_options(url, options),
             base=context.base,
             instance=name,
             secrets=secrets,
@@ -116,3 +163,21 @@ class ObjectStoreConfig:
             compression_level=self.compression_level,
             pool=context.pool,
         )
+
+
+def _problems_in_query(url: str, options: Mapping[str, Any], beside: Sequence[str] = ()) -> list[Problem]:
+    """Return what is wrong with options that stand in the query of a URL."""
+    try:
+        read_options(url, options, beside=beside)
+    except ProblemsError as error:
+        return [
+            attrs.evolve(
+                problem,
+                path=(),
+                at="value",
+                part=str(problem.path[0]),
+                message=problem.message if problem.at == "key" else f"`{problem.dotted}`: {problem.message}",
+            )
+            for problem in error.problems
+        ]
+    return []

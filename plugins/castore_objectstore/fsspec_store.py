@@ -27,6 +27,7 @@ from castore_objectstore.object_store import (
     TooLargeError,
     Wholeness,
 )
+from castore_objectstore.options import S3_NAMES, S3_NEEDLESS, S3_SCHEMES
 
 _NOT_ALLOWED: Final = (405, 501)
 """Status codes of HTTP."""
@@ -44,17 +45,6 @@ FRESH_SECONDS: Final = 3600.0
 
 _TIMES: Final = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
 """Where the drivers have the time of the last write."""
-
-_S3_NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "aws_access_key_id": ("key",),
-    "aws_secret_access_key": ("secret",),
-    "aws_session_token": ("token",),
-    "aws_profile": ("profile",),
-    "aws_endpoint_url": ("endpoint_url",),
-    "aws_region": ("client_kwargs", "region_name"),
-    "user_agent": ("config_kwargs", "user_agent_extra"),
-}
-"""What the reference calls the options of `s3:`, and where s3fs has them."""
 
 
 class FsspecObjectStore(ObjectStore):
@@ -453,9 +443,9 @@ def _spelled(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options by the names that the driver knows."""
     spelled: dict[str, Any] = {}
     for name, value in options.items():
-        place = _S3_NAMES.get(name, (name,)) if protocol in ("s3", "s3a") else (name,)
-        if protocol in ("s3", "s3a") and name == "aws_allow_http":
-            continue  # s3fs takes the scheme of the endpoint for an answer.
+        place = S3_NAMES.get(name, (name,)) if protocol in S3_SCHEMES else (name,)
+        if protocol in S3_SCHEMES and name in S3_NEEDLESS:
+            continue
         target = spelled
         for part in place[:-1]:
             target = target.setdefault(part, {})

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 import attrs
 
-from castore import BlobService, Registry
+from castore import BlobService
 from castore.composition import (
     Between,
     BuildContext,
@@ -34,6 +34,7 @@ from castore.composition import (
     ServiceUrl,
     Traits,
     View,
+    read_query,
 )
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 
@@ -43,8 +44,6 @@ _DEFAULT_LEVEL: Final = 3
 _DEFAULT_TIMEOUT: Final = Duration(30.0)
 _DEFAULT_JOURNAL: Final = ByteSize(64 << 20)
 _LEVELS: Final = Between(-7, 22)
-_NUMBERS: Final = ("compression_level",)
-"""Fields that are numbers in TOML and nothing else; in a URL all is text."""
 
 
 @attrs.frozen
@@ -90,23 +89,7 @@ class SqliteConfig:
             )
         if not parsed.path:
             raise InvalidValueError("the path is missing", "write `sqlite:./blobs.sqlite`, say")
-        table: dict[str, object] = {"path": unquote(parsed.path)}
-        for key, text in parsed.query:
-            if key in table:
-                raise InvalidValueError(f"`{key}` is given twice" if key != "path" else "there are two paths")
-            table[key] = _number(text) if key in _NUMBERS else text
-        return cls._read(table)
-
-    @classmethod
-    def _read(cls, table: dict[str, object]) -> Self:
-        from castore.composition.config.structure import ConfigStructurer  # noqa: PLC0415 - for URLs alone
-
-        reading = ConfigStructurer(Registry()).read(table, cls)
-        if reading.problems:
-            problem = reading.problems[0]
-            raise InvalidValueError(f"{problem.dotted}: {problem.message}", problem.hint)
-        config: Self = reading.config
-        return config
+        return read_query(cls, parsed, {"path": unquote(parsed.path)})
 
     def traits(self, view: View) -> Traits:
         """Say in which file it keeps blobs, and how it cuts them."""
@@ -143,10 +126,3 @@ class SqliteConfig:
             compression_level=self.compression_level,
             pool=context.pool,
         )
-
-
-def _number(text: str) -> object:
-    try:
-        return int(text)
-    except ValueError:
-        return text

@@ -155,7 +155,7 @@ def test_its_mistakes_are_shown_where_they_are(stranger: Stranger) -> None:
     done = stranger.try_castore("check")
 
     assert done.returncode == 2
-    for place in ("composition.toml:4:17: ", "composition.toml:7:8: ", "composition.toml:8:7: "):
+    for place in ("composition.toml:4:17: ", "composition.toml:7:8: ", "composition.toml:8:18: "):
         assert place in done.stdout + done.stderr
 
 

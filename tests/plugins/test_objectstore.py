@@ -149,15 +149,17 @@ class TestUrls:
             check_url("flie:/foo")
 
     def test_query_is_options(self) -> None:
-        """The query of a service's URL becomes the options, decoded, and leaves the store's URL."""
-        config = ObjectStoreConfig.from_url("objectstore+s3://bucket/a/b?key=K&secret=a%2Fb%3D&anon=&x=1")
+        """The query of a service's URL has options and fields, decoded, and leaves the store's URL."""
+        config = ObjectStoreConfig.from_url(
+            "objectstore+s3://bucket/a/b?key=K&secret=a%2Fb%3D&anon=false&compression_level=7"
+        )
         assert config.object_store_url == "s3://bucket/a/b"
-        assert config.object_store_options == {"key": "K", "secret": "a/b=", "anon": "", "x": "1"}
-        assert config.avg_chunk_size == 262144
+        assert config.object_store_options == {"key": "K", "secret": "a/b=", "anon": "false"}
+        assert (config.avg_chunk_size, config.compression_level) == (262144, 7)
 
     def test_options_of_the_url_reach_the_driver(self) -> None:
-        """An option that the driver does not know is its to refuse: the error names the instance."""
-        blobs = castore.from_url("objectstore+local:///nowhere?block_size=nonsense&auto_mkdir=1")
+        """As the driver wants them."""
+        blobs = castore.from_url("objectstore+local:///nowhere?auto_mkdir=false")
         assert blobs.has(HELLO.digest) is False
 
     def test_url_in_a_file_has_no_query(self) -> None:

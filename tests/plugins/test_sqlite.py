@@ -120,7 +120,7 @@ class TestConfig:
             ("sqlite:x?durability", "without `=`"),
             ("sqlite:x?durability=half", "durability"),
             ("sqlite:x?durabilty=full", "did you mean `durability`"),
-            ("sqlite:x?path=y", "two paths"),
+            ("sqlite:x?path=y", "`path` is not for the query"),
             ("sqlite:x?durability=full&durability=process", "`durability` is given twice"),
             ("sqlite:x?compression_level=high", "compression_level"),
             ("sqlite:x?compression_level=23", "-7 to 22"),

@@ -9,7 +9,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -23,9 +23,10 @@ from castore.composition.config.values import (
     WrongTypeError,
     expected,
     parse_duration,
+    parse_plain,
     parse_size,
 )
-from castore.format.chunking import Chunker
+from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.problems import (
     InvalidValueError,
     Problem,
@@ -34,10 +35,7 @@ from castore.problems import (
     escaped,
     toml_string,
 )
-from castore.secrets import Secret, SecretPath, scrub
-
-if TYPE_CHECKING:
-    from castore.composition.types.registry import Registry
+from castore.secrets import Secret, SecretPath, Untyped, scrub
 
 __all__ = ["FORMERLY", "ConfigStructurer", "Reading", "formerly"]
 
@@ -59,10 +57,14 @@ _TABLES: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 class ConfigStructurer:
-    """Makes config objects from tables, strictly: no value is coerced, no unknown key is passed over."""
+    """Makes config objects from tables, strictly: no value is coerced, no unknown key is passed over.
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    Only an `Untyped` text is read as what the field asks for. *chunkers*: those that a field may name.
+    """
+
+    def __init__(self, chunkers: Mapping[str, type[Chunker]] = BUNDLED_CHUNKERS) -> None:
+        self._chunkers = chunkers
+        self._read_as_plain: dict[int, Untyped] = {}
         self._converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
         self._add_hooks(self._converter)
 
@@ -70,19 +72,27 @@ class ConfigStructurer:
         """Read *table* as an object of the class *config*."""
         return read_table(table, config, self._converter.structure, beside="type")
 
+    def is_plain(self, text: Untyped) -> bool:
+        """Tell whether *text* was read as a number, a word of a choice or the like, which keeps no secret."""
+        return id(text) in self._read_as_plain
+
+    def _plain(self, text: Untyped, value: Any) -> Any:
+        self._read_as_plain[id(text)] = text  # While it is kept here, no other has its number.
+        return value
+
     def _add_hooks(self, converter: cattrs.Converter) -> None:
         # Of two hooks that apply, the one added last is used.
+        converter.register_structure_hook(str, _structure_string)
         for kind, words in _PLAIN.items():
-            converter.register_structure_hook(kind, _strict(kind, words))
+            converter.register_structure_hook(kind, self._strict(kind, words))
         converter.register_structure_hook(bytes, _refuse_bytes)
-        converter.register_structure_hook(float, _structure_number)
         converter.register_structure_hook(FilePath, _structure_path)
         hooks: tuple[tuple[Callable[[Any], bool], Hook], ...] = (
-            (lambda t: t is ByteSize, lambda value, _: parse_size(value)),
-            (lambda t: t is Duration, lambda value, _: parse_duration(value)),
+            (lambda t: t is ByteSize, self._quantity(parse_size)),
+            (lambda t: t is Duration, self._quantity(parse_duration)),
             (is_ref, _structure_ref),
-            (lambda t: get_origin(t) is Literal, _structure_literal),
-            (lambda t: isinstance(t, type) and issubclass(t, enum.Enum), _structure_enum),
+            (lambda t: get_origin(t) is Literal, self._structure_literal),
+            (lambda t: isinstance(t, type) and issubclass(t, enum.Enum), self._structure_enum),
             (lambda t: t == type[Chunker], self._structure_chunker),
             (lambda t: (get_origin(t) or t) in _ARRAYS, self._structure_array),
             (lambda t: (get_origin(t) or t) in _TABLES, self._structure_table),
@@ -93,14 +103,58 @@ class ConfigStructurer:
         for applies, hook in hooks:
             converter.register_structure_hook_func(applies, hook)
 
+    def _strict(self, kind: type, words: str) -> Hook:
+        def structure(value: object, _: object) -> Any:
+            # A boolean is an integer for Python, and a date and time a date, but not for who writes a config.
+            if type(value) is kind:
+                return value
+            if kind is float and type(value) is int:
+                return _as_float(value)
+            if isinstance(value, Untyped):
+                found = parse_plain(value, kind)
+                if found is not None:
+                    return self._plain(value, found)
+            raise expected(words, value, _hint(kind, value))
+
+        return structure
+
+    def _quantity(self, parse: Callable[[object], Any]) -> Hook:
+        def structure(value: object, _: object) -> Any:
+            found = parse(value)
+            return self._plain(value, found) if isinstance(value, Untyped) else found
+
+        return structure
+
+    def _structure_literal(self, value: object, annotation: Any) -> object:
+        return self._choose(value, {choice: choice for choice in get_args(annotation)})
+
+    def _structure_enum(self, value: object, annotation: Any) -> object:
+        return self._choose(value, {member.value: member for member in annotation})
+
+    def _choose(self, value: object, choices: Mapping[Any, object]) -> object:
+        for choice, meaning in choices.items():
+            if isinstance(value, Untyped):
+                if value == (choice if isinstance(choice, str) else _toml(choice)):
+                    return self._plain(value, meaning)
+            # 1 is not True here.
+            elif choice == value and type(choice) is type(value):
+                return meaning
+        words = ", ".join(_toml(choice) for choice in choices)
+        words = " or ".join(words.rsplit(", ", 1))
+        suggestion = _STANDS_FOR if isinstance(value, Secret) else None
+        if isinstance(value, str) and not isinstance(value, Secret):
+            suggestion = did_you_mean(value, [c for c in choices if isinstance(c, str)])
+        raise expected(words, value, suggestion)
+
     def _structure_chunker(self, value: object, _: object) -> type[Chunker]:
-        chunkers = self._registry.chunkers
+        chunkers = self._chunkers
         if not isinstance(value, str):
             raise expected("the name of a chunker", value)
         if value not in chunkers:
             hint = did_you_mean(value, chunkers) or _the("chunkers", chunkers)
             raise InvalidValueError(f"unknown chunker {toml_string(value)}", hint)
-        return chunkers[value]
+        found = chunkers[value]
+        return self._plain(value, found) if isinstance(value, Untyped) else found
 
     def _structure_class(self, value: object, annotation: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -112,7 +166,7 @@ class ConfigStructurer:
 
     def _structure_array(self, value: object, annotation: Any) -> Any:
         if not isinstance(value, (list, tuple)):
-            single = isinstance(value, (str, int, float))
+            single = isinstance(value, (str, int, float)) and not isinstance(value, Untyped)
             hint = f"for an array of one write `[{_toml(value)}]`" if single else None
             raise expected("an array", value, hint)
         origin, kinds = get_origin(annotation) or annotation, get_args(annotation) or (Any,)
@@ -177,13 +231,15 @@ class ConfigStructurer:
         for bound in annotation.__metadata__:
             if isinstance(bound, Between) and structured is not None:
                 unit = {ByteSize: " bytes", Duration: " seconds"}.get(annotation.__origin__, "")
-                bound.check(structured, found=_toml(value), unit=unit)
+                bound.check(structured, found=_toml(value), unit=unit, secret=isinstance(value, Secret))
         return structured
 
 
+_STANDS_FOR: Final = "so it is written; what it stands for is something else"
+
 _PLAIN: Final[dict[type, str]] = {
-    str: "a string",
     int: "a whole number",
+    float: "a number",
     bool: "true or false",
     datetime.datetime: "a date and time",
     datetime.date: "a date",
@@ -191,14 +247,12 @@ _PLAIN: Final[dict[type, str]] = {
 }
 
 
-def _strict(kind: type, words: str) -> Hook:
-    def check(value: object, _: object) -> Any:
-        # A boolean is an integer for Python, and a date and time a date, but not for who writes a config.
-        if isinstance(value, str) if kind is str else type(value) is kind:
-            return value
-        raise expected(words, value, _hint(kind, value))
-
-    return check
+def _structure_string(value: object, _: object) -> str:
+    if type(value) is Untyped:
+        return str(value)
+    if isinstance(value, str):
+        return value
+    raise expected("a string", value, _hint(str, value))
 
 
 def _hint(kind: type, value: object) -> str | None:
@@ -208,8 +262,8 @@ def _hint(kind: type, value: object) -> str | None:
             return f'put it in quotes: `"{_toml(value)}"`'
         is_file = isinstance(value, Mapping) and len(value) == 1
         return 'a string from a file is written `{ file = "path" }`' if is_file else None
-    if isinstance(value, Secret):
-        return "what `${...}` or `{ file = ... }` stands for is always a string"
+    if isinstance(value, Untyped):
+        return _STANDS_FOR if isinstance(value, Secret) else None
     if kind is bool and isinstance(value, (int, float)) and value in {0, 1}:
         return f"write `{'true' if value else 'false'}`"
     wanted = "true|false" if kind is bool else "-?(0|[1-9][0-9]{0,17})"
@@ -224,9 +278,7 @@ def _toml(value: object) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def _structure_number(value: object, _: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise expected("a number", value, _hint(float, value))
+def _as_float(value: int) -> float:
     try:
         return float(value)
     except OverflowError:
@@ -251,27 +303,6 @@ def _structure_ref(value: object, annotation: Any) -> Ref[Any]:
 
 def _refuse_bytes(_: object, __: object) -> Any:
     raise InvalidValueError("this key asks for bytes, which no config can have", "the fault is in the plugin")
-
-
-def _structure_literal(value: object, annotation: Any) -> object:
-    return _choose(value, {choice: choice for choice in get_args(annotation)})
-
-
-def _structure_enum(value: object, annotation: Any) -> object:
-    return _choose(value, {member.value: member for member in annotation})
-
-
-def _choose(value: object, choices: Mapping[Any, object]) -> object:
-    for choice, meaning in choices.items():
-        # 1 is not True here, and a string from the environment is a string.
-        if choice == value and (isinstance(choice, str) or type(choice) is type(value)):
-            return meaning
-    words = ", ".join(_toml(choice) for choice in choices)
-    words = " or ".join(words.rsplit(", ", 1))
-    suggestion = (
-        did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else None
-    )
-    raise expected(words, value, suggestion)
 
 
 def _number_key(key: object, kind: Any) -> object:

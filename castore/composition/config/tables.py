@@ -166,8 +166,11 @@ def _check_fields(cls: type, keys: _Keys, values: Mapping[str, Any]) -> Iterator
     shell: Any = object.__new__(cls)
     with contextlib.suppress(AttributeError, TypeError):
         for field in attrs.fields(cls):
-            if field.name in values or not isinstance(field.default, (type(attrs.NOTHING), attrs.Factory)):  # type: ignore[arg-type]
-                object.__setattr__(shell, field.name, values.get(field.name, field.default))
+            default = field.default
+            if isinstance(default, attrs.Factory) and not default.takes_self:  # type: ignore[arg-type]
+                default = default.factory()
+            if field.name in values or not isinstance(default, (type(attrs.NOTHING), attrs.Factory)):  # type: ignore[arg-type]
+                object.__setattr__(shell, field.name, values.get(field.name, default))
     for name, value in values.items():
         field = keys.fields[name]
         try:

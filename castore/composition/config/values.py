@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from typing import Final, NewType
+from typing import Any, Final, NewType
 
 import attrs
 
@@ -24,6 +24,7 @@ __all__ = [
     "fields_of",
     "kind_of",
     "parse_duration",
+    "parse_plain",
     "parse_size",
     "read_secret_file",
     "scrub",
@@ -68,10 +69,14 @@ class Between:
     low: float
     high: float
 
-    def check(self, value: float, *, found: str | None = None, unit: str = "") -> None:
-        """Raise `InvalidValueError` if *value* is out of bounds; *found* is how it was written."""
+    def check(self, value: float, *, found: str | None = None, unit: str = "", secret: bool = False) -> None:
+        """Raise `InvalidValueError` if *value* is out of bounds; *found* is how it was written.
+
+        If it is *secret*, nothing else is shown.
+        """
         if not self.low <= value <= self.high:
             shown = str(value) if found in {None, str(value)} else f"{found} ({value}{unit})"
+            shown = str(found) if secret else shown
             raise InvalidValueError(f"expected {self.low} to {self.high}{unit}, found {shown}")
 
 
@@ -103,6 +108,31 @@ def parse_duration(value: object) -> Duration:
     if not value <= MAX_SIZE:
         raise InvalidValueError("this is not a finite number of seconds", f"the most is {MAX_SIZE}")
     return Duration(float(value))
+
+
+_BOOLEANS: Final = {"true": True, "false": False}
+_WHOLE: Final = re.compile(r"[+-]?[0-9](?:_?[0-9])*")
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9](?:_?[0-9])*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|inf|nan)")
+
+
+def parse_plain(text: str, kind: type) -> Any:
+    """Return what *text* says, for which its *kind* is known; `None` if it does not say anything of it.
+
+    *kind*: `int`, `float` or `bool`, or one of the three for dates and times.
+    """
+    text = text.strip()
+    if kind is bool:
+        return _BOOLEANS.get(text.lower())
+    if len(text) > _MOST_DIGITS:
+        return None
+    if kind is int:
+        return int(text) if _WHOLE.fullmatch(text) else None
+    if kind is float:
+        return float(text) if _DECIMAL.fullmatch(text) else None
+    try:
+        return kind.fromisoformat(text)  # type: ignore[attr-defined]
+    except ValueError:
+        return None
 
 
 def _quantity(

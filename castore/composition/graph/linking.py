@@ -93,13 +93,12 @@ class Linker:
         """Make the anonymous instance of a URL; report what is wrong and return False."""
         found = config_from_url(self.registry, kind, text)
         if depth > DEEPEST:
-            found = Problem(
-                "bad-url", (), "this URL stands for a service with a URL in it, and so on without end"
-            )
+            message = "this URL stands for a service with a URL in it, and so on without end"
+            found = [Problem("bad-url", (), message)]
         secrets = [text] if isinstance(text, Secret) else []
         self.secrets += secrets
-        if isinstance(found, Problem):
-            self.problems.append(scrubbed(found.under(*path), secrets))
+        if isinstance(found, list):
+            self.problems += (scrubbed(problem.under(*path), secrets) for problem in found)
             return False
         entry, config = found
         self._finder.check_allowed(entry, path)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import attrs
 from castore import BlobService
-from castore.composition import Between, BuildContext, ByteSize, ServiceUrl
+from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, read_query
 
 
 @attrs.frozen
 class OneFileConfig:
-    """All blobs in one SQLite file. URL form: `onefile:<path>`."""
+    """All blobs in one SQLite file. URL form: `onefile:<path>?<fields>`."""
 
     path: str
     """The file; a relative path starts at the composition's file."""
@@ -22,13 +22,16 @@ class OneFileConfig:
 
     @classmethod
     def from_url(cls, url: str) -> OneFileConfig:
-        """Take the path from `onefile:/path/to/file.db`; raise `ValueError` for anything more or less."""
+        """Take the path from `onefile:/path/to/file.db`, and the other field from a query.
+
+        Raises `ValueError` for anything more or less.
+        """
         parsed = ServiceUrl.parse(url)
         if not parsed.path:
             raise ValueError("the path of a file is missing, as in `onefile:./blobs.db`")
-        if parsed.scheme or parsed.authority or parsed.query:
-            raise ValueError("a `onefile` URL is only a path, as in `onefile:./blobs.db`")
-        return cls(parsed.path)
+        if parsed.scheme or parsed.authority:
+            raise ValueError("a `onefile` URL has only a path, as in `onefile:./blobs.db`")
+        return read_query(cls, parsed, {"path": parsed.path})
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Open the file, which is made if it is not there."""

@@ -129,7 +129,14 @@ def test_a_url_is_its_path(tmp_path: Path) -> None:
         assert service.has(digest)
 
 
-@pytest.mark.parametrize("url", ["onefile:", "onefile://host/file", "onefile+s3:/file", "onefile:/file?a=b"])
+def test_a_url_may_have_the_other_field(tmp_path: Path) -> None:
+    config = OneFileConfig.from_url(f"onefile:{tmp_path}/blobs.db?max_blob_size=1+KiB")
+    assert config.max_blob_size == 1024
+    with pytest.raises(ValueError, match="max_blob"):
+        OneFileConfig.from_url(f"onefile:{tmp_path}/blobs.db?max_blob=1+KiB")
+
+
+@pytest.mark.parametrize("url", ["onefile:", "onefile://host/file", "onefile+s3:/file"])
 def test_a_url_of_anything_else_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="as in `onefile:./blobs.db`"):
         OneFileConfig.from_url(url)
