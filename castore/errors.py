@@ -109,6 +109,8 @@ class CorruptBlobError(CastoreError):
         expected: The digest that was asked for.
         found: The digest of what was there, or `None` where there was nothing to hash.
         key: Where it is stored (an object key, a row ...), if that is known.
+        passed_over: Whether that is passed over from now on, or mended: opened anew the blob is right. Only
+            what was read before the error is of no use.
     """
 
     code = "corrupt-blob"
@@ -120,11 +122,13 @@ class CorruptBlobError(CastoreError):
         expected: B3Digest,
         found: B3Digest | None = None,
         key: str | None = None,
+        passed_over: bool = False,
     ) -> None:
         super().__init__(message if key is None else f"{message} (stored as {key})")
         self.expected = expected
         self.found = found
         self.key = key
+        self.passed_over = passed_over
 
 
 class CorruptChunkError(CorruptBlobError):

@@ -34,6 +34,7 @@ from castore.errors import (
     OversizedFrameError,
     UnavailableError,
 )
+from castore.format.blob_index import same_list
 from castore.format.chunking import MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool, process_pool
@@ -89,13 +90,20 @@ class ChunkBackend(BlobService, ChunkStore):
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk."""
-        data = self._get_whole(digest)
+        damage: CorruptBlobError | None = None
+        try:
+            data = self._get_whole(digest)
+        except CorruptBlobError as error:
+            # As a chunk, it may be that of another blob; this one may have finer ones.
+            data, damage = None, error
         if data is None:
             chunks = self.chunks(digest)
-            if chunks is None:
-                return None
             if chunks:
                 return ChunkedReader(self, chunks, digest=digest, key=self.index_key(digest), pool=self.pool)
+            if damage is not None:
+                raise damage
+            if chunks is None:
+                return None
             # An empty index, so one chunk of this digest; it may have come since it was asked for.
             data = b"" if digest == EMPTY else self._get_whole(digest)
             if data is None:
@@ -107,7 +115,7 @@ class ChunkBackend(BlobService, ChunkStore):
         return ChunkedWriter(self)
 
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
-        """Return those whose chunks `chunks` lists, all of which can be claimed.
+        """Return those whose chunks `chunks` lists as they are known to be, and all of which can be claimed.
 
         A blob of one chunk looks like that chunk. So where blobs are told from chunks, as by a `BlobLister`,
         it is left out, and its index put to be sure.
@@ -115,7 +123,10 @@ class ChunkBackend(BlobService, ChunkStore):
         tells = isinstance(self, (BlobLister, Inventory))
         needs: dict[B3Digest, set[B3Digest]] = {}
         for digest, chunks in zip(blobs, self._each(self._list_of, blobs), strict=True):
-            if chunks is not None and (chunks or not tells):
+            known = blobs[digest]
+            if chunks is None or not (known is None or same_list(chunks, known)):
+                continue
+            if chunks or not tells:
                 needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
         there = _in_batches(self.claim, set().union(*needs.values()))
         return {digest for digest, needed in needs.items() if needed <= there}

@@ -147,6 +147,13 @@ class ReadAhead:
             self._look_ahead()
         return data
 
+    def skip(self, index: int) -> None:
+        """Go on after a chunk that could not be had, as it came from elsewhere."""
+        if self._runs and self._runs[0].end == index + 1:
+            self._bytes_ahead -= self._runs.popleft().size
+        self._next = index + 1
+        self._in_order += self._chunks[index].size
+
     def _take(self, index: int) -> tuple[bytes, bool]:
         """Return a chunk, and whether it had to be waited for."""
         meta = self._chunks[index]

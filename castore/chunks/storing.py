@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -22,7 +22,7 @@ from blake3 import blake3
 from castore.buffers import byte_view, new_buffer
 from castore.chunks.writer import ChunkedWriter, put_uncut
 from castore.contract.batches import CALLS_AT_ONCE, MOST_BYTES, MOST_ITEMS, batches
-from castore.contract.blobs import BlobService, BlobWriter
+from castore.contract.blobs import BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import ChunkStore
 from castore.contract.inputs import (
     READINGS,
@@ -34,7 +34,8 @@ from castore.contract.inputs import (
     read_beginning,
 )
 from castore.digest import B3Digest
-from castore.errors import SourceChangedError, SourceError
+from castore.errors import CorruptBlobError, SourceChangedError, SourceError
+from castore.format.blob_index import size_of
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool, Task, process_pool
 
@@ -69,37 +70,6 @@ def store_bytes(service: BlobService, data: Buffer) -> B3Digest:
     with ChunkedWriter(store, chunker) as writer:
         writer.write(view)
         return writer.close()
-
-
-def store_each(service: BlobService, blobs: Mapping[B3Digest, bytes]) -> None:
-    """Store small blobs, given by their digests: together, in calls as few as for many small files.
-
-    What is there already is claimed, and lasts as if it had just been stored.
-    """
-    store = service.capability(ChunkStore)
-    if store is None:
-        write = partial(store_bytes, service)
-        values = blobs.values()
-        at_once = service.high_latency
-        written = (
-            process_pool().io_pool.map(write, values, most=CALLS_AT_ONCE) if at_once else map(write, values)
-        )
-        deque(written, maxlen=0)
-        return
-    limit = store.new_chunker().min_size
-    small = {digest: data for digest, data in blobs.items() if len(data) <= limit}
-    with store.lease(brief=True) as leased:
-        for batch in batches(small, lambda digest: len(small[digest])):
-            known = leased.claim_blobs(dict.fromkeys(batch, ()))
-            others = set(batch) - known
-            there = leased.claim(others) if others else set()
-            if lacking := {digest: small[digest] for digest in others - there if small[digest]}:
-                leased.put_chunks(lacking)
-            # Of none as well: what was claimed lasts from here on.
-            leased.put_indexes(dict.fromkeys(others, ()))
-    for digest, data in blobs.items():
-        if digest not in small:
-            store_bytes(service, data)
 
 
 def store_file(service: BlobService, source: Storable, progress: Progress = None) -> B3Digest:
@@ -141,7 +111,7 @@ def _store_open_file(
     if store is None:
         return _write(service.open_write(), file, progress)
     chunker = store.new_chunker()
-    known = _find_known(store, chunker, file)
+    known = _find_known(service, store, chunker, file)
     if known is None:
         return _write(ChunkedWriter(store, chunker), file, progress)
     digest, size = known
@@ -206,12 +176,17 @@ def _store_at_once(
 # -- known content --
 
 
-def _find_known(store: ChunkStore, chunker: Chunker, file: InputFile) -> tuple[B3Digest, int] | None:
+def _find_known(
+    service: BlobService, store: ChunkStore, chunker: Chunker, file: InputFile
+) -> tuple[B3Digest, int] | None:
     """Return the digest and size of a file whose blob is in *store*; `None` if it has to be stored.
 
     A file is only worth hashing first if it is probably known. That its first chunk is there says so, and
     costs one look-up; a new file is then stored without having been read for nothing, and stands at its start
     again. Files smaller than a chunk can be are not worth the question.
+
+    That the store lists chunks for the digest does not say that they make up the file. So the file is read
+    once more, by that list: only then it need not be stored.
     """
     if file.size is None or file.size < chunker.max_size:
         return None
@@ -224,13 +199,52 @@ def _find_known(store: ChunkStore, chunker: Chunker, file: InputFile) -> tuple[B
             if first in leased.claim((first,)):
                 known = _hash(file, buffer, count, store.pool)
                 file.require_unchanged()
-                if known[0] in leased.claim_blobs({known[0]: None}):
+                chunks = _list_of(service, known[0])
+                if (
+                    chunks is not None
+                    and _makes_up(chunks, file, known[1], buffer, store.pool)
+                    and known[0] in leased.claim_blobs({known[0]: chunks})
+                ):
                     leased.put_indexes({})  # what was claimed lasts from here on
                 else:
                     known = None
     if known is None:
         file.rewind()
     return known
+
+
+def _list_of(service: BlobService, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+    """Return the chunks of a blob, `None` if it is absent, or its index cannot be right."""
+    try:
+        return service.chunks(digest)
+    except CorruptBlobError:
+        return None
+
+
+def _makes_up(
+    chunks: Sequence[ChunkMeta], file: InputFile, size: int, buffer: memoryview, pool: Pool
+) -> bool:
+    """Tell whether a file has these chunks in this order; none are one chunk, whose digest is the file's."""
+    if not chunks:
+        return True
+    if size_of(chunks) != size:
+        return False
+    file.rewind()
+    for some in batches(chunks, lambda meta: meta.size, most_bytes=len(buffer)):
+        count = sum(meta.size for meta in some)
+        # One chunk may be larger than what this store cuts.
+        read = buffer[:count] if count <= len(buffer) else new_buffer(count)
+        if file.fill(read) < count:
+            return False
+        ends = list(accumulate(meta.size for meta in some))
+        parts = [(meta, read[end - meta.size : end]) for meta, end in zip(some, ends, strict=True)]
+        if not all(pool.map(_is_chunk, parts)):
+            return False
+    return True
+
+
+def _is_chunk(part: tuple[ChunkMeta, memoryview]) -> bool:
+    return B3Digest.of(part[1]) == part[0].digest
 
 
 def _hash(file: InputFile, buffer: memoryview, count: int, pool: Pool) -> tuple[B3Digest, int]:

@@ -91,6 +91,11 @@ def is_stdout(path: str) -> bool:
     return found is not None and found.own and found.number == _STDOUT
 
 
+def is_replaced(path: str) -> bool:
+    """Tell whether `replacing` leaves what *path* names as it is, unless its block succeeds."""
+    return path != "-" and _find_descriptor(path) is None and not _is_special(path)
+
+
 @attrs.frozen
 class _Descriptor:
     """What a path such as `/dev/fd/3` means."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from castore.cli.files import is_stdout, replacing
+from castore.cli.files import is_replaced, is_stdout, replacing
 from castore.cli.options import as_size, shared_options
 from castore.cli.output import emit, emit_json, stdout_is_terminal
 from castore.cli.progress import ProgressMeter
@@ -60,15 +60,26 @@ def command(
     with settings.opened() as stores, contextlib.ExitStack() as stack:
         digest = completed(digest, stores, settings.service_name)
         stack.enter_context(_naming(digest))
-        reader = stores.blobs(settings.service_name).open_read(digest)
-        if reader is None:
-            raise BlobNotFoundError(digest, instance=settings.service_name)
-        with reader:
-            size = _go_to(reader, offset, digest)
-            count = size - offset if length is None else min(length, size - offset)
-            with _destination(output, count) as write, _meter(output, count, settings) as meter:
-                _copy(reader, count, write, meter)
-                meter.item_done()
+
+        def get() -> int:
+            reader = stores.blobs(settings.service_name).open_read(digest)
+            if reader is None:
+                raise BlobNotFoundError(digest, instance=settings.service_name)
+            with reader:
+                size = _go_to(reader, offset, digest)
+                count = size - offset if length is None else min(length, size - offset)
+                with _destination(output, count) as write, _meter(output, count, settings) as meter:
+                    _copy(reader, count, write, meter)
+                    meter.item_done()
+            return count
+
+        try:
+            count = get()
+        except CorruptBlobError as error:
+            # What was written to stdout, or a pipe, cannot be taken back.
+            if not error.passed_over or not is_replaced(output):
+                raise
+            count = get()
     if settings.json and output != _STDOUT:
         emit_json({"digest": str(digest), "path": output, "offset": offset, "size": count})
 

@@ -1,4 +1,8 @@
-"""Reading one blob through several members: what breaks at one goes on at the next, at the same position."""
+"""Reading one blob through several members: what breaks at one goes on at the next, at the same position.
+
+A member whose index turns out to be wrong is passed over for that blob: the others are read instead, and who
+watches is told of it, as of a damaged chunk.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import Any, Final, TypeAlias
 
 from castore.chunks.fetching import find_in
 from castore.chunks.reader import ChunkedReader
-from castore.composites.members import Found, Member, Members, periods_of
+from castore.chunks.recovery import Recovery
+from castore.composites.members import Found, Member, Members, Votes, periods_of
 from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource, FoundChunks
@@ -38,6 +43,7 @@ class FailoverChunks(ChunkSource):
         blob: What the chunks are parts of.
         chunks: Its chunks in order.
         first: The member to begin with.
+        mended: One that is not asked last if it lacks something: who watches puts that there.
     """
 
     def __init__(
@@ -48,11 +54,13 @@ class FailoverChunks(ChunkSource):
         blob: B3Digest | None = None,
         chunks: Sequence[ChunkMeta] = (),
         first: Member | None = None,
+        mended: Member | None = None,
     ) -> None:
         self._members = members
         self._watch = watch
         self._blob = blob
         self._chunks = ChunkList.of(chunks)
+        self._mended = mended
         self._last = 0
         self._order = sorted(members.all, key=lambda member: member is not first)
         self.high_latency = members.high_latency
@@ -99,7 +107,7 @@ class FailoverChunks(ChunkSource):
             if whole and self._watch is not None:
                 self._watch(whole)
             return
-        failed = set().union(*(answer.votes.others for answer in late.values()))
+        failed = set().union(*(answer.votes.others for answer in late.values())) - {self._mended}
         # A new list: another thread may be at the old one.
         self._order = sorted(self._order, key=lambda member: member in failed)
         if self._watch is not None:
@@ -190,12 +198,17 @@ class CheckedReader(BytesReader):
 
 
 def open_with_failover(
-    members: Members, digest: B3Digest, *, watch: Watch | None = None, pool: Pool | None = None
+    members: Members,
+    digest: B3Digest,
+    *,
+    watch: Watch | None = None,
+    mended: Member | None = None,
+    pool: Pool | None = None,
 ) -> PieceReader | None:
     """Open a blob at the first member that has it; `None` if it is absent.
 
     *watch* is told the member that had it, and each chunk and piece for which another had to be asked. With
-    *pool* chunks are fetched ahead.
+    *pool* chunks are fetched ahead. *mended*: see `FailoverChunks`.
 
     Raises as `Members.first` does, and so do the reads.
     """
@@ -209,13 +222,61 @@ def open_with_failover(
         return reader
     if reader is not None:
         return FailoverReader(members, digest, reader, found.member, watch)
-    source = FailoverChunks(members, watch=watch, blob=digest, chunks=chunks, first=found.member)
-    return ChunkedReader(found.member.service, chunks, digest=digest, source=source, pool=pool)
+    source = FailoverChunks(
+        members, watch=watch, blob=digest, chunks=chunks, first=found.member, mended=mended
+    )
+    others = _Others(members, found.member, digest, chunks, watch=watch, pool=pool)
+    return ChunkedReader(
+        found.member.service, chunks, digest=digest, source=source, pool=pool, recovery=others
+    )
+
+
+class _Others(Recovery):
+    """Reads a blob at the members other than the one whose list has failed.
+
+    For single chunks they have been asked already, by their places.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        member: Member,
+        digest: B3Digest,
+        chunks: Sequence[ChunkMeta],
+        *,
+        watch: Watch | None,
+        pool: Pool | None,
+    ) -> None:
+        self._others = Members(members.name, [other for other in members.all if other is not member])
+        self._member = member
+        self._digest = digest
+        self._chunks = chunks
+        self._watch = watch
+        self._pool = pool
+
+    def instead(self) -> BlobReader | None:
+        """Open the blob at one of the others."""
+        if self._member.final or not self._others.all:
+            return None
+        return open_with_failover(self._others, self._digest, watch=self._watch, pool=self._pool)
+
+    def proved_wrong(self, error: CastoreError) -> None:  # noqa: ARG002 - it is the list that was wrong
+        """Pass the list over from now on, and tell of it."""
+        note_wrong(self._member, self._digest, self._chunks, self._watch)
+
+
+def note_wrong(member: Member, digest: B3Digest, chunks: Sequence[ChunkMeta], watch: Watch | None) -> None:
+    """Take note that what a member has of a blob is not the blob."""
+    member.wrong.add(digest, chunks)
+    if watch is not None:
+        votes = Votes()
+        votes.faults.append((member, member.wrong_index(digest)))
+        watch({digest: Found(None, member, votes)})
 
 
 def _open(member: Member, digest: B3Digest) -> tuple[BlobReader | None, Sequence[ChunkMeta]] | None:
     """Return the chunks of a blob; a reader of its checked bytes if it is small; else a reader."""
-    chunks = member.service.chunks(digest)
+    chunks = member.chunks(digest)
     if chunks:
         return None, chunks
     reader = None if chunks is None else member.service.open_read(digest)
@@ -243,6 +304,14 @@ class FailoverReader(HashedPieceReader):
         self._readers: dict[Member, BlobReader] = {member: reader}
         self._order = sorted(members.all, key=lambda other: other is not member)
         self._watch = watch
+        self._served: set[Member] = set()
+
+    def _mismatched(self) -> bool:
+        # Of several it is not known whose bytes were wrong.
+        if len(self._served) != 1 or len(self._members.all) == 1:
+            return False
+        note_wrong(self._served.pop(), self._digest, (), self._watch)
+        return True
 
     def _read_piece(self, position: int) -> bytes | memoryview:
         found = self._members.first(
@@ -252,6 +321,7 @@ class FailoverReader(HashedPieceReader):
             raise CorruptBlobError(f"blob {self._digest} went away while it was read", expected=self._digest)
         reader, data = found.value
         self._readers[found.member] = reader
+        self._served.add(found.member)
         if found.votes.missed or found.votes.faults:
             failed = found.votes.others
             self._order = sorted(self._order, key=lambda member: member in failed)

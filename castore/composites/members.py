@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 import attrs
 
+from castore.composites.wrong_indexes import WrongIndexes
 from castore.contract.batches import MOST_UNKNOWN
-from castore.contract.blobs import BlobService
+from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource
-from castore.errors import CastoreError, CorruptBlobError, UnavailableError, describe
+from castore.errors import BadIndexError, CastoreError, CorruptBlobError, UnavailableError, describe
 from castore.threads.deadlines import CLOCK, Clock, Deadlines, Pending
 from castore.threads.pool import Pool
 
@@ -107,6 +108,19 @@ class Member:
         self.deadlines = Deadlines(name, clock=clock)
         self.failures = 0
         self.last_error: CastoreError | None = None
+        self.wrong = WrongIndexes()
+        """What it has of blobs and is not believed any more."""
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """Return its list of the chunks of a blob; raise `BadIndexError` for one known to be wrong."""
+        chunks = self.service.chunks(digest)
+        if chunks is not None and self.wrong.has(digest, chunks):
+            raise self.wrong_index(digest)
+        return chunks
+
+    def wrong_index(self, digest: B3Digest) -> BadIndexError:
+        """Return the error for what it has of a blob, if that is not the blob."""
+        return BadIndexError(f"`{self.name}` has a wrong index of blob {digest}", expected=digest)
 
     def call(
         self,

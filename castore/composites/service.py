@@ -22,5 +22,5 @@ class MembersBlobService(BatchBlobService):
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks as the first member that has the blob does."""
-        found = self._members.first(lambda member: member.service.chunks(digest))
+        found = self._members.first(lambda member: member.chunks(digest))
         return None if found is None else found.value

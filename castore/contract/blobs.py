@@ -20,7 +20,7 @@ from castore.buffers import new_buffer
 from castore.contract.batches import CALLS_AT_ONCE
 from castore.contract.inputs import InputFile, Storable
 from castore.digest import B3Digest, no_digest
-from castore.errors import BlobNotFoundError, CastoreError, SourceError
+from castore.errors import BlobNotFoundError, CastoreError, CorruptBlobError, SourceError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -210,6 +210,12 @@ class BlobService(ABC):
     @final
     def read(self, digest: B3Digest) -> bytes:
         """Return a whole blob; raise `BlobNotFoundError` if it is absent."""
+        try:
+            with self.open(digest) as reader:
+                return reader.read()
+        except CorruptBlobError as error:
+            if not error.passed_over:
+                raise
         with self.open(digest) as reader:
             return reader.read()
 

@@ -143,9 +143,9 @@ class ChunkStore(ChunkSource):
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
         """Return the blobs that are there with all of their chunks, all of them claimed.
 
-        *blobs* has the digests, each with its chunks if they are known. What is claimed is lasting once the
-        next `put_indexes`, even of none, has returned. That a blob is left out is no promise that it is
-        absent, only that it has to be put to be sure.
+        *blobs* has the digests, each with its chunks if they are known: then a blob that has another list is
+        left out. What is claimed is lasting once the next `put_indexes`, even of none, has returned. That a
+        blob is left out is no promise that it is absent, only that it has to be put to be sure.
         """
 
     @abstractmethod
@@ -160,8 +160,8 @@ class ChunkStore(ChunkSource):
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Make blobs visible, after all of their chunks, with as few flushes as will do.
 
-        Fewer than two chunks mean a blob that is one chunk of its own digest, or empty. An index that is
-        there stays if it may be right.
+        Fewer than two chunks mean a blob that is one chunk of its own digest, or empty. The caller knows that
+        the chunks make up the blob: an index with another list is replaced.
         """
 
     def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:  # noqa: ARG002 - for overriding

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from operator import eq
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -153,9 +154,13 @@ def _end_of_fields(data: bytes, start: int) -> int:
     return position
 
 
-def may_agree(one: Sequence[ChunkMeta], other: Sequence[ChunkMeta]) -> bool:
-    """Tell whether two lists of chunks can be of one blob, as far as their sizes tell."""
-    return not one or not other or size_of(one) == size_of(other)
+def same_list(one: Sequence[ChunkMeta], other: Sequence[ChunkMeta]) -> bool:
+    """Tell whether two lists of chunks of one blob are the same; fewer than two are the blob itself."""
+    if len(one) < 2 or len(other) < 2:
+        return len(one) < 2 and len(other) < 2
+    if isinstance(one, ChunkList):
+        return one == other
+    return len(one) == len(other) and all(map(eq, one, other))
 
 
 def size_of(chunks: Sequence[ChunkMeta]) -> int:

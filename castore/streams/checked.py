@@ -72,7 +72,7 @@ class HashedPieceReader(PieceReader):
         self._hashed += len(new)
         if self._hashed == self._size and self._hasher.digest() != self._digest:
             self._mismatch = wrong_bytes(self._digest, B3Digest(self._hasher.digest()))
-            self._mismatched()
+            self._mismatch.passed_over = self._mismatched()
             raise self._mismatch
         self._take(new)
 
@@ -86,8 +86,9 @@ class HashedPieceReader(PieceReader):
     def _take(self, piece: memoryview) -> None:
         """Be given the bytes of the blob in order, the last ones when the digest is right."""
 
-    def _mismatched(self) -> None:
-        """Be told that the bytes are not those of the blob."""
+    def _mismatched(self) -> bool:
+        """Be told that the bytes are not those of the blob; return whether they are passed over now."""
+        return False
 
     def close(self) -> None:
         """Let go of what is held."""

@@ -32,6 +32,7 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from castore.format.blob_index import same_list
 from castore.format.checks import check_size
 from castore.threads.pool import Pool
 from castore.upkeep.ledger import Ledger
@@ -162,6 +163,7 @@ class Copier:
         self._pool = pool
         self._progress = progress
         self._waiting: list[_Blob] = []
+        self._once_more: list[tuple[_Blob, CastoreError]] = []
         self._claimed = False
         self._unanswered = 0
         self._met: Ledger | None = None
@@ -212,11 +214,32 @@ class Copier:
         if store is None or not there:
             return there
         self._claimed = True
-        whole = store.claim_blobs(dict.fromkeys(digests))
-        if rest := there - whole:
+        lists = self._lists_of(digests)
+        whole = store.claim_blobs(lists)
+        if rest := [digest for digest in there - whole if not lists[digest]]:
             whole = whole | store.claim(rest)
-        # Where nothing is swept, that a claim fails says nothing.
-        return whole if self._may_lose else there
+        if self._may_lose:
+            return whole
+        # Where nothing is swept, that a claim fails says no more than that there may be another list.
+        return whole | {digest for digest in there - whole if self._has_list(digest, lists[digest])}
+
+    def _has_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta] | None) -> bool:
+        """Tell whether what the target lists of a blob may stay: it is the same, as far as is known."""
+        try:
+            found = self._target.chunks(digest)
+        except CorruptBlobError:
+            return False
+        return found is not None and (chunks is None or same_list(found, chunks))
+
+    def _lists_of(self, digests: Sequence[B3Digest]) -> dict[B3Digest, Sequence[ChunkMeta] | None]:
+        """Return the chunks of blobs as the source lists them: another list need not be right."""
+        if not self._transfer.by_chunks:
+            return dict.fromkeys(digests)
+        found = self._pool.map(self._attempt.index, digests)
+        return {
+            digest: None if isinstance(chunks, CastoreError) else chunks
+            for digest, chunks in zip(digests, found, strict=True)
+        }
 
     # -- copying --
 
@@ -230,6 +253,11 @@ class Copier:
             calls = ((blob, partial(self._transfer.stream, blob.digest)) for blob in streams)
             for blob, size in self._pool.map(labelled, calls):
                 yield self._streamed(blob, size)
+            again, self._once_more = self._once_more, []
+            for blob, error in again:
+                size = self._transfer.stream(blob.digest)
+                # What was found wrong first says more than that it is still so.
+                yield self._streamed(blob, error if isinstance(size, CorruptBlobError) else size)
             yield from self._show(store)
         except BaseException:
             # Also of a run that was interrupted, what has arrived as a whole shall be there.
@@ -346,7 +374,7 @@ class Copier:
             return
         if not isinstance(fetched, Fetched):
             assert fetched is not None
-            yield self._fail(blob, fetched)
+            yield from self._try_elsewhere(blob, fetched)
             return
         if fetched.data and piece.digest not in arrived.before and piece.digest not in arrived.now:
             blob.failed = True  # The fault is raised when the others have been taken.
@@ -358,12 +386,20 @@ class Copier:
         new.discard(piece.digest)
         if piece.is_last:
             if blob.hasher is not None and blob.hasher.digest() != blob.digest:
-                yield self._fail(blob, _wrong_index(blob))
+                yield from self._try_elsewhere(blob, _wrong_index(blob))
                 return
             self._waiting.append(blob)
             waiting_bytes = sum(other.size for other in self._waiting)
             if len(self._waiting) >= _INDEXES or waiting_bytes >= _INDEXES_BYTES:
                 yield from self._show(store)
+
+    def _try_elsewhere(self, blob: _Blob, error: CastoreError) -> Iterator[Copied]:
+        """Let a blob be read once more, by a reader, which may know another way to what is wrong."""
+        if isinstance(error, CorruptBlobError) and self._transfer.by_chunks:
+            blob.failed = True
+            self._once_more.append((blob, error))
+        else:
+            yield self._fail(blob, error)
 
     def _count(self, blob: _Blob, chunk: B3Digest, size: int, *, copied: bool) -> None:
         blob.size += size

@@ -11,7 +11,13 @@ from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.blobs import Answer, BlobReader, BlobService
 from castore.contract.capabilities import ChunkSource, ChunkStore, FrameStore
 from castore.digest import B3Digest
-from castore.errors import BatchError, BlobNotFoundError, CastoreError, OversizedFrameError
+from castore.errors import (
+    BatchError,
+    BlobNotFoundError,
+    CastoreError,
+    CorruptBlobError,
+    OversizedFrameError,
+)
 from castore.format.chunking import MAX_CHUNK_SIZE
 from castore.format.frames import decode_chunk
 from castore.upkeep.reading import Attempts, Sizes, ask_for_each, check_blob, read_blob
@@ -141,6 +147,12 @@ class Transfer:
 
         Returns its size in bytes.
         """
+        size = self._stream(digest)
+        # What was wrong about it is passed over by who reads it again.
+        again = isinstance(size, CorruptBlobError) and size.passed_over
+        return self._stream(digest) if again else size
+
+    def _stream(self, digest: B3Digest) -> int | CastoreError:
         fault: CastoreError | None = None
 
         def take(piece: memoryview) -> None:

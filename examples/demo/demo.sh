@@ -8,12 +8,7 @@ mkdir -p .demo
 cp composition.toml .demo/
 export CASTORE_COMPOSITION=.demo/composition.toml
 
-# Bold on a terminal that can, and not in a pipe.
-bold='' plain=''
-if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
-    bold=$(printf '\033[1m') plain=$(printf '\033[0m')
-fi
-say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 run() { printf '$ %s\n' "$*"; eval "$*"; }
 
 say "1. The stack: a store nearby in front of an archive, declared in composition.toml"

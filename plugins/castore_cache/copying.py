@@ -32,8 +32,9 @@ class CopyingReader(HashedPieceReader):
             self._near_copy.finish()
             self._stop_copying()
 
-    def _mismatched(self) -> None:
+    def _mismatched(self) -> bool:
         self._stop_copying()
+        return False
 
     def _stop_copying(self) -> None:
         ended, self._ended = self._ended, None

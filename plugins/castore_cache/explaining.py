@@ -45,16 +45,24 @@ def _find(config: CacheConfig, asking: Asking) -> Plan:
     # Chunk by chunk from the two, by the index of near, or of far if near has none that can be right.
     by = next((one for one in (near.holding, far.holding) if one.listed and one.state != "corrupt"), None)
     if asking.operation == "get" and by is not None and by.chunks:
-        both = near.holding.present | far.holding.present
-        if by.sizes.keys() <= both:
-            remarks = _sources(config, asking, by.chunks, near.holding)
-            return asking.plan("read", step, asking.step(config.far), *remarks)
-        if by is near.holding:
-            lost = count_text(len(by.sizes.keys() - both), "chunk")
-            outcome: Outcome = "unavailable" if far.outcome == "unavailable" else "corrupt"
-            remark = f"{lost} of near's index can be had neither from near nor from far"
-            return asking.plan(outcome, step, asking.step(config.far), remark)
+        lost = by.sizes.keys() - near.holding.present - far.holding.present
+        if not lost or by is near.holding:
+            return _from_both(config, asking, by, len(lost))
     return _from_far(config, asking, near, far)
+
+
+def _from_both(config: CacheConfig, asking: Asking, by: Holding, lost: int) -> Plan:
+    """Return the plan of reading by the index of one of the two, some chunks of which neither may have."""
+    near, far = asking.of(config.near), asking.of(config.far)
+    outcome: Outcome = "read"
+    remarks = _sources(config, asking, by.chunks, near.holding)
+    chunks = count_text(lost, "chunk")
+    if lost and far.found:
+        remarks.append(f"{chunks} of these by the place in the blob, which far has in other pieces")
+    elif lost:
+        outcome = "unavailable" if far.outcome == "unavailable" else "corrupt"
+        remarks = [f"{chunks} of near's index can be had neither from near nor from far"]
+    return asking.plan(outcome, asking.step(config.near), asking.step(config.far), *remarks)
 
 
 def _from_far(config: CacheConfig, asking: Asking, near: Plan, far: Plan) -> Plan:

@@ -156,7 +156,7 @@ class Filler:
         if reader is None:
             return None
         self._copied.enter(digest)
-        return CopyingReader(reader, digest, NearCopy(self._near), lambda: self._copied.leave(digest))
+        return CopyingReader(reader, digest, NearCopy(self._near, digest), lambda: self._copied.leave(digest))
 
     def _copy(self, digest: B3Digest) -> bool:
         """Copy a blob to near as a whole, by one of those who want it; return whether near has it now."""
@@ -169,7 +169,7 @@ class Filler:
         return self._turns.take_one(digest, look=look, bring=lambda: self._copy_now(digest), spare=True)
 
     def _copy_now(self, digest: B3Digest) -> bool:
-        copy = NearCopy(self._near)
+        copy = NearCopy(self._near, digest)
         try:
             if not copy.lives or read_blob(self._far.service, digest, copy.take) is None:
                 return False

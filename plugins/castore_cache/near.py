@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from castore import (
     B3Digest,
+    BadIndexError,
     BlobReader,
     BlobService,
     BlobWriter,
@@ -20,9 +21,11 @@ from castore import (
     CorruptBlobError,
 )
 from castore.chunks.fetching import find_in
+from castore.composites.wrong_indexes import WrongIndexes
 from castore.contract.batches import MOST_ITEMS, MOST_UNKNOWN, batches
 from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, FoundChunks, SharedPlace
 from castore.errors import BatchError, OversizedFrameError
+from castore.format.blob_index import same_list
 from castore.streams.checked import wrong_bytes
 from castore.streams.readers import BytesReader
 
@@ -64,6 +67,7 @@ class Near:
         self.place = service.capability(SharedPlace) if keeps else None
         self.high_latency = self._source is not None and self._source.high_latency
         self._lock = threading.Lock()
+        self._wrong = WrongIndexes()
         self.errors = 0
         """How often it failed."""
         self.damages = 0
@@ -248,9 +252,29 @@ class Near:
 
     # -- blobs --
 
-    def has_blob(self, digest: B3Digest) -> bool:
-        """Tell whether near has a blob, and can tell."""
-        return self.attempt(lambda: self.service.chunks(digest)) is not None
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """List the chunks of a blob; raise `BadIndexError` for a list that is known to be wrong."""
+        chunks = self.service.chunks(digest)
+        if chunks is not None and self._wrong.has(digest, chunks):
+            raise self._wrong_index(digest)
+        return chunks
+
+    def distrust(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
+        """Take note that what near has of a blob is not the blob: far is asked for it from now on."""
+        self._wrong.add(digest, chunks)
+        self.note(self._wrong_index(digest))
+
+    def trust(self, digest: B3Digest) -> None:
+        """Believe what near has of a blob, which was put there anew."""
+        self._wrong.forget(digest)
+
+    def _wrong_index(self, digest: B3Digest) -> CorruptBlobError:
+        return BadIndexError(f"near has a wrong index of blob {digest}", expected=digest)
+
+    def lists(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        """Tell whether near has this list of a blob, and can tell."""
+        found = self.attempt(lambda: self.service.chunks(digest))
+        return found is not None and same_list(found, chunks)
 
     def open_checked(self, reader: BlobReader, digest: B3Digest) -> BlobReader:
         """Return a reader over the bytes of a small blob, which are read now; raises if they are wrong."""
@@ -266,6 +290,7 @@ class Near:
         """Store a blob that far keeps in one piece: as one chunk, if near keeps chunks."""
         if not self.keeps:
             return
+        self.trust(digest)
         if self._store is None or not data:
             self.attempt(lambda: self.service.write(data))
         elif self.keep({digest: data}):
@@ -273,6 +298,8 @@ class Near:
 
     def complete(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
         """Make a blob visible in near, all of whose chunks are there and make up its digest."""
+        if not chunks:
+            self.trust(digest)
         self.attempt(lambda: self._complete(digest, chunks))
 
     def _complete(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
@@ -301,8 +328,9 @@ class Near:
 class NearCopy:
     """A blob being copied to near; if near fails nothing comes of it, and nobody is harmed."""
 
-    def __init__(self, near: Near) -> None:
+    def __init__(self, near: Near, digest: B3Digest) -> None:
         self._near = near
+        self._digest = digest
         self._writer: BlobWriter | None = near.attempt(near.service.open_write) if near.keeps else None
 
     @property
@@ -319,7 +347,10 @@ class NearCopy:
     def finish(self) -> bool:
         """Make the blob visible; return whether near has it now."""
         writer, self._writer = self._writer, None
-        return writer is not None and self._near.attempt(writer.close) is not None
+        if writer is None or self._near.attempt(writer.close) is None:
+            return False
+        self._near.trust(self._digest)
+        return True
 
     def drop(self) -> None:
         """Forget what was copied."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from castore import B3Digest, BlobService, CastoreError, ChunkedReader, ChunkMeta
 from castore.chunks.read_ahead import ReadAhead
+from castore.chunks.recovery import Elsewhere
 from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.contract.chunk_list import ChunkList
 from castore.threads.pool import Pool
@@ -54,9 +55,17 @@ class FillingChunkedReader(ChunkedReader):
         pool: Pool,
     ) -> None:
         index = ChunkList.of(index)
-        self._tracker = _Tracker(chunks, index)
-        patience = _RANGE + 2 * index.largest
-        super().__init__(far, index, digest=digest, source=self._tracker, pool=pool, ahead_after=patience)
+        self._tracker = _Tracker(near, chunks, index)
+        super().__init__(
+            far,
+            index,
+            digest=digest,
+            source=self._tracker,
+            pool=pool,
+            ahead_after=_RANGE + 2 * index.largest,
+            # One with members of its own may have a chunk by its place in the blob, or pass a list over.
+            recovery=Elsewhere(lambda: far.open_read(digest), keep=self._tracker.keep),
+        )
         self._near = near
         self._closes = True
         self._whole = whole
@@ -79,9 +88,11 @@ class FillingChunkedReader(ChunkedReader):
         super().__del__()
 
     def _fill(self) -> None:
+        if self._instead is not None:
+            return  # Its list is not that of the blob.
         if self._whole:
             self._bring_the_rest()
-        if self._near_is_whole() and not self._near.has_blob(self._blob):
+        if self._near_is_whole() and not self._near.lists(self._blob, self._map.chunks):
             self._near.complete(self._blob, self._map.chunks)
 
     def _bring_the_rest(self) -> None:
@@ -101,13 +112,14 @@ class FillingChunkedReader(ChunkedReader):
         # The first chunks that near lacks end this: it is cheap unless the blob is nearly complete.
         if not self._near.has_chunks(meta.digest for meta in self._tracker.unread()):
             return False
-        return self.verified or self._near.makes_up(self._blob, self._map.chunks)
+        return self._verified or self._near.makes_up(self._blob, self._map.chunks)
 
 
 class _Tracker(ChunkSource):
     """Hands chunks through, in any thread, and notes which of a blob's are known to be in near."""
 
-    def __init__(self, chunks: CachedChunks, index: Sequence[ChunkMeta]) -> None:
+    def __init__(self, near: Near, chunks: CachedChunks, index: Sequence[ChunkMeta]) -> None:
+        self._near = near
         self._chunks = chunks
         self._index = index
         self._kept: set[B3Digest] = set()
@@ -136,6 +148,11 @@ class _Tracker(ChunkSource):
                 found[digest] = answer.data
                 self.fetched = self.fetched or isinstance(answer.data, bytes)
         return found
+
+    def keep(self, chunks: Mapping[B3Digest, bytes]) -> None:
+        """Keep chunks that have come by another way."""
+        self.fetched = True
+        self._kept.update(self._near.keep(chunks))
 
     def chunk_key(self, digest: B3Digest) -> str | None:
         return self._chunks.chunk_key(digest)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
+from castore.chunks.recovery import Elsewhere
 from castore.chunks.writer import ChunkedWriter
 from castore.composites.failover_reading import SMALL
 from castore.composites.members import Member, Members
@@ -139,7 +140,7 @@ class CacheBlobService(BlobService):
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks as near has them, else as far does."""
         near, far = self._near, self._far
-        found, fault = near.ask(lambda: near.service.chunks(digest))
+        found, fault = near.ask(lambda: near.chunks(digest))
         if found is None:
             found = far.ask(lambda: far.service.chunks(digest), miss=None)
         if found is None:
@@ -160,10 +161,19 @@ class CacheBlobService(BlobService):
 
     def _open_near(self, digest: B3Digest) -> BlobReader | None:
         near = self._near
-        chunks = near.service.chunks(digest)
+        chunks = near.chunks(digest)
         if chunks:
-            # Through the cache, so that a chunk that near has lost since comes from far again.
-            return ChunkedReader(self, chunks, digest=digest, source=self._chunks, pool=self._pool)
+            # Through the cache, so that a chunk that near has lost since comes from far again: as that chunk,
+            # or else by its place in the blob. Where the list is wrong far fills near anew.
+            recovery = Elsewhere(
+                lambda: self._far.service.open_read(digest),
+                instead=lambda: self._filler.open(digest),
+                keep=near.keep,
+                wrong=lambda _: near.distrust(digest, chunks),
+            )
+            return ChunkedReader(
+                self, chunks, digest=digest, source=self._chunks, pool=self._pool, recovery=recovery
+            )
         reader = None if chunks is None else near.service.open_read(digest)
         if reader is None or (near.checks and isinstance(reader, BytesReader)):
             return reader  # Bytes that are in memory do not fail any more.

@@ -22,10 +22,13 @@ class SteadyReader(HashedPieceReader):
         self._reader = reader
         self._near: Near | None = near
         self._open_far = open_far
+        self._source = near
 
-    def _mismatched(self) -> None:
-        if self._near is not None:
-            self._near.drop(self._digest)
+    def _mismatched(self) -> bool:
+        # If far went on it is not known whose bytes were wrong; those of near are doubted.
+        self._source.distrust(self._digest, ())
+        self._source.drop(self._digest)
+        return True
 
     def _read_piece(self, position: int) -> bytes | memoryview:
         if self._near is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
-from castore import B3Digest, BlobWriter, CastoreError
+from castore import B3Digest, BlobReader, BlobWriter, CastoreError
+from castore.chunks.writer import ChunkedWriter
 from castore.composites.failover_reading import CheckedReader
 from castore.composites.members import Found, Member
 from castore.composites.timed_writing import open_timed
@@ -24,29 +25,71 @@ class Keeper:
         self.target = target
         self._name = name
 
-    def keeping(self, reader: PieceReader) -> PieceReader:
-        """Return a reader that copies what is read of it from start to end; a small blob is copied now."""
+    def keeping(self, reader: PieceReader, answer: Found[Any]) -> PieceReader:
+        """Return a reader that copies what is read of it from start to end; a small blob is copied now.
+
+        *answer* says who had it.
+        """
         if not isinstance(reader, CheckedReader):
             return KeepingReader(reader, self)
-        self._keep(reader)
+        store = self.target.service.capability(ChunkStore)
+        damaged = self.target in answer.votes.corrupt
+        if store is not None and damaged and 0 < reader.size <= store.new_chunker().max_size:
+            # As a chunk: a writer would pass over one that is there.
+            data = bytes(reader.piece_at(0))
+            digest = B3Digest.of(data)
+            self._put(store, {digest: data}, (digest,))
+        else:
+            self._keep(reader)
         return reader
 
     def keep_missed(self, found: Mapping[B3Digest, Found[bytes]]) -> None:
-        """Copy small blobs that the target was asked for and does not have, all together."""
-        missed = {
-            digest: answer.value for digest, answer in found.items() if self.target in answer.votes.missed
-        }
+        """Copy small blobs that the target was asked for and does not have right, all together."""
+        missed = {digest: answer.value for digest, answer in found.items() if self.lacks(answer)}
         store = self.target.service.capability(ChunkStore)
         if store is None:
             for data in missed.values():
                 self._keep(BytesReader(data))
         elif missed:
-            try:
-                with StoreInOne(store, self.target, store).lease(brief=True) as leased:
-                    leased.put_chunks(missed)
-                    leased.put_indexes(dict.fromkeys(missed, ()))
-            except CastoreError as error:
-                self._warn(error)
+            self._put(store, missed, missed)
+
+    def lacks(self, answer: Found[Any]) -> bool:
+        """Tell whether the target was asked, and lacks what was asked for, or has it wrong."""
+        return self.target in answer.votes.missed or self.target in answer.votes.corrupt
+
+    def mend(self, answer: Found[Any], open_read: Callable[[], BlobReader | None]) -> None:
+        """Put into the target a chunk of a blob that it had wrong, or lost; or if it had a wrong index, all.
+
+        *open_read* opens the blob at the others.
+        """
+        store = self.target.service.capability(ChunkStore)
+        if store is None or not self.lacks(answer):
+            return
+        if isinstance(answer.value, bytes):
+            # A writer would pass over a chunk that is there.
+            self._put(store, {B3Digest.of(answer.value): answer.value}, ())
+            return
+        try:
+            reader = open_read()
+            if reader is None:
+                return
+            with (
+                reader,
+                StoreInOne(store, self.target, store).lease() as leased,
+                ChunkedWriter(leased) as writer,
+            ):
+                while piece := reader.read_view():
+                    writer.write(piece)
+        except CastoreError as error:
+            self._warn(error)
+
+    def _put(self, store: ChunkStore, chunks: Mapping[B3Digest, bytes], blobs: Iterable[B3Digest]) -> None:
+        try:
+            with StoreInOne(store, self.target, store).lease(brief=True) as leased:
+                leased.put_chunks(chunks)
+                leased.put_indexes(dict.fromkeys(blobs, ()))
+        except CastoreError as error:
+            self._warn(error)
 
     def _keep(self, reader: PieceReader) -> None:
         writer = self.start()
@@ -98,6 +141,11 @@ class KeepingReader(PieceReader):
     def size(self) -> int:
         """The size of the blob in bytes."""
         return self._reader.size
+
+    @property
+    def verified(self) -> bool:
+        """Whether the reader beneath was read from start to end, and found right."""
+        return self._reader.verified
 
     def piece_at(self, position: int) -> memoryview:
         """Return a piece, and copy what of it comes next."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobWriter
@@ -56,13 +56,23 @@ class FallbackBlobService(MembersBlobService):
         keeper = self._keeper
         if keeper is None:
             return open_with_failover(self._members, digest, pool=self._pool)
-        answers: list[Found[Any]] = []
-        reader = open_with_failover(
-            self._members, digest, watch=lambda found: answers.extend(found.values()), pool=self._pool
-        )
-        if reader is None or keeper.target not in answers[0].votes.missed:
+        opened: list[Found[Any]] = []
+
+        def watch(found: Mapping[B3Digest, Found[Any]]) -> None:
+            for answer in found.values():
+                if opened:
+                    keeper.mend(answer, lambda: self._open_beside(keeper.target, digest))
+                else:
+                    opened.append(answer)
+
+        reader = open_with_failover(self._members, digest, watch=watch, mended=keeper.target, pool=self._pool)
+        if reader is None or not keeper.lacks(opened[0]):
             return reader
-        return keeper.keeping(reader)
+        return keeper.keeping(reader, opened[0])
+
+    def _open_beside(self, target: Member, digest: B3Digest) -> BlobReader | None:
+        others = [member for member in self._members.all if member is not target]
+        return open_with_failover(Members(self._members.name, others), digest, pool=self._pool)
 
     def open_write(self) -> BlobWriter:
         """Start a new blob at the member that takes them."""

@@ -247,8 +247,10 @@ class Accounts:
                 ledger.end_writing(db, write, many=write.many or self._keeps_many(write.tag, write.digests))
             else:
                 ledger.end_write(db, write)
+            for blob, chunks in write.relisted.items() if write.put else ():
+                ledger.replace_parts(db, blob, chunks)
             if write in plain:
-                # Where there was another index that may stay, it is found out.
+                # One that was larger is looked up: whoever put last has replaced it.
                 larger = ledger.larger_indexes(db, write.digests)
                 if others := write.digests - indexed:
                     ledger.put_items(db, "index", dict.fromkeys(others, 0), now)

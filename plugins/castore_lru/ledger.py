@@ -47,6 +47,7 @@ _ADD_PARTS: Final = f"INSERT OR IGNORE INTO parts (chunk, blob) SELECT digest, :
 _FORGET_PARTS: Final = (
     f"DELETE FROM parts WHERE blob {_AMONG} AND blob NOT IN (SELECT digest FROM written WHERE kind = {INDEX})"
 )
+_LISTED: Final = f"SELECT DISTINCT blob FROM parts WHERE blob {_AMONG}"
 _BLOBS_WITH: Final = f"SELECT DISTINCT blob FROM parts WHERE chunk {_AMONG}"
 
 _LARGER_INDEXES: Final = (
@@ -198,6 +199,7 @@ class Write:
         tag: What they are pinned by.
         put: Whether it is known that all of them were put.
         many: Whether they are to be pinned one by one when that is over.
+        relisted: Blobs among them that had chunks before, each with those that its index has when it is put.
     """
 
     number: int
@@ -207,6 +209,7 @@ class Write:
     tag: int | None = None
     put: bool = False
     many: bool = False
+    relisted: Mapping[B3Digest, Sequence[ChunkMeta]] = attrs.field(factory=dict)
 
 
 def totals(db: sqlite3.Connection) -> Amount:
@@ -292,6 +295,17 @@ def add_parts(db: sqlite3.Connection, blob: B3Digest, chunks: Sequence[ChunkMeta
         db.execute("INSERT OR IGNORE INTO parts (chunk, blob) VALUES (x'', ?)", (bytes(blob),))
     elif chunks:
         db.execute(_ADD_PARTS, _given([meta.digest for meta in chunks], blob=bytes(blob)))
+
+
+def find_listed(db: sqlite3.Connection, blobs: Collection[B3Digest]) -> list[B3Digest]:
+    """Return those of *blobs* of which it is known what they are made of."""
+    return _digests(db.execute(_LISTED, _given(blobs)))
+
+
+def replace_parts(db: sqlite3.Connection, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
+    """Take note of what a blob is made of now, and of nothing else."""
+    db.execute("DELETE FROM parts WHERE blob = ?", (bytes(blob),))
+    add_parts(db, blob, chunks if len(chunks) > 1 else ())
 
 
 def blobs_with(db: sqlite3.Connection, chunks: Collection[B3Digest]) -> list[B3Digest]:

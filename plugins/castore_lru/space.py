@@ -197,8 +197,10 @@ class Space:
         with self._accounts.turn() as db:
             with transaction(db):
                 lost: dict[B3Digest, CastoreError] = {}
+                listed: list[B3Digest] = []
                 if kind == "index":
                     lost = self._find_lost(blobs, sizes)
+                    listed = ledger.find_listed(db, sizes.keys() - lost.keys())
                     for blob in sizes.keys() - lost.keys():
                         if len(blobs[blob]) > 1:
                             ledger.add_parts(db, blob, blobs[blob])
@@ -214,6 +216,8 @@ class Space:
                     tag=tag if self._accounts.is_live(tag) else None,
                     since=self._clock.now(),
                 )
+                # What they were made of before counts until they are made of something else.
+                write.relisted = {blob: blobs[blob] for blob in listed}
             fits = False
             try:
                 fits = self._make_room(Amount(write.size, len(write.digests)))

@@ -1,13 +1,11 @@
-"""The `memory` service types: blobs, and directories, in the memory of this process."""
+"""The `memory` service type: blobs in the memory of this process."""
 
 from __future__ import annotations
 
 from castore import BlobService, Registry, hookimpl
-from castore.contract.directories import DirectoryService
 
 
 @hookimpl
 def castore_register(registry: Registry) -> None:
-    """Register the types."""
+    """Register the type."""
     registry.register(BlobService, "memory", "castore_memory.config:MemoryConfig")
-    registry.register(DirectoryService, "memory", "castore_memory.config:MemoryDirectoriesConfig")

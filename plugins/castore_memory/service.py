@@ -13,7 +13,7 @@ from castore.contract.chunk_list import ChunkList
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem
 from castore.digest import EMPTY, no_digest
 from castore.errors import CorruptBlobError, OversizedFrameError
-from castore.format.blob_index import may_agree
+from castore.format.blob_index import same_list
 from castore.format.checks import check_size
 
 if TYPE_CHECKING:
@@ -83,11 +83,11 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
 
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
         """Return those of which all is there; nothing else could take it away."""
-        return {digest for digest in blobs if self._is_whole(digest)}
+        return {digest for digest, chunks in blobs.items() if self._is_whole(digest, chunks)}
 
-    def _is_whole(self, digest: B3Digest) -> bool:
+    def _is_whole(self, digest: B3Digest, known: Sequence[ChunkMeta] | None) -> bool:
         chunks = self._indexes.get(digest)
-        if chunks is None:
+        if chunks is None or not (known is None or same_list(chunks, known)):
             return False
         return all(meta.digest in self._chunks for meta in chunks) if chunks else self._has_one(digest)
 
@@ -100,10 +100,9 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
             self._chunks[digest] = bytes(data)
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        """Make blobs visible; a list that is there stays if its chunks are there, too."""
+        """Make blobs visible; another list that is there is replaced."""
         for digest, chunks in blobs.items():
-            if not self._is_whole(digest) or not may_agree(self._indexes[digest], chunks):
-                self._indexes[digest] = ChunkList(chunks) if len(chunks) > 1 else ()
+            self._indexes[digest] = ChunkList(chunks) if len(chunks) > 1 else ()
 
     # -- for who keeps it within bounds --
 

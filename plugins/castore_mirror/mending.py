@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from blake3 import blake3
 
 from castore import B3Digest, CastoreError, ChunkMeta, CorruptBlobError, UnavailableError
 from castore.chunks.fetching import find_in
@@ -30,6 +33,14 @@ class Mender:
 
         Raises what the members raise.
         """
+        try:
+            return self._heal(member, digest, reason, stop)
+        except CorruptBlobError as error:
+            if not error.passed_over:
+                raise
+        return self._heal(member, digest, reason, stop)
+
+    def _heal(self, member: Member, digest: B3Digest, reason: Reason, stop: Callable[[], bool]) -> bool:
         store = member.service.capability(ChunkStore)
         if reason == "missing" and _is_there(member, store, digest):
             return False
@@ -45,6 +56,7 @@ class Mender:
                 or not _mend(member, store, digest, reader.size, others=others, stop=stop)
             ):
                 _copy(member, digest, reader, stop)
+                member.wrong.forget(digest)
         return not stop()
 
 
@@ -67,31 +79,61 @@ def _mend(
     others: Members,
     stop: Callable[[], bool],
 ) -> bool:
-    """Replace what is wrong of a blob, as it is cut; return False if it is in too large a piece for that."""
-    chunks = _list_of(member, digest, others)
-    if not chunks and size > store.new_chunker().max_size:
-        return False
-    metas = dict.fromkeys(chunks or (ChunkMeta(digest, size),))
-    source = FailoverChunks(others, blob=digest, chunks=chunks)
-    with leased(member, store, brief=False) as held:
-        for batch in batches(metas, lambda meta: meta.size):
-            if stop():
+    """Replace what is wrong of a blob, as it is cut; return False if it is in too large a piece for that.
+
+    By the list of the member, or if that is wrong by the one that others have.
+    """
+    fault: CorruptBlobError | None = None
+    for chunks in _lists_of(member, digest, others):
+        if not chunks and size > store.new_chunker().max_size:
+            return False
+        try:
+            with leased(member, store, brief=False) as held:
+                if _rebuild(
+                    member, held, digest, chunks or (ChunkMeta(digest, size),), others=others, stop=stop
+                ):
+                    member.call(lambda listed=chunks: held.put_index(digest, listed))  # type: ignore[misc]
                 return True
-            _replace_wrong(member, held, batch, source, digest)
-        member.call(lambda: held.put_index(digest, chunks))
+        except CorruptBlobError as error:
+            fault = error
+    if fault is not None:
+        raise fault
+    return False
+
+
+def _lists_of(member: Member, digest: B3Digest, others: Members) -> Iterator[Sequence[ChunkMeta]]:
+    """Yield the chunks that the member lists, then those that others do."""
+    with contextlib.suppress(CorruptBlobError):
+        if chunks := member.call(lambda: member.chunks(digest)):
+            yield chunks
+    found = others.first(lambda other: other.chunks(digest))
+    yield () if found is None else found.value
+
+
+def _rebuild(
+    member: Member,
+    store: ChunkStore,
+    blob: B3Digest,
+    chunks: Sequence[ChunkMeta],
+    *,
+    others: Members,
+    stop: Callable[[], bool],
+) -> bool:
+    """Replace chunks that are not right; return False if it was stopped.
+
+    Raises `CorruptBlobError` if they do not make up the blob.
+    """
+    source = FailoverChunks(others, blob=blob, chunks=chunks)
+    hasher = blake3()
+    for batch in batches(chunks, lambda meta: meta.size):
+        if stop():
+            return False
+        right = _replace_wrong(member, store, batch, source, blob)
+        for meta in batch:
+            hasher.update(right[meta.digest])
+    if hasher.digest() != blob:
+        raise member.wrong_index(blob)
     return True
-
-
-def _list_of(member: Member, digest: B3Digest, others: Members) -> Sequence[ChunkMeta]:
-    """Return the chunks that a member lists, or else others."""
-    try:
-        chunks = member.call(lambda: member.service.chunks(digest))
-    except CorruptBlobError:
-        chunks = None
-    if not chunks:
-        found = others.first(lambda other: other.service.chunks(digest))
-        chunks = () if found is None else found.value
-    return chunks
 
 
 def _replace_wrong(
@@ -100,17 +142,21 @@ def _replace_wrong(
     metas: Sequence[ChunkMeta],
     source: FailoverChunks,
     blob: B3Digest,
-) -> None:
-    """Replace those chunks that are not right; a writer would pass over chunks that are there."""
+) -> dict[B3Digest, bytes]:
+    """Replace those chunks that are not right; return all. A writer would pass over chunks that are there."""
     sizes = {meta.digest: meta.size for meta in metas}
     times = periods_of(sizes.values())
     # What can be read there need not be where it is to be written, as with a cache before it.
     there = member.call(lambda: store.claim(sizes), periods=periods(len(sizes)))
     read = member.call(lambda: find_in(member.service, member.source, sizes), periods=times)
-    right = {digest for digest in there if isinstance(read.get(digest), bytes)}
+    right = {
+        digest: data
+        for digest, data in read.items()
+        if digest in there and isinstance(data, bytes) and len(data) == sizes[digest]
+    }
     found = source.get_chunks({digest: size for digest, size in sizes.items() if digest not in right})
     new: dict[B3Digest, bytes] = {}
-    for digest in sizes.keys() - right:
+    for digest in sizes.keys() - right.keys():
         data = found.get(digest)
         if isinstance(data, CastoreError):
             raise data
@@ -119,6 +165,7 @@ def _replace_wrong(
         new[digest] = data
     if new:
         member.call(lambda: store.put_chunks(new), periods=periods_of(map(len, new.values())))
+    return right | new
 
 
 def _copy(member: Member, digest: B3Digest, reader: PieceReader, stop: Callable[[], bool]) -> None:

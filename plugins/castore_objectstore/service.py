@@ -49,7 +49,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     """Keeps blobs as chunks in an `ObjectStore` in which nothing can be removed.
 
     An index comes after all its chunks are durable. A writer replaces an existing chunk only if it is torn,
-    and an existing index only if it cannot be right.
+    and an existing index if it has another list.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         return {digest for digest, needed in needs.items() if needed <= there}
 
     def _claim_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta] | None) -> set[B3Digest] | None:
-        """Return the chunks that a blob needs, if its index is there and may stay."""
+        """Return the chunks that a blob needs, if its index is there, and says what is known of it."""
         if chunks is None:
             if not self._store.claim(_key(_BLOBS, digest), _anything):
                 return None
@@ -218,7 +218,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         return None if chunks is None else {meta.digest for meta in chunks} or {digest} - {EMPTY}
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        """Store indexes, durably and after all chunks, unless there are some that may be right."""
+        """Store indexes, durably and after all chunks, unless they are there."""
         there = self._find_each(lambda digest: self._claim_index(digest, blobs[digest]), blobs)
         last = {
             digest: LastObject(
@@ -236,7 +236,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         self._put_each(lambda digest: self._store.put(last[digest].key, last[digest].data), last)
 
     def _claim_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
-        """Tell whether an index is there that may stay: this one, or another whose chunks are there."""
+        """Tell whether this index is there; any other one is to be replaced by it."""
         key = _key(_BLOBS, digest)
         same = False
 
@@ -244,20 +244,18 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
             nonlocal same
             expected = blob_index.encode(chunks)
             same = size == len(expected) and read_at(0, size) == expected
-            return True  # Another one may be right, too.
+            return same
 
-        return self._store.claim(key, compare) and (same or self._index_stands(digest, chunks))
+        # A store in which nothing is ever torn need not have let it be compared.
+        return self._store.claim(key, compare) and (same or self._has_list(digest, chunks))
 
-    def _index_stands(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+    def _has_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Read the index that is there, and tell the same of it."""
         try:
-            others = self._index(digest)
+            found = self._index(digest)
         except BadIndexError:
             return False
-        if others is None or others == chunks:
-            return others is not None
-        needed = {meta.digest for meta in others} or {digest}
-        return blob_index.may_agree(others, chunks) and needed <= self.claim(needed)
+        return found is not None and blob_index.same_list(found, chunks)
 
     # -- frames --
 

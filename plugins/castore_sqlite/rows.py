@@ -152,7 +152,7 @@ def put_chunks(connection: sqlite3.Connection, packed: Mapping[B3Digest, bytes])
 
 
 def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-    """Put indexes; one that is there stays and counts as just put, unless it cannot be right."""
+    """Put indexes; one that is there already counts as just put, and another list is replaced."""
     there = {
         digest: (modified, index)
         for query, group in queries(FIND_INDEXES, blobs)
@@ -160,8 +160,8 @@ def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequenc
     }
     new, stale = [], []
     for digest, chunks in blobs.items():
-        modified, index = there.get(digest, (None, b""))
-        if digest not in there or not _may_stay(connection, digest, index, chunks):
+        modified, found = there.get(digest, (None, None))
+        if digest not in there or not is_list(connection.execute, digest, found, chunks):
             new.append((bytes(digest), now(), blob_index.encode(chunks)))
         elif not is_fresh(modified):
             stale.append(digest)
@@ -169,18 +169,14 @@ def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequenc
     renew(connection, "indexes", stale)
 
 
-def _may_stay(
-    connection: sqlite3.Connection, digest: B3Digest, index: bytes | int, chunks: Sequence[ChunkMeta]
-) -> bool:
-    """Tell whether the index that is there is this one, or another whose chunks are there."""
+def is_list(fetch: Fetch, digest: B3Digest, found: object, chunks: Sequence[ChunkMeta]) -> bool:
+    """Tell whether an index lists these chunks; *found* as for `read_index`."""
+    if not isinstance(found, int):
+        return found == blob_index.encode(chunks)
     try:
-        others = read_index(connection.execute, digest, index, None)
+        return blob_index.same_list(read_index(fetch, digest, found, None), chunks)
     except BadIndexError:
         return False
-    if others == chunks:
-        return True
-    needed = {meta.digest for meta in others} or {digest}
-    return blob_index.may_agree(others, chunks) and renew(connection, "chunks", needed)
 
 
 def renew(connection: sqlite3.Connection, table: Table, digests: Iterable[B3Digest]) -> bool:

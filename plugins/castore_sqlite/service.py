@@ -53,7 +53,7 @@ class SqliteBlobService(
 
     A chunk waits in memory until it is committed with others, at the latest with the index of its blob;
     readers of this service find it meanwhile. A row is never torn: a transaction is in the file as a whole,
-    or not at all. A writer replaces no chunk that is there, and an index only if it cannot be right.
+    or not at all. A writer replaces no chunk that is there, and an index if it has another list.
 
     It cannot delete blobs: the chunk of a small one has the same digest, and may belong to another, too.
     """
@@ -181,6 +181,9 @@ class SqliteBlobService(
         for query, group in rows.queries(rows.FIND_INDEXES, blobs):
             for found, modified, index in self._database.fetch(query, group):
                 digest = B3Digest(found)
+                known = blobs[digest]
+                if known is not None and not rows.is_list(self._database.fetch, digest, index, known):
+                    continue
                 with contextlib.suppress(BadIndexError):
                     chunks = rows.read_index(self._database.fetch, digest, index, None)
                     needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}

@@ -91,7 +91,7 @@ class BareStore(ChunkBackend):
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         self._note("put_indexes", blobs)
         for digest, chunks in blobs.items():
-            self.lists.setdefault(digest, tuple(chunks) if len(chunks) > 1 else ())
+            self.lists[digest] = tuple(chunks) if len(chunks) > 1 else ()
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         self._note("chunks", [digest])

@@ -80,16 +80,19 @@ class TestKnownContent:
             def find_chunks(self, digests: Any) -> set[B3Digest]:
                 return set(self._note("find_chunks", digests))
 
+            def chunks(self, digest: B3Digest) -> Any:
+                return self.lists.get(digest)
+
             def claim_blobs(self, blobs: Mapping[B3Digest, Any]) -> set[B3Digest]:
-                assert set(blobs.values()) == {None}
-                return blobs.keys() & self.lists.keys()
+                assert all(chunks is self.lists[digest] for digest, chunks in blobs.items())
+                return set(blobs)
 
         def find(file: File, pool: Pool, *blobs: bytes) -> tuple[B3Digest, int] | None:
             self.store = Store(pool)
             self.store.put_indexes({B3Digest.of(blob): () for blob in blobs})
             self.store.calls.clear()
             source = InputFile(file, "the file", size=len(file.getvalue()))
-            return storing._find_known(self.store, CHUNKER, source)
+            return storing._find_known(self.store, self.store, CHUNKER, source)
 
         return find
 
@@ -232,10 +235,8 @@ class TestKnownContent:
     def test_a_file_whose_first_chunk_is_new_is_not_hashed(self) -> None:
         """Only its beginning has been read."""
         data = random.Random(5).randbytes(9 * PIECE)
-        file = File(data)
-        assert (
-            storing._find_known(MemoryBlobService(), CHUNKER, InputFile(file, "it", size=len(data))) is None
-        )
+        file, store = File(data), MemoryBlobService()
+        assert storing._find_known(store, store, CHUNKER, InputFile(file, "it", size=len(data))) is None
         assert file.reads == -(-PIECE // 5000)
         assert file.tell() == 0
 
@@ -253,12 +254,13 @@ class TestOneFile:
         return path
 
     def test_a_known_file_is_hashed_and_no_more(self, store: Any, file: Path) -> None:
-        """Its first chunk, its list and its chunks are asked for; nothing is sent."""
+        """Its first chunk, its list, twice, and its chunks are asked for; nothing is sent."""
         digest = store.put_file(file)
         store.calls.clear()
         assert store.put_file(file) == digest == B3Digest.of(RANDOM)
         assert [(name, len(digests)) for name, digests in store.calls] == [
             ("find_chunks", 1),
+            ("chunks", 1),
             ("chunks", 1),
             ("find_chunks", len(store.lists[digest])),
             ("put_indexes", 0),
@@ -844,37 +846,3 @@ class TestWholeBlobs:
         begun = len(calls)
         time.sleep(0.05)
         assert len(calls) == begun < 60
-
-
-MANY = {B3Digest.of(data): data for data in [b"", *(b"blob %d" % number for number in range(300))]}
-LONG = bytes(range(256)) * 64
-
-
-class TestEach:
-    """Small blobs whose digests are known are stored together."""
-
-    def test_calls(self, pool: Pool) -> None:
-        """Of what is there already nothing is put, and still what was claimed is made lasting."""
-        service = Recording(pool)
-        storing.store_each(service, MANY)
-        assert [len(some) for some in service.chunks_put] == [len(MANY) - 1]
-        assert [len(some) for some in service.indexes_put] == [len(MANY)]
-        assert {digest: service.read(digest) for digest in MANY} == MANY
-        storing.store_each(service, MANY)
-        assert len(service.chunks_put) == 1
-        assert service.indexes_put[1:] == [[]]
-        assert service.brief == [True, True]
-
-    def test_what_can_be_cut_is_cut(self, pool: Pool) -> None:
-        service = Recording(pool)
-        digest = B3Digest.of(LONG)
-        storing.store_each(service, {digest: LONG, **MANY})
-        assert service.read(digest) == LONG
-        assert len(service.chunks(digest) or ()) > 1
-
-    @pytest.mark.parametrize("high_latency", [False, True])
-    def test_without_chunks(self, high_latency: bool) -> None:
-        service = Whole(high_latency=high_latency)
-        storing.store_each(service, MANY)
-        assert service.held == MANY
-        assert service.most_under_way == (16 if high_latency else 1)

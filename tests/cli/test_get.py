@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from castore import B3Digest
+from castore.format import blob_index
 
 ABSENT = "00" * 32
 
@@ -295,3 +296,60 @@ def test_memory_does_not_grow_with_the_blob(place):
     )
 
     assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture
+def wrong_near(castore, place, data) -> str:
+    """A blob that near and far have in other pieces; near has a wrong index of it, of chunks that it has."""
+    Path("composition.toml").write_text(
+        """
+        [blobservices.root]
+        type = "cache"
+        near = "&near"
+        far = "&far"
+        write = "both"
+
+        [blobservices.near]
+        type = "objectstore"
+        object_store_url = "file:./near"
+        avg_chunk_size = "64 KiB"
+
+        [blobservices.far]
+        type = "objectstore"
+        object_store_url = "file:./far"
+        """
+    )
+    place.file("source", data)
+    for service in ("near", "far"):
+        digest = castore("--service", service, "put", "source").stdout.split()[0]
+    (index,) = Path("near/blobs").rglob(digest)
+    chunks = blob_index.decode(index.read_bytes(), B3Digest.parse(digest))
+    index.write_bytes(blob_index.encode([chunks[1], chunks[0], *chunks[2:]]))
+    return digest
+
+
+def test_to_a_file_a_wrong_index_is_passed_over(castore, wrong_near, data):
+    """The file is written anew, and near is right afterwards."""
+    assert castore("get", wrong_near, "-o", "out").exit_code == 0
+    assert Path("out").read_bytes() == data
+    assert castore("--service", "near", "get", wrong_near, "-o", "out").exit_code == 0
+    assert Path("out").read_bytes() == data
+
+
+def test_what_went_to_stdout_is_not_written_twice(castore, place, wrong_near, data):
+    """It is an error, and right the next time."""
+    got = place.run("get", wrong_near)
+    assert got.returncode == 1
+    assert b"open the blob again" in got.stderr
+    assert len(got.stdout) < len(data)
+    assert place.run("get", wrong_near).stdout == data
+
+
+def test_a_chunk_of_near_is_lost(castore, place, wrong_near, data):
+    """Far has it in other pieces: it comes by its position, and is there again."""
+    castore("--service", "near", "put", "source")
+    lost = sorted(Path("near/chunks").rglob("?" * 64))[3]
+    lost.unlink()
+    got = place.run("get", wrong_near)
+    assert (got.returncode, got.stdout == data) == (0, True)
+    assert lost.exists()

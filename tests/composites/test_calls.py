@@ -101,7 +101,12 @@ def test_storing(tmp_path: Path, composite: str, what: str, high_latency: bool) 
         put(service)
         expected = bare.take()
         for number, member in enumerate(members):
-            assert member.take() == (expected if all_written or not number else ({}, {}))
+            taken = member.take()
+            if number and all_written:
+                # What a known file is made of is asked of one of them.
+                for counts in expected:
+                    counts.pop("chunks", None)
+            assert taken == (expected if all_written or not number else ({}, {}))
     assert service.missing(bare.inner.list_blobs()) == set()
 
 

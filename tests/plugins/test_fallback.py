@@ -238,14 +238,19 @@ class TestInTheMiddle:
         workers.close()
 
     def test_a_list_that_is_forged(self, cut: Any, stores: Any, key_of: Any) -> None:
-        """Chunks that make up another blob are found out before the last of them is handed out."""
+        """Chunks that make up another blob are found out, and the next member is read, also from then on."""
         other = BIG[100:]
         cut[0].write(other)
         stores[0].objects[key_of("blobs", P3M.digest)] = stores[0].objects[
             key_of("blobs", B3Digest.of(other))
         ]
+        service = fallback(*cut)
+        with pytest.raises(CorruptBlobError, match="was wrong, and what was read by it is not of this blob"):
+            list(service.open(P3M.digest))
+        assert service.read(P3M.digest) == P3M.data
+        assert fallback(*cut).read(P3M.digest) == P3M.data
         with pytest.raises(CorruptBlobError, match="the chunks of its index make up"):
-            fallback(*cut).read(P3M.digest)
+            fallback(cut[0]).read(P3M.digest)
 
     def test_of_a_large_blob_in_one_piece(self, smallest: Any) -> None:
         """Where there are no chunks to check, size and position are the same, and so is the digest."""

@@ -518,8 +518,8 @@ class TestSizes:
                 leased.put_indexes(dict.fromkeys(list(chunks)[:4], ()))
             assert service.gauges()["entries"] == 14
 
-    def test_another_index_that_stays(self, tmp_path: Path) -> None:
-        """A blob that was cut, and is put again as one chunk: its list stays, and counts."""
+    def test_another_index_that_is_replaced(self, tmp_path: Path) -> None:
+        """A blob that was cut, and is put again as one chunk: what it was made of may go without it."""
         inner = folder_in(tmp_path)
         data = noise(3000, 1)
         with bounded(inner, max_bytes=1 << 20) as service:
@@ -527,9 +527,13 @@ class TestSizes:
             store = store_of(service)
             store.put_chunks({digest: data})
             store.put_indexes({digest: ()})
-            assert inner.chunks(digest)
+            assert inner.chunks(digest) == ()
             assert service.gauges()["bytes"] == bytes_of(inner)
             assert service.gauges()["entries"] == len(list(inner.stored_items()))
+            # None of the old chunks takes the blob with it.
+            place = tmp_path / "store" / "lru" / "journal.sqlite"
+            with contextlib.closing(sqlite3.connect(place)) as journal:
+                assert journal.execute("SELECT count(*) FROM parts").fetchone() == (0,)
 
     def test_a_store_that_keeps_no_index_of_a_single_chunk(self) -> None:
         """Only what it keeps is counted, and claimed."""

@@ -359,9 +359,13 @@ class TestUnpacking:
         [b"", b"no frame", frames.compress(b"else"), frames.compress(bytes(1 << 20))],
         ids=["empty", "not a frame", "other bytes", "too many bytes"],
     )
-    def test_a_wrong_frame(self, framed: Framed, frame: bytes) -> None:
+    def test_a_wrong_frame(self, framed: Framed, frame: bytes, caplog: pytest.LogCaptureFixture) -> None:
+        """It is told of, and the chunk comes from a reader, if that has it right."""
         chunk = CHUNKS[1]
         framed.spoilt[chunk.digest] = frame
+        assert VerifyService(framed).read(WHOLE_DIGEST) == WHOLE
+        assert str(chunk.digest) in caplog.records[0].getMessage()
+        framed.spoil(chunk.digest, flipped(chunk.data, 0))
         with pytest.raises(CorruptBlobError) as caught:
             VerifyService(framed).read(WHOLE_DIGEST)
         assert caught.value.expected == chunk.digest

@@ -36,6 +36,7 @@ from castore.contract.inputs import InputFile
 from castore.contract.upkeep import Evictable, Inventory, ItemKind, Pinning, StoredItem, Sweepable
 from castore.digest import EMPTY, B3Digest
 from castore.errors import CorruptBlobError, OversizedFrameError, SourceError, WriterClosedError
+from castore.format.blob_index import same_list
 from castore.format.checks import check_size
 from castore.format.chunking import Chunker, FastCdc2020
 from castore.format.frames import compress, decode_chunk
@@ -167,7 +168,7 @@ class Sound(  # type: ignore[misc]
         for digest, chunks in blobs.items():
             if digest == EMPTY:
                 self.parts[digest] = b""
-            self.indexes.setdefault(digest, tuple(chunks) if len(chunks) > 1 else ())
+            self.indexes[digest] = tuple(chunks) if len(chunks) > 1 else ()
             self.renew("index", digest)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
@@ -184,10 +185,11 @@ class Sound(  # type: ignore[misc]
         return found
 
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
-        return {digest for digest in blobs if self.claim_whole(digest)}
+        return {digest for digest, chunks in blobs.items() if self.claim_whole(digest, chunks)}
 
-    def claim_whole(self, digest: B3Digest) -> bool:
-        if digest not in self.indexes:
+    def claim_whole(self, digest: B3Digest, chunks: Sequence[ChunkMeta] | None = None) -> bool:
+        found = self.indexes.get(digest)
+        if found is None or not (chunks is None or same_list(found, chunks)):
             return False
         self.renew("index", digest)
         needed = self.needs(digest)
@@ -1116,12 +1118,18 @@ class GivesBlobsAsChunks(Sound):
         return {**super().get_chunks(sizes), **blobs}
 
 
-@caught_by("chunk-store-keeps-the-first-index")
-class TakesTheLastIndex(Sound):
+@caught_by("chunk-store-takes-the-last-index")
+class KeepsTheFirstIndex(Sound):
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        for digest in blobs:
-            self.indexes.pop(digest, None)
-        super().put_indexes(blobs)
+        super().put_indexes(
+            {digest: chunks for digest, chunks in blobs.items() if digest not in self.indexes}
+        )
+
+
+@caught_by("chunk-store-takes-the-last-index")
+class ClaimsByTheChunksAlone(Sound):
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        return super().claim_blobs(dict.fromkeys(blobs))
 
 
 @caught_by("chunk-store-takes-many-indexes")

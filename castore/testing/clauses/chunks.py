@@ -144,16 +144,18 @@ def chunk_store_takes_no_index_for_a_chunk(service: BlobService) -> None:
 
 
 @clause(needs=(ChunkStore,))
-def chunk_store_keeps_the_first_index(service: BlobService) -> None:
-    """An index that is there stays: other chunks for the same blob do not replace it."""
+def chunk_store_takes_the_last_index(service: BlobService) -> None:
+    """Other chunks for the same blob replace an index: who puts them knows that they make it up."""
     store = capability_of(service, ChunkStore)
     whole = fresh(2000)
     blob = B3Digest.of(whole)
-    lists = [(whole[:cut], whole[cut:]) for cut in (500, 700)]
-    for parts in lists:
+    wrong, right = (whole[500:], whole[:500]), (whole[:500], whole[500:])
+    for parts in (wrong, right, (whole[:700], whole[700:])):
         store.put_chunks(named(*parts))
+        if parts is not wrong:
+            expect("claim_blobs()", store.claim_blobs({blob: metas_of(parts)}), set())
         store.put_indexes({blob: metas_of(parts)})
-    expect("chunks()", list(service.chunks(blob) or ()), metas_of(lists[0]))
+        expect("chunks()", list(service.chunks(blob) or ()), metas_of(parts))
     expect_stored(service, blob, whole)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
 from castore import B3Digest, BlobReader, BlobService, CastoreError, ChunkedReader, CorruptBlobError
+from castore.chunks.recovery import Elsewhere
 from castore.contract.blobs import Answer
 from castore.contract.capabilities import ChunkSource, FrameStore, SharedPlace
 from castore.contract.operations import OPERATIONS, Operation
@@ -40,7 +41,8 @@ class VerifyService(WrapperService):
 
     A blob of chunks is checked chunk by chunk, so that reading a part of it costs no more than that part;
     reading from start to end also checks the digest of the whole. A blob without finer chunks is read whole
-    when it is opened. What is wrong raises `CorruptBlobError` and is logged.
+    when it is opened. What is wrong is logged, and raises `CorruptBlobError` unless the readers of *inner*
+    have it right.
 
     Arguments:
         inner: The service that is not trusted.
@@ -97,12 +99,26 @@ class VerifyService(WrapperService):
         if self._quarantine is not None:
             self._quarantine.take(error)
 
+    def _met(self, error: CastoreError) -> None:
+        """Take care of what was wrong, though the service within had it right in another way."""
+        if isinstance(error, CorruptBlobError):
+            self._condemn(error)
+
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob: over its chunks, or when all of it was found to be right."""
         chunks = self.chunks(digest)
         if not chunks:
             return self.around(_OPEN_READ, self._open_whole, digest)
-        reader = ChunkedReader(self.inner, chunks, digest=digest, source=self._chunks, pool=self._pool)
+        # Its own readers may know more ways to a chunk, and to another list; nothing of theirs is believed.
+        recovery = Elsewhere(
+            lambda: self.inner.open_read(digest),
+            instead=lambda: self._open_whole(digest),
+            met=self._met,
+            wrong=self._met,
+        )
+        reader = ChunkedReader(
+            self.inner, chunks, digest=digest, source=self._chunks, pool=self._pool, recovery=recovery
+        )
         return ForwardingReader(reader, self.around)
 
     def _open_whole(self, digest: B3Digest) -> BlobReader | None:

@@ -1,0 +1,59 @@
+"""What was found to be wrong about blobs that services keep, so that nobody reads by it again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from blake3 import blake3
+
+from castore.contract.blobs import ChunkMeta
+from castore.digest import B3Digest
+
+_MOST: Final = 1024
+
+
+class WrongIndexes:
+    """Lists of chunks that one service has, and that do not make up their blobs.
+
+    The last 1,024 are remembered. Who mends one need not tell: another list of the blob is not that one. Only
+    of a blob in one piece there is nothing to tell it by, so that it has to be forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wrong: dict[B3Digest, bytes] = {}
+
+    def add(self, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
+        """Remember that these chunks are not the blob."""
+        mark = _mark(chunks)
+        with self._lock:
+            self._wrong.pop(blob, None)
+            self._wrong[blob] = mark
+            if len(self._wrong) > _MOST:
+                del self._wrong[next(iter(self._wrong))]
+
+    def has(self, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        """Tell whether these chunks are known not to be the blob."""
+        mark = self._wrong.get(blob)
+        return mark is not None and mark == _mark(chunks)
+
+    def forget(self, blob: B3Digest) -> None:
+        """Believe what there is of a blob in one piece, which was put anew.
+
+        A list stays wrong: somebody may have read it just before it was replaced.
+        """
+        if self._wrong.get(blob) == _ONE_PIECE:
+            with self._lock:
+                self._wrong.pop(blob, None)
+
+
+def _mark(chunks: Sequence[ChunkMeta]) -> bytes:
+    hasher = blake3()
+    for meta in chunks:
+        hasher.update(meta.digest + meta.size.to_bytes(8, "little"))
+    return hasher.digest()
+
+
+_ONE_PIECE: Final = _mark(())

@@ -1,1 +1,0 @@
-"""Reading and writing whole trees of directories, on top of any service of them."""
