@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -272,9 +273,16 @@ def _forms(value: str) -> set[str]:
     return {form for form in (*forms, repr(value)[1:-1]) if form.strip()}
 
 
-def fields_of(config: object) -> dict[str, Any]:
-    """Return the fields of an attrs object with their values."""
-    return {field.name: getattr(config, field.name) for field in attrs.fields(type(config))}  # type: ignore[arg-type]
+def has_fields(value: object) -> bool:
+    """Tell whether *value* is an object of a config class, or of a class of fields within one."""
+    return not isinstance(value, type) and (attrs.has(type(value)) or dataclasses.is_dataclass(value))
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """Return the fields of such an object with their values, by the keys that a table has for them."""
+    if not attrs.has(type(config)):
+        return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {field.alias or field.name: getattr(config, field.name) for field in attrs.fields(type(config))}
 
 
 def secrets_in(value: object) -> list[Secret]:
@@ -288,7 +296,7 @@ def secrets_in(value: object) -> list[Secret]:
             return [secret for item in value.values() for secret in secrets_in(item)]
         case list() | tuple() | set() | frozenset():
             return [secret for item in value for secret in secrets_in(item)]
-        case _ if attrs.has(type(value)) and not isinstance(value, type):
+        case _ if has_fields(value):
             return [secret for item in fields_of(value).values() for secret in secrets_in(item)]
         case _:
             return []

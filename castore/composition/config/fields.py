@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from castore.composition.config.shapes import Shape, shape_of
+from castore.composition.config.classes import table_fields
+from castore.composition.config.shapes import Shape, shape_of, word_of
 from castore.format.chunking import Chunker
 
 if TYPE_CHECKING:
@@ -40,15 +41,13 @@ class Field:
 
 def describe_fields(config: type, registry: Registry) -> list[Field]:
     """Return the fields of an attrs class in order; *registry* knows the names of the chunkers."""
-    attrs.resolve_types(config)
     docs = field_docs(config)
     fields = []
-    for field in attrs.fields(config):
-        if field.init:
-            shape = shape_of(field.type)
-            required = field.default is attrs.NOTHING
-            default = None if required else _default(field.default, shape, registry)
-            fields.append(Field(field.name, shape, required, default, docs.get(field.name, "")))
+    for field in table_fields(config):
+        shape = shape_of(field.type)
+        required = field.default is attrs.NOTHING
+        default = None if required else _default(field.default, shape, registry)
+        fields.append(Field(field.key, shape, required, default, docs.get(field.name, "")))
     return fields
 
 
@@ -97,7 +96,7 @@ def words_for(shape: Shape, registry: Registry) -> str:
         case "array" if shape.parts:
             words = f"array of: {words_for(shape.parts[0], registry)}"
         case "object":
-            words = f"table of: {', '.join(field.name for field in attrs.fields(shape.cls))}"  # type: ignore[arg-type]
+            words = f"table of: {', '.join(field.key for field in table_fields(shape.cls))}"
         case _:
             words = shape.name
     if shape.bounds is not None:
@@ -137,10 +136,10 @@ def _default(default: Any, shape: Shape, registry: Registry) -> Any:
 def _plain(value: Any) -> Any:
     """Return a value as TOML would have it, `None` if TOML cannot have it."""
     match value:
+        case enum.Enum():
+            return word_of(value)
         case bool() | int() | float() | str():
             return value
-        case enum.Enum():
-            return _plain(value.value)
         case Path():
             return str(value)
         case list() | tuple():

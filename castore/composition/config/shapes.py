@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
 
+from castore.composition.config.classes import is_table_class
 from castore.composition.config.refs import Ref
 from castore.composition.config.values import Between, ByteSize, Duration
 from castore.format.chunking import Chunker
@@ -59,6 +60,12 @@ def shape_of(annotation: Any) -> Shape:
 
 def _simple(annotation: Any) -> Shape | None:
     name = next((name for known, name in _SIMPLE.items() if annotation == known), None)
+    if name is None and isinstance(annotation, type) and not issubclass(annotation, enum.Enum):
+        # A class made of one of these is read as that one.
+        made_of = (
+            name for known, name in _SIMPLE.items() if isinstance(known, type) and known in annotation.__mro__
+        )
+        name = next(made_of, None)
     return Shape(name) if name else None
 
 
@@ -82,5 +89,11 @@ def _of_class(annotation: Any) -> Shape | None:
     if not isinstance(annotation, type):
         return None
     if issubclass(annotation, enum.Enum):
-        return Shape("choice", choices=tuple(member.value for member in annotation))
-    return Shape("object", cls=annotation) if attrs.has(annotation) else None
+        return Shape("choice", choices=tuple(word_of(member) for member in annotation))
+    return Shape("object", cls=annotation) if is_table_class(annotation) else None
+
+
+def word_of(member: enum.Enum) -> Any:
+    """Return how a member of an enum is written: by its value, or its name if TOML has no such value."""
+    value = member.value
+    return value if isinstance(value, (str, int, float)) else member.name

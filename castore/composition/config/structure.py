@@ -14,7 +14,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 import attrs
 import cattrs
 
+from castore.composition.config.classes import is_table_class
 from castore.composition.config.refs import Ref, check_reference, is_ref
+from castore.composition.config.shapes import word_of
 from castore.composition.config.tables import FORMERLY, Reading, formerly, problems_of, read_table
 from castore.composition.config.values import (
     Between,
@@ -82,21 +84,20 @@ class ConfigStructurer:
 
     def _add_hooks(self, converter: cattrs.Converter) -> None:
         # Of two hooks that apply, the one added last is used.
-        converter.register_structure_hook(str, _structure_string)
-        for kind, words in _PLAIN.items():
-            converter.register_structure_hook(kind, self._strict(kind, words))
-        converter.register_structure_hook(bytes, _refuse_bytes)
-        converter.register_structure_hook(FilePath, _structure_path)
+        plain: dict[type, Hook] = {kind: self._strict(kind, words) for kind, words in _PLAIN.items()}
+        plain |= {str: _structure_string, bytes: _refuse_bytes, FilePath: _structure_path}
+        for kind, hook in plain.items():
+            converter.register_structure_hook(kind, self._exact(kind, hook))
+        converter.register_structure_hook(enum.Enum, self._structure_enum)
         hooks: tuple[tuple[Callable[[Any], bool], Hook], ...] = (
             (lambda t: t is ByteSize, self._quantity(parse_size)),
             (lambda t: t is Duration, self._quantity(parse_duration)),
             (is_ref, _structure_ref),
             (lambda t: get_origin(t) is Literal, self._structure_literal),
-            (lambda t: isinstance(t, type) and issubclass(t, enum.Enum), self._structure_enum),
             (lambda t: t == type[Chunker], self._structure_chunker),
             (lambda t: (get_origin(t) or t) in _ARRAYS, self._structure_array),
             (lambda t: (get_origin(t) or t) in _TABLES, self._structure_table),
-            (lambda t: isinstance(t, type) and attrs.has(t), self._structure_class),
+            (is_table_class, self._structure_class),
             (lambda t: get_origin(t) in {Union, types.UnionType}, self._structure_union),
             (_has_bounds, self._structure_bounded),
         )
@@ -126,24 +127,24 @@ class ConfigStructurer:
         return structure
 
     def _structure_literal(self, value: object, annotation: Any) -> object:
-        return self._choose(value, {choice: choice for choice in get_args(annotation)})
+        return self._choose(value, [(choice, choice) for choice in get_args(annotation)])
 
     def _structure_enum(self, value: object, annotation: Any) -> object:
-        return self._choose(value, {member.value: member for member in annotation})
+        return self._choose(value, [(word_of(member), member) for member in annotation])
 
-    def _choose(self, value: object, choices: Mapping[Any, object]) -> object:
-        for choice, meaning in choices.items():
+    def _choose(self, value: object, choices: Sequence[tuple[Any, object]]) -> object:
+        for choice, meaning in choices:
             if isinstance(value, Untyped):
                 if value == (choice if isinstance(choice, str) else _toml(choice)):
                     return self._plain(value, meaning)
             # 1 is not True here.
             elif choice == value and type(choice) is type(value):
                 return meaning
-        words = ", ".join(_toml(choice) for choice in choices)
+        words = ", ".join(_toml(choice) for choice, _ in choices)
         words = " or ".join(words.rsplit(", ", 1))
         suggestion = _STANDS_FOR if isinstance(value, Secret) else None
         if isinstance(value, str) and not isinstance(value, Secret):
-            suggestion = did_you_mean(value, [c for c in choices if isinstance(c, str)])
+            suggestion = did_you_mean(value, [choice for choice, _ in choices if isinstance(choice, str)])
         raise expected(words, value, suggestion)
 
     def _structure_chunker(self, value: object, _: object) -> type[Chunker]:
@@ -163,6 +164,19 @@ class ConfigStructurer:
         if reading.problems:
             raise ProblemsError(reading.problems, reading.by_key)
         return reading.config
+
+    def _exact(self, kind: type, hook: Hook) -> Hook:
+        """Return *hook*, which is for *kind*, for the classes that are made of it as well."""
+
+        def structure(value: object, annotation: Any) -> Any:
+            if annotation is kind:
+                return hook(value, annotation)
+            # An enum may be made of strings, or of numbers.
+            if issubclass(annotation, enum.Enum):
+                return self._structure_enum(value, annotation)
+            return annotation(hook(value, kind))
+
+        return structure
 
     def _structure_array(self, value: object, annotation: Any) -> Any:
         if not isinstance(value, (list, tuple)):

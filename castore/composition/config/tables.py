@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
 import attrs
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 
+from castore.composition.config.classes import TableField, table_fields
 from castore.composition.config.refs import is_ref
+from castore.composition.config.shapes import word_of
 from castore.composition.config.values import ByteSize, Duration
 from castore.errors import describe
 from castore.problems import InvalidValueError, Problem, ProblemsError, dotted, listing, nearest
@@ -34,9 +37,9 @@ class Reading:
     config: Any
     """The object of the class, or `None` if there are problems."""
     values: Mapping[str, Any]
-    """The values of the fields by their names; of those that are not right, what is right in them."""
+    """The values of the fields by their keys; of those that are not right, what is right in them."""
     written: Mapping[str, str]
-    """The key under which each field stands in the table; another than its name if it is misspelt."""
+    """The key under which each field stands in the table; another than its own if it is misspelt."""
     problems: tuple[Problem, ...]
     """Their paths start from the table."""
 
@@ -49,11 +52,10 @@ class Reading:
 def read_table(
     table: Mapping[Any, object], cls: type, structure: Structure, *, beside: str | None = None
 ) -> Reading:
-    """Read *table* as an object of *cls*.
+    """Read *table* as an object of *cls*, an attrs class or a dataclass.
 
     *structure* reads the values of the fields; *beside* is a key of the table that is no field.
     """
-    attrs.resolve_types(cls)
     keys = _Keys(table, cls, beside)
     problems, values, partial = list(keys.problems), {}, {}
     for name, field in keys.fields.items():
@@ -63,7 +65,7 @@ def read_table(
                 problems.append(_missing(field))
             continue
         try:
-            values[name] = structure(table[key], field.type if field.type is not None else Any)
+            values[name] = structure(table[key], field.type)
         except Exception as error:  # noqa: BLE001 - a type may raise anything; it is the value's fault
             # Where the key is only a guess, so would be what is wrong with the value.
             if name not in keys.guesses:
@@ -73,7 +75,7 @@ def read_table(
     config, failure = None, None
     if not problems:
         try:
-            config = cls(**{keys.fields[name].alias or name: value for name, value in values.items()})
+            config = cls(**values)
         except Exception as error:  # noqa: BLE001 - as above
             failure = error
     if config is None:
@@ -87,7 +89,7 @@ class _Keys:
     """Which key of a table is which field of a class."""
 
     def __init__(self, table: Mapping[Any, object], cls: type, beside: str | None) -> None:
-        self.fields = {field.name: field for field in attrs.fields(cls) if field.init}
+        self.fields = {field.key: field for field in table_fields(cls)}
         self.written: dict[str, Any] = {name: name for name in self.fields if name in table}
         self.guesses: set[str] = set()
         self.problems: list[Problem] = []
@@ -127,10 +129,10 @@ def _path(key: object) -> tuple[str | int, ...]:
     return (key if isinstance(key, (str, int)) else str(key),)
 
 
-def _missing(field: attrs.Attribute[Any]) -> Problem:
+def _missing(field: TableField) -> Problem:
     example = _example(field.type)
-    hint = f"write `{field.name} = {example}`" if example else None
-    return Problem("missing-key", (), f"the key `{field.name}` is missing", hint, at="key")
+    hint = f"write `{field.key} = {example}`" if example else None
+    return Problem("missing-key", (), f"the key `{field.key}` is missing", hint, at="key")
 
 
 def _example(annotation: Any) -> str | None:
@@ -139,8 +141,9 @@ def _example(annotation: Any) -> str | None:
         return '"&name"'
     plain = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
     origin = get_origin(plain) or plain
-    if origin is Literal:
-        first = get_args(plain)[0]
+    is_enum = isinstance(origin, type) and issubclass(origin, enum.Enum)
+    if origin is Literal or is_enum:
+        first = word_of(next(iter(origin))) if is_enum else get_args(plain)[0]
         return f'"{first}"' if isinstance(first, str) else str(first).lower()
     return _EXAMPLES.get(origin)
 
@@ -165,23 +168,24 @@ def _check_fields(cls: type, keys: _Keys, values: Mapping[str, Any]) -> Iterator
     # A stand-in for the object, as there is none: validators may look at other fields.
     shell: Any = object.__new__(cls)
     with contextlib.suppress(AttributeError, TypeError):
-        for field in attrs.fields(cls):
+        for key, field in keys.fields.items():
             default = field.default
             if isinstance(default, attrs.Factory) and not default.takes_self:  # type: ignore[arg-type]
                 default = default.factory()
-            if field.name in values or not isinstance(default, (type(attrs.NOTHING), attrs.Factory)):  # type: ignore[arg-type]
-                object.__setattr__(shell, field.name, values.get(field.name, default))
+            if key in values or not isinstance(default, (type(attrs.NOTHING), attrs.Factory)):  # type: ignore[arg-type]
+                object.__setattr__(shell, field.name, values.get(key, default))
+    attributes = attrs.fields_dict(cls) if attrs.has(cls) else {}
     for name, value in values.items():
         field = keys.fields[name]
         try:
             if callable(field.converter):
                 value = field.converter(value)  # noqa: PLW2901
             if field.validator is not None:
-                field.validator(shell, field, value)
+                field.validator(shell, attributes[field.name], value)
         except AttributeError:
             continue  # It looks at a field that has problems of its own.
         except Exception as error:  # noqa: BLE001 - a validator may raise anything
-            yield from (problem.under(keys.written[name]) for problem in problems_of(error, name))
+            yield from (problem.under(keys.written[name]) for problem in problems_of(error, field.name))
 
 
 def problems_of(error: Exception, field: str | None = None) -> list[Problem]:

@@ -16,7 +16,7 @@ from castore.composition.types.registry import Registry
 from castore.composition.types.service_type import Kind, RegisteredType
 from castore.errors import PluginError
 from castore.problems import Problem, dotted
-from castore.secrets import Secret, fields_of
+from castore.secrets import Secret, fields_of, has_fields
 
 if TYPE_CHECKING:
     from castore.composition.toml.spans import Path
@@ -115,5 +115,5 @@ def _items(value: object) -> Iterator[tuple[str | int, object]]:
         yield from value.items()
     elif isinstance(value, (list, tuple)):
         yield from enumerate(value)
-    elif attrs.has(type(value)):
+    elif has_fields(value):
         yield from fields_of(value).items()

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 
 import attrs
 
+from castore.composition.config.classes import resolve_types
 from castore.composition.config.settings import SETTINGS
 from castore.composition.types.plugins import Plugin
 from castore.errors import describe
@@ -72,10 +73,10 @@ class RegisteredType:
             return f"{about}, {config!r}, is not an attrs class"
         if not callable(getattr(config, "build", None)):
             return f"{about}, {config!r}, has no method `build`"
-        if any(field.name == "type" for field in attrs.fields(config)):
+        if "type" in {field.alias for field in attrs.fields(config)}:
             return f"{about} has a field `type`, but that key names the type"
         try:
-            attrs.resolve_types(config)
+            resolve_types(config)
         except Exception as error:  # noqa: BLE001 - an annotation is code
             return (
                 f"{about}, {config!r}, has an annotation that means nothing at run time: {describe(error)};"
