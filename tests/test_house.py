@@ -20,7 +20,7 @@ ORDER = [
     {"format"},
     {"streams"},
     {"threads"},
-    {"chunks"},
+    {"chunks", "directories"},
     {"wrapping"},
     {"composites"},
     {"metrics"},
@@ -38,6 +38,8 @@ EXCEPTIONS = {
     ("castore.contract.blobs", "castore.chunks.storing"),
     ("castore.contract.blobs", "castore.chunks.reading_many"),
     ("castore.contract.blobs", "castore.threads.pool"),
+    ("castore.contract.directories", "castore.directories.reading"),
+    ("castore.contract.directories", "castore.directories.writing"),
 }
 
 PURE = {"os", "io", "pathlib", "socket", "time", "datetime", "random", "concurrent", "asyncio", "subprocess"}

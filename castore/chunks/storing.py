@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate, islice
@@ -70,6 +70,37 @@ def store_bytes(service: BlobService, data: Buffer) -> B3Digest:
     with ChunkedWriter(store, chunker) as writer:
         writer.write(view)
         return writer.close()
+
+
+def store_each(service: BlobService, blobs: Mapping[B3Digest, bytes]) -> None:
+    """Store small blobs, given by their digests: together, in calls as few as for many small files.
+
+    What is there already is claimed, and lasts as if it had just been stored.
+    """
+    store = service.capability(ChunkStore)
+    if store is None:
+        write = partial(store_bytes, service)
+        values = blobs.values()
+        at_once = service.high_latency
+        written = (
+            process_pool().io_pool.map(write, values, most=CALLS_AT_ONCE) if at_once else map(write, values)
+        )
+        deque(written, maxlen=0)
+        return
+    limit = store.new_chunker().min_size
+    small = {digest: data for digest, data in blobs.items() if len(data) <= limit}
+    with store.lease(brief=True) as leased:
+        for batch in batches(small, lambda digest: len(small[digest])):
+            known = leased.claim_blobs(dict.fromkeys(batch, ()))
+            others = set(batch) - known
+            there = leased.claim(others) if others else set()
+            if lacking := {digest: small[digest] for digest in others - there if small[digest]}:
+                leased.put_chunks(lacking)
+            # Of none as well: what was claimed lasts from here on.
+            leased.put_indexes(dict.fromkeys(others, ()))
+    for digest, data in blobs.items():
+        if digest not in small:
+            store_bytes(service, data)
 
 
 def store_file(service: BlobService, source: Storable, progress: Progress = None) -> B3Digest:

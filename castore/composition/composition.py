@@ -140,7 +140,14 @@ class Composition:
         return self.build(BlobService, name)
 
     def directories(self, name: str = "root") -> DirectoryService:
-        """Return a directory service; as `build(DirectoryService, name)`."""
+        """Return a directory service; as `build(DirectoryService, name)`.
+
+        Where none is declared, `root` is one that keeps directories in the blob service `root`.
+        """
+        if name == "root" and not self.graph.named(self._known.kind(DirectoryService)):
+            from castore.directories.in_blobs import BlobsDirectoryService  # noqa: PLC0415 - for trees alone
+
+            return BlobsDirectoryService(self.blobs())
         return self.build(DirectoryService, name)
 
     def roots(self) -> Iterator[B3Digest]:

@@ -1,11 +1,13 @@
-"""The `memory` service type: blobs in the memory of this process."""
+"""The `memory` service types: blobs, and directories, in the memory of this process."""
 
 from __future__ import annotations
 
 from castore import BlobService, Registry, hookimpl
+from castore.contract.directories import DirectoryService
 
 
 @hookimpl
 def castore_register(registry: Registry) -> None:
-    """Register the type."""
+    """Register the types."""
     registry.register(BlobService, "memory", "castore_memory.config:MemoryConfig")
+    registry.register(DirectoryService, "memory", "castore_memory.config:MemoryDirectoriesConfig")

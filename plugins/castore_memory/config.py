@@ -1,19 +1,23 @@
-"""Configuration of `memory`. It has no fields; everything is forgotten when the composition closes.
+"""Configuration of `memory`. Everything is forgotten when the composition closes.
 
 Example::
 
     [blobservices.root]
     type = "memory"
+
+    [directoryservices.root]
+    type = "memory"
 """
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 import attrs
 
 from castore import BlobService
-from castore.composition import BuildContext, ServiceUrl, Traits, View
+from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, Traits, View
+from castore.contract.directories import DirectoryService
 from castore.format.chunking import DEFAULT_AVG_SIZE, FastCdc2020
 
 
@@ -24,9 +28,7 @@ class MemoryConfig:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Accept `memory:` and `memory://`, with nothing behind."""
-        parsed = ServiceUrl.parse(url)
-        if parsed.scheme or parsed.authority or parsed.path or parsed.query:
-            raise ValueError("a memory service has no address; write `memory:`")
+        _require_no_address(url)
         return cls()
 
     def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
@@ -44,3 +46,29 @@ class MemoryConfig:
         from castore_memory.service import MemoryBlobService  # noqa: PLC0415 - once it is named
 
         return MemoryBlobService()
+
+
+@attrs.frozen
+class MemoryDirectoriesConfig:
+    """Directories in memory. URL form: `memory:`."""
+
+    max_size: Annotated[ByteSize, Between(0, 1 << 40)] | None = None
+    """How many bytes they may have; then those go that were not asked for longest. By default all stay."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Accept `memory:` and `memory://`, with nothing behind."""
+        _require_no_address(url)
+        return cls()
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # noqa: ARG002 - all configs have them
+        """Return a new, empty service."""
+        from castore_memory.directories import MemoryDirectoryService  # noqa: PLC0415 - once it is named
+
+        return MemoryDirectoryService(self.max_size)
+
+
+def _require_no_address(url: str) -> None:
+    parsed = ServiceUrl.parse(url)
+    if parsed.scheme or parsed.authority or parsed.path or parsed.query:
+        raise ValueError("a memory service has no address; write `memory:`")

@@ -846,3 +846,37 @@ class TestWholeBlobs:
         begun = len(calls)
         time.sleep(0.05)
         assert len(calls) == begun < 60
+
+
+MANY = {B3Digest.of(data): data for data in [b"", *(b"blob %d" % number for number in range(300))]}
+LONG = bytes(range(256)) * 64
+
+
+class TestEach:
+    """Small blobs whose digests are known are stored together."""
+
+    def test_calls(self, pool: Pool) -> None:
+        """Of what is there already nothing is put, and still what was claimed is made lasting."""
+        service = Recording(pool)
+        storing.store_each(service, MANY)
+        assert [len(some) for some in service.chunks_put] == [len(MANY) - 1]
+        assert [len(some) for some in service.indexes_put] == [len(MANY)]
+        assert {digest: service.read(digest) for digest in MANY} == MANY
+        storing.store_each(service, MANY)
+        assert len(service.chunks_put) == 1
+        assert service.indexes_put[1:] == [[]]
+        assert service.brief == [True, True]
+
+    def test_what_can_be_cut_is_cut(self, pool: Pool) -> None:
+        service = Recording(pool)
+        digest = B3Digest.of(LONG)
+        storing.store_each(service, {digest: LONG, **MANY})
+        assert service.read(digest) == LONG
+        assert len(service.chunks(digest) or ()) > 1
+
+    @pytest.mark.parametrize("high_latency", [False, True])
+    def test_without_chunks(self, high_latency: bool) -> None:
+        service = Whole(high_latency=high_latency)
+        storing.store_each(service, MANY)
+        assert service.held == MANY
+        assert service.most_under_way == (16 if high_latency else 1)

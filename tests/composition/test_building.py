@@ -231,8 +231,8 @@ def test_a_type_resolves_what_its_config_holds_and_nothing_else(registry: Regist
 def test_a_name_that_is_not_declared_has_a_suggestion(compose: Compose) -> None:
     with pytest.raises(CompositionError, match=r"no blob service is named `rot`.*`root`"):
         compose(root=probe()).blobs("rot")
-    with pytest.raises(CompositionError, match="no directory service is named `root`"):
-        compose(root=probe()).directories()
+    with pytest.raises(CompositionError, match="no directory service is named `tree`"):
+        compose(root=probe()).directories("tree")
 
 
 # -- closing --

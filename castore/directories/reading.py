@@ -1,0 +1,72 @@
+"""Whole trees, level by level: one call for the directories of a level, whoever keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from castore.contract.batches import MOST_ITEMS
+from castore.contract.directories import DirectoryService
+from castore.digest import B3Digest
+from castore.errors import CastoreError, CorruptDirectoryError, MissingDirectoryError
+from castore.format.closures import RootToLeaves
+from castore.format.directories import Directory
+
+_BATCH: Final = MOST_ITEMS // 4
+"""So many directories are held at once: each may have many entries."""
+
+
+def closure_of(service: DirectoryService, root: B3Digest) -> Iterator[Directory] | None:
+    """Return all directories of a tree, level by level, in order of their names; `None` if it is absent.
+
+    Raises as `DirectoryService.closure` does. What is held grows with the digests of the tree, not with its
+    entries.
+    """
+    first = service.get(root)
+    return None if first is None else _go_down(service, first)
+
+
+def _go_down(service: DirectoryService, root: Directory) -> Iterator[Directory]:
+    order = RootToLeaves(root.digest)
+    parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
+    level: Sequence[B3Digest] = [root.digest]
+    known = {root.digest: root}
+    while level:
+        below: dict[B3Digest, None] = {}
+        remaining = iter(level)
+        while batch := list(islice(remaining, _BATCH)):
+            found = known or service.get_many(batch, within=root.digest)
+            known = {}
+            for digest in batch:
+                directory = found.get(digest)
+                if directory is None:
+                    raise MissingDirectoryError(digest, path=_path(digest, parents))
+                if isinstance(directory, CastoreError):
+                    raise directory
+                _require(directory, digest)
+                order.accept(directory)
+                for name, node in directory.directories:
+                    if node.digest not in parents and node.digest != root.digest:
+                        parents[node.digest] = (digest, name)
+                        below[node.digest] = None
+                yield directory
+        level = list(below)
+    order.finish()
+
+
+def _require(directory: Directory, digest: B3Digest) -> None:
+    if directory.digest != digest:
+        raise CorruptDirectoryError(
+            f"directory {digest} is corrupt: the service gave {directory.digest}",
+            expected=digest,
+            found=directory.digest,
+        )
+
+
+def _path(digest: B3Digest, parents: dict[B3Digest, tuple[B3Digest, bytes]]) -> bytes:
+    names: list[bytes] = []
+    while digest in parents:
+        digest, name = parents[digest]
+        names.append(name)
+    return b"/".join(reversed(names))
