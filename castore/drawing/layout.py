@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import attrs
 
@@ -63,6 +64,31 @@ class Level:
 
 
 @attrs.frozen
+class Turn:
+    """The way of an edge from the end of a band of columns to the beginning of the next.
+
+    From `right` it goes down to `y`, there to `left`, and down to the level that follows.
+    """
+
+    right: float
+    y: float
+    left: float
+
+
+Stretch: TypeAlias = Level | Turn
+
+
+@attrs.frozen
+class Column:
+    """The x of one column: where curves end, where cards begin and end, where curves begin."""
+
+    start: float
+    left: float
+    right: float
+    end: float
+
+
+@attrs.frozen
 class Layout:
     """The place of everything, in px; (0, 0) is the upper left corner.
 
@@ -71,28 +97,20 @@ class Layout:
         height: Of everything.
         cards: For each id, the place of its card.
         labels: For each edge, the place of its label.
-        routes: For each edge, its level stretches from left to right.
+        routes: For each edge, its level stretches from left to right, and its turns if the drawing is folded.
         entries: For each root, the point of the arrow that marks it.
         parting: The y of a line between the reached instances and the others, if there are both.
+        columns: The places of the columns, before the drawing was folded.
     """
 
     width: float
     height: float
     cards: Mapping[str, Box]
     labels: Sequence[Box]
-    routes: Sequence[tuple[Level, ...]]
+    routes: Sequence[tuple[Stretch, ...]]
     entries: Mapping[str, tuple[float, float]]
     parting: float | None
-
-
-@attrs.frozen
-class _Column:
-    """The x of one column: where curves end, where cards begin and end, where curves begin."""
-
-    start: float
-    left: float
-    right: float
-    end: float
+    columns: Sequence[Column] = ()
 
 
 def laid_out(picture: Picture, cards: Mapping[str, Size], labels: Sequence[float]) -> Layout:
@@ -123,6 +141,7 @@ def laid_out(picture: Picture, cards: Mapping[str, Size], labels: Sequence[float
         routes=routes,
         entries={root: (boxes[root].x, y[root] + places.entering[root]) for root in picture.roots},
         parting=parting,
+        columns=columns,
     )
 
 
@@ -132,11 +151,11 @@ def _columns(
     widths: Mapping[str, float],
     labels: Sequence[float],
     y: Mapping[Item, float],
-) -> list[_Column]:
+) -> list[Column]:
     label_width: dict[str, float] = {}
     for edge, width in zip(picture.edges, labels, strict=True):
         label_width[edge.source] = max(label_width.get(edge.source, 0), width)
-    columns: list[_Column] = []
+    columns: list[Column] = []
     start = 0.0
     for index, items in enumerate(layers.columns):
         ids = [item for item in items if isinstance(item, str)]
@@ -144,7 +163,7 @@ def _columns(
         left = start + room
         right = left + max(widths[id_] for id_ in ids)
         end = right + _BEFORE_LABEL + max(label_width.get(id_, 0) for id_ in ids) + _AFTER_LABEL
-        columns.append(_Column(start, left, right, end))
+        columns.append(Column(start, left, right, end))
         start = end + _curve_width(layers, set(items), y)
     return columns
 
@@ -158,7 +177,7 @@ def _curve_width(layers: Layers, items: set[Item], y: Mapping[Item, float]) -> f
 
 
 def _routes(
-    layers: Layers, places: Ports, columns: Sequence[_Column], y: Mapping[Item, float]
+    layers: Layers, places: Ports, columns: Sequence[Column], y: Mapping[Item, float]
 ) -> list[tuple[Level, ...]]:
     column_of = {item: columns[index] for index, items in enumerate(layers.columns) for item in items}
     routes = []

@@ -8,7 +8,8 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 from castore.drawing.card import Card, centred, px, rounded
-from castore.drawing.layout import Box, Level, laid_out
+from castore.drawing.folding import folded
+from castore.drawing.layout import Box, Level, Stretch, Turn, laid_out
 from castore.drawing.look import stylesheet
 from castore.drawing.picture import Picture
 from castore.drawing.words import CAPTION, FIELD, UNREACHED, fitted, shown, width
@@ -20,6 +21,7 @@ _LABEL_PADDING = 8
 _WIDEST_LABEL = 130
 _ARROW = 9
 _ENTRY = 26
+_TURN = 8
 
 
 def svg(picture: Picture) -> str:
@@ -27,7 +29,7 @@ def svg(picture: Picture) -> str:
     cards = {node.id: Card.of(node, picture) for node in picture.nodes}
     labels = [fitted(shown(edge.label), _WIDEST_LABEL, FIELD) for edge in picture.edges]
     sizes = {id_: card.size for id_, card in cards.items()}
-    layout = laid_out(picture, sizes, [_label_width(label) for label in labels])
+    layout = folded(laid_out(picture, sizes, [_label_width(label) for label in labels]))
     inner = math.ceil(max(layout.width, _NARROWEST))
     title = fitted(shown(picture.title), inner, CAPTION)
     top = _MARGIN + (_TITLE if title else 0)
@@ -84,20 +86,37 @@ def _description(picture: Picture) -> str:
     return " ".join(sentences)
 
 
-def _edge(label: str, box: Box, route: Sequence[Level], *, unreached: bool) -> ET.Element:
+def _edge(label: str, box: Box, route: Sequence[Stretch], *, unreached: bool) -> ET.Element:
     group = ET.Element("g", {"class": "unreached"} if unreached else {})
-    path = f"M{px(route[0].start)} {px(route[0].y)}"
-    for level, following in pairwise(route):
-        bend = px((level.end + following.start) / 2)
-        start, end = f"{bend} {px(level.y)}", f"{bend} {px(following.y)}"
-        path += f"H{px(level.end)}C{start} {end} {px(following.start)} {px(following.y)}"
-    tip, y = route[-1].end, route[-1].y
+    first, last = route[0], route[-1]
+    assert isinstance(first, Level)
+    assert isinstance(last, Level)
+    path = f"M{px(first.start)} {px(first.y)}"
+    for stretch, following in pairwise(route):
+        if isinstance(stretch, Level) and isinstance(following, Level):
+            bend = px((stretch.end + following.start) / 2)
+            start, end = f"{bend} {px(stretch.y)}", f"{bend} {px(following.y)}"
+            path += f"H{px(stretch.end)}C{start} {end} {px(following.start)} {px(following.y)}"
+        elif isinstance(stretch, Level) and isinstance(following, Turn):
+            path += _corner(following.right, stretch.y, dx=1, down=True)
+            path += _corner(following.right, following.y, dx=-1, down=False)
+        elif isinstance(stretch, Turn) and isinstance(following, Level):
+            path += _corner(stretch.left, stretch.y, dx=-1, down=True)
+            path += _corner(stretch.left, following.y, dx=1, down=False)
+    tip, y = last.end, last.y
     ET.SubElement(group, "path", {"class": "edge", "d": path + f"H{px(tip - _ARROW)}"})
     group.append(_arrow_head(tip, y))
     if label:
         group.append(rounded(box, box.height / 2, "pill"))
         group.append(centred(label, box, FIELD))
     return group
+
+
+def _corner(x: float, y: float, *, dx: int, down: bool) -> str:
+    """Return a round corner at (x, y) of a line to the right (*dx* 1) or left, then *down* or before."""
+    if down:
+        return f"H{px(x - dx * _TURN)}Q{px(x)} {px(y)} {px(x)} {px(y + _TURN)}"
+    return f"V{px(y - _TURN)}Q{px(x)} {px(y)} {px(x + dx * _TURN)} {px(y)}"
 
 
 def _entry(x: float, y: float) -> ET.Element:

@@ -8,7 +8,12 @@ mkdir -p .demo
 cp composition.toml .demo/
 export CASTORE_COMPOSITION=.demo/composition.toml
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+# Bold on a terminal that can, and not in a pipe.
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
+    bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 run() { printf '$ %s\n' "$*"; eval "$*"; }
 
 say "1. The stack: a store nearby in front of an archive, declared in composition.toml"

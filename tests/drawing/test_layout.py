@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from castore.drawing import Arrow, Node, Picture
-from castore.drawing.layout import Box, Layout, Size, laid_out
+from castore.drawing.folding import WIDEST, folded
+from castore.drawing.layout import Box, Layout, Level, Size, Turn, laid_out
+from castore.drawing.svg import svg
 
 
 @st.composite
@@ -152,3 +155,120 @@ def test_an_entry_points_at_the_card_of_its_root(cache: Picture) -> None:
     root = layout.cards["blobservices.root"]
     assert layout.entries == {"blobservices.root": (root.x, root.y + 30)}
     assert root.x > 26
+
+
+# -- folded --
+
+NARROW = 500
+
+
+def chain(count: int) -> Picture:
+    names = [f"layer{number}" for number in range(count)]
+    nodes = tuple(Node(name, name, "blob service", "retry") for name in names)
+    return Picture(
+        "", nodes, tuple(Arrow(*pair, "inner") for pair in pairwise(names)), names[:1], frozenset()
+    )
+
+
+def lines_of(route: tuple[Level | Turn, ...]) -> list[Box]:
+    """What a route covers: its levels, and the three lines of each turn."""
+    lines = []
+    for number, stretch in enumerate(route):
+        if isinstance(stretch, Level):
+            lines.append(Box(stretch.start, stretch.y, stretch.end - stretch.start, 0.1))
+            continue
+        before, after = route[number - 1], route[number + 1]
+        lines += [
+            Box(stretch.right, before.y, 0.1, stretch.y - before.y),
+            Box(stretch.left, stretch.y, stretch.right - stretch.left, 0.1),
+            Box(stretch.left, stretch.y, 0.1, after.y - stretch.y),
+        ]
+    return lines
+
+
+@given(layouts())
+def test_nothing_overlaps_in_a_folded_drawing(drawn: tuple[Picture, Layout]) -> None:
+    """Neither cards, nor labels, nor a line and the card or the label of another."""
+    layout = folded(drawn[1], NARROW)
+    cards = [*layout.cards.values()]
+    assert not any(overlap(*pair) for pair in combinations([*cards, *layout.labels], 2))
+    for number, route in enumerate(layout.routes):
+        others = [label for other, label in enumerate(layout.labels) if other != number]
+        assert not any(overlap(line, box) for line in lines_of(route) for box in [*cards, *others])
+
+
+@given(layouts())
+def test_each_edge_still_runs_from_its_source_to_its_target(drawn: tuple[Picture, Layout]) -> None:
+    """To the right, or around."""
+    picture, layout = drawn[0], folded(drawn[1], NARROW)
+    for edge, label, route in zip(picture.edges, layout.labels, layout.routes, strict=True):
+        source, target = layout.cards[edge.source], layout.cards[edge.target]
+        assert abs(route[0].start - source.right) < 0.01
+        assert abs(route[-1].end - target.x) < 0.01
+        assert source.y < route[0].y < source.bottom
+        assert target.y < route[-1].y < target.bottom
+        assert label.y < route[0].y < label.bottom
+        for one, next_ in pairwise(route):
+            if isinstance(one, Level) and isinstance(next_, Level):
+                assert one.end < next_.start
+        for line in lines_of(route):
+            assert line.width > 0
+            assert line.height > 0
+
+
+@given(layouts())
+def test_everything_is_inside_and_no_wider_than_it_may_be(drawn: tuple[Picture, Layout]) -> None:
+    """But for a column that is wider by itself, and the lanes beside it."""
+    picture, layout = drawn[0], folded(drawn[1], NARROW)
+    lines = [line for route in layout.routes for line in lines_of(route)]
+    for box in (*layout.cards.values(), *layout.labels, *lines):
+        assert box.x >= 0
+        assert box.y >= 0
+        assert box.right <= layout.width + 0.2
+        assert box.bottom <= layout.height + 0.2
+    widest = max((column.end - column.start for column in layout.columns), default=0)
+    assert layout.width <= max(NARROW, widest) + 2 * 14 + 2 * 9 * len(picture.edges)
+
+
+def test_a_drawing_that_fits_is_left_as_it_is() -> None:
+    """Whatever is in it."""
+    layout = laid_out(chain(3), {f"layer{number}": Size(140, 60) for number in range(3)}, [50, 50])
+    assert folded(layout) is layout
+
+
+def test_a_chain_of_twelve_has_three_bands_of_four() -> None:
+    """It was a strip of more than 3,000 px."""
+    sizes = {f"layer{number}": Size(140, 60) for number in range(12)}
+    flat = laid_out(chain(12), sizes, [50] * 11)
+    layout = folded(flat)
+
+    assert flat.width > 2.5 * WIDEST
+    assert layout.width <= WIDEST
+    rows = sorted({box.y for box in layout.cards.values()})
+    assert [sum(box.y == row for box in layout.cards.values()) for row in rows] == [4, 4, 4]
+    assert layout.cards["layer4"].x < layout.cards["layer3"].x
+    assert sum(isinstance(stretch, Turn) for route in layout.routes for stretch in route) == 2
+
+
+def test_lines_that_go_around_do_not_cross() -> None:
+    """What is above another one at the right is above it at the left as well."""
+    nodes = tuple(Node(id_, id_, "blob service", "cache") for id_ in "abcdefgh")
+    pairs = ("ab", "ac", "ad", "be", "cf", "dg")
+    edges = tuple(Arrow(*pair, "x") for pair in pairs)
+    picture = Picture("", nodes, edges, ("a",), frozenset("h"))
+    layout = folded(laid_out(picture, dict.fromkeys("abcdefgh", Size(140, 60)), [40] * 6), 400)
+
+    turning = [route for route in layout.routes if any(isinstance(stretch, Turn) for stretch in route)]
+    assert len(turning) > 3
+    for one, other in combinations(turning, 2):
+        assert not any(overlap(*pair) for pair in ((a, b) for a in lines_of(one) for b in lines_of(other)))
+
+
+def test_the_picture_of_a_deep_stack_fits() -> None:
+    """And its lines have round corners."""
+    root = ET.fromstring(svg(chain(12)))
+
+    assert float(root.get("width")) <= WIDEST + 48
+    assert float(root.get("height")) < 600
+    paths = [path.get("d") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+    assert sum(path.count("Q") for path in paths) == 2 * 4
