@@ -58,6 +58,7 @@ NOT_RUN: Final = {
         "sets up the machine; `make demo` is run by tests/examples/test_examples.py and by .ci/run"
     ),
     ("README.md", "python3 -m venv .venv"): "sets up the machine: it is what the Makefile does",
+    ("docs/index.md", "python3 -m venv .venv"): "sets up the machine, as the README does",
     ("docs/tutorial/first-stack.md", "python3 -m venv .venv"): "sets up the machine, as the README does",
     ("examples/web/README.md", "uvicorn --factory app:create_app &"): (
         "leaves a server running; tests/examples/test_web.py makes the same requests over HTTP"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -174,3 +175,27 @@ def test_dangling_links_are_found(text: str, wrong: list[str]) -> None:
 def test_names_of_nothing_are_found(text: str, wrong: list[str]) -> None:
     """The check itself, as above."""
     assert astray(text) == wrong
+
+
+def test_what_people_search_for_leads_to_pages_that_are_there() -> None:
+    """`docs/conf.py` names a page for each word, once; the first page links every other one."""
+    tree = ast.parse((ROOT / "docs/conf.py").read_text("utf-8"))
+    (searched,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SEARCHED"
+    ]
+    words = [word for group in searched.values() for word in group]
+
+    assert len(words) == len(set(words))
+    assert {"delete", "encrypt", "restic", "dvc", "windows", "macos", "tuning", "upgrade"} <= set(words)
+    assert [page for page in searched if not (ROOT / f"docs/{page}.md").exists()] == []
+
+
+def test_the_first_page_links_every_other_one() -> None:
+    """But for the decisions, which have a page of their own."""
+    first = (ROOT / "docs/index.md").read_text("utf-8")
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    pages = {page for page in pages if not page.startswith(("decisions/0", "_build"))} - {"index.md"}
+
+    assert {page for page in pages if f"]({page}" not in first} == set()

@@ -13,7 +13,6 @@ ABSENT = "00" * 32
 SERVICES = {
     "objectstore": "",
     "sqlite": '[blobservices.sqlite]\ntype = "sqlite"\npath = "../blobs.sqlite"\n',
-    "bucket": '[blobservices.bucket]\ntype = "objectstore"\nobject_store_url = "local:../bucket"\n',
     "mirror": '[blobservices.mirror]\ntype = "mirror"\nservices = ["&near", "&far"]\n',
     "fallback": '[blobservices.fallback]\ntype = "fallback"\nservices = ["&near", "&far"]\n',
     "retry": '[blobservices.retry]\ntype = "retry"\ninner = "&near"\n',

@@ -19,7 +19,7 @@ BEGINNING = random.Random(1).randbytes(1 << 20)
 LARGE = (BEGINNING, BEGINNING + random.Random(2).randbytes(1 << 20))
 
 
-@pytest.fixture(params=["objectstore+file:{}", "objectstore+local:{}", "sqlite:{}/blobs.sqlite"])
+@pytest.fixture(params=["objectstore+file:{}", "objectstore+memory:", "sqlite:{}/blobs.sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobService:
     """An empty store that lists what it keeps item by item."""
     return castore.from_url(request.param.format(tmp_path))
