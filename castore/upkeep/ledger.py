@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
+from castore.databases import OwnedConnection, has_own_tables
 from castore.digest import B3Digest
 from castore.errors import CastoreError
 from castore.upkeep.findings import Scope
@@ -20,6 +21,10 @@ Kind: TypeAlias = Literal["blob", "chunk", "sent"]
 
 _SAVE_SECONDS: Final = 2.0
 _VERSION: Final = 1
+
+_LONGEST: Final = 1 << 20
+_MOST_STEPS: Final = 1_000
+"""Bounds of a row, in bytes, and of a statement, in millions of steps: a file may be of anybody."""
 
 _MARK: Final = 0x63617374
 """SQLite's application id: without it a database is somebody else's, and not touched."""
@@ -58,8 +63,12 @@ class Ledger:
         self._path = None if path is None else os.fspath(path)
         with self._reporting():
             # A generator may be ended by another thread than its own; two never use it at once.
-            self._database = sqlite3.connect(self._path or "", check_same_thread=False)
+            self._database = sqlite3.connect(
+                self._path or "", check_same_thread=False, factory=OwnedConnection
+            )
         try:
+            with self._reporting():
+                self._database.guard(longest=_LONGEST, steps=_MOST_STEPS)
             self.scope = self._begin(service, scope or Scope())
             self.found_before: int = self._database.execute("SELECT count(*) FROM right_items").fetchone()[0]
         except BaseException:
@@ -78,7 +87,7 @@ class Ledger:
                 self._database.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
                 self._database.commit()
                 return scope
-            if mark != _MARK:
+            if mark != _MARK or not has_own_tables(self._database, _SCHEMA):
                 raise StateFileError(f"{self._path}: it is a database, but none of a verification")
             found = json.loads(self._database.execute("SELECT about FROM about").fetchone()[0])
             if found["version"] != _VERSION:

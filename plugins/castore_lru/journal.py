@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from castore import UnavailableError, owned
-from castore.databases import OwnedConnection
+from castore.databases import ERRORS, OwnedConnection, describe_error
 from castore.threads.deadlines import Deadlines
 from castore.threads.process_locks import lock
 from castore_lru import schema
@@ -38,6 +38,10 @@ _MAGIC: Final = b"SQLite format 3\0"
 _ID_AT: Final = 68
 _HEAD: Final = 72
 """How a file of SQLite begins, and where the number of its program is; after that so much has been read."""
+
+_LONGEST: Final = 64 << 20
+_MOST_STEPS: Final = 2_000
+"""Bounds of a row, in bytes, and of a statement, in millions of steps: some look at each item of a store."""
 
 _LOG_PAGES: Final = 256
 _LOG_BYTES: Final = 1 << 20
@@ -175,8 +179,9 @@ class Journal:
     def _reporting(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            what = f"its journal in {self.folder}: {error}; that folder may be removed while nobody uses it"
+        except ERRORS as error:
+            said = describe_error(error)
+            what = f"its journal in {self.folder}: {said}; that folder may be removed while nobody uses it"
             raise UnavailableError(self.instance, what) from error
         except OSError as error:
             raise UnavailableError(self.instance, error) from error
@@ -196,9 +201,15 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=OwnedConnection
     )
+    try:
+        connection.guard(longest=_LONGEST, steps=_MOST_STEPS)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _open_file(path: str) -> sqlite3.Connection:
@@ -218,7 +229,7 @@ def _open_file(path: str) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         connection.close()
         raise
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         usable = False
     except BaseException:
         connection.close()

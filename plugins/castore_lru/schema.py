@@ -15,10 +15,10 @@ for each, and no thread has to wait for Python in between.
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from functools import cache
 from typing import Final
+
+from castore.databases import has_own_tables
 
 APPLICATION_ID: Final = int.from_bytes(b"b3lr", "big")
 VERSION: Final = 2
@@ -27,10 +27,6 @@ INDEX: Final = 0
 CHUNK: Final = 1
 LEASED: Final = 2
 """What a hold is about: items that are being written, or anything that a lease keeps; `NULL` is a pin."""
-
-_DEFINITIONS: Final = (
-    "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
-)
 
 _TABLES: Final = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -128,11 +124,13 @@ def is_whole(connection: sqlite3.Connection, boot: str) -> bool:
 
     Only a machine that dies can damage it, unless somebody else writes to it.
     """
+    # First of all: a view of the name of a table could do anything.
+    if not has_own_tables(connection, _TABLES):
+        return False
     facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
     totals = connection.execute("SELECT typeof(size), typeof(entries) FROM totals").fetchall()
     if (
-        connection.execute(_DEFINITIONS).fetchall() != _own_definitions()
-        or not facts.keys() >= {"boot", "scanned", "scan"}
+        not facts.keys() >= {"boot", "scanned", "scan"}
         or not all(isinstance(facts[name], int | float) for name in ("scanned", "scan"))
         or totals != [("integer", "integer")]
     ):
@@ -141,13 +139,6 @@ def is_whole(connection: sqlite3.Connection, boot: str) -> bool:
         return True
     found = connection.execute("PRAGMA quick_check(1)").fetchone()
     return bool(found == ("ok",))
-
-
-@cache
-def _own_definitions() -> list[tuple[str, str, str | None]]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_TABLES)
-        return connection.execute(_DEFINITIONS).fetchall()
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

@@ -20,8 +20,9 @@ from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from castore import owned
-from castore.databases import OwnedConnection
+from castore.databases import ERRORS, OwnedConnection, describe_error
 from castore.errors import CastoreError, UnavailableError
+from castore.format import blob_index
 from castore_sqlite import faults, schema
 
 _MOST_IDLE: Final = 8
@@ -31,6 +32,12 @@ _CHECKPOINT_PAGES: Final = 4096
 """After how many pages the log goes to the file: a page that has changed often goes there once."""
 
 _RETRY_SECONDS: Final = 0.01
+
+_ROW: Final = 1 << 10
+"""Bytes of a row beside the longest of its values."""
+
+_MOST_STEPS: Final = 100
+"""How many million steps a statement may take: the longest ones here, for a thousand rows, take a tenth."""
 
 
 class Database:
@@ -81,7 +88,7 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-        except (sqlite3.Error, OSError, schema.SchemaError) as error:
+        except (*ERRORS, OSError, schema.SchemaError) as error:
             raise self._unavailable(error) from error
         self._put_back(connection, readers)
         return rows
@@ -109,7 +116,7 @@ class Database:
                     # Whatever state it is in: what is not committed is gone with the connection.
                     self._close_writer()
                     raise
-        except (sqlite3.Error, OSError, schema.SchemaError) as error:
+        except (*ERRORS, OSError, schema.SchemaError) as error:
             raise self._unavailable(error) from error
 
     def close(self) -> None:
@@ -121,7 +128,7 @@ class Database:
             finally:
                 while (reader := _pop(self._readers)) is not None:
                     reader.close()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise self._unavailable(error) from error
 
     def forget(self) -> None:
@@ -163,7 +170,7 @@ class Database:
         connection.close()
         return None
 
-    def _connect(self, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
+    def _connect(self, mode: Literal["rw", "rwc"]) -> OwnedConnection:
         connection = sqlite3.connect(
             f"file:{quote(os.fsencode(self.path))}?mode={mode}",
             uri=True,
@@ -174,6 +181,11 @@ class Database:
         )
         # A damaged file may have text where bytes belong, and it need not be UTF-8.
         connection.text_factory = bytes
+        try:
+            connection.guard(longest=blob_index.MAX_ENCODED_SIZE + _ROW, steps=_MOST_STEPS)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     # -- the writer --
@@ -268,6 +280,8 @@ class Database:
             writer.close()
 
     def _unavailable(self, error: Exception) -> CastoreError:
+        if isinstance(error, UnicodeDecodeError):
+            return UnavailableError(self.instance, faults.damaged(describe_error(error), self.path))
         if isinstance(error, sqlite3.Error):
             return UnavailableError(self.instance, faults.explain(error, self.path, self._busy_timeout))
         if isinstance(error, schema.SchemaError):

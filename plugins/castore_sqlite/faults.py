@@ -8,6 +8,12 @@ from typing import Final
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+_DAMAGES: Final = {
+    sqlite3.SQLITE_CORRUPT: "",
+    sqlite3.SQLITE_INTERRUPT: "a question takes longer than it could in any file of castore's",
+    sqlite3.SQLITE_TOOBIG: "a row is longer than any",
+}
+
 
 def primary_code(error: sqlite3.Error) -> int:
     """Return the code of an error without its finer distinctions; 0 if SQLite was not asked at all."""
@@ -30,13 +36,18 @@ def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> str:
         )
     if code == sqlite3.SQLITE_NOTADB:
         return f"{path} is no SQLite database: name another file as `path`, or move this one away"
-    if code == sqlite3.SQLITE_CORRUPT:
-        return (
-            f"{path} is damaged ({error}): put a copy of it in its place;"
-            " without one, `sqlite3 FILE .recover` gets most out of it"
-        )
+    if code in _DAMAGES:
+        return damaged(_DAMAGES[code] or str(error), path)
     if code == sqlite3.SQLITE_FULL:
         return f"{path} cannot grow: no space left on device"
     if code == sqlite3.SQLITE_CANTOPEN and path.is_dir():
         return f"{path} is a folder: name a file in it as `path`"
     return f"{path}: {error}"
+
+
+def damaged(why: str, path: Path) -> str:
+    """Return what to do about a file that is damaged."""
+    return (
+        f"{path} is damaged ({why}): put a copy of it in its place;"
+        " without one, `sqlite3 FILE .recover` gets most out of it"
+    )

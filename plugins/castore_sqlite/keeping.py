@@ -6,12 +6,13 @@ The key of a row is its table and its digest, as in `chunks/af13...`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
 from castore import B3Digest, UnavailableError
 from castore.contract.upkeep import ItemKind, StoredItem
+from castore_sqlite import faults
 from castore_sqlite.database import Database
 from castore_sqlite.rows import FRESH_SECONDS, queries
 
@@ -59,7 +60,7 @@ _SET_ASIDE: Final = {
 def list_digests(database: Database) -> Iterator[B3Digest]:
     """Yield the digest of every index."""
     for digest, *_ in _index_rows(database):
-        if len(digest) == 32:
+        if _is_digest(digest):
             yield B3Digest(digest)
 
 
@@ -67,9 +68,9 @@ def find_between(database: Database, first: str, last: str) -> Iterator[B3Digest
     """Yield the digests of indexes and chunks from *first* to *last*, both in hex."""
     begin, end = bytes.fromhex(first), bytes.fromhex(last)
     while rows := database.fetch(_BETWEEN, (begin, end, _PAGE)):
-        yield from (B3Digest(digest) for (digest,) in rows if len(digest) == 32)
+        yield from (B3Digest(digest) for (digest,) in rows if _is_digest(digest))
         # The next one after the last: there is nothing between a text of bytes and the same with a zero.
-        begin = rows[-1][0] + b"\0"
+        begin = _last_of(database, rows, begin) + b"\0"
 
 
 def list_items(database: Database) -> Iterator[StoredItem]:
@@ -81,6 +82,8 @@ def list_items(database: Database) -> Iterator[StoredItem]:
     number = 0
     while rows := database.fetch(_CHUNKS, (number, last or 0, _PAGE)):
         yield from (_item("chunk", "chunks", *row) for _, *row in rows)
+        if rows[-1][0] <= number:
+            raise _in_disorder(database)
         number = rows[-1][0]
 
 
@@ -88,13 +91,29 @@ def _index_rows(database: Database) -> Iterator[tuple[Any, ...]]:
     last = b""
     while rows := database.fetch(_INDEXES, (last, _PAGE)):
         yield from rows
-        last = rows[-1][0]
+        last = _last_of(database, rows, last)
 
 
-def _item(kind: ItemKind, table: str, digest: bytes, modified: object, size: int) -> StoredItem:
-    key = f"{table}/{digest.hex()}"
+def _last_of(database: Database, rows: Sequence[tuple[Any, ...]], before: bytes) -> bytes:
+    """Return the last digest of some rows; raise `UnavailableError` if it is not beyond those *before*."""
+    last = rows[-1][0]
+    if not isinstance(last, bytes) or last < before:
+        raise _in_disorder(database)
+    return last
+
+
+def _in_disorder(database: Database) -> UnavailableError:
+    return UnavailableError(database.instance, faults.damaged("its rows are in disorder", database.path))
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == 32
+
+
+def _item(kind: ItemKind, table: str, digest: Any, modified: object, size: int) -> StoredItem:
+    key = f"{table}/{digest.hex() if isinstance(digest, bytes) else digest}"
     time = modified / 1000 if isinstance(modified, int) else None
-    if len(digest) != 32:
+    if not _is_digest(digest):
         return StoredItem("residue", key, None, size, time, foreign=True)
     return StoredItem(kind, key, B3Digest(digest), size, time)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from castore.databases import has_own_tables
+
 APPLICATION_ID: Final = int.from_bytes(b"b3cs", "big")
 VERSION: Final = 2
 
@@ -43,6 +45,8 @@ CREATE TABLE quarantine (
 # SQLite flushes a transaction only if it has changed something.
 _FLUSHES: Final = "CREATE TABLE flushes (number INTEGER NOT NULL)"
 
+_TABLES: Final = (_CHUNKS, _INDEXES, _QUARANTINE, _FLUSHES)
+
 
 class SchemaError(Exception):
     """A file that is not for this version of castore; the message says why and what to do."""
@@ -76,6 +80,11 @@ def _look(connection: sqlite3.Connection) -> bool:
                 f"has version {version} of the tables, and this castore knows {VERSION}: it was written by"
                 f" {way_out}"
             )
+        if not has_own_tables(connection, ";".join(_TABLES)):
+            raise SchemaError(
+                "has other tables than castore makes, or more than these: somebody has changed it;"
+                " put a copy in its place, or name another file as `path`"
+            )
         return True
     if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchall():
         return False
@@ -86,7 +95,7 @@ def create(connection: sqlite3.Connection) -> None:
     """Make the tables, unless somebody else was faster."""
     connection.execute("BEGIN IMMEDIATE")
     if not is_there(connection):
-        for statement in (_CHUNKS, _INDEXES, _QUARANTINE, _FLUSHES, "INSERT INTO flushes VALUES (0)"):
+        for statement in (*_TABLES, "INSERT INTO flushes VALUES (0)"):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
