@@ -1,9 +1,14 @@
-"""Reading small files that somebody named, which may be anything."""
+"""Files and folders of whatever file system they are on: small ones that somebody named, and flushing."""
 
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
+from typing import Final
+
+LACKING: Final = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+"""What a system call fails with that a file system, or the kernel, does not have. `EIO` is a fault."""
 
 
 def read_small(path: Path, most: int) -> bytes:
@@ -16,3 +21,19 @@ def read_small(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
     return content
+
+
+def flush_folder(folder: str | os.PathLike[str]) -> None:
+    """Have the names in a folder on the disk when this returns; raises `OSError`.
+
+    Where a folder cannot be flushed all that the machine has written is.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in LACKING:
+            raise OSError(error.errno, f"fsync: {error.strerror}", os.fspath(folder)) from error
+        os.sync()
+    finally:
+        os.close(descriptor)

@@ -23,11 +23,12 @@ import attrs
 
 from castore import owned
 from castore.digest import B3Digest
+from castore.places import LACKING
 
 _MOST: Final = 256
 """So many files are open for one call: a process may often have no more than 1,024."""
 
-_NO_LOCKS: Final = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
+_NO_LOCKS: Final = LACKING | {errno.ENOLCK}
 """What `flock` fails with where a file system locks no files."""
 
 _FIRST_PAUSE: Final = 0.001
@@ -115,8 +116,15 @@ class FolderOfMarks:
             return owned.open_lock(path)
 
     def dead(self) -> Iterator[Mark]:
-        """Yield the files of those who have died. Nothing is changed. Raises `OSError`."""
-        return (mark for mark, locked in self._look() if not locked)
+        """Yield the files of those who have died. Nothing is changed. Raises `OSError`.
+
+        Where files cannot be locked nobody is known to have died.
+        """
+        try:
+            yield from (mark for mark, locked in self._look() if not locked)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
 
     def remove_dead(self, name: str, older_than: float) -> bool:
         """Remove the file of one who has died, if it is older; tell whether it is gone. Raises `OSError`."""

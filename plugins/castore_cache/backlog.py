@@ -16,6 +16,7 @@ from typing import Final, Literal
 import attrs
 
 from castore import B3Digest, UnavailableError, owned
+from castore.places import flush_folder
 from castore.threads.deadlines import CLOCK, Clock
 
 _LOST: Final = "lost"
@@ -177,7 +178,7 @@ class Backlog:
             if self._flushed < mine:
                 with self._lock:
                     made = self._made
-                _flush_folder(self._folder)
+                flush_folder(self._folder)
                 self._flushed = made
 
     # -- what goes --
@@ -250,12 +251,4 @@ def _make_folder(folder: Path) -> None:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     owned.make_folders(folder)
     for path in made:
-        _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush_folder(path.parent)

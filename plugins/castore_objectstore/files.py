@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from castore import owned
 from castore.errors import UnavailableError
+from castore.places import LACKING
 from castore_objectstore.object_store import TooLargeError
 
 if TYPE_CHECKING:
@@ -21,12 +22,7 @@ if TYPE_CHECKING:
 READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """Opening a pipe that stands where a file should must not wait for its other end."""
 
-CANNOT: Final = frozenset(
-    {
-        errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EMLINK,
-        errno.EXDEV, errno.ENOTTY,
-    }
-)  # fmt: skip
+CANNOT: Final = LACKING | {errno.EPERM, errno.EACCES, errno.EROFS, errno.EMLINK, errno.EXDEV}
 """What a call fails with that a file system, or this user there, cannot make: there may be another way."""
 
 _PIECE: Final = 1 << 20

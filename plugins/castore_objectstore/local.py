@@ -396,6 +396,9 @@ class LocalObjectStore(ObjectStore):
             os.unlink(name, dir_fd=descriptor)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            error.filename = f"{folder}/{name}"
+            raise
         finally:
             os.close(descriptor)
         return True

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from castore.threads.pool import start_thread
+from castore_objectstore.files import remove_quietly
 from castore_objectstore.flushing import Flusher
 
 _MANY_FILES: Final = 512
@@ -54,10 +55,11 @@ class Staging:
             begins = much and not full and not self._beside
             self._beside |= begins
         if known != temporary:
-            # Another thread was faster with the same object, or left it here long ago.
-            with contextlib.suppress(FileNotFoundError):
+            # Another thread was faster with the same object, or left it here long ago. One whose time cannot
+            # be set is not old yet either, unless a writer has left it here for longer than any grace time.
+            with contextlib.suppress(OSError):
                 os.utime(known)
-            os.unlink(temporary)
+            remove_quietly(temporary)
         if full:
             self.publish()
         # Not by one of those who compress: it would only wait for the disk.

@@ -23,6 +23,7 @@ from castore import owned
 from castore.databases import ERRORS, OwnedConnection, describe_error
 from castore.errors import CastoreError, UnavailableError
 from castore.format import blob_index
+from castore.places import flush_folder
 from castore_sqlite import faults, schema
 
 _MOST_IDLE: Final = 8
@@ -213,7 +214,7 @@ class Database:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path)) from error
         if self.durability == "full":
             for path in made:
-                _flush_folder(path.parent)
+                flush_folder(path.parent)
 
     def _make_file(self) -> None:
         """Make the file for all who may use its folder; SQLite gives the log's the same mode."""
@@ -231,7 +232,7 @@ class Database:
         if not there:
             schema.create(connection)
         if self.durability == "full":
-            _flush_folder(self.path.parent)
+            flush_folder(self.path.parent)
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {self._journal_size_limit}")
 
@@ -300,11 +301,3 @@ def _never_free(connection: sqlite3.Connection | None) -> None:
     """Keep a connection from being closed, also by the collector of Python's garbage."""
     if connection is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
