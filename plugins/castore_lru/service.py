@@ -136,7 +136,10 @@ class LruBlobService(WrapperService):
         if self.inner.chunks(digest) is None:
             # For some the empty blob is always there, and in no list.
             return self.inner.open_read(digest) if digest == EMPTY else None
-        tag = self._space.pin((digest,))
+        tag = self._space.pin_to_read((digest,))
+        if tag is None:
+            # As where nothing can be written: who cannot evict may read all the same.
+            return self.inner.open_read(digest)
         try:
             # Not evicted any more from here on; it may have been just before.
             reader = self._open_pinned(digest, tag)

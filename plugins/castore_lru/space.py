@@ -71,6 +71,7 @@ class Space:
         self._evictor = Evictor(store, bounds, clock, lambda: self._accounts.owner)
         self._listeners: list[Callable[[B3Digest], None]] = []
         self._loose = Amount()
+        self._told: set[str] = set()
 
     def open(self) -> None:
         """Join those who share the store; what is there and too much goes."""
@@ -326,6 +327,12 @@ class Space:
             raise
         return tag
 
+    def pin_to_read(self, digests: Collection[B3Digest]) -> int | None:
+        """Do the same; `None` if that cannot be noted in the journal."""
+        with self._passing_over("what is read cannot be kept from being evicted"):
+            return self.pin(digests)
+        return None
+
     def release(self, tag: int) -> None:
         """Let go of what a tag has pinned; if the journal cannot be told now, it is later."""
         with self._passing_over("that something is pinned no longer cannot be noted"):
@@ -427,7 +434,10 @@ class Space:
         try:
             yield
         except CastoreError as error:
-            _log.warning("`%s`: %s: %s", self._name, what, error)
+            # Mostly it goes on like this, and each read would say it.
+            level = logging.DEBUG if what in self._told else logging.WARNING
+            self._told.add(what)
+            _log.log(level, "`%s`: %s: %s", self._name, what, error)
 
     def enforce(self) -> int:
         """Evict what is too old, or too much; return how many items went."""

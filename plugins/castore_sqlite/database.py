@@ -40,6 +40,13 @@ _ROW: Final = 1 << 10
 _MOST_STEPS: Final = 100
 """How many million steps a statement may take: the longest ones here, for a thousand rows, take a tenth."""
 
+_FROZEN_TRIES: Final = 10
+"""How often a file is read anew that somebody else has changed meanwhile."""
+
+
+class _Frozen(OwnedConnection):
+    """Stands for a connection where each query needs one of its own."""
+
 
 class Database:
     """The file at *path*, which is made when it is first written; before that it has no rows.
@@ -84,6 +91,8 @@ class Database:
             connection = _pop(readers) or self._open_reader()
             if connection is None:
                 return []
+            if isinstance(connection, _Frozen):
+                return self._fetch_frozen(statement, parameters)
             try:
                 rows = connection.execute(statement, parameters).fetchall()
             except BaseException:
@@ -93,6 +102,28 @@ class Database:
             raise self._unavailable(error) from error
         self._put_back(connection, readers)
         return rows
+
+    def _fetch_frozen(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Run a query on a file as it is, which holds only if nobody else has changed it meanwhile."""
+        for _ in range(_FROZEN_TRIES):
+            before = self._look()
+            with contextlib.closing(self._connect("ro", immutable=True)) as connection:
+                if not schema.is_there(connection):
+                    return []
+                rows = connection.execute(statement, parameters).fetchall()
+            if self._look() == before:
+                return rows
+        raise schema.SchemaError(
+            "is written to all the time by somebody else, and can only be read here; wait"
+        )
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what tells that the file, or its log, was changed."""
+        status = os.stat(self.path)
+        log = 0
+        with contextlib.suppress(FileNotFoundError):
+            log = os.stat(f"{self.path}-wal").st_size
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, log
 
     @contextlib.contextmanager
     def writing(self, *, lasting: bool) -> Iterator[sqlite3.Connection]:
@@ -165,15 +196,34 @@ class Database:
             if schema.is_there(connection):
                 connection.execute("PRAGMA query_only = 1")
                 return connection
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if faults.is_unwritable(error) and self._is_frozen():
+                return _Frozen(":memory:")
+            raise
         except BaseException:
             connection.close()
             raise
         connection.close()
         return None
 
-    def _connect(self, mode: Literal["rw", "rwc"]) -> OwnedConnection:
+    def _is_frozen(self) -> bool:
+        """Tell whether the file is where this process may write nothing, and all of it is in the file itself.
+
+        Then it can be read without its log, and without the file beside it that readers share.
+        """
+        if os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK):
+            return False
+        if self._look()[-1]:
+            raise schema.SchemaError(
+                "cannot be read where nothing may be written, as part of it is still in its log: use it once"
+                " where it can be written, or read a copy of both files"
+            )
+        return True
+
+    def _connect(self, mode: Literal["ro", "rw", "rwc"], *, immutable: bool = False) -> OwnedConnection:
         connection = sqlite3.connect(
-            f"file:{quote(os.fsencode(self.path))}?mode={mode}",
+            f"file:{quote(os.fsencode(self.path))}?mode={mode}{'&immutable=1' if immutable else ''}",
             uri=True,
             timeout=self._busy_timeout,
             isolation_level=None,

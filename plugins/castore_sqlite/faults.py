@@ -26,6 +26,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return primary_code(error) in _BUSY
 
 
+def is_unwritable(error: sqlite3.Error) -> bool:
+    """Tell whether SQLite could not make, or write to, the files beside a database."""
+    return primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
+
 def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> str:
     """Return what is wrong with the file at *path*, and what to do about it."""
     code = primary_code(error)

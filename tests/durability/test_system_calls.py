@@ -193,8 +193,8 @@ CASES = [
 
 CALLS = {
     "objectstore": (
-        "linkat,link", "flock", "syncfs", "utimensat", "rename", "unlink,unlinkat", "mkdir", "fchmod", "fsync",
-        "faccessat,faccessat2,access", "pread64", "ioctl", "fadvise64", "copy_file_range", "chmod",
+        "linkat,link", "flock", "syncfs", "utimensat", "rename", "unlink,unlinkat", "mkdir", "fchmod",
+        "fsync", "faccessat,faccessat2,access", "pread64", "ioctl", "fadvise64", "copy_file_range", "chmod",
         "openat new", "openat kept", "write new", "read kept", "close new", "fstat new", "newfstatat new",
         "newfstatat kept", "lseek kept", "getdents64 kept",
     ),
