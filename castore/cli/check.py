@@ -10,7 +10,7 @@ import click
 
 from castore.cli.faults import FAILED, exit_code, problems_of, row_of
 from castore.cli.options import shared_options, timeout_option
-from castore.cli.output import complain, emit_json, emit_text, emphasised, printable, table
+from castore.cli.output import complain, emit_json, emit_text, emphasised, folded, printable, table
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.composition.graph.graph import Instance
@@ -105,7 +105,9 @@ def _summary(stores: Composition, instances: list[Instance]) -> str:
 def _kinds(instances: list[Instance]) -> Iterator[str]:
     for kind in dict.fromkeys(instance.kind for instance in instances):
         names = [f"{entry.name} ({entry.type.tag})" for entry in instances if entry.kind == kind]
-        yield printable(f"  {len(names)} {kind.label}{'s' if len(names) > 1 else ''}: {', '.join(names)}")
+        yield folded(
+            printable(f"  {len(names)} {kind.label}{'s' if len(names) > 1 else ''}: {', '.join(names)}")
+        )
 
 
 def _table(probes: list[Probe], settings: Settings) -> str:

@@ -9,7 +9,7 @@ import click
 
 from castore.cli.holdings import holding_row
 from castore.cli.options import as_seconds, shared_options
-from castore.cli.output import emit_json, emit_text, emphasised, printable
+from castore.cli.output import emit_json, emit_text, emphasised, folded, printable
 from castore.cli.settings import Settings
 from castore.cli.short_digests import ShortDigest, as_digest, completed_anywhere
 from castore.contract.plans import OPERATIONS, Operation, Plan, Step
@@ -58,7 +58,7 @@ def command(settings: Settings, digest: B3Digest | ShortDigest, op: Operation | 
         emit_json({"digest": str(digest), "operations": [_document(plan, settings) for plan in plans]})
         return
     blocks = [settings.scrubbed(printable("\n".join(_tree(plan)))) for plan in plans]
-    emit_text("\n\n".join(_emphasised(block) for block in blocks) + "\n")
+    emit_text("\n\n".join(_emphasised(folded(block)) for block in blocks) + "\n")
 
 
 def _emphasised(block: str) -> str:

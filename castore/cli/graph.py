@@ -10,7 +10,7 @@ import click
 
 from castore.cli.files import replacing
 from castore.cli.options import shared_options, timeout_option
-from castore.cli.output import emit_text
+from castore.cli.output import emit_text, folded
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
@@ -66,11 +66,12 @@ def command(
     --service NAME draws only that one and what it needs.
     """
     settings.composition = file or settings.composition
-    draw = FORMATS[_format(settings, format_, output)]
+    chosen = _format(settings, format_, output)
+    draw = FORMATS[chosen]
     with settings.opened() as stores:
         drawing = draw(_picture(stores, settings, connect=connect, timeout=timeout))
     if output is None:
-        emit_text(drawing)
+        emit_text(folded(drawing) if chosen == "tree" else drawing)
         return
     with replacing(output) as write:
         write(drawing.encode("utf-8", "backslashreplace"))

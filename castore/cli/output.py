@@ -26,6 +26,11 @@ _MARK: Final = re.compile(r" +\|[ \t]*\^+")
 _CONTROL: Final = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What a terminal might obey, but for the styles that castore itself uses."""
 
+_BRANCHES: Final = " │├└─"
+_COLUMNS: Final = 80
+_NARROWEST: Final = 20
+"""For fewer columns than these nothing is broken at words."""
+
 _GATHERED: Final = 1 << 16
 """How many bytes of small pieces are written together."""
 
@@ -217,11 +222,54 @@ def complain(text: str) -> None:
     if sys.stderr is None:
         return
     shown = printable(text)
+    if is_terminal(sys.stderr):
+        width = columns_of(sys.stderr)
+        # A row with two blanks side by side is of a table, or shows a line of a file.
+        shown = "\n".join(row if "  " in row else _folded(row, width) for row in shown.split("\n"))
     if wants_colour(sys.stderr):
         shown = "\n".join(_coloured(row) for row in shown.split("\n"))
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(shown + "\n")
         sys.stderr.flush()
+
+
+def folded(text: str) -> str:
+    """Return *text* with rows that a terminal would break anywhere broken at words; for a pipe as it is.
+
+    What goes on is indented below the row, also below the branches of a tree.
+    """
+    if not stdout_is_terminal():
+        return text
+    width = columns_of(STDOUT.stream)
+    return "\n".join(_folded(row, width) for row in text.split("\n"))
+
+
+def _folded(row: str, width: int) -> str:
+    if len(row) <= width:
+        return row
+    import textwrap  # noqa: PLC0415 - few rows are so long
+
+    lead = row[: len(row) - len(row.lstrip(_BRANCHES))]
+    below = lead.replace("├── ", "│   ").replace("└── ", "    ")
+    below += "  " if lead or row.startswith("castore: ") else ""
+    if width - len(below) < _NARROWEST:
+        return row
+    return textwrap.fill(
+        row.removeprefix(lead),
+        width,
+        initial_indent=lead,
+        subsequent_indent=below,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def columns_of(stream: TextIO | None) -> int:
+    """Return how many columns the terminal has that *stream* is, as far as that is known; else 80."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        named = int(os.environ.get("COLUMNS") or 0)
+        return named or os.get_terminal_size(stream.fileno()).columns or _COLUMNS  # type: ignore[union-attr]
+    return _COLUMNS
 
 
 def _coloured(row: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import time
 from collections import deque
@@ -13,7 +11,7 @@ from typing import Final, Self
 
 import click
 
-from castore.cli.output import is_terminal, printable, wants_colour
+from castore.cli.output import columns_of, is_terminal, printable, wants_colour
 from castore.text import count_text, size_text
 
 _SHORT_SECONDS: Final = 0.3
@@ -113,11 +111,10 @@ class ProgressMeter:
         self._samples.append((now, self._done))
         while len(self._samples) > 2 and now - self._samples[1][0] > _RATE_SECONDS:
             self._samples.popleft()
-        with contextlib.suppress(OSError, ValueError):
-            # Room for the `^C` of who interrupts: if the line broke there, the bar would stay behind.
-            width = max(20, (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 3)
-            self._on_screen = True
-            self._write("\r" + self._line(width) + "\x1b[K")
+        # Room for the `^C` of who interrupts: if the line broke there, the bar would stay behind.
+        width = max(20, columns_of(sys.stderr) - 3)
+        self._on_screen = True
+        self._write("\r" + self._line(width) + "\x1b[K")
 
     def _write(self, text: str) -> None:
         try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from castore.cli.output import complain, is_terminal, table
+from castore.cli.output import columns_of, complain, is_terminal, table
 from castore.cli.settings import Settings
 from castore.metrics.model import InstanceMetrics, Metrics, OperationMetrics, gauge_words
 from castore.text import size_text
@@ -43,7 +42,7 @@ def stats_text(metrics: Metrics) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Return a table that is no wider than the terminal, for want of which it has 80 columns."""
-    width = shutil.get_terminal_size().columns if is_terminal(sys.stderr) else _WIDTH
+    width = columns_of(sys.stderr) if is_terminal(sys.stderr) else _WIDTH
     heads = list(_HEADS)
     for left_out in (None, *_LEFT_OUT):
         if left_out is not None:

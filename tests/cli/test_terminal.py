@@ -450,3 +450,35 @@ def test_quiet_leaves_errors(home, place):
     run = home.run("put", "d", "nowhere", "--quiet")
 
     assert run.stderr == b"castore: cannot read 'nowhere': No such file or directory\n"
+
+
+def test_on_a_narrow_terminal_rows_are_broken_at_words(home):
+    """Of messages, trees and lists; what goes on is indented, and the words are those of a pipe."""
+    digest = home.run("put", "composition.toml").stdout.decode()[:64]
+    for arguments in (
+        ("explain", digest, "--op", "put"),
+        ("check",),
+        ("graph",),
+        ("gc",),
+        ("get", "nix"),
+        ("rm",),
+    ):
+        screen = Screen(40)
+        screen.watch(home.start(*arguments, stdout=screen.end, stderr=screen.end))
+        rows = screen.rows()
+        screen.close()
+        run = home.run(*arguments)
+        piped = (run.stdout + run.stderr).decode()
+
+        assert max(map(len, rows)) <= 40, rows
+        assert max(map(len, piped.splitlines())) > 40
+        unbranched = [re.sub(r"[│├└─]+", " ", text).split() for text in ("\n".join(rows), piped)]
+        assert unbranched[0] == unbranched[1]
+
+
+def test_the_columns_of_the_environment_count(home, screen):
+    """As they do for other programs."""
+    home.environment["COLUMNS"] = "40"
+    screen.watch(home.start("gc", stderr=screen.end))
+
+    assert max(map(len, screen.rows())) <= 40
