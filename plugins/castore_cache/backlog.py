@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
@@ -27,6 +28,8 @@ _LOST: Final = "lost"
 class _Entry:
     since: float
     number: int
+    due: float = -math.inf
+    """When it may be tried again."""
 
 
 class Backlog:
@@ -93,10 +96,43 @@ class Backlog:
             oldest = next(iter(self._entries.values()), None)
             return 0.0 if oldest is None else self._clock.now() - oldest.since
 
-    def first(self, most: int) -> dict[B3Digest, int]:
-        """Return the oldest entries, so many at most, with their numbers."""
+    def first(self, most: int, *, again: bool = False) -> dict[B3Digest, int]:
+        """Return the oldest entries, so many at most, with their numbers.
+
+        Those that were never passed over, or with *again* those that were, and are due.
+        """
         with self._lock:
-            return {digest: entry.number for digest, entry in islice(self._entries.items(), most)}
+            now = self._clock.now()
+            found = (
+                (digest, entry.number)
+                for digest, entry in self._entries.items()
+                if (-math.inf < entry.due <= now if again else entry.due == -math.inf)
+            )
+            return dict(islice(found, most))
+
+    def postpone(self, numbers: Mapping[B3Digest, int], seconds: float) -> None:
+        """Pass entries over for so long, those that still have these numbers: others are due before them."""
+        with self._lock:
+            due = self._clock.now() + seconds
+            for digest, number in numbers.items():
+                entry = self._entries.get(digest)
+                if entry is not None and entry.number == number:
+                    self._entries[digest] = _Entry(entry.since, number, due)
+
+    def hurry(self) -> None:
+        """Let all entries be due."""
+        with self._lock:
+            self._entries.update(
+                (digest, _Entry(entry.since, entry.number))
+                for digest, entry in self._entries.items()
+                if entry.due > -math.inf
+            )
+
+    @property
+    def next_due(self) -> float | None:
+        """When the first entry is due of those that are passed over; `None` if there are none."""
+        with self._lock:
+            return min((entry.due for entry in self._entries.values() if entry.due > -math.inf), default=None)
 
     # -- what comes --
 

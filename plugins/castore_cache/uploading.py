@@ -34,7 +34,8 @@ class Uploader:
     """Copies blobs from near to far, oldest first, on a thread that is there while some wait.
 
     Where far fails it is left alone for some time, and all wait. What near has lost, or has corrupt, is given
-    up with an error in the log, for it would keep the others waiting without end.
+    up with an error in the log, for it would keep the others waiting without end. For the same reason what
+    near cannot give now is passed over, and tried again later.
 
     Arguments:
         backlog: What waits.
@@ -76,6 +77,9 @@ class Uploader:
         self._idle.set()
         self._rests_until: float | None = None
         self._together = _LEAST
+        self._told: set[B3Digest] = set()
+        self._again = False
+        """Whether what is tried was passed over before."""
         self._running = self._closing = self._stopped = False
         self.failures = 0
         """How often an upload has failed."""
@@ -95,6 +99,7 @@ class Uploader:
         """Try at once, and wait until nothing waits, so many seconds at most; return whether that is so."""
         with self._lock:
             self._rests_until = None
+        self._backlog.hurry()
         self._wake.set()
         self.start()
         self._clock.wait(self._idle, timeout)
@@ -106,6 +111,7 @@ class Uploader:
         with self._lock:
             self._closing = True
             self._rests_until = None
+        self._backlog.hurry()
         self._wake.set()
         self._clock.wait(self._idle, self._drain)
         self._stopped = True
@@ -141,38 +147,72 @@ class Uploader:
         while True:
             self._wake.clear()
             with self._lock:
-                batch = self._backlog.first(self._together)
+                batch = self._first()
                 rests_until, now = self._rests_until, self._clock.now()
-                if not batch or self._stopped or (rests_until is not None and self._closing):
-                    # While closing a far that has failed once is not tried again.
+                next_due = None if batch else self._backlog.next_due
+                waits = rests_until if next_due is None else max(next_due, rests_until or next_due)
+                nothing_to_do = not batch and next_due is None
+                # While closing nothing that has failed once is tried again.
+                if nothing_to_do or self._stopped or (waits is not None and self._closing):
                     self._end()
                     return {}
-                if rests_until is None or now >= rests_until:
+                if batch and (rests_until is None or now >= rests_until):
                     return batch
-            self._clock.wait(self._wake, rests_until - now)
+            if waits is not None:
+                self._clock.wait(self._wake, waits - now)
+
+    def _first(self) -> Mapping[B3Digest, int]:
+        """Return the oldest blobs, in turn with those that were passed over and are due."""
+        fresh = self._backlog.first(self._together)
+        again = self._backlog.first(self._together, again=True)
+        self._again = bool(again) and not (fresh and self._again)
+        return again if self._again else fresh
 
     def _upload(self, batch: Mapping[B3Digest, int]) -> None:
-        from castore.upkeep import copy  # noqa: PLC0415 - only once something is to be copied
+        from castore.upkeep import Copier  # noqa: PLC0415 - only once something is to be copied
 
+        faults: dict[B3Digest, CastoreError | None] = {}
+        failure: Exception | None = None
+        copier = Copier(self._near, self._far, self._pool, self._go_on)
         try:
-            _, failed = copy(self._near, self._far, batch, pool=self._pool, progress=self._go_on)
+            for copied in copier.run(batch):
+                if copied.error is not None:
+                    faults[copied.digest] = copied.error
         except _StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 - a stranger's service may raise anything
-            self._rest(error)
-            return
-        faults = {copied.digest: copied.error for copied in failed}
-        unknown = [fault for fault in faults.values() if isinstance(fault, UnavailableError)]
+            failure = error
+        stuck = {digest: fault for digest, fault in faults.items() if isinstance(fault, UnavailableError)}
         for digest, number in batch.items():
-            fault = faults.get(digest)
-            if not isinstance(fault, UnavailableError):
-                self._finish(digest, number, fault)
-        if unknown:
-            self._rest(unknown[0])
-        else:
-            with self._lock:
-                self._rests_until = None
+            # Of the others it is not known what became of them, if far has failed.
+            if digest not in stuck and (failure is None or digest in faults):
+                self._finish(digest, number, faults.get(digest))
+        self._pass_over({digest: batch[digest] for digest in stuck}, stuck)
+        if failure is not None and not stuck:
+            self._rest(failure)
+            return
+        if len(stuck) == len(faults) == len(batch) and not self._again:
+            # It need not be near that fails.
+            self._rest(next(iter(stuck.values())))
+            return
+        with self._lock:
+            self._rests_until = None
+            if not self._backlog.next_due:
+                self._told.clear()
                 self.last_error = None
+
+    def _pass_over(self, numbers: Mapping[B3Digest, int], faults: Mapping[B3Digest, CastoreError]) -> None:
+        """Let those wait that near cannot give now, and no others."""
+        if not numbers:
+            return
+        self._backlog.postpone(numbers, self._retry_after)
+        for digest, error in faults.items():
+            level = logging.DEBUG if digest in self._told else logging.WARNING
+            self._told.add(digest)
+            _log.log(level, "`%s`: %s waits, and others go first: %s", self._name, digest, error)
+        with self._lock:
+            self.failures += 1
+            self.last_error = describe(next(iter(faults.values())))
 
     def _finish(self, digest: B3Digest, number: int, error: CastoreError | None) -> None:
         try:

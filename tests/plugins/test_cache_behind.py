@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -322,6 +323,45 @@ class TestUploading:
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
         assert str(HELLO.digest) in caplog.text
         assert scene.open().gauges()["queue_lost"] == 1
+
+    def test_what_cannot_be_read_now_lets_others_go(self, scene: Scene, caplog: Any) -> None:
+        """However many there are, and however old; they are tried again, and told of once each."""
+        near, clock = scene.near, scene.clock
+        stuck = {near.write(b"stuck %d" % number) for number in range(40)}
+        scene.folder.mkdir()
+        for digest in stuck:
+            (scene.folder / str(digest)).touch()
+            os.utime(scene.folder / str(digest), (1e9, 1e9))
+        broken = set(stuck)
+        get_chunks = near.get_chunks  # type: ignore[attr-defined]
+
+        def get_some(sizes: Any) -> Any:
+            found = get_chunks(sizes)
+            return {
+                digest: UnavailableError("near", "no such luck") if digest in broken else data
+                for digest, data in found.items()
+            }
+
+        near.get_chunks = get_some  # type: ignore[attr-defined]
+        cache = scene.open()
+        new = [cache.write(b"new %d" % number) for number in range(3)]
+        for _ in range(1000):
+            if not scene.kept.missing(new):
+                break
+            clock.pass_by(5.0)  # type: ignore[attr-defined]
+            time.sleep(0.005)
+        assert not scene.kept.missing(new)
+        assert scene.waiting() == {str(digest) for digest in stuck}
+        lag = cache.lag()  # type: ignore[union-attr]
+        assert lag.entries == 40
+        assert "no such luck" in (lag.last_error or "")
+        told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(told) == len({record.getMessage() for record in told}) <= 40
+        assert told
+        broken.clear()
+        assert cache.flush() is True
+        assert not scene.kept.missing(stuck)
+        assert cache.lag().last_error is None  # type: ignore[union-attr]
 
     def test_what_is_no_entry_is_nobodys_blob(self, scene: Scene) -> None:
         """In another name or form somebody else has put it there: it stays, and nothing is sent for it."""

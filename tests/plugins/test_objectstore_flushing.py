@@ -18,6 +18,7 @@ import pytest
 
 from castore import UnavailableError
 from castore.format import frames
+from castore.threads import process_locks
 from castore_objectstore import flushing
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.leasing import Leases
@@ -506,6 +507,29 @@ class TestSweeps:
             list(store.sweep(list(store.list("chunks/b3/")), time.time()))
         assert store.get(KEY) == FRAME
         assert store.set_aside(KEY) == f"quarantine/{KEY}"
+
+    def test_a_lock_that_somebody_keeps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a process that was stopped does: it is waited for, but not for ever."""
+        monkeypatch.setattr(process_locks, "WAIT_SECONDS", 0.05)
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put(KEY, FRAME)
+        store.flush()
+        os.utime(tmp_path / KEY, (1000, 1000))
+        calls: list[Callable[[], object]] = [
+            lambda: store.claim(KEY, frames.is_whole),
+            lambda: list(store.sweep(list(store.list("chunks/b3/")), time.time())),
+            lambda: store.set_aside(KEY),
+            lambda: store.remove([KEY]),
+        ]
+        with (tmp_path / "castore.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for call in calls:
+                with pytest.raises(
+                    UnavailableError, match=r"had this file locked for 0\.05 s: .*castore\.lock"
+                ):
+                    call()
+            assert store.get(KEY) == FRAME
+        assert store.claim(KEY, frames.is_whole)
 
     def test_a_holder_that_cannot_write(self, tmp_path: Path) -> None:
         """It learns what is wrong, and where."""
