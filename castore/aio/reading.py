@@ -48,6 +48,7 @@ class AsyncBlobReader:
 
     def __init__(self, reader: BlobReader, threads: Threads) -> None:
         self._place = _Place(reader.size)
+        self._reader = reader
         self._lent = Lent(threads, lambda: reader, methodcaller("close"), what="reader", thing=reader)
         self._held = _NOTHING
         """Bytes at hand, from the position on."""
@@ -56,6 +57,11 @@ class AsyncBlobReader:
     def size(self) -> int:
         """The size of the blob in bytes."""
         return self._place.size
+
+    @property
+    def verified(self) -> bool:
+        """Whether all of the blob has come, and was found right, as `BlobReader.verified`."""
+        return self._reader.verified
 
     @property
     def closed(self) -> bool:

@@ -108,7 +108,7 @@ class ChunkBackend(BlobService, ChunkStore):
             data = b"" if digest == EMPTY else self._get_whole(digest)
             if data is None:
                 raise MissingChunkError(blob=digest, chunk=digest, key=self.chunk_key(digest))
-        return BytesReader(data)
+        return BytesReader(data, digest)
 
     def open_write(self) -> BlobWriter:
         """Start a new blob, whose chunks go to the store while it is written."""

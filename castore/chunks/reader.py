@@ -116,6 +116,11 @@ class ChunkedReader(PieceReader):
         """Whether it was read from start to end, and the digest of the whole blob found right."""
         return self._verified or self._instead is not None
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another reader is read instead, as the list turned out to be wrong."""
+        return self._instead is not None
+
     def piece_at(self, position: int) -> memoryview:
         """Return the rest of the chunk that has the byte at *position*."""
         offset = position - self._start

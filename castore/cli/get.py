@@ -24,12 +24,12 @@ _STDOUT: Final = "-"
 _EPILOG = """\b
 Examples:
   castore get DIGEST -o photo.raw
-  castore get DIGEST | tar x
+  castore get DIGEST -o archive.tar && tar xf archive.tar
   castore get DIGEST --offset 1GiB --length 512 | xxd
 
 \b
 With --json and -o, in bytes; without -o stdout is the blob:
-  {"digest", "path", "offset", "size"}
+  {"digest", "path", "offset", "size", "verified"}
 """
 
 
@@ -52,8 +52,9 @@ def command(
 ) -> None:
     """Write a blob, or a part of it, to a file or to stdout.
 
-    DIGEST is 64 hex digits, the first 8 or more of them, or `blake3-` and base64. Every byte is checked
-    before it is written. Sizes may have units, such as `64KiB`.
+    DIGEST is 64 hex digits, the first 8 or more of them, or `blake3-` and base64. Each chunk is checked
+    before a byte of it is written, the whole blob before its last one: an error takes back what went to a
+    pipe until then. Sizes may have units, such as `64KiB`.
     """
     if is_stdout(output):
         output = _STDOUT
@@ -61,7 +62,7 @@ def command(
         digest = completed(digest, stores, settings.service_name)
         stack.enter_context(_naming(digest))
 
-        def get() -> int:
+        def get() -> tuple[int, bool]:
             reader = stores.blobs(settings.service_name).open_read(digest)
             if reader is None:
                 raise BlobNotFoundError(digest, instance=settings.service_name)
@@ -71,17 +72,19 @@ def command(
                 with _destination(output, count) as write, _meter(output, count, settings) as meter:
                     _copy(reader, count, write, meter)
                     meter.item_done()
-            return count
+                return count, reader.verified
 
         try:
-            count = get()
+            count, verified = get()
         except CorruptBlobError as error:
             # What was written to stdout, or a pipe, cannot be taken back.
             if not error.passed_over or not is_replaced(output):
                 raise
-            count = get()
+            count, verified = get()
     if settings.json and output != _STDOUT:
-        emit_json({"digest": str(digest), "path": output, "offset": offset, "size": count})
+        emit_json(
+            {"digest": str(digest), "path": output, "offset": offset, "size": count, "verified": verified}
+        )
 
 
 @contextlib.contextmanager

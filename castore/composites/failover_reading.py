@@ -285,7 +285,7 @@ def _open(member: Member, digest: B3Digest) -> tuple[BlobReader | None, Sequence
     if reader.size > SMALL:
         return reader, ()
     with reader:
-        return CheckedReader(_checked(reader, digest)), ()
+        return CheckedReader(_checked(reader, digest), digest), ()
 
 
 def _release(opened: tuple[BlobReader | None, object] | None) -> None:

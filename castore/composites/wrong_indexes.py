@@ -6,12 +6,13 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from blake3 import blake3
-
 from castore.contract.blobs import ChunkMeta
 from castore.digest import B3Digest
+from castore.format.blob_index import fingerprint
 
 _MOST: Final = 1024
+
+_ONE_PIECE: Final = fingerprint(())
 
 
 class WrongIndexes:
@@ -27,7 +28,7 @@ class WrongIndexes:
 
     def add(self, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> None:
         """Remember that these chunks are not the blob."""
-        mark = _mark(chunks)
+        mark = fingerprint(chunks)
         with self._lock:
             self._wrong.pop(blob, None)
             self._wrong[blob] = mark
@@ -37,7 +38,7 @@ class WrongIndexes:
     def has(self, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Tell whether these chunks are known not to be the blob."""
         mark = self._wrong.get(blob)
-        return mark is not None and mark == _mark(chunks)
+        return mark is not None and mark == fingerprint(chunks)
 
     def forget(self, blob: B3Digest) -> None:
         """Believe what there is of a blob in one piece, which was put anew.
@@ -47,13 +48,3 @@ class WrongIndexes:
         if self._wrong.get(blob) == _ONE_PIECE:
             with self._lock:
                 self._wrong.pop(blob, None)
-
-
-def _mark(chunks: Sequence[ChunkMeta]) -> bytes:
-    hasher = blake3()
-    for meta in chunks:
-        hasher.update(meta.digest + meta.size.to_bytes(8, "little"))
-    return hasher.digest()
-
-
-_ONE_PIECE: Final = _mark(())

@@ -55,6 +55,15 @@ class BlobReader(io.BufferedIOBase):
     def size(self) -> int:
         """The size of the blob in bytes."""
 
+    @property
+    def verified(self) -> bool:
+        """Whether all bytes of the blob have come, and have its digest.
+
+        Until then what was read is as good as the index of the blob, or the word of its service. A reader
+        that cannot tell says no. This asks for no bytes, and hashes none but those that are at hand.
+        """
+        return False
+
     def read_view(self, size: int = -1, /) -> memoryview:
         """Return up to *size* bytes as a view, valid until the next call; empty only at the end of the blob.
 

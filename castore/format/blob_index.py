@@ -14,6 +14,8 @@ from operator import eq
 from typing import Final
 from weakref import WeakValueDictionary
 
+from blake3 import blake3
+
 from castore.contract.blobs import ChunkMeta
 from castore.contract.chunk_list import MAX_CHUNKS, ChunkList
 from castore.digest import DIGEST_SIZE, B3Digest
@@ -161,6 +163,15 @@ def same_list(one: Sequence[ChunkMeta], other: Sequence[ChunkMeta]) -> bool:
     if isinstance(one, ChunkList):
         return one == other
     return len(one) == len(other) and all(map(eq, one, other))
+
+
+def fingerprint(chunks: Sequence[ChunkMeta]) -> bytes:
+    """Return 32 bytes that tell a list of chunks from any other one: its digests and sizes, hashed."""
+    hasher = blake3()
+    remaining = iter(chunks)
+    while some := list(islice(remaining, _SLICE)):
+        hasher.update(b"".join(meta.digest + meta.size.to_bytes(8, "little") for meta in some))
+    return hasher.digest()
 
 
 def size_of(chunks: Sequence[ChunkMeta]) -> int:

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from castore.contract.blobs import BlobReader
+from castore.digest import B3Digest
 from castore.errors import InvalidSeekError, UnavailableError
 
 if TYPE_CHECKING:
@@ -38,11 +39,6 @@ class PieceReader(BlobReader):
                 self.close()
                 if self._holds:
                     warnings.warn(f"a reader was not closed: {self!r}", ResourceWarning, 2, source=self)
-
-    @property
-    def verified(self) -> bool:
-        """Whether the whole blob was read, and its digest found right; what cannot tell says no."""
-        return False
 
     @abstractmethod
     def piece_at(self, position: int) -> memoryview:
@@ -181,17 +177,29 @@ class PieceReader(BlobReader):
 
 
 class BytesReader(PieceReader):
-    """A reader over bytes in memory. It keeps a view of them, not a copy."""
+    """A reader over bytes in memory. It keeps a view of them, not a copy.
+
+    With the *digest* that they are to have it can tell whether they do.
+    """
 
     _holds = False
+    _verified: bool | None = None
 
-    def __init__(self, data: Buffer) -> None:
+    def __init__(self, data: Buffer, digest: B3Digest | None = None) -> None:
         self._view = memoryview(data).cast("B")
+        self._digest = digest
 
     @property
     def size(self) -> int:
         """The size of the blob in bytes."""
         return len(self._view)
+
+    @property
+    def verified(self) -> bool:
+        """Whether they have the digest; they are hashed when this is first asked."""
+        if self._verified is None:
+            self._verified = self._digest is not None and B3Digest.of(self._view) == self._digest
+        return self._verified
 
     def piece_at(self, position: int) -> memoryview:
         """Return all bytes from *position* to the end."""
@@ -201,12 +209,14 @@ class BytesReader(PieceReader):
 class FileReader(PieceReader):
     """A reader over another seekable binary file object, which it closes with itself.
 
-    What goes wrong with the file raises `UnavailableError` with the file's name.
+    What goes wrong with the file raises `UnavailableError` with the file's name. With *verified* its content
+    is known to be that of the blob.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, size: int, *, verified: bool = False) -> None:
         self._file = file
         self._size = size
+        self._verified = verified
         # Lines and other small reads stay in it: one read of the file serves many of them.
         self._held = memoryview(b"")
         self._held_at = 0
@@ -215,6 +225,11 @@ class FileReader(PieceReader):
     def size(self) -> int:
         """The size of the blob in bytes."""
         return self._size
+
+    @property
+    def verified(self) -> bool:
+        """Whether the content is known to be right, or the file is a reader that says so."""
+        return self._verified or bool(getattr(self._file, "verified", False))
 
     def piece_at(self, position: int) -> memoryview:
         """Return the bytes held from *position* on; read a piece of the file there if it holds none."""

@@ -137,7 +137,7 @@ class WrapperService(BatchBlobService):
         if not isinstance(answer, bytes):
             return answer
         # What is done with the bytes of a reader is to be done with these, too.
-        with self.wrap_reader(BytesReader(answer), digest) as reader:
+        with self.wrap_reader(BytesReader(answer, digest), digest) as reader:
             return answer if type(reader) is BytesReader else reader.read()
 
     def capability(self, kind: Callable[..., A]) -> A | None:

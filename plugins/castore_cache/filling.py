@@ -100,7 +100,7 @@ class Filler:
             lambda: self._read(digest, opened),
         )
         if isinstance(found, bytes):
-            return BytesReader(found)
+            return BytesReader(found, digest)
         if found is None:
             return None
         # Who has looked how large it is has it open already.

@@ -284,7 +284,7 @@ class Near:
         if found != digest:
             self.drop(digest)
             raise wrong_bytes(digest, found)
-        return BytesReader(data)
+        return BytesReader(data, digest)
 
     def keep_blob(self, digest: B3Digest, data: bytes) -> None:
         """Store a blob that far keeps in one piece: as one chunk, if near keeps chunks."""

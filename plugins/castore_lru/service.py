@@ -132,7 +132,7 @@ class LruBlobService(WrapperService):
             self._space.touch((digest,))
             return self.inner.open_read(digest)
         if data is not None:
-            return BytesReader(data)
+            return BytesReader(data, digest)
         if self.inner.chunks(digest) is None:
             # For some the empty blob is always there, and in no list.
             return self.inner.open_read(digest) if digest == EMPTY else None

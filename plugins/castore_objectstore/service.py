@@ -101,7 +101,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk. The empty blob is always there, without asking."""
-        return BytesReader(b"") if digest == EMPTY else super().open_read(digest)
+        return BytesReader(b"", EMPTY) if digest == EMPTY else super().open_read(digest)
 
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""

@@ -211,7 +211,7 @@ def test_the_scripts_have_the_steps_that_matter(watch: Any, drive: Callable, tmp
     assert drive(steps(write_by_writer)) == ["open_write", *["writer.write"] * 7, "writer.close"]
     assert drive(steps(put_a_file, whole=True)).count("writer.fill") == 6
     assert drive(steps(put_a_file)).count("put_chunks") >= 2
-    assert drive(steps(put_a_known_file)) == ["lease", "claim", "claim_blobs", "put_indexes"]
+    assert drive(steps(put_a_known_file)) == ["lease", "claim", "chunks", "claim_blobs", "put_indexes"]
     assert drive(steps(put_files)) == ["lease", "claim_blobs", "claim", "put_chunks", "put_indexes"]
     assert drive(steps(read_many)).count("reader.read") >= 5
     assert {"list_blobs", "find_chunks", "chunks", "get_chunks"} <= set(drive(steps(copy_from_it)))

@@ -269,7 +269,9 @@ def test_json_says_what_was_written(castore, digest):
     """With `-o`; the bytes are in the file."""
     result = castore("get", digest, "-o", "out", "--offset", "5", "--length", "7", "--json")
 
-    assert json.loads(result.stdout) == {"digest": digest, "path": "out", "offset": 5, "size": 7}
+    part = {"digest": digest, "path": "out", "offset": 5, "size": 7, "verified": False}
+    assert json.loads(result.stdout) == part
+    assert json.loads(castore("get", digest, "-o", "out", "--json").stdout)["verified"] is True
 
 
 def test_without_a_file_json_is_for_errors_alone(castore, digest, data):

@@ -495,8 +495,8 @@ class TestQuarantine:
         store.objects[key] = b"spoilt"
         get = store.get
 
-        def get_once(asked: str) -> Any:
-            data = get(asked)
+        def get_once(asked: str, *most: int) -> Any:
+            data = get(asked, *most)
             if asked == key:
                 store.objects[key] = good
             return data
@@ -519,7 +519,7 @@ class TestQuarantine:
         assert caplog.records == []
         get = store.get
 
-        def damaged_once(key: str) -> Any:
+        def damaged_once(key: str, *most: int) -> Any:
             store.get = get
             return b"damaged"
 

@@ -110,14 +110,14 @@ def check_whole(reader: BlobReader, digest: B3Digest) -> BlobReader:
     Raises `CorruptBlobError`, and `UnavailableError` if the temporary file fails.
     """
     if type(reader) is BytesReader:
-        _require(digest, B3Digest.of(reader.read_view()))
-        reader.seek(0)
-        return reader
+        view = reader.read_view()
+        _require(digest, B3Digest.of(view))
+        return BytesReader(view, digest)
     with reader:
         if reader.size <= _IN_MEMORY:
             data = reader.read()
             _require(digest, B3Digest.of(data))
-            return BytesReader(data)
+            return BytesReader(data, digest)
         return _check_long(reader, digest)
 
 
@@ -134,7 +134,7 @@ def _check_long(reader: BlobReader, digest: B3Digest) -> BlobReader:
     except BaseException:
         spool.close()
         raise
-    return FileReader(spool, size)
+    return FileReader(spool, size, verified=True)
 
 
 def _write(spool: BinaryIO, piece: Buffer) -> None:

@@ -1,12 +1,15 @@
 """Configuration of `verify`.
 
-Defaults: what is corrupt is reported, and left where it is.
+Defaults: chunks are checked when they are read, and a whole blob when all of it is; what is corrupt is
+reported, and left where it is.
 
 Example::
 
     [blobservices.root]
     type = "verify"
     inner = "&bucket"
+    check = "blob"                # or "chunks"
+    proofs = "./verified"         # remembers what was checked
     on_corrupt = "quarantine"     # or "report"
 
     [blobservices.bucket]
@@ -17,14 +20,24 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import attrs
 
 from castore import BlobService, Ref
-from castore.composition import Asking, BuildContext, Plan, Problem, Traits, View
+from castore.composition import Asking, BuildContext, InvalidValueError, Plan, Problem, Traits, View
 from castore.contract.capabilities import FrameStore
 from castore.contract.upkeep import Inventory
+
+
+def _for_blobs(config: VerifyConfig, _: Any, proofs: Path | None) -> None:
+    if proofs is not None and config.check != "blob":
+        raise InvalidValueError(
+            'with `check = "chunks"` nothing is remembered', 'remove it, or write `check = "blob"`'
+        )
+    if proofs is not None and "\0" in str(proofs):
+        raise InvalidValueError("the path has a NUL byte", "name a folder")
 
 
 @attrs.frozen
@@ -33,6 +46,12 @@ class VerifyConfig:
 
     inner: Ref[BlobService]
     """The service that is not trusted."""
+    check: Literal["chunks", "blob"] = "chunks"
+    """What is checked before a byte is handed out: the chunk that it is in, or the whole blob, which is read
+    from start to end for that, once."""
+    proofs: Path | None = attrs.field(default=None, validator=_for_blobs)
+    """The folder that remembers which blobs were checked, also for the next process; a relative path starts
+    at the composition's folder. Without it that is remembered while the process lives."""
     on_corrupt: Literal["report", "quarantine"] = "report"
     """Whether what is corrupt is only reported, or also moved out of the way, so that it is absent."""
 
@@ -62,15 +81,25 @@ class VerifyConfig:
         """Say what is checked."""
         remark = ""
         if asking.operation == "get":
-            remark = "each byte is checked before it is handed out"
+            remark = (
+                "the whole blob is checked before its first byte is handed out, or known to be right"
+                if self.check == "blob"
+                else "each chunk is checked before a byte of it is handed out, the whole blob with its last"
+            )
             if self.on_corrupt == "quarantine":
                 remark += "; what is corrupt is moved into quarantine"
         return asking.passes(self.inner, remark)
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service; raise `UnsupportedError` if there is no way to set anything aside."""
-        from castore_wrappers.verify.service import VerifyService  # noqa: PLC0415 - once it is named
+        from castore_wrappers.verify.proofs import Proofs  # noqa: PLC0415 - once it is named
+        from castore_wrappers.verify.service import VerifyService  # noqa: PLC0415 - as above
 
+        folder = None if self.proofs is None else context.base / self.proofs
         return VerifyService(
-            context.resolve(self.inner), on_corrupt=self.on_corrupt, name=name, pool=context.pool
+            context.resolve(self.inner),
+            on_corrupt=self.on_corrupt,
+            proofs=Proofs(folder, name=name) if self.check == "blob" else None,
+            name=name,
+            pool=context.pool,
         )
