@@ -43,7 +43,8 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
   {"service", "dry_run", "cutoff", "leased_since", "roots", "missing": [...],
    "blobs": {"gone": {"count", "bytes"}, "kept": {"count", "bytes"}},
    "chunks": ..., "residue": ...,
-   "too_new": {"blobs": {"count", "bytes"}, "chunks": ..., "residue": ...}, "goes_from",
+   "too_new": {"blobs": {"count", "bytes"}, "chunks": ..., "residue": ...},
+   "goes_from",
    "items": [{"kind", "key", "digest", "size", "modified"}]}
 """
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from castore.cli.output import emit_text
+from castore.cli.output import emit_text, with_headings
 from castore.cli.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,7 +39,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        emit_text(ctx.get_help() + "\n")
+        emit_text(with_headings(ctx.get_help()) + "\n")
         ctx.exit()
 
 

@@ -34,6 +34,8 @@ _NARROWEST: Final = 20
 _GATHERED: Final = 1 << 16
 """How many bytes of small pieces are written together."""
 
+_HEADING: Final = re.compile(r"^(?:Usage:|[A-Z][A-Za-z ]*:$)", re.MULTILINE)
+
 _GONE: Final = (errno.EPIPE, errno.ECONNRESET)
 
 
@@ -315,6 +317,11 @@ def wants_colour(stream: TextIO | None) -> bool:
 def emphasised(text: str, **style: Any) -> str:
     """Return *text* in a style of click's if stdout is a terminal."""
     return click.style(text, **style) if wants_colour(STDOUT.stream) else text
+
+
+def with_headings(help_text: str) -> str:
+    """Return help with its headings bold, if stdout is a terminal."""
+    return _HEADING.sub(lambda match: emphasised(match[0], bold=True), help_text)
 
 
 def table(

@@ -482,3 +482,13 @@ def test_the_columns_of_the_environment_count(home, screen):
     screen.watch(home.start("gc", stderr=screen.end))
 
     assert max(map(len, screen.rows())) <= 40
+
+
+def test_help_has_bold_headings_on_a_terminal_alone(home, screen):
+    """And the same words as in a pipe."""
+    text = screen.watch(home.start("--help", stdout=screen.end))
+    piped = home.run("--help").stdout.decode()
+
+    assert {"Usage:", "Options:", "Looking after services:"} <= set(re.findall(r"\x1b\[1m(.*?)\x1b", text))
+    assert "\x1b" not in piped
+    assert re.sub(r"\x1b\[\d*m", "", text).split() == piped.split()
