@@ -31,4 +31,8 @@ def main() -> NoReturn:
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
     """End as after an error, so that temporary files go and writers abort."""
-    raise SystemExit(128 + number)
+    raise EndedBySignal(128 + number)
+
+
+class EndedBySignal(SystemExit):
+    """The end of the program by a signal: no plugin that is being loaded takes it for its own."""

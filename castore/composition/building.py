@@ -11,6 +11,7 @@ import attrs
 
 from castore.composition.config.refs import Ref
 from castore.composition.graph.graph import Graph, Instance
+from castore.composition.types.strangers import is_fault, printing_to_stderr
 from castore.contract.blobs import BlobService
 from castore.errors import BuildError, CastoreError, ClosedError, PluginError, UnavailableError, describe
 from castore.metrics.meters import Meters
@@ -119,13 +120,14 @@ class Builder:
     def _build(self, slot: _Slot, instance: Instance) -> None:
         context = BuildContext(self._base, self._pool, self, instance)
         try:
-            service = instance.config.build(instance.name, context)
+            with printing_to_stderr():
+                service = instance.config.build(instance.name, context)
             if not isinstance(service, instance.kind.contract):
                 raise PluginError(
                     f"the type `{instance.type.tag}` built {service!r}, which is no {instance.kind.label}"
                 )
-        except Exception as error:
-            if self._closed and isinstance(error, ClosedError):
+        except BaseException as error:
+            if not is_fault(error) or (self._closed and isinstance(error, ClosedError)):
                 raise
             if isinstance(error, BuildError):
                 slot.failure = ((instance.name, *error.chain), error.cause)
@@ -215,7 +217,7 @@ def close_all(services: Iterable[Any]) -> None:
         raise ExceptionGroup("services failed to close", errors)
 
 
-def without_secrets(error: Exception, secrets: Sequence[str]) -> Exception:
+def without_secrets(error: BaseException, secrets: Sequence[str]) -> BaseException:
     """Return *error* as it is if it shows no secret, else an error with its words without them."""
     # Also of those that led to it: a traceback shows them all.
     shown = [text for link in _links(error) for text in (str(link), repr(link))]

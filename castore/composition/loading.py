@@ -57,7 +57,7 @@ class Loaded:
 
 def load(document: Document, registry: Registry, base: FilePath) -> Loaded:
     """Check everything that can be checked before building. *base*: what relative paths start from."""
-    structurer = ConfigStructurer(registry.chunkers)
+    structurer = ConfigStructurer(registry.chunkers, registry.contested_chunkers)
     settings = read_settings(document.tables, structurer)
     declared = declare(document, registry.kinds, settings)
     finder = TypeFinder(registry, settings, document)

@@ -61,11 +61,20 @@ _TABLES: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 class ConfigStructurer:
     """Makes config objects from tables, strictly: no value is coerced, no unknown key is passed over.
 
-    Only an `Untyped` text is read as what the field asks for. *chunkers*: those that a field may name.
+    Only an `Untyped` text is read as what the field asks for.
+
+    Arguments:
+        chunkers: Those that a field may name.
+        contested: Those that it may not, and why.
     """
 
-    def __init__(self, chunkers: Mapping[str, type[Chunker]] = BUNDLED_CHUNKERS) -> None:
+    def __init__(
+        self,
+        chunkers: Mapping[str, type[Chunker]] = BUNDLED_CHUNKERS,
+        contested: Mapping[str, str] | None = None,
+    ) -> None:
         self._chunkers = chunkers
+        self._contested = contested or {}
         self._read_as_plain: dict[int, Untyped] = {}
         self._converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
         self._add_hooks(self._converter)
@@ -151,6 +160,8 @@ class ConfigStructurer:
         chunkers = self._chunkers
         if not isinstance(value, str):
             raise expected("the name of a chunker", value)
+        if value in self._contested:
+            raise InvalidValueError(*self._contested[value].rsplit("; ", 1))
         if value not in chunkers:
             hint = did_you_mean(value, chunkers) or _the("chunkers", chunkers)
             raise InvalidValueError(f"unknown chunker {toml_string(value)}", hint)

@@ -33,6 +33,10 @@ def config_from_url(registry: Registry, kind: Kind, text: str) -> Addressed | li
     entry = registry.find(kind, url.tag)
     if entry is None:
         scheme = text[: len(url.tag)]
+        contested = registry.why_contested(kind, url.tag)
+        if contested is not None:
+            message, _, hint = contested.rpartition("; ")
+            return [Problem("ambiguous-type", (), message, hint, part=scheme)]
         if isinstance(text, Secret):
             message = f"{quoted(text)} does not begin with a type of {kind.label}"
             return [Problem("unknown-scheme", (), message)]

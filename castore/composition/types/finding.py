@@ -96,6 +96,11 @@ class TypeFinder:
         entry = self._registry.find(kind, tag)
         if entry is not None:
             return entry
+        contested = self._registry.why_contested(kind, tag)
+        if contested is not None:
+            message, _, hint = contested.rpartition("; ")
+            self._report("ambiguous-type", where, message, hint)
+            return None
         entry = self._registry.renamed(kind, tag)
         if entry is not None:
             message = f"the type `{tag}` is now called `{entry.tag}`"

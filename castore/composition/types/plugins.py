@@ -11,8 +11,9 @@ import attrs
 import pluggy
 
 from castore.composition.types import hookspecs
+from castore.composition.types.strangers import is_fault, printing_to_stderr
 from castore.digest import B3Digest
-from castore.errors import DuplicatePluginError, PluginError, describe
+from castore.errors import PluginError, describe
 
 
 @attrs.frozen
@@ -31,14 +32,14 @@ class Plugin:
 
     def load(self) -> ModuleType:
         """Import the module; raises whatever the import raises."""
-        return self.entry_point.load()  # type: ignore[no-any-return]
+        with printing_to_stderr():
+            return self.entry_point.load()  # type: ignore[no-any-return]
 
 
 def discover(found: Iterable[EntryPoint] | None = None) -> list[Plugin]:
     """List the installed plugins by name, without importing any.
 
-    Raises `DuplicatePluginError` if there are two plugins of the same name: which one would be used is not
-    for the order of `sys.path` to say.
+    Two of one name are both there: they are told apart by their distributions.
     """
     by_name: defaultdict[str, dict[tuple[str, str], Plugin]] = defaultdict(dict)
     # Each look at the metadata of a distribution parses all of it; many plugins may come in one.
@@ -49,21 +50,7 @@ def discover(found: Iterable[EntryPoint] | None = None) -> list[Plugin]:
         plugin = Plugin(entry_point.name, labels[entry_point.dist], entry_point)
         # An editable checkout on sys.path shows the same distribution twice.
         by_name[plugin.name].setdefault((plugin.distribution, entry_point.value), plugin)
-    for name, plugins in by_name.items():
-        if len(plugins) > 1:
-            owners = [plugin.distribution for plugin in plugins.values()]
-            raise DuplicatePluginError(
-                f"two plugins are named `{name}`: {_both(owners)}",
-                plugin=name,
-                distribution=" and ".join(sorted(set(owners))),
-            )
-    return [next(iter(by_name[name].values())) for name in sorted(by_name)]
-
-
-def _both(owners: list[str]) -> str:
-    if len(set(owners)) == 1:
-        return f"{owners[0]} has both; it has to rename one of them"
-    return f"one of {' and one of '.join(sorted(owners))}; uninstall one of the two"
+    return [plugin for name in sorted(by_name) for _, plugin in sorted(by_name[name].items())]
 
 
 def call_register(plugin: Plugin, module: ModuleType, registry: object) -> None:
@@ -83,7 +70,8 @@ def call_register(plugin: Plugin, module: ModuleType, registry: object) -> None:
             plugin=plugin.name,
             distribution=plugin.distribution,
         )
-    manager.hook.castore_register(registry=registry)
+    with printing_to_stderr():
+        manager.hook.castore_register(registry=registry)
 
 
 def call_roots(plugin: Plugin, composition: object) -> Iterator[B3Digest]:
@@ -101,7 +89,9 @@ def call_roots(plugin: Plugin, composition: object) -> Iterator[B3Digest]:
                 if not isinstance(digest, B3Digest):
                     raise TypeError(f"{digest!r} is no B3Digest")
                 yield digest
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         raise PluginError(
             f"the hook `castore_roots` of {plugin.label} failed: {why(error)}",
             plugin=plugin.name,
@@ -122,7 +112,7 @@ def why(error: BaseException) -> str:
         return f"the module `{error.name}` is not installed"
     if isinstance(error, SystemExit):
         return "it ends the program while it is imported"
-    return describe(error)
+    return describe(error) if isinstance(error, Exception) else f"it raises {type(error).__name__}: {error}"
 
 
 def _distribution(entry_point: EntryPoint) -> str:

@@ -10,6 +10,8 @@ import attrs
 
 from castore.composition.types.plugins import Plugin, call_register, discover, why
 from castore.composition.types.service_type import Kind, RegisteredType, owner
+from castore.composition.types.strangers import is_fault, printing_to_stderr
+from castore.composition.types.versions import unmet
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
 from castore.errors import DuplicatePluginError, PluginError
@@ -40,6 +42,7 @@ class Registry:
         self._types: dict[tuple[type, str], RegisteredType] = {}
         self._chunkers: dict[str, type[Chunker]] = dict(BUNDLED_CHUNKERS)
         self._owners: dict[str, Plugin | None] = {}
+        self._contested: dict[tuple[type | None, str], str] = {}
         self._plugin: Plugin | None = None
         self._checking = threading.RLock()
         self._broken: list[BrokenPlugin] = []
@@ -52,8 +55,8 @@ class Registry:
     def default(cls) -> Registry:
         """Return a new registry with the types of all installed plugins.
 
-        Raises `DuplicatePluginError` if two plugins have one name, or two types one tag. A plugin that
-        fails to import is kept in `broken`.
+        A plugin that fails to import is kept in `broken`. A tag that two of them bring is no type: whoever
+        uses it is told of both.
         """
         registry = cls()
         for plugin in discover():
@@ -62,12 +65,17 @@ class Registry:
 
     def load(self, plugin: Plugin) -> None:
         """Import one plugin and let it register; a failure is kept in `broken`."""
+        wanted = unmet(plugin.entry_point.dist)
+        if wanted is not None:
+            self._broken.append(BrokenPlugin(plugin, wanted))
+            return
         try:
             with self._registering(plugin):
                 call_register(plugin, plugin.load(), self)
-        except DuplicatePluginError:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - what a plugin does wrong concerns it alone
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            # What a plugin does wrong concerns it alone.
             self._broken.append(BrokenPlugin(plugin, why(error)))
         else:
             self.plugins.append(plugin)
@@ -75,12 +83,14 @@ class Registry:
     @contextlib.contextmanager
     def _registering(self, plugin: Plugin) -> Iterator[None]:
         kinds, types, chunkers = dict(self._kinds), dict(self._types), dict(self._chunkers)
+        contested = dict(self._contested)
         self._plugin = plugin
         try:
             yield
         except BaseException:
             # Half a plugin would be found later, far from the reason why it is only half.
             self._kinds, self._types, self._chunkers = kinds, types, chunkers
+            self._contested = contested
             raise
         finally:
             self._plugin = None
@@ -113,7 +123,8 @@ class Registry:
             only_if: The setting without which a composition must not use it, such as `allow_faults`.
 
         Raises:
-            DuplicatePluginError: The tag is taken; both owners are named.
+            DuplicatePluginError: The tag is taken; both owners are named. If both are plugins, nobody is told
+                before the tag is used.
             PluginError: The kind or the setting is unknown, the tag empty, or the class is no config class.
         """
         registered = RegisteredType(self.kind(kind), tag, config, self._plugin, formerly, only_if)
@@ -122,11 +133,31 @@ class Registry:
             raise PluginError(wrong, **self._blame())
         other = self._types.get((kind, tag))
         if other is not None:
-            raise DuplicatePluginError(
-                f"two types of {other.kind.label} have the tag `{tag}`: {self._both(other.plugin)}",
-                **self._blame(),
-            )
-        self._types[kind, tag] = registered
+            words = f"two types of {other.kind.label} have the tag `{tag}`: {self._both(other.plugin)}"
+            self._contest(kind, tag, words, other.plugin)
+            del self._types[kind, tag]
+        elif (kind, tag) in self._contested:
+            self._contest(kind, tag, self._contested[kind, tag], None)
+        else:
+            self._types[kind, tag] = registered
+
+    def _contest(self, kind: type | None, tag: str, words: str, other: Plugin | None) -> None:
+        """Note that two plugins want one tag; raise if it is anybody's own mistake.
+
+        What one installs must not end the work with what another has brought.
+        """
+        if self._plugin is None or self._plugin == other:
+            raise DuplicatePluginError(words, **self._blame())
+        self._contested[kind, tag] = words
+
+    @property
+    def contested(self) -> list[str]:
+        """The tags that two plugins want, in words; none of them can be used."""
+        return sorted(self._contested.values())
+
+    def why_contested(self, kind: Kind, tag: str) -> str | None:
+        """Return which two plugins bring a type of that tag, in words; `None` if no two do."""
+        return self._contested.get((kind.contract, tag))
 
     def _both(self, other: Plugin | None) -> str:
         """Return who registered the two things of one name, *other* the first, and what to do."""
@@ -143,10 +174,13 @@ class Registry:
 
     def register_chunker(self, tag: str, chunker: type[Chunker]) -> None:
         """Add a way to cut blobs into chunks, for config fields of type `type[Chunker]`."""
-        if tag in self._chunkers:
-            raise DuplicatePluginError(
-                f"two chunkers have the tag `{tag}`: {self._both(self._owners.get(tag))}", **self._blame()
-            )
+        if tag in self._chunkers and (None, tag) not in self._contested:
+            owner = self._owners.get(tag)
+            # Those that castore itself has keep their tags: they are what stores were cut with.
+            words = f"two chunkers have the tag `{tag}`: {self._both(owner)}"
+            if tag in BUNDLED_CHUNKERS:
+                raise DuplicatePluginError(words, **self._blame())
+            self._contest(None, tag, words, owner)
         self._chunkers[tag] = chunker
         self._owners[tag] = self._plugin
 
@@ -158,7 +192,12 @@ class Registry:
     @property
     def chunkers(self) -> Mapping[str, type[Chunker]]:
         """The chunkers by tag."""
-        return dict(self._chunkers)
+        return {tag: chunker for tag, chunker in self._chunkers.items() if (None, tag) not in self._contested}
+
+    @property
+    def contested_chunkers(self) -> Mapping[str, str]:
+        """The tags of chunkers that two plugins want, with both in words."""
+        return {tag: words for (kind, tag), words in self._contested.items() if kind is None}
 
     def kind(self, contract: type | Callable[..., object]) -> Kind:
         """Return the kind of a contract; raises `PluginError` if there is none."""
@@ -199,8 +238,11 @@ class Registry:
             if registered is None or registered.imported:
                 return
             try:
-                wrong = registered.mistake_in_config()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's mistakes concern it alone
+                with printing_to_stderr():
+                    wrong = registered.mistake_in_config()
+            except BaseException as error:
+                if not is_fault(error):
+                    raise
                 wrong = why(error)
             if wrong is None:
                 self._types[contract, tag] = attrs.evolve(registered, config=registered.config)
@@ -223,6 +265,9 @@ class Registry:
 
     def why_unknown(self, kind: Kind, tag: str) -> str:
         """Return what to tell someone who asked for a type that is not there, in lines."""
+        contested = self.why_contested(kind, tag)
+        if contested is not None:
+            return contested
         for broken in self.broken:
             if broken.plugin.name == tag:
                 return str(broken)

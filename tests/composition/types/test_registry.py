@@ -11,8 +11,18 @@ from typing import Any
 import attrs
 import pytest
 
-from castore import BlobService, DuplicatePluginError, PluginError, Ref, Registry
+from castore import (
+    BlobService,
+    Composition,
+    CompositionError,
+    DuplicatePluginError,
+    PluginError,
+    Ref,
+    Registry,
+)
 from castore.composition.types.plugins import discover
+from castore.composition.types.strangers import printing_to_stderr
+from castore.composition.types.versions import satisfies
 from castore.contract.directories import DirectoryService
 from castore.format.chunking import Chunker
 
@@ -50,33 +60,183 @@ def test_a_plugin_is_found_by_its_entry_point(install: Install) -> None:
     assert tape.label == "plugin `tape` of castore-tape 1.0"
 
 
-def test_two_types_with_one_tag_name_both_distributions(install: Install, registry: Registry) -> None:
+BUILDS = """
+import attrs, castore
+from castore.composition import BuildContext
+
+@attrs.frozen
+class Config:
+    def build(self, name: str, context: BuildContext) -> castore.BlobService:
+        return castore.from_url("memory:")
+
+@castore.hookimpl
+def castore_register(registry: castore.Registry) -> None:
+    registry.register(castore.BlobService, "{tag}", Config)
+"""
+
+
+def test_two_types_with_one_tag_concern_those_who_use_it(install: Install, registry: Registry) -> None:
+    """They are told of both distributions; all others go on."""
     install("castore-tape", "1.0", {"tape": "tape_one"}, {"tape_one": TYPE.format(tag="tape")})
     install("my-tape", "0.3", {"mytape": "tape_two"}, {"tape_two": TYPE.format(tag="tape")}, folder="two")
-    with pytest.raises(DuplicatePluginError) as caught:
-        load_all(registry, "tape", "mytape")
-    assert "two types of blob service have the tag `tape`" in str(caught.value)
-    assert "plugin `tape` of castore-tape 1.0" in str(caught.value)
-    assert "plugin `mytape` of my-tape 0.3" in str(caught.value)
-    assert "uninstall one of the two" in str(caught.value)
+    install("third", "3", {"third": "tape_three"}, {"tape_three": TYPE.format(tag="tape")}, folder="three")
+    load_all(registry, "tape", "mytape", "third")
+
+    with Composition.from_mapping(
+        {"blobservices": {"root": {"type": "memory"}}}, registry=registry
+    ) as stores:
+        stores.blobs()
+    for table in ({"type": "tape"}, {"type": "cache", "near": "memory:", "far": "tape:x"}):
+        with pytest.raises(CompositionError) as caught:
+            Composition.from_mapping({"blobservices": {"root": table}}, registry=registry)
+        (problem,) = caught.value.problems
+        assert problem.code == "ambiguous-type"
+        assert "two types of blob service have the tag `tape`" in problem.message
+        assert "plugin `tape` of castore-tape 1.0" in problem.message
+        assert "plugin `mytape` of my-tape 0.3" in problem.message
+        assert problem.hint == "uninstall one of the two"
+    assert registry.contested == [registry.why_contested(registry.kind(BlobService), "tape")]
+    assert not registry.broken
+    assert "tape" not in registry.types(registry.kind(BlobService))
 
 
-def test_two_plugins_with_one_name_name_both_distributions(install: Install) -> None:
-    """Which one would be used is not for the order of `sys.path` to say."""
-    install("castore-tape", "1.0", {"tape": "tape_one"}, {"tape_one": TYPE.format(tag="tape")})
-    install("my-tape", "0.3", {"tape": "tape_two"}, {"tape_two": TYPE.format(tag="mine")}, folder="two")
-    with pytest.raises(DuplicatePluginError) as caught:
-        Registry.default()
-    assert "two plugins are named `tape`" in str(caught.value)
-    assert "castore-tape 1.0" in str(caught.value)
-    assert "my-tape 0.3" in str(caught.value)
-    assert caught.value.plugin == "tape"
+def test_two_plugins_with_one_name_are_both_there(install: Install) -> None:
+    """What they bring has other tags, so that each can be used; `sys.path` has no say in it."""
+    install("castore-tape", "1.0", {"tape": "tape_one"}, {"tape_one": BUILDS.format(tag="one")})
+    install("my-tape", "0.3", {"tape": "tape_two"}, {"tape_two": BUILDS.format(tag="two")}, folder="two")
+    registry = Registry.default()
+    assert {plugin.label for plugin in registry.plugins if plugin.name == "tape"} == {
+        "plugin `tape` of castore-tape 1.0",
+        "plugin `tape` of my-tape 0.3",
+    }
+    for tag in ("one", "two", "memory"):
+        mapping = {"blobservices": {"root": {"type": tag}}}
+        with Composition.from_mapping(mapping, registry=registry) as stores:
+            stores.blobs()
 
 
-def test_a_tag_of_a_bundled_type_is_taken_as_well(install: Install, registry: Registry) -> None:
+def test_a_tag_of_a_bundled_type_can_be_contested(install: Install, registry: Registry) -> None:
+    """It is not for a stranger to say what `memory` is, nor for the order in which they are found."""
     install("my-memory", "2", {"mine": "my_memory"}, {"my_memory": TYPE.format(tag="memory")})
-    with pytest.raises(DuplicatePluginError, match=r"(?s)plugin `memory` of castore .*`mine` of my-memory 2"):
-        load_all(registry, "mine")
+    load_all(registry, "mine")
+    with pytest.raises(CompositionError, match=r"(?s)plugin `memory` of castore .*`mine` of my-memory 2"):
+        Composition.from_mapping({"blobservices": {"root": {"type": "memory"}}}, registry=registry)
+    mapping = {"blobservices": {"root": {"type": "objectstore", "object_store_url": "memory:"}}}
+    Composition.from_mapping(mapping, registry=registry).close()
+
+
+def test_a_plugin_that_brings_one_tag_twice_is_broken(install: Install, registry: Registry) -> None:
+    twice = TYPE.format(tag="tape") + '    registry.register(castore.BlobService, "tape", Config)\n'
+    install("castore-tape", "1.0", {"tape": "tape_one"}, {"tape_one": twice})
+    load_all(registry, "tape")
+    (broken,) = registry.broken
+    assert "both from plugin `tape` of castore-tape 1.0" in broken.cause
+
+
+CHUNKER = """
+import castore
+from castore.format.chunking import Chunker
+
+class Mine(Chunker):
+    pass
+
+@castore.hookimpl
+def castore_register(registry: castore.Registry) -> None:
+    registry.register_chunker("{tag}", Mine)
+"""
+
+
+def test_two_chunkers_with_one_tag_concern_those_who_use_it(install: Install, registry: Registry) -> None:
+    install("one", "1.0", {"one": "cut_one"}, {"cut_one": CHUNKER.format(tag="rabin")})
+    install("two", "2.0", {"two": "cut_two"}, {"cut_two": CHUNKER.format(tag="rabin")}, folder="two")
+    install(
+        "three",
+        "3.0",
+        {"three": "cut_three"},
+        {"cut_three": CHUNKER.format(tag="fastcdc-2020")},
+        folder="three",
+    )
+    load_all(registry, "one", "two", "three")
+    (broken,) = registry.broken
+    assert broken.plugin.name == "three"
+
+    def table(chunker: str) -> dict[str, Any]:
+        root = {"type": "objectstore", "object_store_url": "memory:", "chunker": chunker}
+        return {"blobservices": {"root": root}}
+
+    Composition.from_mapping(table("fastcdc-2020"), registry=registry).close()
+    with pytest.raises(CompositionError, match="two chunkers have the tag `rabin`: one from plugin `one`"):
+        Composition.from_mapping(table("rabin"), registry=registry)
+
+
+PRINTS = 'print("imported")\n' + BUILDS.format(tag="tape").replace(
+    "        return", '        print("built")\n        return'
+).replace("    registry.register", '    print("registered")\n    registry.register')
+
+
+def test_what_a_plugin_prints_goes_to_stderr(
+    install: Install, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stdout may be where a blob goes; what the program itself prints meanwhile stays there."""
+    printing = PRINTS.replace("    def build", '    print("config")\n\n    def build')
+    install("castore-tape", "1.0", {"tape": "tape_one"}, {"tape_one": printing})
+    before = sys.stdout
+    load_all(registry, "tape")
+    with Composition.from_mapping({"blobservices": {"root": {"type": "tape"}}}, registry=registry) as stores:
+        stores.blobs()
+    assert sys.stdout is before
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert {*output.err.split()} == {"imported", "config", "registered", "built"}
+
+
+def test_other_threads_print_where_they_always_did(capsys: pytest.CaptureFixture[str]) -> None:
+    with printing_to_stderr(), printing_to_stderr(), ThreadPoolExecutor(1) as pool:
+        pool.submit(print, "other").result()
+        print("own")
+    print("after")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("other\nafter\n", "own\n")
+
+
+REQUIRED = [
+    ("castore>=9", "it needs castore>=9, and this is castore "),
+    ("castore (>=9,<10)", "it needs castore>=9,<10"),
+    ("castore[s3]>=9", "it needs castore>=9"),
+    ("castore==9.*", "it needs castore==9.*"),
+    ("castore<0.0.1", "it needs castore<0.0.1"),
+    ("castore>=0", None),
+    ("castore", None),
+    ("castore>=9; extra == 'test'", None),
+    ("castore-tools>=9", None),
+    ("castore>=soon", None),
+]
+
+
+@pytest.mark.parametrize(("requirement", "cause"), REQUIRED)
+def test_a_plugin_for_another_castore_is_not_loaded(
+    install: Install, registry: Registry, requirement: str, cause: str | None
+) -> None:
+    """pip looks at that when a plugin is installed, and not when castore is."""
+    site = install("castore-tape", "1.0", {"tape": "tape_one"}, {"tape_one": TYPE.format(tag="tape")})
+    with (site / "castore_tape-1.0.dist-info" / "METADATA").open("a") as metadata:
+        metadata.write(f"Requires-Dist: attrs\nRequires-Dist: {requirement}\n")
+    load_all(registry, "tape")
+    assert [entry.cause.startswith(cause or "?") for entry in registry.broken] == [True] * (cause is not None)
+    assert ("tape" in registry.types(registry.kind(BlobService))) == (cause is None)
+
+
+@pytest.mark.parametrize(
+    ("bound", "met"),
+    [
+        (">=1.2", True), (">=1.2.4", False), (">1.2.3", False), ("<1.10", True), ("==1.2.3", True),
+        ("==1.2", False), ("==1.2.*", True), ("!=1.2.*", False), ("!=1.3", True), ("~=1.2", True),
+        ("~=1.2.0", True), ("~=1.1.0", False), ("~=2.0", False), ("<=1.2.3.0", True), ("===1.2.3", True),
+    ],
+)  # fmt: skip
+def test_versions_are_compared_by_their_numbers(bound: str, met: bool) -> None:
+    assert satisfies("1.2.3.dev1+local", [bound]) is met
+    assert satisfies("1.2.3", [bound, ">=0"]) is met
 
 
 @pytest.mark.parametrize(
@@ -85,6 +245,7 @@ def test_a_tag_of_a_bundled_type_is_taken_as_well(install: Install, registry: Re
         ("import tapelib", "the module `tapelib` is not installed"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "it ends the program while it is imported"),
+        ("class Odd(BaseException): ...\nraise Odd('no')", "it raises Odd: no"),
         ("def castore_register(registry): ...", "is not marked with `@castore.hookimpl`"),
         ("", "is missing: define it with `@castore.hookimpl`"),
         ("import castore\n@castore.hookimpl\ndef castore_regster(registry): ...", "castore_regster"),
@@ -192,6 +353,7 @@ def test_a_config_class_is_imported_when_its_type_is_used(install: Install, regi
         ("import tapelib", "the module `tapelib` is not installed"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "it ends the program while it is imported"),
+        ("class Odd(BaseException): ...\nraise Odd('no')", "it raises Odd: no"),
         ("", "has no attribute 'Config'"),
         ("class Config: ...", "is not an attrs class"),
         (CONFIG.replace("build", "make"), "has no method `build`"),
