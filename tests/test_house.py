@@ -170,7 +170,8 @@ def test_stdout_is_written_to_in_one_module() -> None:
     """There a short write, a full disk and a reader who is gone are dealt with, for every command."""
     wrong = []
     for module, path in {**CORE, **BUNDLED}.items():
-        if module == "castore.cli.output":
+        # The other one writes nothing: it keeps what plugins print away from stdout.
+        if module in {"castore.cli.output", "castore.composition.types.strangers"}:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in PRINTS:
