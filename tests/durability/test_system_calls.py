@@ -205,8 +205,9 @@ CALLS = {
 }  # fmt: skip
 ERRORS = (
     "EOPNOTSUPP", "ENOSYS", "EINVAL", "EMLINK", "EXDEV", "EPERM", "EACCES", "EROFS", "EIO", "ENOSPC",
-    "EDQUOT", "ENOLCK", "ESTALE", "EINTR", "EAGAIN", "ENOMEM", "ETIMEDOUT",
+    "EDQUOT", "ENOLCK", "ESTALE", "ENOMEM", "ETIMEDOUT",
 )  # fmt: skip
+"""Not `EINTR` and `EAGAIN`, which never come each time: Python, and who waits for a lock, try again."""
 
 
 def try_out(folder: Path, case: Case) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import itertools
@@ -643,6 +644,24 @@ class TestRestart:
             for seed in range(2, 6):
                 with contextlib.suppress(UnavailableError):
                     service.write(noise(3000, seed))
+
+    @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOLCK])
+    def test_where_files_cannot_be_locked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        """It keeps its bounds as if it were alone."""
+
+        def flock(descriptor: int, mode: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        for _ in range(2):
+            child = folder_in(tmp_path)
+            with bounded(child, max_bytes=20_000) as service:
+                for seed in range(10):
+                    service.write(noise(3000, seed))
+                assert bytes_of(child) <= 20_000
+                assert service.read(B3Digest.of(noise(3000, 9))) == noise(3000, 9)
 
     def test_the_database_of_another_program_stays(self, tmp_path: Path) -> None:
         """It is refused as it is, byte for byte."""
