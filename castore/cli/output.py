@@ -329,17 +329,40 @@ def table(
 ) -> str:
     """Return aligned columns under *heads*; those whose numbers are in *right* are aligned there.
 
-    On a terminal the heads are *bold*: for stdout only.
+    On a terminal the heads are *bold*, and the words of the last column go on below where there is too little
+    room: for stdout only.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in (heads, *cells)) for column in range(len(heads))]
+    last = len(heads) - 1
+    before = sum(widths[:last]) + 2 * last
+    room = columns_of(STDOUT.stream) - before if bold and stdout_is_terminal() else None
 
     def line(row: Sequence[str]) -> str:
         padded = [
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        return "  ".join(padded).rstrip()
+        shown = "  ".join(padded).rstrip()
+        if room is None or last in right or len(row[last]) <= room:
+            return shown
+        return _folded_cell(shown, before, before + room)
 
     first = emphasised(line(heads), bold=True) if bold else line(heads)
     return "\n".join([first, *map(line, cells)]) + "\n"
+
+
+def _folded_cell(row: str, before: int, width: int) -> str:
+    """Return a row of a table whose last cell, which begins after *before* columns, is broken at words."""
+    if width - before < _NARROWEST:
+        return row
+    import textwrap  # noqa: PLC0415 - as above
+
+    return textwrap.fill(
+        row[before:],
+        width,
+        initial_indent=row[:before],
+        subsequent_indent=" " * before,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

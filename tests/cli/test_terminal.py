@@ -492,3 +492,22 @@ def test_help_has_bold_headings_on_a_terminal_alone(home, screen):
     assert {"Usage:", "Options:", "Looking after services:"} <= set(re.findall(r"\x1b\[1m(.*?)\x1b", text))
     assert "\x1b" not in piped
     assert re.sub(r"\x1b\[\d*m", "", text).split() == piped.split()
+
+
+def test_the_last_column_of_a_table_goes_on_below(home):
+    """Where a cause is longer than the terminal is wide; in a pipe it is one row."""
+    (home.folder.parent / "stores").mkdir()
+    (home.folder.parent / "stores/far").write_bytes(b"")
+    piped = home.run("locate", ABSENT).stdout.decode()
+    screen = Screen(70)
+    screen.watch(home.start("locate", ABSENT, stdout=screen.end))
+    rows = screen.rows()
+    screen.close()
+
+    assert max(map(len, piped.splitlines())) > 70
+    # A path is not broken: somebody may copy it.
+    assert max(len(row) for row in rows if "/" not in row) <= 70
+    assert len(rows) > len(piped.splitlines()) + 1
+    assert " ".join(rows).split() == piped.split()
+    begin = rows[0].index("holds")
+    assert all(row[:begin].strip() == "" or row[begin - 1] == " " for row in rows)
