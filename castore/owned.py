@@ -94,6 +94,16 @@ def require_no_link(folder: str | os.PathLike[str]) -> None:
         raise OSError(errno.ELOOP, reason, os.fspath(folder))
 
 
+def require_no_links_beside(database: str | os.PathLike[str]) -> None:
+    """Raise `OSError` if a file that SQLite keeps beside a database is a link: SQLite would remove it."""
+    real = os.path.realpath(database)
+    for end in ("-wal", "-shm", "-journal"):
+        if os.path.islink(f"{real}{end}"):
+            raise OSError(
+                errno.ELOOP, "This is a link, where SQLite keeps a file of its own; move it", real + end
+            )
+
+
 def open_lock(path: str | os.PathLike[str], *, create: bool = True) -> int:
     """Open a file to lock, no link; make it, for all who may use the folder, if it is not there.
 
@@ -106,6 +116,9 @@ def open_lock(path: str | os.PathLike[str], *, create: bool = True) -> int:
             if not create:
                 raise
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                reason = "This is a link, where castore keeps a file of its own; move it"
+                raise OSError(errno.ELOOP, reason, os.fspath(path)) from error
             if error.errno not in _NOT_WRITABLE:
                 raise
             return os.open(path, _LOCK | os.O_RDONLY)

@@ -254,6 +254,7 @@ def _require_own(path: str) -> None:
 
     Raises `OSError` for the database of another program.
     """
+    owned.require_no_links_beside(path)
     descriptor = owned.open_lock(path)
     try:
         head = os.pread(descriptor, _HEAD, 0)

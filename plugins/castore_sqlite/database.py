@@ -222,6 +222,7 @@ class Database:
         return True
 
     def _connect(self, mode: Literal["ro", "rw", "rwc"], *, immutable: bool = False) -> OwnedConnection:
+        owned.require_no_links_beside(self.path)
         connection = sqlite3.connect(
             f"file:{quote(os.fsencode(self.path))}?mode={mode}{'&immutable=1' if immutable else ''}",
             uri=True,

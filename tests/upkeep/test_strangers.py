@@ -266,6 +266,43 @@ def test_a_linked_folder_is_refused(tmp_path: Path, case: str) -> None:
     assert looks_of(tmp_path / "mine") == before
 
 
+FILES_OF_ITS_OWN = {
+    "castore.lock": ("objectstore", lambda blobs: collect(blobs, (), no_roots=True)),
+    "lru/journal.sqlite": ("lru", lambda blobs: blobs.write(b"?")),
+    "lru/journal.sqlite-wal": ("lru", lambda blobs: blobs.write(b"?")),
+    "lru/lock": ("lru", lambda blobs: blobs.write(b"?")),
+    "lru/scan-lock": ("lru", lambda blobs: blobs.write(b"?")),
+    "blobs.sqlite-wal": ("sqlite", lambda blobs: blobs.write(b"?")),
+    "blobs.sqlite-shm": ("sqlite", lambda blobs: blobs.write(b"?")),
+    "blobs.sqlite-journal": ("sqlite", lambda blobs: blobs.write(b"?")),
+}
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("name", FILES_OF_ITS_OWN)
+def test_a_link_to_a_file_is_refused(tmp_path: Path, name: str, there: bool) -> None:
+    """Where castore, or SQLite for it, keeps a file: the link stays, and what it leads to."""
+    kind, call = FILES_OF_ITS_OWN[name]
+    (tmp_path / "place").mkdir()
+    composition = write_composition(tmp_path, kind)
+    with Composition.from_toml(composition) as stores:
+        stores.blobs().write(b"garbage")
+    age_what_is_stored(tmp_path)
+    (tmp_path / "mine").mkdir()
+    if there:
+        (tmp_path / "mine/file").write_bytes(b"precious")
+    link = tmp_path / "place/store" / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "mine/file")
+    said = f"This is a link, where .* keeps a file of its own; move it: .*{name}"
+    with contextlib.suppress(UnavailableError), Composition.from_toml(composition) as stores:
+        blobs = stores.blobs()
+        with pytest.raises(UnavailableError, match=said):
+            call(blobs)
+    assert link.is_symlink()
+    assert [path.read_bytes() for path in (tmp_path / "mine").iterdir()] == [b"precious"] * there
+
+
 def test_a_bucket(tmp_path: Path) -> None:
     """Of objects in a bucket only those go that castore has put there, by their keys and bytes."""
     from castore.threads.pool import Pool  # noqa: PLC0415
