@@ -9,7 +9,7 @@ from castore.composition.config.refs import Ref
 from castore.composition.config.several import at_least, one_of, ref_of, service_names
 from castore.composition.config.structure import formerly
 from castore.composition.config.values import Between, ByteSize, Duration
-from castore.composition.graph.traits import Traits, View
+from castore.composition.graph.traits import Evicts, Traits, View
 from castore.composition.probing import Probe
 from castore.composition.types.registry import Registry
 from castore.contract.plans import Asking, Holding, Plan, Step, together
@@ -24,6 +24,7 @@ __all__ = [
     "ByteSize",
     "Composition",
     "Duration",
+    "Evicts",
     "Holding",
     "InvalidValueError",
     "Plan",

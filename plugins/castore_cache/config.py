@@ -157,9 +157,13 @@ class CacheConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
-        from castore_cache.service import CacheBlobService  # noqa: PLC0415 - once it is named
+        from castore.wrapping.wrapper import WrapperService  # noqa: PLC0415 - once it is named
+        from castore_cache.service import CacheBlobService  # noqa: PLC0415 - as above
 
         near, far = context.resolve(self.near), context.resolve(self.far)
+        if near is far and self.queue is None:
+            # To ask it twice says nothing new, and in a row of such caches is no end of questions.
+            return WrapperService(far, name=name)
         return CacheBlobService(
             near,
             far,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from castore import Ref
-from castore.composition import Problem, Traits, View
+from castore.composition import Evicts, Problem, Traits, View
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.text import listed
 
 if TYPE_CHECKING:
     from castore_cache.config import CacheConfig
@@ -36,9 +37,22 @@ def traits(config: CacheConfig, view: View) -> Traits:
         writable=view.all_of(*targets(config)).writable,
         answers=view.of(config.far).answers,
         cuts=view.of(config.far).cuts,
+        evicts=evicts(config, view),
         place=None if queue is None else view.base / queue,
         place_field="" if queue is None else "queue",
     )
+
+
+def evicts(config: CacheConfig, view: View) -> Evicts | None:
+    """Return who may drop what is stored, if it is nowhere else."""
+    hint = 'write `write = "far"`, `"both"` or `"behind"`, or choose a near service that keeps what it has'
+    near = view.kept_in(config.near, hint)
+    far = view.kept_in(config.far, "choose a far service that keeps what it has")
+    if config.write == "near":
+        return near
+    # A near that fails may be without it, unless that is an error; what waits for far is pinned in near.
+    both_have_it = config.write == "behind" or (config.write == "both" and config.on_near_error == "fail")
+    return None if both_have_it and near is None else far
 
 
 def offers(config: CacheConfig, kind: type, view: View) -> bool | None:
@@ -57,6 +71,14 @@ def offers(config: CacheConfig, kind: type, view: View) -> bool | None:
 def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
     """Yield a warning if near cannot be filled, forgets, or cuts otherwise, or no new blob can be written."""
     near, far = view.called(config.near), view.called(config.far)
+    stores = view.stores(config.near)
+    if stores and stores == view.stores(config.far):
+        yield view.warning(
+            "near-is-far",
+            config.far,
+            f"near and far both end in {listed(sorted(stores))}: what the one lacks the other lacks, too",
+            "let them keep blobs in different places, or use the one of them without a cache",
+        )
     if view.of(config.near).writable is False and (config.fill != "none" or config.near in targets(config)):
         yield view.warning(
             "near-not-writable",

@@ -77,7 +77,9 @@ class FallbackConfig:
         """Say what its services can do together."""
         target = view.of(self.target)
         all_of = view.all_of(*map(ref_of, self.services))
-        return attrs.evolve(all_of, writable=target.writable, cuts=target.cuts)
+        hint = "name a service in `write_to` that keeps what it has"
+        evicts = view.kept_in(self.target, hint)
+        return attrs.evolve(all_of, writable=target.writable, cuts=target.cuts, evicts=evicts)
 
     def offers(self, kind: type, view: View) -> bool | None:
         """Have the capabilities that its services make possible."""

@@ -30,6 +30,7 @@ from castore.composition import (
     BuildContext,
     ByteSize,
     Duration,
+    Evicts,
     Plan,
     Problem,
     Traits,
@@ -66,8 +67,8 @@ class LruConfig:
             raise ValueError("nothing is bounded: set `max_bytes`, `max_entries`, `max_age` or `min_free`")
 
     def traits(self, view: View) -> Traits:
-        """Say what the service within can do."""
-        return view.of(self.inner)
+        """Say what the service within can do, and that this one evicts."""
+        return attrs.evolve(view.of(self.inner), evicts=Evicts(view.name))
 
     def offers(self, kind: type, view: View) -> bool | None:
         """Have the capabilities of the service within, and two of its own; but nobody else evicts."""

@@ -35,6 +35,7 @@ from castore.composition import (
     Between,
     BuildContext,
     Duration,
+    Evicts,
     InvalidValueError,
     Plan,
     Problem,
@@ -45,7 +46,7 @@ from castore.composition import (
     service_names,
 )
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
-from castore.text import listed
+from castore.text import count_text, listed
 
 _HEAL_INTERVAL: Final = Duration(10)
 _DRAIN: Final = Duration(5)
@@ -117,7 +118,16 @@ class MirrorConfig:
             view.all_of(*map(ref_of, self.services)),
             writable=_enough((entry.writable for entry in each), writes),
             answers=_enough((entry.answers for entry in each), misses),
+            evicts=self._evicts(view, writes),
         )
+
+    def _evicts(self, view: View, writes: int) -> Evicts | None:
+        """Return who may drop the last copy, if all that make up a quorum may be dropped."""
+        keeping = len(self.services) - writes + 1
+        hint = f"list at least {count_text(keeping, 'service')} that keep what they have"
+        found = [view.kept_in(ref_of(entry), hint) for entry in self.services]
+        evicting = [entry for entry in found if entry is not None]
+        return evicting[0] if len(evicting) >= writes else None
 
     def offers(self, kind: type, view: View) -> bool | None:
         """Have the capabilities that its services make possible; how long a write lasts is not known yet."""

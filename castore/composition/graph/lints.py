@@ -27,7 +27,7 @@ def lint(graph: Graph, base: Path, ignored: Sequence[str] = ()) -> list[Problem]
     """
     linter = _Linter(graph, base)
     linter.know()
-    found = [*linter.of_types(), *linter.shared_places(), *linter.unused()]
+    found = [*linter.of_types(), *linter.shared_places(), *linter.evicted(), *linter.unused()]
     return [problem for problem in found if not _names_of(problem) & set(ignored)]
 
 
@@ -100,6 +100,34 @@ class _Linter:
                     "give each a place of its own, or let both names be references to one instance",
                     severity="warning",
                 )
+
+    def evicted(self) -> Iterator[Problem]:
+        """Yield a warning for each place by which blobs that were stored may be evicted, with no other copy.
+
+        That is judged where blobs are put: at what is asked by name, as a root is, and not at what is only a
+        part of another instance, which may well keep a second copy. A service that evicts, and that is not a
+        part of one which could do otherwise, is meant so.
+        """
+        warned: set[tuple[str | int, ...]] = set()
+        for instance in self.graph.instances.values():
+            evicts = self.traits[instance.id].evicts
+            if evicts is None or not evicts.path or evicts.path in warned or self._is_a_part(instance):
+                continue
+            warned.add(evicts.path)
+            message = (
+                f"new blobs are kept here alone, and `{evicts.by}` evicts them: what was stored may be gone"
+            )
+            yield Problem("stored-then-evicted", evicts.path, message, evicts.hint, severity="warning")
+
+    def _is_a_part(self, instance: Instance) -> bool:
+        """Tell whether an instance is used only by others that say what becomes of blobs."""
+        users = [
+            entry
+            for entry in self.graph.instances.values()
+            if any(edge.target == instance.id for edge in entry.edges)
+        ]
+        named_root = not instance.anonymous and instance.name == "root"
+        return bool(users) and not named_root and all(self.traits[user.id] != UNKNOWN for user in users)
 
     def unused(self) -> Iterator[Problem]:
         """Yield a warning for each instance that nobody refers to, other than a root.

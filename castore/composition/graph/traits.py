@@ -26,7 +26,23 @@ import attrs
 
 from castore.composition.config.refs import Ref
 from castore.composition.graph.graph import Graph, Instance
+from castore.contract.capabilities import EvictionEvents
 from castore.problems import Problem, dotted, escaped
+
+
+@attrs.frozen
+class Evicts:
+    """Says that a blob which was acknowledged may go by itself, with no other copy of it.
+
+    Attributes:
+        by: The name of the instance that evicts.
+        path: Where another instance has chosen that new blobs go there alone; empty if none has.
+        hint: What to write there instead.
+    """
+
+    by: str
+    path: tuple[str | int, ...] = ()
+    hint: str = ""
 
 
 @attrs.frozen
@@ -42,6 +58,8 @@ class Traits:
         place_field: The field that says so.
         cuts: How it cuts new blobs into chunks, in words that are the same for all that cut alike; empty if
             it does not, or nobody knows.
+        evicts: Who may drop a blob that was written to it, which is nowhere else then; `None` for nobody, as
+            far as is known.
     """
 
     writable: bool | None = None
@@ -51,6 +69,7 @@ class Traits:
     place: Path | None = None
     place_field: str = ""
     cuts: str = ""
+    evicts: Evicts | None = None
 
 
 UNKNOWN = Traits()
@@ -83,7 +102,20 @@ class View:
             attempts=repeater.attempts,
             repeater=repeater.repeater,
             cuts=traits[0].cuts if traits else "",
+            evicts=next((entry.evicts for entry in traits if entry.evicts is not None), None),
         )
+
+    def kept_in(self, ref: Ref[Any], hint: str) -> Evicts | None:
+        """Return who may drop blobs that are kept only where *ref* leads, as this config has chosen.
+
+        *hint* says what to write instead.
+        """
+        found = self.of(ref).evicts
+        if found is None and self.offers(ref, EvictionEvents):
+            found = Evicts(self.called(ref))
+        if found is None or found.path:
+            return found
+        return attrs.evolve(found, path=self._path_of(ref), hint=hint)
 
     def offers(self, ref: Ref[Any], kind: type) -> bool | None:
         """Tell whether the instance that a field refers to will have a capability; `None` if nobody knows."""
@@ -126,11 +158,14 @@ class View:
             hint: The way out.
         """
         if isinstance(at, Ref):
-            edge = next((edge for edge in self._instance.edges if edge.ref is at), None)
-            path = self._instance.path if edge is None else edge.path
+            path = self._path_of(at)
         else:
             path = (*self._instance.path, *((at,) if isinstance(at, str) else at))
         return Problem(code, path, message, hint, severity="warning")
+
+    def _path_of(self, ref: Ref[Any]) -> tuple[str | int, ...]:
+        edge = next((edge for edge in self._instance.edges if edge.ref is ref), None)
+        return self._instance.path if edge is None else edge.path
 
     def _target(self, ref: Ref[Any]) -> Instance | None:
         edges = self._instance.edges

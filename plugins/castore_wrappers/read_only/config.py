@@ -29,7 +29,7 @@ class ReadOnlyConfig:
 
     def traits(self, view: View) -> Traits:
         """Say that nothing can be written."""
-        return attrs.evolve(view.of(self.inner), writable=False)
+        return attrs.evolve(view.of(self.inner), writable=False, evicts=None)
 
     def offers(self, kind: type, view: View) -> bool | None:
         """Have those capabilities of the service within that change nothing."""

@@ -20,11 +20,11 @@ import attrs
 import pytest
 
 import castore
-from castore import BlobService, CastoreError, Composition, Ref, Registry
+from castore import B3Digest, BlobService, CastoreError, Composition, Ref, Registry
 from castore.composition import BuildContext, Problem, Traits, View
 from castore.composition.graph.lints import traits_of
 from castore.contract import capabilities
-from castore.contract.capabilities import BlobDeleter
+from castore.contract.capabilities import BlobDeleter, EvictionEvents
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "tests" / "testdata" / "compositions" / "warned"
@@ -178,10 +178,10 @@ RIGHT = {
         b = { type = "objectstore", object_store_url = "file:./b" }""",
     "shared-below": """
         root = { type = "cache", near = "&a", far = "&b" }
-        b = { type = "limit", inner = "&a", concurrency = 1 }
+        b = { type = "fallback", services = ["&a", "memory:"] }
         a = { type = "objectstore", object_store_url = "file:./a" }""",
     "of-a-stranger-nothing-is-known": """
-        root = { type = "cache", near = "&a", far = "&a", write = "both" }
+        root = { type = "cache", near = "&a", far = "memory:", write = "both" }
         a = { type = "passing", inner = "&b" }
         b = { type = "read_only", inner = "memory:" }""",
     "a-capability-that-may-be-there": """
@@ -266,7 +266,122 @@ def test_what_a_type_says_wrongly_counts_as_not_said(registry: Registry) -> None
         "b": {"type": "verify", "inner": "&a", "on_corrupt": "quarantine"},
     }
     stores = Composition.from_mapping({"blobservices": table}, registry=registry)
-    assert [(entry.code, entry.dotted) for entry in stores.warnings] == [("plugin", "blobservices.a")]
+    assert [(entry.code, entry.dotted) for entry in stores.warnings] == [
+        ("near-is-far", "blobservices.root.far"),
+        ("plugin", "blobservices.a"),
+    ]
+
+
+KEPT = {
+    "near-to-far": 'root = { type = "cache", near = "&small", far = "&kept", write = "far" }',
+    "near-to-both": 'root = { type = "cache", near = "&small", far = "&kept", write = "both" }',
+    "far-behind": 'root = { type = "cache", near = "&kept", far = "&small", write = "behind",'
+    ' queue = "./q" }',
+    "far-to-both-or-fails": 'root = { type = "cache", near = "&kept", far = "&small", write = "both",'
+    ' on_near_error = "fail" }',
+    "one-of-a-mirror": 'root = { type = "mirror", services = ["&kept", "&small"] }',
+    "a-cache-in-a-mirror": 'root = { type = "mirror", services = ["&kept", "&cached"] }\n'
+    'cached = { type = "cache", near = "&small", far = "memory:" }',
+    "not-the-target": 'root = { type = "fallback", services = ["&small", "&kept"], write_to = "kept" }',
+    "only-read": 'root = { type = "read_only", inner = "&cached" }\n'
+    'cached = { type = "cache", near = "&small", far = "&kept" }',
+    "meant-so": 'root = { type = "retry", inner = "&small" }\n'
+    'beside = { type = "fallback", services = ["&root", "&kept"], write_to = "kept" }',
+}
+LOST = {
+    "near": ('root = { type = "cache", near = "&small", far = "&kept" }', "root.near"),
+    "near-through-wrappers": (
+        (
+            'root = { type = "breaker", inner = "&cached" }\n'
+            'cached = { type = "cache", near = "&slow", far = "&kept" }\n'
+            'slow = { type = "retry", inner = "&limited" }\n'
+            'limited = { type = "limit", inner = "&small", concurrency = 1 }'
+        ),
+        "cached.near",
+    ),
+    "near-in-a-cache": (
+        (
+            'root = { type = "cache", near = "&inner", far = "memory:" }\n'
+            'inner = { type = "cache", near = "&small", far = "&kept" }'
+        ),
+        "inner.near",
+    ),
+    "far": ('root = { type = "cache", near = "&kept", far = "&small", write = "far" }', "root.far"),
+    "far-of-both": ('root = { type = "cache", near = "&kept", far = "&small", write = "both" }', "root.far"),
+    "target": (
+        'root = { type = "fallback", services = ["&kept", "&small"], write_to = "small" }',
+        "root.services[1]",
+    ),
+    "a-quorum": (
+        (
+            'root = { type = "mirror", services = ["&kept", "&small", "&other"] }\n'
+            'other = { type = "lru", inner = "memory:", max_entries = 10 }'
+        ),
+        "root.services[1]",
+    ),
+    "by-name": (
+        (
+            'root = { type = "fallback", services = ["&kept", "memory:"] }\n'
+            'beside = { type = "cache", near = "&small", far = "&kept" }'
+        ),
+        "beside.near",
+    ),
+}
+SERVICES = """
+small = { type = "lru", inner = "&rows", max_bytes = "1 MiB" }
+rows = { type = "sqlite", path = "./rows" }
+kept = { type = "objectstore", object_store_url = "file:./kept" }
+"""
+
+
+def evictions(text: str, tmp_path: Path, registry: Registry) -> list[str]:
+    stores = loaded(f"[blobservices]\n{text}\n{SERVICES}", tmp_path, registry)
+    return [entry.dotted for entry in stores.warnings if entry.code == "stored-then-evicted"]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_there_is_another_copy(name: str, tmp_path: Path, registry: Registry) -> None:
+    assert evictions(KEPT[name], tmp_path, registry) == []
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_the_only_copy_may_be_evicted(name: str, tmp_path: Path, registry: Registry) -> None:
+    """Told once, at what has chosen so, at whatever depth that is."""
+    text, at = LOST[name]
+    assert evictions(text, tmp_path, registry) == [f"blobservices.{at}"]
+
+
+def test_what_says_that_it_evicts(tmp_path: Path, registry: Registry) -> None:
+    """A stranger's, by the capability that it offers."""
+
+    @attrs.frozen
+    class Config:
+        def offers(self, kind: type, view: View) -> bool:
+            return kind is EvictionEvents
+
+        def build(self, name: str, context: BuildContext) -> Any: ...
+
+    registry.register(BlobService, "drops", Config)
+    text = 'root = { type = "cache", near = "&drops", far = "&kept" }\ndrops = { type = "drops" }'
+    assert evictions(text, tmp_path, registry) == ["blobservices.root.near"]
+
+
+def test_sixty_caches_that_ask_twice(registry: Registry) -> None:
+    """Each is warned of, and they are no 2^60 questions."""
+    table: dict[str, Any] = {
+        f"n{number}": {"type": "cache", "near": f"&n{number + 1}", "far": f"&n{number + 1}"}
+        for number in range(60)
+    }
+    table |= {"root": {"type": "retry", "inner": "&n0"}, "n60": {"type": "memory"}}
+    with Composition.from_mapping({"blobservices": table}, registry=registry) as stores:
+        assert [entry.code for entry in stores.warnings] == ["near-is-far"] * 60
+        absent = B3Digest(bytes(32))
+        blobs = stores.blobs()
+        assert not blobs.has(absent)
+        assert blobs.open_read(absent) is None
+        assert blobs.chunks(absent) is None
+        digest = blobs.write(b"data")
+        assert blobs.read(digest) == b"data"
 
 
 def test_a_long_chain_is_no_trouble(registry: Registry) -> None:
