@@ -8,6 +8,7 @@ has bounds: the length of a row, and the steps of a statement.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sqlite3
 from functools import cache
 from typing import Any, Final
@@ -79,6 +80,15 @@ class OwnedConnection(sqlite3.Connection):
             self.close()
         except self._error:
             pass
+
+
+def never_free(connection: sqlite3.Connection | None) -> None:
+    """Keep a connection from being closed, also by the collector of Python's garbage.
+
+    For those that the parent of a fork has opened: SQLite says that a child must not even close them.
+    """
+    if connection is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def has_own_tables(connection: sqlite3.Connection, script: str) -> bool:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 DIGEST_SIZE: Final = 32
 """Bytes in a digest."""
 
-# Below this, handing the parts to several threads costs more than it saves.
-_PARALLEL_FROM: Final = 1 << 20
-
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
 _BASE64: Final = re.compile(r"(?:b3:|blake3-)([A-Za-z0-9+/]{43}=?)")
 
@@ -43,11 +40,13 @@ class B3Digest(bytes):
 
     @classmethod
     def of(cls, data: Buffer) -> Self:
-        """Return the digest of *data*; large data is hashed on all cores."""
+        """Return the digest of *data*, which is hashed by the thread that asks.
+
+        The threads that `blake3` can start for large data are not used: they do not survive a fork, after
+        which it waits for them for ever, and it ends the process where none can be had.
+        """
         view = data if type(data) is bytes else byte_view(data)
-        if len(view) < _PARALLEL_FROM:
-            return bytes.__new__(cls, blake3(view).digest())
-        return bytes.__new__(cls, blake3(view, max_threads=blake3.AUTO).digest())
+        return bytes.__new__(cls, blake3(view).digest())
 
     @classmethod
     def parse(cls, text: str) -> Self:

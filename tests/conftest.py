@@ -17,6 +17,7 @@ PROCESSES: Final = (
     "cli",
     "durability",
     "examples",
+    "forking",
     "hostile",
     "test_bench.py",
     "test_deprecations.py",

@@ -16,10 +16,10 @@ PAGE = ROOT / "docs/explanation/architecture.md"
 # From the ground up: each line imports only what stands above it, and its own.
 ORDER = [
     {"errors", "problems", "digest", "buffers", "text", "urls", "secrets", "places", "databases", "owned"},
+    {"threads"},
     {"contract"},
     {"format"},
     {"streams"},
-    {"threads"},
     {"chunks", "directories"},
     {"wrapping"},
     {"composites"},
@@ -37,7 +37,6 @@ ORDER = [
 EXCEPTIONS = {
     ("castore.contract.blobs", "castore.chunks.storing"),
     ("castore.contract.blobs", "castore.chunks.reading_many"),
-    ("castore.contract.blobs", "castore.threads.pool"),
     ("castore.contract.directories", "castore.directories.reading"),
     ("castore.contract.directories", "castore.directories.writing"),
 }

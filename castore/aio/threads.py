@@ -6,7 +6,8 @@ at once, and tells the work to stop at its next step (`castore.aio.stopping`). W
 has opened is released when it returns, on its thread. One that hangs keeps its thread, so the threads are
 bounded in number; being daemons they do not keep the process from ending.
 
-Calls begin in the order in which they were made. Any number of event loops may share the threads.
+Calls begin in the order in which they were made. Any number of event loops may share the threads. Where no
+thread can be had, as at the end of the interpreter, a call is made by the loop's own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from castore.aio.stopping import Stop
 from castore.errors import ClosedError
+from castore.threads import forks
 
 T = TypeVar("T")
 
@@ -119,14 +121,21 @@ class Threads:
             raise ValueError(f"there must be a thread to run calls on, not {most}")
         self._most = most
         self._grace = grace
-        self._changed = threading.Condition()
+        self._closing = self._ended = False
+        # Only the threads enter the condition: an interrupt in there could leave the lock with nobody.
+        self._lock = forks.new_lock()
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Have no threads and no calls, in a child of a fork: they stayed behind, as their loops did."""
+        self._changed = threading.Condition(self._lock)
         self._calls: OrderedDict[_Call[Any], None] = OrderedDict()
         self._members: set[threading.Thread] = set()
         self._idle = 0
         self._running: set[threading.Thread] = set()
         self._quiet: _Waiter | None = None
         """Woken when no call is queued or running."""
-        self._closing = self._ended = False
 
     async def run(
         self,
@@ -176,7 +185,7 @@ class Threads:
 
         Raises what *last* raises.
         """
-        with self._changed:
+        with self._lock:
             if self._closing:
                 return
             self._closing = True
@@ -195,7 +204,7 @@ class Threads:
     # -- waiting, on a loop --
 
     def _give_up(self, made: _Call[Any]) -> None:
-        with self._changed:
+        with self._lock:
             made.given_up = True
             if made in self._calls:
                 del self._calls[made]
@@ -207,7 +216,7 @@ class Threads:
             self.post(made.release)
 
     async def _until_quiet(self) -> None:
-        with self._changed:
+        with self._lock:
             self._quiet = quiet = _Waiter()
             self._tell_if_quiet()
         with contextlib.suppress(TimeoutError):
@@ -220,7 +229,7 @@ class Threads:
             self._quiet = None
 
     def _refuse(self) -> None:
-        with self._changed:
+        with self._lock:
             refused = [made for made in self._calls if not made.insists]
             for made in refused:
                 del self._calls[made]
@@ -232,7 +241,7 @@ class Threads:
                 made.waiter.wake()
 
     def _end_threads(self) -> None:
-        with self._changed:
+        with self._lock:
             self._ended = True
             self._changed.notify_all()
             idle = set() if self._calls else self._members - self._running
@@ -242,16 +251,28 @@ class Threads:
     # -- working, on the threads --
 
     def _add(self, made: _Call[Any]) -> None:
-        with self._changed:
+        with self._lock:
             if self._closing and not made.insists:
                 raise ClosedError("it is closed; open it again to use it")
+            here = False
             if self._idle > len(self._calls):
                 self._changed.notify()
-            elif len(self._members) < self._most:
-                thread = threading.Thread(target=self._work, name="castore-aio", daemon=True)
-                thread.start()
-                self._members.add(thread)
-            self._calls[made] = None
+            elif len(self._members) < self._most and not self._start_thread() and not self._members:
+                here = True
+            if not here:
+                self._calls[made] = None
+        if here:
+            made.run()
+            self._end(made)
+
+    def _start_thread(self) -> bool:
+        thread = threading.Thread(target=self._work, name="castore-aio", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False  # As many run as may, or the interpreter is about to end.
+        self._members.add(thread)
+        return True
 
     def _work(self) -> None:
         while (made := self._next()) is not None:
@@ -261,7 +282,7 @@ class Threads:
 
     def _next(self) -> _Call[Any] | None:
         me = threading.current_thread()
-        with self._changed:
+        with self._lock:
             self._running.discard(me)
             self._tell_if_quiet()
             while not self._calls:
@@ -275,7 +296,7 @@ class Threads:
             return self._calls.popitem(last=False)[0]
 
     def _end(self, made: _Call[Any]) -> None:
-        with self._changed:
+        with self._lock:
             made.over = True
             given_up = made.given_up
             if not given_up:

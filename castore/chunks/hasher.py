@@ -6,12 +6,12 @@ be none that others wait for.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 from blake3 import blake3
 
 from castore.digest import B3Digest
+from castore.threads import forks
 
 
 class BlobHasher:
@@ -19,7 +19,7 @@ class BlobHasher:
 
     def __init__(self) -> None:
         self._hasher = blake3()
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._waiting: deque[memoryview] = deque()
         self._added = self._hashed = 0
 

@@ -30,7 +30,9 @@ from castore.contract.inputs import InputFile
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.format.chunking import Chunker, settled_cuts
+from castore.threads import forks
 from castore.threads.crew import Crew, crew_beside
+from castore.threads.waiting import Bell
 
 _TURN: Final = 4
 """Pieces of work, most of which are a segment, that a thread of the pool does before others may have it."""
@@ -158,14 +160,14 @@ class Pipeline:
         high_latency = store.high_latency
         self._job_size = MOST_BYTES if high_latency else _JOB_SIZE
         # The one that is cut or hashed next, in order: a thread has the next lock before it lets go of one.
-        self._taking = threading.Lock()
-        self._cutting = threading.Lock()
-        self._hashing = threading.Lock()
+        self._taking = forks.new_lock()
+        self._cutting = forks.new_lock()
+        self._hashing = forks.new_lock()
         self._hasher = blake3()
         self._rest: bytes | None = b""
         # All that follows, and the jobs of segments, are changed under this one.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = forks.new_lock()
+        self._changed = Bell(self._lock)
         self._uncut: deque[tuple[Segment, bool]] = deque()
         self._under_way: deque[Segment] = deque()
         self._ended = False
@@ -195,8 +197,7 @@ class Pipeline:
         segment = self._under_way[0]
         while not self._has_ended_with(segment):
             if not self._work():
-                with self._lock:
-                    self._changed.wait_for(lambda: self._ended or segment.done or self._is_work_left())
+                self._changed.wait_for(lambda: self._ended or segment.done or self._is_work_left())
         if self._error is not None:
             error, self._error = self._error, None
             try:
@@ -281,7 +282,7 @@ class Pipeline:
             if not self._ended:
                 segment.be_cut(jobs)
                 self._crew.call(len(jobs) - 1)  # Whoever cuts takes a job.
-            self._changed.notify_all()
+            self._changed.ring()
         return segment
 
     def _enter(self, lock: threading.Lock) -> bool:
@@ -319,7 +320,7 @@ class Pipeline:
         with self._lock:
             segment.be_stored(number, metas)
             if segment.done:
-                self._changed.notify_all()
+                self._changed.ring()
 
     def _is_work_left(self) -> bool:
         return bool(self._uncut) or any(segment.jobs for segment in self._under_way)
@@ -337,7 +338,7 @@ class Pipeline:
             self._uncut.clear()
             for segment in self._under_way:
                 segment.jobs.clear()
-            self._changed.notify_all()
+            self._changed.ring()
 
 
 def segments_for(store: ChunkStore, chunker: Chunker) -> tuple[int, int]:

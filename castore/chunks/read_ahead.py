@@ -16,7 +16,6 @@ other is read.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
@@ -24,8 +23,10 @@ from typing import Final, TypeAlias
 from castore.contract.batches import MOST_BYTES, MOST_ITEMS
 from castore.contract.blobs import ChunkMeta
 from castore.digest import B3Digest
+from castore.threads import forks
 from castore.threads.crew import Crew, crew_beside
 from castore.threads.pool import Pool
+from castore.threads.waiting import Bell
 
 _FIRST_WINDOW: Final = 2
 
@@ -108,9 +109,8 @@ class ReadAhead:
         self._asked_for = (0, 0)
         self._in_order = 0
         self._meanwhile = meanwhile
-        # Entered by itself, not by way of the condition: in there an interrupt could leave it locked.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = forks.new_lock()
+        self._changed = Bell(self._lock)
         self._not_begun: deque[_Run] = deque()
         self._crew = Crew(
             pool,
@@ -120,6 +120,13 @@ class ReadAhead:
             self._lock,
             turn=1 if high_latency else _TURN,
         )
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Have nothing under way, in a child of a fork; what was at hand still is."""
+        self._runs.clear()
+        self._not_begun.clear()
+        self._bytes_ahead = self._window = self._submitted = 0
 
     def call_for_help(self) -> None:
         """Let a thread of the pool do what there is to do, if none is at it."""
@@ -266,8 +273,7 @@ class ReadAhead:
         while run.found is None:
             # Unless the source takes its time: what has come must be handed out then, and more asked for.
             if self._high_latency or not (self._meanwhile() or self._fetch_next()):
-                with self._lock:
-                    self._changed.wait_for(lambda: run.found is not None)
+                self._changed.wait_for(lambda: run.found is not None)
 
     def _work(self) -> bool:
         if self._high_latency:
@@ -293,7 +299,7 @@ class ReadAhead:
             # Also if it was interrupted: then what it lacks is fetched when its first chunk is asked for.
             with self._lock:
                 run.found = found
-                self._changed.notify_all()
+                self._changed.ring()
 
     def drop(self) -> None:
         """Give up what is under way; it waits for what has begun."""

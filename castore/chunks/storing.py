@@ -8,7 +8,6 @@ flushes. A service that keeps no chunks is written to by its own writers.
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -37,7 +36,9 @@ from castore.digest import B3Digest
 from castore.errors import CorruptBlobError, SourceChangedError, SourceError
 from castore.format.blob_index import size_of
 from castore.format.chunking import Chunker
+from castore.threads import forks
 from castore.threads.pool import Pool, Task, process_pool
+from castore.threads.waiting import Bell
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -302,14 +303,13 @@ class _FileHash:
 
     def __init__(self, file: InputFile, head: memoryview) -> None:
         self._file = file
-        self._reading = threading.Lock()
+        self._reading = forks.new_lock()
         self._ended = False
         self._pieces = 0
-        self._hasher = blake3(head, max_threads=blake3.AUTO)
-        # All that follows is changed under this one, and the condition is entered by way of it: in its own
-        # method an interrupt could leave it locked.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._hasher = blake3(head)
+        # All that follows is changed under this one.
+        self._lock = forks.new_lock()
+        self._changed = Bell(self._lock)
         self._hashed = 0
         self._stopped = False
         self.size = len(head)
@@ -329,15 +329,14 @@ class _FileHash:
             number = self._pieces
             self._pieces += 1
         # The next one reads while this one hashes, in the order in which they were read.
-        with self._lock:
-            self._changed.wait_for(lambda: self._hashed == number or self._stopped)
-            if self._stopped:
-                return False
+        self._changed.wait_for(lambda: self._hashed == number or self._stopped)
+        if self._stopped:
+            return False
         self._hasher.update(buffer[:count])
         self.size += count
         with self._lock:
             self._hashed += 1
-            self._changed.notify()
+            self._changed.ring()
         return True
 
     def stop(self) -> None:
@@ -346,7 +345,7 @@ class _FileHash:
             self._ended = True
         with self._lock:
             self._stopped = True
-            self._changed.notify()
+            self._changed.ring()
 
     def digest(self) -> B3Digest:
         return B3Digest(self._hasher.digest())

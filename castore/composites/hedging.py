@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -12,7 +11,9 @@ import attrs
 
 from castore.composites.members import Ask, K, Member, Poll, give_up
 from castore.errors import CastoreError, UnavailableError
+from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock, Pending
+from castore.threads.waiting import Flag
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Hedge:
         self._after = after
         self._share = budget
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._left = _BURST
         self.hedged = 0
         """How many things were asked for twice."""
@@ -97,7 +98,7 @@ class _Race(Generic[K, T]):
         self._periods_for = periods_for
         self._late = late
         self._clock = clock
-        self._bell = threading.Event()
+        self._bell = Flag()
         self._runners: list[_Runner[K, T]] = []
 
     def run(self, after: float, spend: Callable[[int], bool]) -> None:

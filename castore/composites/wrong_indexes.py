@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Final
 
 from castore.contract.blobs import ChunkMeta
 from castore.digest import B3Digest
 from castore.format.blob_index import fingerprint
+from castore.threads import forks
 
 _MOST: Final = 1024
 
@@ -23,7 +23,7 @@ class WrongIndexes:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._wrong: dict[B3Digest, bytes] = {}
 
     def add(self, blob: B3Digest, chunks: Sequence[ChunkMeta]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +17,7 @@ from castore.metrics.meters import Meters
 from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
 from castore.metrics.shell import bare, measured
 from castore.secrets import scrub
+from castore.threads import forks
 
 if TYPE_CHECKING:
     from castore.threads.pool import Pool
@@ -71,7 +71,7 @@ class Builder:
         self._secrets = secrets
         self._meters = {key: Meters() for key in graph.instances} if metrics else {}
         self._last_gauges: dict[str, dict[str, float]] = {}
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._slots: dict[str, _Slot] = {}
         self._built: list[Any] = []
         self._closed = False
@@ -253,7 +253,7 @@ class _Slot:
     __slots__ = ("failure", "filled", "lock", "service")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = forks.new_lock()
         self.filled = False
         self.service: Any = None
         self.failure: tuple[tuple[str, ...], BaseException] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from random import Random
@@ -17,6 +16,8 @@ from castore.errors import BatchError, CastoreError, CorruptBlobError, Unavailab
 from castore.faults.damage import damaged
 from castore.faults.operations import Risks, risks_of
 from castore.faults.plan import KINDS, FaultPlan
+from castore.threads import forks
+from castore.threads.waiting import Bell, Flag
 
 _MOST: Final = 100_000
 """How many faults a trace has at most: the last ones."""
@@ -69,8 +70,9 @@ class Faults:
         """Called with each fault as it comes."""
         self._instance = instance
         self._sleep = sleep
-        self._released = threading.Event()
-        self._changed = threading.Condition()
+        self._released = Flag()
+        self._lock = forks.new_lock()
+        self._changed = Bell(self._lock)
         self._hanging = 0
         self._numbers: Counter[str] = Counter()
         self._trace: deque[Fault] = deque(maxlen=_MOST)
@@ -89,8 +91,7 @@ class Faults:
 
     def wait_until_hanging(self, count: int = 1, timeout: float = 10.0) -> bool:
         """Return True as soon as *count* callers hang, False if that takes longer than *timeout* seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._hanging >= count, timeout)
+        return self._changed.wait_for(lambda: self._hanging >= count, timeout)
 
     def release(self) -> None:
         """Let go of all who wait; from now on nobody waits."""
@@ -112,9 +113,9 @@ class Faults:
             self._count(-1)
 
     def _count(self, step: int) -> None:
-        with self._changed:
+        with self._lock:
             self._hanging += step
-            self._changed.notify_all()
+        self._changed.ring()
 
     # -- calling --
 
@@ -156,7 +157,7 @@ class Faults:
         return self._spoilt(call, kind, risks, function(*args, **kwargs))
 
     def _begin(self, operation: str, about: object) -> _Call:
-        with self._changed:
+        with self._lock:
             self._numbers[operation] += 1
             number = self._numbers[operation]
         return _Call(operation, number, about, Random(f"{self.plan.seed}/{operation}/{number}"))

@@ -7,7 +7,6 @@ threads come and go, and memory does not grow with the number of calls.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from time import perf_counter_ns as clock
 from typing import Final, TypeVar
@@ -15,6 +14,7 @@ from typing import Final, TypeVar
 from castore.contract.operations import Operation
 from castore.errors import BatchError
 from castore.metrics.model import BOUNDS, ErrorKind, Histogram, OperationMetrics, bucket_of, error_kind
+from castore.threads import forks
 
 __all__ = ["MOST", "Meter", "Meters", "clock"]
 
@@ -57,7 +57,7 @@ class Meter:
         self.sent: list[int] = []
         self.taken: list[int] = []
         self.batches: list[tuple[int, int, int]] = []
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._begun = self._ended = self._ns = self._sent = self._taken = 0
         self._items = self._found = self._absent = 0
         self._buckets = [0] * (len(BOUNDS) + 1)
@@ -154,7 +154,7 @@ class Meters(dict[Operation, Meter]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
 
     def __missing__(self, operation: Operation) -> Meter:
         with self._lock:

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self, cast
 
 from blake3 import blake3
 
@@ -14,6 +14,7 @@ from castore.buffers import byte_view
 from castore.contract.blobs import BlobWriter
 from castore.digest import B3Digest
 from castore.errors import UnavailableError, WriterClosedError
+from castore.threads import forks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,15 +31,25 @@ class GuardedWriter(BlobWriter):
 
     A subclass fills in `_take`, `_finish` and `_discard`. When `_take` or `_finish` raises, the writer
     has failed: what was written is discarded, and only `abort` does not raise after that.
+
+    A writer belongs to the process that has opened it. In a child of a fork it takes and ends nothing, and
+    gives nothing back: that would be the parent's.
     """
 
     _state: Literal["open", "closed", "aborted", "failed"] = "open"
     _digest: B3Digest | None = None
     _written = 0
+    _generation: int
+
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Remember the process; here, as a subclass need not call any constructor."""
+        self = super().__new__(cls)
+        self._generation = forks.generation()
+        return self
 
     def __del__(self) -> None:
         # What was written is lost. It is not aborted here: a collector of garbage must wait for nobody.
-        if self._state == "open" and self._written:
+        if self._state == "open" and self._written and self._generation == forks.generation():
             warnings.warn(f"a writer was not closed: {self!r}", ResourceWarning, 2, source=self)
 
     @abstractmethod
@@ -92,7 +103,8 @@ class GuardedWriter(BlobWriter):
         """Forget what was written; does nothing on a writer that has ended."""
         if self._state == "open":
             self._state = "aborted"
-            self._discard()
+            if self._generation == forks.generation():
+                self._discard()
 
     def __exit__(
         self,
@@ -115,6 +127,11 @@ class GuardedWriter(BlobWriter):
     def _require_open(self, action: str) -> None:
         if self._state != "open":
             raise WriterClosedError(f"cannot {action}: this writer {ENDS[self._state]}")
+        if self._generation != forks.generation():
+            raise WriterClosedError(
+                f"cannot {action}: this writer was opened before the process was forked, and is the parent's;"
+                " open one here"
+            )
 
 
 class _Failing:

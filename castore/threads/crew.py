@@ -12,6 +12,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
+from castore.threads import forks
 from castore.threads.pool import Pool, Task
 
 
@@ -43,6 +44,11 @@ class Crew:
         self._is_left: Final = is_left
         self._lock: Final = lock
         self._turn: Final = turn
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Forget who is at it, in a child: they have stayed behind."""
         self._helping = 0
         self._tasks: list[Task[None]] = []
 

@@ -11,6 +11,9 @@ once: something that hangs costs a few threads and then no more time. Being daem
 process from ending. What a call gives to the shared pool is beyond the reach of this module; there the rule
 that waiters take tasks back keeps others moving.
 
+Where no thread can be had, as at the end of the interpreter, a call runs where it is made, as one without a
+deadline does. In a child of a fork the calls of the parent have no end: who waits for one is told so.
+
 A call without a deadline runs where it is made, and costs one comparison.
 """
 
@@ -25,6 +28,8 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from castore.errors import UnavailableError
+from castore.threads import forks
+from castore.threads.waiting import Flag
 
 T = TypeVar("T")
 
@@ -42,12 +47,15 @@ class Clock:
         """Return the seconds since some moment; it never goes back."""
         return time.monotonic()
 
-    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+    def wait(self, event: Flag, seconds: float | None) -> bool:
         """Wait until *event* is set, at most so many *seconds*; return whether it is."""
         return event.wait(seconds)
 
     def start(self, work: Callable[[], object], name: str) -> None:
-        """Let a thread of this name do *work*; the end of the process does not wait for it."""
+        """Let a thread of this name do *work*; the end of the process does not wait for it.
+
+        Raises `RuntimeError` if there can be none.
+        """
         threading.Thread(target=work, name=name, daemon=True).start()
 
 
@@ -59,7 +67,8 @@ class Pending(Generic[T]):
     """A call on its way, in the context of who began it. It is collected, or given up, by one thread."""
 
     __slots__ = (
-        "_call", "_context", "_done", "_error", "_late", "_owner", "_then", "_value", "abandoned", "running",
+        "_call", "_context", "_done", "_error", "_generation", "_late", "_owner", "_then", "_value",
+        "abandoned", "running",
     )  # fmt: skip
 
     def __init__(
@@ -74,7 +83,8 @@ class Pending(Generic[T]):
         self._context = contextvars.copy_context()
         self._late = late
         self._then = then
-        self._done = threading.Event()
+        self._done = Flag()
+        self._generation = forks.generation()
         self._value: Any = None
         self._error: BaseException | None = None
         self.running = False
@@ -88,8 +98,11 @@ class Pending(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Return what the call returned, or raise what it raised.
 
-        Raises `UnavailableError`, and abandons the call, if it takes longer than *timeout* seconds.
+        Raises `UnavailableError`, and abandons the call, if it takes longer than *timeout* seconds, or is one
+        of the process that has forked this one.
         """
+        if self._generation != forks.generation() and not self.done:
+            raise UnavailableError(self._owner.name, "the call was begun before this process was forked")
         try:
             in_time = self._owner.clock.wait(self._done, timeout)
         except BaseException:
@@ -145,12 +158,19 @@ class Deadlines:
         self.name = name
         self.clock = clock
         self._most = threads
-        self._changed = threading.Condition()
+        self._closed = False
+        # Only the threads enter the condition: an interrupt in there could leave the lock with nobody.
+        self._lock = forks.new_lock()
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Forget threads and calls, in a child: they have stayed behind."""
+        self._changed = threading.Condition(self._lock)
         self._jobs: deque[Pending[Any]] = deque()
         self._threads = 0
         self._idle = 0
         self._abandoned = 0
-        self._closed = False
 
     @property
     def abandoned(self) -> int:
@@ -186,20 +206,31 @@ class Deadlines:
         Raises `UnavailableError` if all threads are held by abandoned calls.
         """
         pending = Pending(self, call, late, then)
-        with self._changed:
+        here = False
+        with self._lock:
             if self._abandoned >= self._most:
                 raise UnavailableError(self.name, f"{self._abandoned} calls have not returned yet")
             self._jobs.append(pending)
             if self._idle >= len(self._jobs):
                 self._changed.notify()
-            elif self._threads < self._most:
-                self._threads += 1
-                self.clock.start(self._work, f"castore-deadline-{self.name}")
+            elif self._threads < self._most and not self._start_thread() and not self._threads:
+                self._jobs.remove(pending)
+                here = pending.running = True
+        if here:
+            pending._run()  # noqa: SLF001 - one thing in two classes
         return pending
+
+    def _start_thread(self) -> bool:
+        try:
+            self.clock.start(self._work, f"castore-deadline-{self.name}")
+        except RuntimeError:
+            return False  # As many run as may, or the interpreter is about to end.
+        self._threads += 1
+        return True
 
     def close(self) -> None:
         """End the threads that have nothing to do, and each other one when its call returns."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
@@ -224,10 +255,12 @@ class Deadlines:
                     return None
 
     def _abandon(self, pending: Pending[Any]) -> bool:
-        with self._changed:
+        with self._lock:
             if pending.done or pending.abandoned:
                 return not pending.done
             pending.abandoned = True
+            if pending._generation != forks.generation():  # noqa: SLF001 - one thing in two classes
+                return True  # The other process releases what it was to work on.
             if pending.running:
                 self._abandoned += 1
             else:
@@ -238,7 +271,7 @@ class Deadlines:
         return True
 
     def _end(self, pending: Pending[Any]) -> None:
-        with self._changed:
+        with self._lock:
             abandoned = pending.abandoned
             if abandoned:
                 self._abandoned -= 1

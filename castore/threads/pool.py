@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Generic, TypeVar
+
+from castore.threads import forks
+from castore.threads.waiting import Flag, seconds_for_others
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -29,37 +33,95 @@ _WIDE: Final = 64
 _KEPT: Final = 4 << 20
 """Up to about twice as many bytes of freed memory stay with the process."""
 
+_WAITING: Final = 0
+_RUNNING: Final = 1
+"""By a thread of the pool; only such a one is waited for."""
+_TAKEN: Final = 2
+"""By who waits for it, or drops it: for nobody else, also if an interrupt kept him from doing it."""
+_ENDED: Final = 3
+
 
 class Task(Generic[T]):
-    """One call given to `Pool.submit`. Wait for it from one thread only."""
+    """One call given to `Pool.submit`. Wait for it from one thread only.
 
-    __slots__ = ("_call", "_future")
+    What a thread of the pool is at when the process is forked has no end in the child: who waits for it there
+    does it anew.
+    """
 
-    def __init__(self, call: Callable[[], T], future: Future[T] | None) -> None:
-        self._call = call
-        self._future = future
+    __slots__ = ("_call", "_ended", "_error", "_generation", "_lock", "_state", "_value")
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call: Callable[[], T] | None = call
+        self._lock = threading.Lock()
+        self._state = _WAITING
+        self._generation = forks.generation()
+        self._ended = Flag()
+        self._value: Any = None
+        self._error: BaseException | None = None
 
     @property
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._future is not None and self._future.done()
+        return self._state == _ENDED
 
     def result(self) -> T:
         """Return what the call returned, or raise what it raised; run it here if it has not started."""
-        future = self._future
-        if future is None or future.cancel():
-            future = self._future = _run(self._call)
         try:
-            return future.result()
+            if self._take_back():
+                self._do()
+            else:
+                self._ended.wait()
+            if self._error is not None:
+                raise self._error
+            value: T = self._value
+            return value
         finally:
             # The traceback of an error refers to this frame: without this they would keep each other,
             # and the bytes that the call works on.
-            del self, future
+            del self
 
     def drop(self) -> None:
-        """Take the task back if it has not started, else wait for its end; ignore what came of it."""
-        if self._future is not None and not self._future.cancel():
-            self._future.exception()
+        """Take the task back if it has not started, else wait for its end; ignore what came of it.
+
+        It is left behind if the wait takes long after an interrupt: see `seconds_for_others`.
+        """
+        if self._take_back():
+            self._call = None
+        else:
+            self._ended.wait(seconds_for_others())
+
+    def _take_back(self) -> bool:
+        """Have the task for oneself, unless a thread of the pool is at it, or it has ended."""
+        if self._generation != forks.generation():
+            if self._state == _ENDED:
+                return False
+            self._generation, self._lock = forks.generation(), threading.Lock()
+            self._state = _TAKEN
+        with self._lock:
+            if self._state == _WAITING:
+                self._state = _TAKEN
+            return self._state == _TAKEN
+
+    def run(self) -> None:
+        """Do it, unless somebody has taken it back; for the threads of the pool."""
+        with self._lock:
+            if self._state != _WAITING:
+                return
+            self._state = _RUNNING
+        self._do()
+
+    def _do(self) -> None:
+        call = self._call
+        if call is None:
+            return  # Dropped.
+        try:
+            self._value = call()
+        except BaseException as error:  # noqa: BLE001 - it travels on to who waits for it
+            self._error = error
+        self._call = None
+        self._state = _ENDED
+        self._ended.set()
+        del self, call  # as above
 
 
 def _take_first(tasks: deque[Task[T]]) -> T:
@@ -67,18 +129,6 @@ def _take_first(tasks: deque[Task[T]]) -> T:
     value = tasks[0].result()
     tasks.popleft()
     return value
-
-
-def _run(call: Callable[[], T]) -> Future[T]:
-    done: Future[T] = Future()
-    try:
-        done.set_result(call())
-    except BaseException as error:  # noqa: BLE001 - it travels on, as from a thread of the pool
-        done.set_exception(error)
-    try:
-        return done
-    finally:
-        del done  # as above
 
 
 def _keep_freed_memory() -> None:
@@ -91,18 +141,87 @@ def _keep_freed_memory() -> None:
     bytearray(_KEPT)
 
 
+_END: Final = None
+"""Among the tasks: the thread that comes upon it ends, and leaves it for the next one."""
+
+
+class _Workers:
+    """The threads of a pool, from its first task to its closing.
+
+    They are daemons: what hangs after an interrupt must not keep the process from ending. What is still to be
+    done when the interpreter ends is waited for by nobody.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._tasks: SimpleQueue[Task[Any] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+
+    def add(self, task: Task[Any]) -> None:
+        """Let a thread do a task, if one can be had; else it is done where it is waited for."""
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif len(self._threads) < self._size and not self._start_one() and not self._threads:
+                return
+            self._tasks.put(task)
+
+    def _start_one(self) -> bool:
+        thread = threading.Thread(target=self._work, name=f"castore_{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False  # As many run as may, or the interpreter is about to end.
+        self._threads.append(thread)
+        return True
+
+    def _work(self) -> None:
+        while (task := self._next()) is not _END:
+            task.run()
+            del task
+        self.end()
+
+    def _next(self) -> Task[Any] | None:
+        with self._lock:
+            try:
+                return self._tasks.get_nowait()
+            except Empty:
+                self._idle += 1
+        return self._tasks.get()
+
+    def end(self) -> None:
+        """Let the threads end when they have done what there is to do."""
+        self._tasks.put(_END)
+
+    def join(self) -> None:
+        """Wait until they have ended; one of them does not wait."""
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
+                thread.join(seconds_for_others())
+
+
 class Pool:
-    """A pool of at most *size* threads (0 and up; by default one per core), started when first needed."""
+    """A pool of at most *size* threads (0 and up; by default one per core), started when first needed.
+
+    Where no thread can be had, as at the end of the interpreter, tasks are done by those who wait for them.
+    """
 
     def __init__(self, size: int | None = None) -> None:
         self.size = (os.cpu_count() or 1) if size is None else size
         if self.size < 0:
             raise ValueError(f"a pool cannot have {size} threads")
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._inside = threading.local()
-        """Has an attribute `pool` in the threads of the pool."""
+        self._lock = forks.new_lock()
+        self._workers: _Workers | None = None
+        self._unused: weakref.finalize[..., Pool] | None = None
+        """Ends the threads of a pool that nobody knows any more, and has not closed."""
         self._io_pool: Pool | None = None
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Forget the threads, in a child: they have stayed behind."""
+        self._workers = None
 
     @property
     def io_pool(self) -> Pool:
@@ -117,19 +236,17 @@ class Pool:
 
     def submit(self, call: Callable[[], T]) -> Task[T]:
         """Let a thread of the pool run *call* as soon as one is free."""
-        if not self.size:
-            return Task(call, None)
-        with self._lock:
-            # Under the lock, so that `close` cannot end the pool in between.
-            if self._executor is None:
-                _keep_freed_memory()
-                self._executor = ThreadPoolExecutor(
-                    self.size,
-                    thread_name_prefix="castore",
-                    initializer=setattr,
-                    initargs=(self._inside, "pool", True),
-                )
-            return Task(call, self._executor.submit(call))
+        task = Task(call)
+        if self.size:
+            with self._lock:
+                # Under the lock, so that `close` cannot end the threads in between.
+                if self._workers is None:
+                    _keep_freed_memory()
+                    self._workers = _Workers(self.size)
+                    self._unused = weakref.finalize(self, self._workers.end)
+                    self._unused.atexit = False
+                self._workers.add(task)
+        return task
 
     def map(
         self, call: Callable[[A], T], arguments: Iterable[A], *, most: int | None = None
@@ -160,21 +277,20 @@ class Pool:
         Called by one of its own threads, as when a task was the last to know a service, it does not wait.
         """
         with self._lock:
-            executor, self._executor = self._executor, None
+            workers, self._workers = self._workers, None
+            if self._unused is not None:
+                self._unused.detach()
             io_pool = self._io_pool
         if io_pool is not None and io_pool is not self:
             io_pool.close()
-        if executor is not None:
-            executor.shutdown(wait=not hasattr(self._inside, "pool"))
+        if workers is not None:
+            workers.end()
+            workers.join()
 
 
 class _ProcessPool:
     def __init__(self) -> None:
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Forget the pool, in a child: its threads have stayed behind, and one of them may have the lock."""
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._pool: Pool | None = None
 
     def get(self) -> Pool:
@@ -185,7 +301,6 @@ class _ProcessPool:
 
 
 _of_process: Final = _ProcessPool()
-os.register_at_fork(after_in_child=_of_process.begin_anew)
 
 
 def process_pool() -> Pool:

@@ -4,6 +4,10 @@ A lock ends with the process that has it, however that dies, and is seen from ot
 file is removed with the lock; what a killed process leaves is an empty file.
 
 Some file systems lock no files. There everybody is alone, and it cannot be known who has a lease.
+
+A child of a fork has none of its parent's locks, and keeps none of them locked. Files are opened by
+`open_to_lock` and entered by `with`, which no interrupt can come in between of: the lock goes with the block,
+or with the object.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import time
 import uuid
@@ -24,6 +29,7 @@ import attrs
 from castore import owned
 from castore.digest import B3Digest
 from castore.places import LACKING
+from castore.threads import forks
 
 _MOST: Final = 256
 """So many files are open for one call: a process may often have no more than 1,024."""
@@ -37,6 +43,23 @@ _LONGEST_PAUSE: Final = 0.01
 
 WAIT_SECONDS: Final = 60.0
 """How long a lock is waited for: a process that was stopped must not stop all the others."""
+
+
+class _LockedFile(io.FileIO):
+    def __del__(self) -> None:
+        self.close()  # Without the warning that this comes late: who was interrupted could not do it.
+
+
+def open_to_lock(path: str, *, create: bool = True) -> io.FileIO:
+    """Open a file that is to be locked, which is made if it is not there.
+
+    A child of a fork does not keep it open. Raises `OSError`.
+    """
+
+    def open_it(name: str, _: int) -> int:
+        return owned.open_lock(name, create=create)
+
+    return forks.open_for_parent(lambda: _LockedFile(path, "r+", opener=open_it))
 
 
 def lock(descriptor: int, mode: int, *, needed: bool = False, wait: float | None = None) -> None:
@@ -105,15 +128,15 @@ class FolderOfMarks:
         """Tell whether a file is one of these by its name."""
         return owned.is_mark(name)
 
-    def create(self, name: str) -> int:
+    def create(self, name: str) -> io.FileIO:
         """Open the file of a name, which is made if it is not there, and the folder with it."""
         owned.require_no_link(self.folder)
         path = f"{self.folder}/{name}"
         try:
-            return owned.open_lock(path)
+            return open_to_lock(path)
         except FileNotFoundError:
             owned.make_folders(self.folder)
-            return owned.open_lock(path)
+            return open_to_lock(path)
 
     def dead(self) -> Iterator[Mark]:
         """Yield the files of those who have died. Nothing is changed. Raises `OSError`.
@@ -132,11 +155,11 @@ class FolderOfMarks:
             return False
         owned.require_no_link(self.folder)
         path = f"{self.folder}/{name}"
-        with self._opened(path) as descriptor:
-            if descriptor is None or os.fstat(descriptor).st_mtime >= older_than:
+        with self._opened(path) as file:
+            if file is None or os.fstat(file.fileno()).st_mtime >= older_than:
                 return False
             try:
-                lock(descriptor, fcntl.LOCK_EX, needed=True, wait=0)
+                lock(file.fileno(), fcntl.LOCK_EX, needed=True, wait=0)
             except BlockingIOError:
                 return False
             os.unlink(path)
@@ -150,11 +173,11 @@ class FolderOfMarks:
         if not self.is_own(name):
             return True
         path = f"{self.folder}/{name}"
-        with self._opened(path) as descriptor:
-            if descriptor is None:
+        with self._opened(path) as file:
+            if file is None:
                 return True
             try:
-                lock(descriptor, fcntl.LOCK_EX, needed=True, wait=0)
+                lock(file.fileno(), fcntl.LOCK_EX, needed=True, wait=0)
             except BlockingIOError:
                 return False
             except OSError as error:
@@ -174,22 +197,20 @@ class FolderOfMarks:
             return
         for name in names:
             if self.is_own(name):
-                with self._opened(f"{self.folder}/{name}") as descriptor:
-                    if descriptor is not None:
-                        yield Mark(name, os.fstat(descriptor).st_mtime), is_locked(descriptor)
+                with self._opened(f"{self.folder}/{name}") as file:
+                    if file is not None:
+                        number = file.fileno()
+                        yield Mark(name, os.fstat(number).st_mtime), is_locked(number)
 
     @contextlib.contextmanager
-    def _opened(self, path: str) -> Iterator[int | None]:
+    def _opened(self, path: str) -> Iterator[io.FileIO | None]:
         """Open a file; `None` if it is gone, or has not the form of one of these."""
-        descriptor = None
+        file = None
         with contextlib.suppress(FileNotFoundError):
             if owned.is_empty_file(os.lstat(path)):
-                descriptor = owned.open_lock(path, create=False)
-        try:
-            yield descriptor
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+                file = open_to_lock(path, create=False)
+        with file or contextlib.nullcontext():
+            yield file
 
 
 class FolderOfLeases(FolderOfMarks):
@@ -206,28 +227,30 @@ class FolderOfLeases(FolderOfMarks):
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
         """Keep a lease until the context ends; raises `OSError` if there can be no file."""
-        descriptor, path = self._take()
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            os.close(descriptor)
+        file, path = self._take()
+        with file:
+            try:
+                yield
+            finally:
+                # A child of a fork has it closed by now, and the lease is its parent's.
+                if not file.closed:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
 
-    def _take(self) -> tuple[int, str]:
+    def _take(self) -> tuple[io.FileIO, str]:
         while True:
             name = f"{self._prefix}{uuid.uuid4()}"
-            descriptor = self.create(name)
+            file = self.create(name)
             path = f"{self.folder}/{name}"
             try:
-                lock(descriptor, fcntl.LOCK_EX)
+                lock(file.fileno(), fcntl.LOCK_EX)
                 # A sweep may have come between the two, and taken it for one whose holder has died.
                 if os.path.exists(path):
-                    return descriptor, path
+                    return file, path
             except BaseException:
-                os.close(descriptor)
+                file.close()
                 raise
-            os.close(descriptor)
+            file.close()
 
     def oldest(self) -> float | None:
         """Return the time of the oldest lease, in seconds since 1970, `None` if there is none.
@@ -254,22 +277,19 @@ class FolderOfLocks(FolderOfMarks):
 
         Raises `OSError` if there can be no file.
         """
-        descriptor = self.create(digest.hex())
         path = Path(self.folder, digest.hex())
-        locked = False
-        try:
-            locked = _try_lock(descriptor, path)
-            yield locked
-        finally:
-            if locked:
-                # Before the lock ends: else somebody could lock the file just before it loses its name.
-                with contextlib.suppress(OSError):
-                    if owned.is_empty_file(os.fstat(descriptor)):
-                        path.unlink()
-                # Not only closed: a process that was forked meanwhile has it open, too.
-                with contextlib.suppress(OSError):
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+        with self.create(digest.hex()) as file:
+            locked = False
+            try:
+                locked = _try_lock(file.fileno(), path)
+                yield locked
+            finally:
+                # A child of a fork has it closed by now, and the file is its parent's.
+                if locked and not file.closed:
+                    # Before the lock ends: else somebody could lock the file just before it loses its name.
+                    with contextlib.suppress(OSError):
+                        if owned.is_empty_file(os.fstat(file.fileno())):
+                            path.unlink()
 
     @contextlib.contextmanager
     def try_each(self, digests: Iterable[B3Digest]) -> Iterator[frozenset[B3Digest]]:

@@ -6,7 +6,6 @@ index, and whether chunks are there. Nothing is written.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Final, TypeVar
@@ -22,6 +21,7 @@ from castore.contract.plans import Holding
 from castore.digest import EMPTY, B3Digest
 from castore.errors import BuildError, CastoreError, CorruptBlobError, UnavailableError, describe
 from castore.threads.deadlines import CLOCK, Clock, Deadlines, Pending
+from castore.threads.waiting import Flag
 from castore.upkeep.reading import Attempts, read_blob
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ class Survey:
         service, holding = asked.service, self.holding(instance)
         if asked.fault is not None or service is None:
             return asked.fault
-        tick = threading.Event()
+        tick = Flag()
         deadlines = Deadlines(instance.name, clock=self._clock)
         if holding.state == "whole":
             work: Callable[[], object] = partial(read_blob, service, self.digest, lambda _: tick.set())
@@ -247,7 +247,7 @@ def _present(service: BlobService, source: ChunkSource | None, wanted: list[B3Di
     return found
 
 
-def _read_chunks(service: BlobService, holding: Holding, tick: threading.Event) -> bool | None:
+def _read_chunks(service: BlobService, holding: Holding, tick: Flag) -> bool | None:
     """Read the chunks that are there; return `None` if one is gone, and raise what is wrong with one."""
     attempt = Attempts(service)
     sizes = holding.sizes

@@ -7,7 +7,6 @@ import errno
 import itertools
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -18,7 +17,9 @@ import attrs
 
 from castore import B3Digest, UnavailableError, owned
 from castore.places import flush_folder
+from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
+from castore.threads.waiting import Flag
 
 _LOST: Final = "lost"
 """The folder of entries whose blobs near has lost before far got them."""
@@ -65,17 +66,22 @@ class Backlog:
         self.limit = limit
         self._full_wait = full_wait if on_full == "block" else 0.0
         self._clock = clock
-        self._lock = threading.Lock()
-        self._freed = threading.Event()
-        self._changing = threading.Lock()
-        self._flushing = threading.Lock()
+        self._lock = forks.new_lock()
+        self._freed = Flag()
+        self._changing = forks.new_lock()
+        self._flushing = forks.new_lock()
         self._made = self._flushed = 0
-        self._reserved = 0
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
         self._numbers = itertools.count()
         self._entries: dict[B3Digest, _Entry] = {}
         self.lost = 0
         with self._reporting():
             self._load()
+
+    def begin_anew(self) -> None:
+        """Keep room for nobody, in a child of a fork: those who would add something have stayed behind."""
+        self._reserved = 0
 
     # -- what is there --
 

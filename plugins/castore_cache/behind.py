@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -15,6 +14,7 @@ from castore.contract.batches import batches
 from castore.contract.capabilities import ChunkSource
 from castore.contract.operations import WRITER_CLOSE, Operation
 from castore.contract.upkeep import Pinning
+from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
 from castore.wrapping.forwarding import ForwardingWriter
@@ -86,7 +86,7 @@ class Behind:
         if pool is not None and source is not None and source.high_latency:
             pool = pool.io_pool
         self._pins: dict[B3Digest, _Pin] = {}
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self.backlog = backlog
         self._uploader = Uploader(
             backlog,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeVar
 
@@ -11,6 +10,7 @@ from castore import B3Digest, BlobService, CastoreError, UnavailableError
 from castore.chunks.fetching import find_in
 from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.capabilities import ChunkSource, FoundChunks
+from castore.threads import forks
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Far:
         self.high_latency = self.source is not None and self.source.high_latency
         self._name = name
         self._as_miss = as_miss
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self.errors = 0
         """How often it failed when it was asked about a blob."""
 

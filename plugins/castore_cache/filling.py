@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
@@ -10,6 +9,7 @@ from castore import B3Digest, BlobReader, ChunkMeta
 from castore.composites.failover_reading import SMALL
 from castore.streams.checked import wrong_bytes
 from castore.streams.readers import BytesReader
+from castore.threads import forks
 from castore.threads.pool import Pool
 from castore.upkeep.reading import read_blob
 from castore_cache.chunks import CachedChunks
@@ -182,7 +182,12 @@ class _Copied:
     """The blobs that readers are copying to near, each as slowly as it is read."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Know of none, in a child of a fork."""
         self._readers: dict[B3Digest, int] = {}
 
     def is_at(self, digest: B3Digest) -> bool:
@@ -194,6 +199,6 @@ class _Copied:
 
     def leave(self, digest: B3Digest) -> None:
         with self._lock:
-            self._readers[digest] -= 1
-            if not self._readers[digest]:
-                del self._readers[digest]
+            left = self._readers.pop(digest, 0) - 1
+            if left > 0:
+                self._readers[digest] = left

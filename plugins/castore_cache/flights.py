@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
+from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
+from castore.threads.waiting import Flag
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -20,7 +21,7 @@ class Flight(Generic[T]):
     __slots__ = ("_answer", "_ended")
 
     def __init__(self) -> None:
-        self._ended = threading.Event()
+        self._ended = Flag()
         self._answer: Any = _NOTHING
 
     def give(self, answer: T) -> None:
@@ -45,10 +46,15 @@ class Flights:
     def __init__(self, wait: float = 60.0, clock: Clock = CLOCK) -> None:
         self._wait = wait
         self._clock = clock
-        self._lock = threading.Lock()
-        self._flights: dict[Hashable, Flight[Any]] = {}
+        self._lock = forks.new_lock()
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
         self.landed = 0
         """How many have ended. Who looked elsewhere before knows by it whether to look again."""
+
+    def begin_anew(self) -> None:
+        """Have none, in a child of a fork: their leaders have stayed behind."""
+        self._flights: dict[Hashable, Flight[Any]] = {}
 
     def join(self, key: Hashable, lead: Callable[[Flight[T]], T], alone: Callable[[], T]) -> T:
         """Return the answer to one request, which is what *lead* returns; see `join_many`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final, TypeVar
@@ -28,6 +27,7 @@ from castore.errors import BatchError, OversizedFrameError
 from castore.format.blob_index import same_list
 from castore.streams.checked import wrong_bytes
 from castore.streams.readers import BytesReader
+from castore.threads import forks
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Near:
         self._deleter = service.capability(BlobDeleter)
         self.place = service.capability(SharedPlace) if keeps else None
         self.high_latency = self._source is not None and self._source.high_latency
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._wrong = WrongIndexes()
         self.errors = 0
         """How often it failed."""

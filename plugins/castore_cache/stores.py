@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from castore.contract.batches import MOST_ITEMS
 from castore.contract.capabilities import ChunkSource, ChunkStore
 from castore.errors import BatchError
 from castore.format.chunking import Chunker
+from castore.threads import forks
 from castore.threads.pool import Pool
 from castore.wrapping.sourced import SourcedChunks
 from castore_cache.behind import Behind
@@ -124,7 +124,7 @@ class BothChunks(WritingChunks):
         self._near = policy
         self.high_latency = far.high_latency or near.high_latency
         self.round = min(self.round, near.round)
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._missed: set[B3Digest] = set()
         """The chunks that near may lack, though they were claimed or put."""
 

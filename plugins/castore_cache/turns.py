@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError
 from castore.threads.deadlines import CLOCK, Clock
+from castore.threads.waiting import Flag
 from castore_cache.near import Near
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class ProcessTurns:
         self._near = near
         self._wait = wait
         self._clock = clock
-        self._never = threading.Event()
+        self._never = Flag()
 
     def take_one(
         self, digest: B3Digest, *, look: Callable[[], T | None], bring: Callable[[], T], spare: bool = False

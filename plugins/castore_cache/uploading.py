@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from castore import B3Digest, BlobService, CastoreError, UnavailableError
 from castore.errors import describe
+from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
+from castore.threads.waiting import Flag, seconds_for_others
 from castore_cache.backlog import Backlog
 
 _LEAST: Final = 32
@@ -71,29 +72,53 @@ class Uploader:
         self._pool = Pool(0) if pool is None else pool
         self._name = name
         self._clock = clock
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
-        self._rests_until: float | None = None
-        self._together = _LEAST
         self._told: set[B3Digest] = set()
         self._again = False
         """Whether what is tried was passed over before."""
-        self._running = self._closing = self._stopped = False
+        self._lock = forks.new_lock()
+        self._closing = self._stopped = False
+        self._stops_at: float | None = None
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
         self.failures = 0
         """How often an upload has failed."""
         self.last_error: str | None = None
         """What the last one that failed failed with; `None` if none has since one succeeded."""
 
-    def start(self) -> None:
-        """See to it that what waits is uploaded."""
+    def begin_anew(self) -> None:
+        """Be idle, in a child of a fork: the thread has stayed behind."""
+        self._wake = Flag()
+        self._idle = Flag()
+        self._idle.set()
+        self._rests_until: float | None = None
+        self._together = _LEAST
+        self._running = False
+
+    def start(self) -> bool:
+        """See to it that what waits is uploaded; return False if it waits on, as no thread can be had."""
         with self._lock:
             if self._running or self._closing or not len(self._backlog):
-                return
+                return True
             self._running = True
             self._idle.clear()
-        self._clock.start(self._work, f"castore-upload-{self._name}")
+        try:
+            self._clock.start(self._work, f"castore-upload-{self._name}")
+        except RuntimeError:
+            # As many run as may, or the interpreter is about to end; `close` and `flush` do it themselves.
+            with self._lock:
+                self._end()
+            return False
+        return True
+
+    def _work_here(self, seconds: float | None) -> None:
+        """Do the work of the thread, so many seconds at most."""
+        with self._lock:
+            self._running = True
+            self._stops_at = None if seconds is None else self._clock.now() + seconds
+        try:
+            self._work()
+        finally:
+            self._stops_at = None
 
     def flush(self, timeout: float | None = None) -> bool:
         """Try at once, and wait until nothing waits, so many seconds at most; return whether that is so."""
@@ -101,22 +126,25 @@ class Uploader:
             self._rests_until = None
         self._backlog.hurry()
         self._wake.set()
-        self.start()
+        if not self.start():
+            self._work_here(timeout)
         self._clock.wait(self._idle, timeout)
         return not len(self._backlog)
 
     def close(self) -> None:
         """Try once more what waits, for as long as the deadline allows; then end. The rest waits on."""
-        self.start()
+        here = not self.start()
         with self._lock:
             self._closing = True
             self._rests_until = None
         self._backlog.hurry()
         self._wake.set()
-        self._clock.wait(self._idle, self._drain)
+        if here:
+            self._work_here(self._drain)
+        self._clock.wait(self._idle, seconds_for_others(self._drain))
         self._stopped = True
         # What is under way ends with the piece that it is at, unless far hangs.
-        self._clock.wait(self._idle, _LAST_PIECE)
+        self._clock.wait(self._idle, seconds_for_others(_LAST_PIECE))
         left = len(self._backlog)
         if left:
             _log.warning(
@@ -235,5 +263,5 @@ class Uploader:
             self._rests_until = self._clock.now() + self._retry_after
 
     def _go_on(self, _: int) -> None:
-        if self._stopped:
+        if self._stopped or (self._stops_at is not None and self._clock.now() > self._stops_at):
             raise _StoppedError

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from castore import B3Digest, CastoreError, UnavailableError
 from castore.contract.upkeep import ItemKind
+from castore.threads import forks
 from castore.threads.deadlines import Clock
 from castore_lru import ledger
 from castore_lru.journal import Journal, transaction
@@ -50,10 +50,12 @@ class Accounts:
         # Not begun anew after a fork: readers of the other process may still be closed in this one.
         self._tags = itertools.count(1)
         self._live: set[int] = set()
-        self._start_anew()
+        self._opening = forks.new_lock()
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
 
-    def _start_anew(self) -> None:
-        self._opening = threading.Lock()
+    def begin_anew(self) -> None:
+        """Know of nothing, in a child of a fork; what the other process has stays its own."""
         self._owner: Owner | None = None
         self._touched: dict[B3Digest, float] = {}
         self._touched_since = 0.0
@@ -167,13 +169,6 @@ class Accounts:
                     owner.end()
                 finally:
                     self._journal.close()
-
-    def forget(self) -> None:
-        """Begin anew in a process that was forked; what the other one has stays its own."""
-        self._journal.forget()
-        if self._owner is not None:
-            self._owner.forget()
-        self._start_anew()
 
     # -- turns --
 

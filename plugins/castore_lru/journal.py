@@ -9,20 +9,21 @@ started anew it is checked, and the store looked through.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
+import io
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from castore import UnavailableError, owned
-from castore.databases import ERRORS, OwnedConnection, describe_error
+from castore.databases import ERRORS, OwnedConnection, describe_error, never_free
+from castore.threads import forks
 from castore.threads.deadlines import Deadlines
-from castore.threads.process_locks import lock
+from castore.threads.process_locks import lock, open_to_lock
+from castore.threads.waiting import Baton, Holder
 from castore_lru import schema
 from castore_lru.owners import boot_id
 
@@ -54,13 +55,15 @@ class Journal:
     def __init__(self, folder: Path | None, instance: str) -> None:
         self.folder = folder
         self.instance = instance
-        self._start_anew()
-
-    def _start_anew(self) -> None:
-        self._turn = threading.Lock()
-        self._holder: int | None = None
+        self._turn = Baton()
+        self._locked: io.FileIO | None = None
+        """The lock of who has the turn."""
         self._connection: sqlite3.Connection | None = None
-        self._deadlines = Deadlines(self.instance)
+        self._opens_again = False
+        """Whether the connection was closed for a moment only."""
+        self._deadlines = Deadlines(instance)
+        forks.begin_anew_in_child(self)
+        forks.let_go_before_fork(self)
 
     @property
     def exists(self) -> bool:
@@ -70,18 +73,20 @@ class Journal:
     @property
     def held_here(self) -> bool:
         """Whether this very thread has its turn."""
-        return self._holder == threading.get_ident()
+        return self._turn.is_mine
 
     @property
     def connection(self) -> sqlite3.Connection:
         """The connection, for who has its turn."""
+        if self._connection is None and self._opens_again and self.folder is not None:
+            self._connection = _open_file(f"{self.folder}/{_FILE}")
         if self._connection is None:
             raise UnavailableError(self.instance, "the service is closed")
         return self._connection
 
     def open(self) -> None:
         """Open the file; make it if it is not there, and anew if it is not whole."""
-        with self._reporting():
+        with forks.held_off(), self._reporting():
             if self.folder is None:
                 self._connection = _connect(":memory:")
                 schema.create(self._connection)
@@ -93,28 +98,50 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        with self._reporting(), self._turn:
+        with forks.held_off(), self._reporting(), self._taking_turns():
             self._deadlines.close()
             self._deadlines = Deadlines(self.instance)
+            self._opens_again = False
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
-    def forget(self) -> None:
-        """Let go of what another process has opened, without touching it: after a fork."""
-        if self._connection is not None:
-            # SQLite says that a fork must not even close it.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-        self._start_anew()
+    def let_go(self) -> None:
+        """Close the connection before a fork, unless somebody uses it; it opens again when it is needed.
+
+        SQLite remembers in memory which locks the process has on a file: a child would believe that it has
+        those of its parent.
+        """
+        mine = Holder()
+        if self.folder is None or self.held_here or not self._turn.take(mine, 0.0):
+            return
+        try:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection, self._opens_again = None, True
+        finally:
+            self._turn.give_back(mine)
+
+    def begin_anew(self) -> None:
+        """Let go of what another process has open, without touching it: in a child of a fork."""
+        never_free(self._connection)
+        self._connection = self._locked = None
+        self._opens_again = False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[sqlite3.Connection]:
         """Let nobody else, in any process, change the journal or remove what the store keeps."""
         with (
+            # SQLite has locks of its own, and remembers in memory who has the file's.
+            forks.held_off(),
             self._reporting(),
-            self._taking_turns() as connection,
-            self._locking(_LOCK, _TURN_SECONDS),
+            self._taking_turns(),
+            self._locking(_LOCK, _TURN_SECONDS) as file,
         ):
+            self._locked = file
+            connection = self.connection
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")  # Of one who was interrupted.
             yield connection
 
     @contextlib.contextmanager
@@ -130,50 +157,47 @@ class Journal:
             yield
 
     @contextlib.contextmanager
-    def _locking(self, name: str, seconds: float) -> Iterator[None]:
+    def _locking(self, name: str, seconds: float) -> Iterator[io.FileIO | None]:
         """Lock a file of the folder; raise `UnavailableError` if another process has it for so long."""
         if self.folder is None:
-            yield
+            yield None
             return
         path = f"{self.folder}/{name}"
         # Opened anew each time: one that is waited for in vain may be locked later, and is closed then.
-        descriptor = owned.open_lock(path)
+        file = open_to_lock(path)
         try:
-            lock(descriptor, fcntl.LOCK_EX, wait=0)
+            lock(file.fileno(), fcntl.LOCK_EX, wait=0)
         except BlockingIOError:
-            self._wait_for(descriptor, name, seconds)
+            self._wait_for(file, name, seconds)
         except OSError as error:
-            os.close(descriptor)
+            file.close()
             error.filename = path
             raise
-        try:
-            yield
-        finally:
-            os.close(descriptor)
+        with file:
+            yield file
 
-    def _wait_for(self, descriptor: int, name: str, seconds: float) -> None:
-        waiting = self._deadlines.start(
-            lambda: fcntl.flock(descriptor, fcntl.LOCK_EX), late=lambda _: os.close(descriptor)
-        )
+    def _wait_for(self, file: io.FileIO, name: str, seconds: float) -> None:
+        waiting = self._deadlines.start(lambda: fcntl.flock(file, fcntl.LOCK_EX), late=lambda _: file.close())
         try:
             waiting.result(seconds)
         except UnavailableError:
             message = f"another process has had {self.folder}/{name} locked for {seconds:g} s"
             raise UnavailableError(self.instance, message) from None
         except OSError:
-            os.close(descriptor)
+            file.close()
             raise
 
     @contextlib.contextmanager
-    def _taking_turns(self) -> Iterator[sqlite3.Connection]:
-        if not self._turn.acquire(timeout=_SCAN_SECONDS):
+    def _taking_turns(self) -> Iterator[None]:
+        mine = Holder()
+        if not self._turn.take(mine, _SCAN_SECONDS):
             raise UnavailableError(self.instance, f"its journal was in use for {_SCAN_SECONDS:g} s")
-        self._holder = threading.get_ident()
         try:
-            yield self.connection
+            if self._locked is not None:
+                self._locked.close()  # That of one who was interrupted.
+            yield
         finally:
-            self._holder = None
-            self._turn.release()
+            self._turn.give_back(mine)
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -190,8 +214,8 @@ class Journal:
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit what is done in the context, or nothing of it after an exception."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except BaseException:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import uuid
 from pathlib import Path
@@ -24,10 +25,10 @@ class Owner:
     def __init__(self, folder: Path | None) -> None:
         self._marks = None if folder is None else FolderOfMarks(folder / _FOLDER)
         self.name = str(uuid.uuid4())
-        self._descriptor: int | None = None
+        self._file: io.FileIO | None = None
         if self._marks is not None:
-            self._descriptor = self._marks.create(self.name)
-            lock(self._descriptor, fcntl.LOCK_EX)
+            self._file = self._marks.create(self.name)
+            lock(self._file.fileno(), fcntl.LOCK_EX)
 
     def is_dead(self, name: str) -> bool:
         """Tell whether another owner's process has ended without a word. Its file goes, then.
@@ -40,18 +41,11 @@ class Owner:
 
     def end(self) -> None:
         """Take part no longer."""
-        if self._descriptor is not None:
-            with contextlib.suppress(FileNotFoundError):
+        # A child of a fork has it closed, and the name is its parent's.
+        if self._file is not None and not self._file.closed:
+            with self._file, contextlib.suppress(FileNotFoundError):
                 assert self._marks is not None
                 os.unlink(f"{self._marks.folder}/{self.name}")
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def forget(self) -> None:
-        """Let go of what is another process's: after a fork."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def boot_id() -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, UnsupportedError
 from castore.chunks.writer import ChunkedWriter
@@ -33,8 +31,6 @@ from castore_lru.space import Space
 from castore_lru.streams import PinnedReader
 
 P = TypeVar("P")
-
-_services: Final[weakref.WeakSet[LruBlobService]] = weakref.WeakSet()
 
 
 class LruBlobService(WrapperService):
@@ -85,7 +81,6 @@ class LruBlobService(WrapperService):
         self._deaf: Callable[[], None] = (
             (lambda: None) if events is None else events.on_evict(self._on_evict_within)
         )
-        _services.add(self)
 
     def _find_capabilities(self) -> dict[Any, Any]:
         inner, space = self.inner, self._space
@@ -180,14 +175,3 @@ class LruBlobService(WrapperService):
 
     def _on_evict_within(self, digest: B3Digest) -> None:
         self._space.doubt(digest)
-
-    def _start_anew(self) -> None:
-        self._space.forget()
-
-
-def _after_fork() -> None:
-    for service in list(_services):
-        service._start_anew()  # noqa: SLF001 - of the class above
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -86,10 +86,6 @@ class Space:
         finally:
             self._accounts.close()
 
-    def forget(self) -> None:
-        """Begin anew in a process that was forked."""
-        self._accounts.forget()
-
     # -- writing --
 
     def write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
@@ -17,6 +16,7 @@ from castore.contract.directories import (
     require_children,
 )
 from castore.format.directories import Directory
+from castore.threads import forks
 
 P = TypeVar("P")
 
@@ -33,7 +33,7 @@ class MemoryDirectoryService(DirectoryService, AnyDirectory, Complete, Directory
         self._max_size = max_size
         self._directories: OrderedDict[B3Digest, Directory] = OrderedDict()
         self._size = 0
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
 
     def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:  # noqa: ARG002 - all of them are at hand
         """Return those that are there."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from castore import B3Digest, CastoreError, UnavailableError
 from castore.composites.members import Member
+from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
+from castore.threads.waiting import Flag, seconds_for_others
 
 _log: Final = logging.getLogger("castore_mirror")
 
@@ -47,19 +48,24 @@ class HealingQueue:
         self._interval = interval
         self._drain = drain
         self._clock = clock
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
-        self._entries: dict[tuple[Member, B3Digest], Reason] = {}
-        self._resting: dict[Member, float] = {}
-        self._running = False
+        self._lock = forks.new_lock()
         self._closing = False
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
         self._heal: Heal | None = None
         self.healed = 0
         """How many blobs were copied."""
         self.dropped = 0
         """How many were forgotten, as the queue was full or the mirror closed."""
+
+    def begin_anew(self) -> None:
+        """Have nothing to do, in a child of a fork: what waits is the parent's, and its thread is there."""
+        self._wake = Flag()
+        self._idle = Flag()
+        self._idle.set()
+        self._entries: dict[tuple[Member, B3Digest], Reason] = {}
+        self._resting: dict[Member, float] = {}
+        self._running = False
 
     def start(self, heal: Heal) -> None:
         """Say how a blob is copied; before this nothing is."""
@@ -77,9 +83,12 @@ class HealingQueue:
                 self._entries.pop(next(iter(self._entries)))
                 self.dropped += 1
             if self._entries and not self._running:
+                try:
+                    self._clock.start(self._work, f"castore-heal-{self._name}")
+                except RuntimeError:
+                    return  # As many run as may, or the interpreter is about to end; another time, then.
                 self._running = True
                 self._idle.clear()
-                self._clock.start(self._work, f"castore-heal-{self._name}")
         self._wake.set()
 
     def forget(self, digest: B3Digest) -> None:
@@ -102,8 +111,12 @@ class HealingQueue:
         with self._lock:
             self._closing = True
             self._resting.clear()
+            # Without a thread, as none could be had.
+            here = bool(self._entries) and not self._running
         self._wake.set()
-        self._clock.wait(self._idle, self._drain)
+        if here:
+            self._work()
+        self._clock.wait(self._idle, seconds_for_others(self._drain))
         with self._lock:
             left = len(self._entries)
             self.dropped += left

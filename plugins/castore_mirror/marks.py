@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 from castore import B3Digest
+from castore.threads import forks
 
 _REMEMBERED: Final = 100_000
 
@@ -19,7 +19,7 @@ class Marks:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._digests: set[B3Digest] = set()
         self._any = False
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable
 
 import attrs
 
 from castore.places import LACKING
+from castore.threads import forks
+from castore.threads.waiting import Baton, Holder
 
 
 def _load_syncfs() -> Callable[[int], None]:
@@ -47,8 +48,13 @@ class Flusher:
     def __init__(self) -> None:
         self._syncfs: Callable[[int], None] | None = None
         self._descriptors: dict[int, int] = {}
-        self._turn = threading.Condition()
-        self._running = False
+        self._turn = Baton()
+        self._lock = forks.new_lock()
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Wait for nobody, in a child of a fork."""
         self._upcoming = _Round()
 
     @property
@@ -67,31 +73,31 @@ class Flusher:
             os.close(descriptor)
 
     def flush(self) -> None:
-        """Return when all that was written before the call is on the disk. Raises `OSError` if that fails."""
-        with self._turn:
-            # Not the round that runs: it may have passed by what the caller has written.
-            mine = self._upcoming
-            while not mine.done and self._running:
-                self._turn.wait()
-            leads = not mine.done
-            if leads:
-                self._running = True
-                self._upcoming = _Round()
-        if leads:
-            self._lead(mine)
+        """Return when all that was written before the call is on the disk. Raises `OSError` if that fails.
+
+        Where the one is interrupted that does it for all, another of them does it.
+        """
+        # Not the round that runs: it may have passed by what the caller has written.
+        mine = self._upcoming
+        me = Holder()
+        leads = self._turn.take(me, unless=lambda: mine.done)
+        try:
+            if leads and not mine.done:
+                self._lead(mine)
+        finally:
+            self._turn.give_back(me)
         if mine.failure is not None:
             raise OSError(mine.failure.errno, mine.failure.strerror)
 
     def _lead(self, mine: _Round) -> None:
+        with self._lock:
+            if self._upcoming is mine:
+                self._upcoming = _Round()
         try:
             self._flush_all()
         except OSError as error:
             mine.failure = error
-        finally:
-            with self._turn:
-                mine.done = True
-                self._running = False
-                self._turn.notify_all()
+        mine.done = True
 
     def _flush_all(self) -> None:
         if self._syncfs is None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import secrets as randomness
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import fsspec
+import fsspec.asyn
 from fsspec.implementations.memory import MemoryFileSystem
 
 from castore import owned
 from castore.composition import scrub
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
+from castore.threads import forks
 from castore.urls import masked
 from castore_objectstore import drivers
 from castore_objectstore.bounded import http_client, read_pieces
@@ -78,12 +79,20 @@ class FsspecObjectStore(ObjectStore):
         self.high_latency = self._scheme not in _ONE_AT_A_TIME
         self.removes = self._driver.sort != "web"
         self.renewal_seconds = fresh_seconds
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._opened: tuple[Any, str] | None = None
         self._root = ""
-        self._placing = threading.Lock()
+        self._placing = forks.new_lock()
         self._place_seen = self._sort == "memory"
         """Whether there is what the objects lie in: an object that is not found is absent then."""
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Open the file system anew, in a child of a fork: connections and event loop are the parent's."""
+        opened = self._opened
+        if opened is not None and self._sort != "memory":
+            self._opened = None
+            _leave_to_parent(opened[0])
 
     def get(self, key: str, most: int = LARGEST) -> bytes | None:
         """Return a whole object, `None` if the file system says that there is no such file."""
@@ -425,6 +434,24 @@ class FsspecObjectStore(ObjectStore):
         drivers.prepare(fs)
         self._root = str(root).rstrip("/")
         return fs, self._root
+
+
+_left: Final[list[Any]] = []
+"""File systems of the parent, which close what they have open when they are freed."""
+
+
+def _leave_to_parent(fs: Any) -> None:
+    """Let nothing be done to what the parent of a fork has open, neither now nor at the end of the child.
+
+    What an event loop waits for is kept by the system, in one place for both processes: to close a connection
+    here would have the loop of the parent wait for it for ever.
+    """
+    _left.append(fs)
+    fsspec.asyn.reset_lock()
+    loop = getattr(fs, "_loop", None)
+    if loop is not None:
+        # It looks as if it had ended, and was closed. Its own `close` would do what must not be done.
+        loop._thread_id, loop._closed = None, True  # noqa: SLF001 - as above
 
 
 def _driver_options(protocols: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:

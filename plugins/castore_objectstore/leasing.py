@@ -10,15 +10,11 @@ Some file systems lock no files. There nothing can be swept, and so nothing need
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Final
 
-from castore import owned
-from castore.threads.process_locks import FolderOfLeases, lock
+from castore.threads.process_locks import FolderOfLeases, lock, open_to_lock
 
 _LOCK: Final = "castore.lock"
 
@@ -33,29 +29,28 @@ class Leases(FolderOfLeases):
         super().__init__(f"{root}/{LEASES}")
         self._root = root
 
-    def against_sweeps(self) -> AbstractContextManager[None]:
+    def against_sweeps(self) -> AbstractContextManager[object]:
         """Let no sweep decide about a file meanwhile."""
         return self._locked(fcntl.LOCK_SH, needed=False)
 
-    def for_sweeping(self) -> AbstractContextManager[None]:
+    def for_sweeping(self) -> AbstractContextManager[object]:
         """Let nobody claim or replace a file meanwhile; raises `OSError` where files cannot be locked."""
         return self._locked(fcntl.LOCK_EX, needed=True)
 
-    def for_moving(self) -> AbstractContextManager[None]:
+    def for_moving(self) -> AbstractContextManager[object]:
         """Let nobody claim or replace a file meanwhile, where files can be locked."""
         return self._locked(fcntl.LOCK_EX, needed=False)
 
-    @contextlib.contextmanager
-    def _locked(self, mode: int, *, needed: bool) -> Iterator[None]:
+    def _locked(self, mode: int, *, needed: bool) -> AbstractContextManager[object]:
+        """Return the locked file itself, whose end as a context no interrupt can come in between of."""
         path = f"{self._root}/{_LOCK}"
         # Opened anew each time: threads that share an open file would share the lock, too.
-        descriptor = owned.open_lock(path)
+        file = open_to_lock(path)
         try:
-            try:
-                lock(descriptor, mode, needed=needed)
-            except OSError as error:
+            lock(file.fileno(), mode, needed=needed)
+        except BaseException as error:
+            file.close()
+            if isinstance(error, OSError):
                 error.filename = path
-                raise
-            yield
-        finally:
-            os.close(descriptor)
+            raise
+        return file

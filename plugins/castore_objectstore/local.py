@@ -304,7 +304,10 @@ class LocalObjectStore(ObjectStore):
         path = self._path(key)
         with self._reporting(path):
             # One that is torn may have been written anew, and wait to be replaced.
-            return any(self._claim_file(key, place, is_whole, most) for place in self._places(path))
+            there = any(self._claim_file(key, place, is_whole, most) for place in self._places(path))
+        if there and self._staging is not None:
+            self._staging.found(path)
+        return there
 
     def _claim_file(self, key: str, path: str, is_whole: Wholeness, most: int) -> bool:
         try:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from castore.threads import forks
 from castore.threads.pool import start_thread
 from castore_objectstore.files import remove_quietly
 from castore_objectstore.flushing import Flusher
@@ -32,8 +32,15 @@ class Staging:
     def __init__(self, flusher: Flusher, rename: Callable[[str, str], object] = os.replace) -> None:
         self._flusher = flusher
         self._rename = rename
-        self._publishing = threading.Lock()
-        self._lock = threading.Lock()
+        self._publishing = forks.new_lock()
+        self._lock = forks.new_lock()
+        self.published = 0
+        """How often files have got their names. If it has changed, one that was not there then may be now."""
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Have nothing that waits, in a child of a fork: what the parent has written it names itself."""
         self._staged: dict[str, str] = {}
         self._leaving: dict[str, str] = {}
         """Those being published; what is added meanwhile waits for the next time, the same or not."""
@@ -41,8 +48,6 @@ class Staging:
         self._beside = False
         """Whether a thread has been started to publish."""
         self._lost: set[str] = set()
-        self.published = 0
-        """How often files have got their names. If it has changed, one that was not there then may be now."""
 
     def add(self, path: str, temporary: str, size: int) -> None:
         """Let *temporary* wait to become *path*. Much is published meanwhile, too much is published now."""
@@ -110,6 +115,12 @@ class Staging:
         for temporary in left:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+    def found(self, path: str) -> None:
+        """Take note that the object at *path* is there as a whole, whatever was lost before."""
+        if path in self._lost:
+            with self._lock:
+                self._lost.discard(path)
 
     def first_lost(self, paths: Iterable[str]) -> str | None:
         """Return the first of *paths* that waited here and was lost in a failure, `None` if none was."""

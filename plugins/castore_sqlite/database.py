@@ -8,11 +8,9 @@ the *machine* may die, too, takes a flush of the log when it is committed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,10 +18,12 @@ from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from castore import owned
-from castore.databases import ERRORS, OwnedConnection, describe_error
+from castore.databases import ERRORS, OwnedConnection, describe_error, never_free
 from castore.errors import CastoreError, UnavailableError
 from castore.format import blob_index
 from castore.places import flush_folder
+from castore.threads import forks
+from castore.threads.waiting import Baton, Holder
 from castore_sqlite import faults, schema
 
 _MOST_IDLE: Final = 8
@@ -75,17 +75,23 @@ class Database:
         self.durability = durability
         self._busy_timeout = busy_timeout
         self._journal_size_limit = journal_size_limit
-        self._start_anew()
+        self._writing = Baton()
+        self._forget()
+        forks.begin_anew_in_child(self)
+        forks.let_go_before_fork(self)
 
-    def _start_anew(self) -> None:
+    def _forget(self) -> None:
         self._readers: list[sqlite3.Connection] = []
-        self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._written: tuple[int, int] | None = None
         self._flushes = False
 
     def fetch(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query; none where there is no file yet."""
+        with forks.held_off():
+            return self._fetch(statement, parameters)
+
+    def _fetch(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         try:
             readers = self._readers
             connection = _pop(readers) or self._open_reader()
@@ -134,9 +140,12 @@ class Database:
         """
         flushes = lasting and self.durability == "full"
         try:
-            with self._writing:
+            # SQLite has locks of its own, and remembers in memory who has the file's.
+            with forks.held_off(), self._alone():
                 connection = self._open_writer()
                 try:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")  # Of one who was interrupted.
                     self._set_flushing(connection, flushes)
                     connection.execute("BEGIN IMMEDIATE")
                     self._require_same_file(connection)
@@ -155,7 +164,7 @@ class Database:
         """Close all connections; the last one to a file writes the log into it. They open again if needed."""
         try:
             try:
-                with self._writing:
+                with forks.held_off(), self._alone():
                     self._close_writer()
             finally:
                 while (reader := _pop(self._readers)) is not None:
@@ -163,24 +172,47 @@ class Database:
         except ERRORS as error:
             raise self._unavailable(error) from error
 
-    def forget(self) -> None:
-        """Let go of connections that another process has opened: a fork must not touch its parent's.
+    def let_go(self) -> None:
+        """Close the connections that nobody uses, before a fork.
 
-        Not even to close them, as SQLite says.
+        SQLite remembers in memory which locks the process has on a file. A child would believe that it has
+        those of its parent, and the parent could remove the log that the child still reads.
         """
+        mine = Holder()
+        if self._writing.is_mine or not self._writing.take(mine, 0.0):
+            return
+        try:
+            self._close_writer()
+            while (reader := _pop(self._readers)) is not None:
+                reader.close()
+        finally:
+            self._writing.give_back(mine)
+
+    def begin_anew(self) -> None:
+        """Let go of connections that another process has open all the same, in a child of a fork."""
         self._abandon()
-        self._start_anew()
+        self._forget()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other thread write meanwhile."""
+        mine = Holder()
+        self._writing.take(mine)
+        try:
+            yield
+        finally:
+            self._writing.give_back(mine)
 
     def _abandon(self) -> None:
         for connection in (*self._readers, self._writer):
-            _never_free(connection)
+            never_free(connection)
         self._readers, self._writer = [], None
 
     # -- readers --
 
     def _put_back(self, connection: sqlite3.Connection, readers: list[sqlite3.Connection]) -> None:
         if readers is not self._readers:
-            _never_free(connection)
+            never_free(connection)
         elif len(readers) < _MOST_IDLE:
             readers.append(connection)
         else:
@@ -346,9 +378,3 @@ def _pop(connections: list[sqlite3.Connection]) -> sqlite3.Connection | None:
         return connections.pop()
     except IndexError:
         return None
-
-
-def _never_free(connection: sqlite3.Connection | None) -> None:
-    """Keep a connection from being closed, also by the collector of Python's garbage."""
-    if connection is not None:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

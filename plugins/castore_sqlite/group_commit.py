@@ -8,13 +8,14 @@ processes from writing.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from castore import B3Digest, ChunkMeta, UnavailableError
+from castore.threads import forks
+from castore.threads.waiting import Baton, Holder
 
 _MOST_CHUNKS: Final = 2048
 _MOST_BYTES: Final = 8 << 20
@@ -48,22 +49,28 @@ class GroupCommit:
     """Gathers chunks and indexes and gives them to *commit*, which stores all of them or raises.
 
     After a failure the chunks still wait, for the next commit to take them: whoever counts on one that
-    another writer has put need not know. Indexes do not: those who put them get the error.
+    another writer has put need not know. Indexes do not: those who put them get the error. Where the one is
+    interrupted that commits for all, another of them does it.
     """
 
-    def __init__(
-        self, commit: Callable[[Transaction], None], frames: Mapping[B3Digest, bytes] | None = None
-    ) -> None:
+    def __init__(self, commit: Callable[[Transaction], None]) -> None:
         self._commit = commit
-        self._turn = threading.Condition()
+        self._turn = Baton()
+        self._lock = forks.new_lock()
         self._running: Transaction | None = None
         self._upcoming = Transaction()
-        for digest, frame in (frames or {}).items():
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Wait for nobody, in a child of a fork. What waits are mere bytes, which may be counted on here."""
+        frames = self.waiting
+        self._running, self._upcoming = None, Transaction()
+        for digest, frame in frames.items():
             self._upcoming.add(digest, frame)
 
     def find_all(self, digests: Iterable[B3Digest]) -> dict[B3Digest, bytes]:
         """Return the frames of those chunks that wait."""
-        with self._turn:
+        with self._lock:
             upcoming = self._upcoming.frames
             running = {} if self._running is None else self._running.frames
             if not upcoming and not running:
@@ -73,17 +80,17 @@ class GroupCommit:
 
     @property
     def waiting(self) -> dict[B3Digest, bytes]:
-        """All frames that wait; for a forked process, in which no lock can be relied on."""
+        """All frames that wait."""
         running = {} if self._running is None else self._running.frames
         return {**running, **self._upcoming.frames}
 
     def add(self, frames: Mapping[B3Digest, bytes]) -> None:
         """Let chunks wait. If too much does, that is committed first; if it fails so does this."""
-        with self._turn:
+        with self._lock:
             full = self._upcoming.full
         if full:
             self.commit()
-        with self._turn:
+        with self._lock:
             for digest, frame in frames.items():
                 self._upcoming.add(digest, frame)
 
@@ -92,38 +99,52 @@ class GroupCommit:
 
         With *indexes*, also with none of them, it is lasting, and so is all that was committed before.
         """
-        with self._turn:
+        with self._lock:
             mine = self._upcoming
             if indexes is not None:
                 mine.indexes.update(indexes)
                 mine.lasting = True
-            while not mine.done and self._running is not None:
-                self._turn.wait()
-            leads = not mine.done
-            if leads and not mine.frames and not mine.lasting:
-                return
-            if leads:
-                self._running, self._upcoming = mine, Transaction()
-        if leads:
-            self._lead(mine)
+        with forks.held_off():
+            self._commit_as_one(mine)
         if mine.failure is not None:
             # Each gets an error of its own: threads would write their tracebacks into a shared one.
             raise UnavailableError(mine.failure.instance, mine.failure.cause) from mine.failure
 
+    def _commit_as_one(self, mine: Transaction) -> None:
+        me = Holder()
+        leads = self._turn.take(me, unless=lambda: mine.done)
+        try:
+            if leads and not mine.done:
+                self._lead(mine)
+        finally:
+            self._turn.give_back(me)
+
     def _lead(self, mine: Transaction) -> None:
+        with self._lock:
+            if self._running is not None:
+                # What it was to take still waits, as the one was interrupted that had begun with it.
+                for digest, frame in self._running.frames.items():
+                    mine.frames.setdefault(digest, frame)
+            if not mine.frames and not mine.lasting:
+                return
+            self._running = mine
+            if self._upcoming is mine:
+                self._upcoming = Transaction()
         try:
             self._commit(mine)
         except UnavailableError as error:
             mine.failure = error
-        except BaseException as error:
+        except Exception as error:
             mine.failure = UnavailableError("sqlite", error)
             raise
         finally:
-            with self._turn:
+            with self._lock:
                 if mine.failure is not None:
                     for digest, frame in mine.frames.items():
                         if digest not in self._upcoming.frames:
                             self._upcoming.add(digest, frame)
-                mine.done = True
-                self._running = None
-                self._turn.notify_all()
+                    mine.done = True
+                    self._running = None
+        with self._lock:
+            mine.done = True
+            self._running = None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
 
 _BEING_FILLED: Final = "-being-filled"
 """What the folder of locks is called after the file."""
-
-_services: weakref.WeakSet[SqliteBlobService] = weakref.WeakSet()
 
 
 class SqliteBlobService(
@@ -79,7 +75,6 @@ class SqliteBlobService(
         self._level = compression_level
         self._own_pool = Pool() if pool is None else None
         self._pool = pool or self._own_pool or Pool()
-        _services.add(self)
 
     @property
     def pool(self) -> Pool:
@@ -365,16 +360,3 @@ class SqliteBlobService(
             self._group.commit()
         finally:
             self._database.close()
-
-    def _start_anew(self) -> None:
-        self._database.forget()
-        # What waits is mere bytes: a writer that was open when the process was forked counts on it.
-        self._group = GroupCommit(self._commit, self._group.waiting)
-
-
-def _after_fork() -> None:
-    for service in list(_services):
-        service._start_anew()  # noqa: SLF001 - of the class above
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -17,6 +17,7 @@ from castore.contract.directories import DirectoryService
 from castore.errors import DuplicatePluginError, PluginError
 from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.problems import did_you_mean, listing
+from castore.threads import forks
 
 
 @attrs.frozen
@@ -44,7 +45,7 @@ class Registry:
         self._owners: dict[str, Plugin | None] = {}
         self._contested: dict[tuple[type | None, str], str] = {}
         self._plugin: Plugin | None = None
-        self._checking = threading.RLock()
+        self._checking = forks.free_in_child(threading.RLock())
         self._broken: list[BrokenPlugin] = []
         self.plugins: list[Plugin] = []
         """The plugins that were loaded."""

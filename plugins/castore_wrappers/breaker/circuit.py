@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-import threading
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
+
+from castore.threads import forks
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
 
@@ -33,7 +34,7 @@ class Circuit:
         self._failures = failures
         self._open_for = open_for
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._closed = True
         self._in_a_row = 0
         self._era = 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from castore.threads import forks
+from castore.threads.waiting import Flag
 
 _BURST_SECONDS: Final = 0.1
 
@@ -19,12 +21,17 @@ class Slots:
         count: How many there are.
     """
 
-    def __init__(self, count: int, wait: Callable[[threading.Event], object] | None = None) -> None:
+    def __init__(self, count: int, wait: Callable[[Flag], object] | None = None) -> None:
         self.count = count
         self._wait = wait
-        self._lock = threading.Lock()
-        self._free = count
-        self._waiting: deque[tuple[int, threading.Event]] = deque()
+        self._lock = forks.new_lock()
+        self.begin_anew()
+        forks.begin_anew_in_child(self)
+
+    def begin_anew(self) -> None:
+        """Have all of them free, in a child of a fork: those who have them have stayed behind."""
+        self._free = self.count
+        self._waiting: deque[tuple[int, Flag]] = deque()
 
     @property
     def taken(self) -> int:
@@ -42,7 +49,7 @@ class Slots:
             if self._free >= number and not self._waiting:
                 self._free -= number
                 return
-            turn = threading.Event()
+            turn = Flag()
             entry = (number, turn)
             self._waiting.append(entry)
         try:
@@ -66,7 +73,7 @@ class Slots:
             self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
-        self._free += number
+        self._free = min(self._free + number, self.count)
         while self._waiting and self._free >= self._waiting[0][0]:
             taken, turn = self._waiting.popleft()
             self._free -= taken
@@ -82,7 +89,7 @@ class Rate:
     def __init__(self, per_second: float, clock: Callable[[], float], *, least: float = 0.0) -> None:
         self._per_second = per_second
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._most = self._level = max(per_second * _BURST_SECONDS, least)
         self._filled_at = clock()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from castore.contract.operations import OPERATIONS, Operation, size_of
 from castore.errors import BatchError
 from castore.streams.readers import BytesReader
 from castore.streams.writers import GuardedWriter
+from castore.threads.waiting import Flag
 from castore.wrapping.forwarding import Around, ForwardingReader, ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
 from castore_wrappers.batches import Batch, alike, comes_in_parts
@@ -59,7 +59,7 @@ class LimitService(WrapperService):
         name: str = "limit",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
-        wait: Callable[[threading.Event], object] | None = None,
+        wait: Callable[[Flag], object] | None = None,
     ) -> None:
         super().__init__(inner, name=name)
         self._slots = None if concurrency is None else Slots(concurrency, wait)
@@ -73,7 +73,7 @@ class LimitService(WrapperService):
         )
         self._most_bytes = int(min(bytes_per_second or MOST_BYTES, MOST_BYTES))
         self._part = min(max(int(bytes_per_second or 0) // _PARTS_PER_SECOND, _LEAST_PART), _MOST_PART)
-        self._ended = threading.Event()
+        self._ended = Flag()
         self._sleep = self._ended.wait if sleep is None else sleep
 
     @property

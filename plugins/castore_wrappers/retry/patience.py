@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
@@ -12,6 +11,8 @@ from typing import Final, TypeVar
 import attrs
 
 from castore import UnavailableError
+from castore.threads import forks
+from castore.threads.waiting import Flag
 
 T = TypeVar("T")
 
@@ -64,10 +65,10 @@ class Patience:
         self.policy = policy
         self.name = name
         self.clock = clock
-        self._ended = threading.Event()
+        self._ended = Flag()
         self._sleep = self._ended.wait if sleep is None else sleep
         self._dice = random.Random() if dice is None else dice
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self.repeated = 0
         """How many attempts were made again."""
         self.given_up = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Final
 
 from castore import (
@@ -20,6 +19,7 @@ from castore.chunks.fetching import find_chunk
 from castore.contract.capabilities import ChunkSource
 from castore.contract.upkeep import Inventory, StoredItem
 from castore.format.checks import check_digest
+from castore.threads import forks
 
 _OF_CHUNKS: Final = (CorruptChunkError, BadFrameError)
 
@@ -44,7 +44,7 @@ class Quarantine:
         self._inventory = inventory
         self._source = service.capability(ChunkSource)
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
 
     def take(self, error: CorruptBlobError) -> None:
         """Set aside what *error* is about."""
