@@ -23,6 +23,7 @@
     ├── WriterClosedError               writer-closed        used after close or abort (a ValueError)
     ├── SourceError                     source               what was to be stored failed (an OSError)
     │   └── SourceChangedError          source-changed       it is being written to (an OSError)
+    ├── TargetError                     target               what was to be written failed (an OSError)
     ├── CompositionError                composition          the config is wrong; see its problems
     │   └── CycleError                  cycle                instances that need each other; see its chain
     ├── BuildError                      build                an instance could not be built; see its chain
@@ -326,6 +327,12 @@ class SourceChangedError(SourceError):
     """A file was changed each time while it was read: it is not known what it had in it at any moment."""
 
     code = "source-changed"
+
+
+class TargetError(CastoreError, OSError):
+    """A folder or file that was to be made could not be written. Nothing of it is there."""
+
+    code = "target"
 
 
 class CompositionError(CastoreError):

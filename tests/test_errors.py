@@ -44,6 +44,7 @@ CODES = {
     "writer-closed": errors.WriterClosedError,
     "source": errors.SourceError,
     "source-changed": errors.SourceChangedError,
+    "target": errors.TargetError,
     "composition": errors.CompositionError,
     "cycle": errors.CycleError,
     "build": errors.BuildError,
@@ -60,6 +61,7 @@ ALSO = {
     errors.InvalidDirectoryError: (ValueError,),
     errors.WriterClosedError: (ValueError,),
     errors.SourceError: (OSError,),
+    errors.TargetError: (OSError,),
     errors.SourceChangedError: (OSError,),
 }
 
@@ -87,6 +89,7 @@ EXAMPLES: list[CastoreError] = [
     errors.DirectoryOrderError("two roots", [WANTED, FOUND]),
     errors.WriterClosedError("is closed"),
     errors.SourceError("cannot read 'x'"),
+    errors.TargetError("cannot write 'x'"),
     errors.SourceChangedError("cannot store 'x'"),
     errors.CompositionError("two problems", ["first", "second"]),  # type: ignore[list-item]
     errors.CycleError("a cycle", ["root", "other", "root"], ["first"]),  # type: ignore[list-item]

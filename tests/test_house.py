@@ -26,6 +26,7 @@ ORDER = [
     {"metrics"},
     {"drawing"},
     {"composition"},
+    {"trees"},
     {"faults"},
     {"upkeep"},
     {"opening", "aio"},

@@ -23,6 +23,13 @@ SECTIONS: Final = {
         "stat": "Show the size of a blob, or of all that there is.",
         "list": "List the blobs.",
     },
+    "Trees": {
+        "import": "Store folders, each as a tree, and print its root.",
+        "ingest": "The same as import.",
+        "export": "Make a folder of a tree.",
+        "ls": "List what is in a tree.",
+        "cat": "Write files of a tree to stdout.",
+    },
     "Looking after services": {
         "locate": "Tell who holds a blob: all of it, or a part.",
         "explain": "Tell what has, get and put of a blob would do.",
@@ -41,7 +48,9 @@ SECTIONS: Final = {
 """The subcommands by what they are about, and what help says of each."""
 
 COMMANDS: Final = {name: words for section in SECTIONS.values() for name, words in section.items()}
-"""All subcommands; each is the object `command` of the module of its name."""
+"""All subcommands; each is the object `command` of the module of its name, or of one that is named below."""
+
+_MODULES: Final = {"import": "importing"}
 
 _EPILOG: Final = """\b
 Examples:
@@ -120,7 +129,7 @@ class App(click.Group):
         """Import a subcommand."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"castore.cli.{cmd_name}").command
+        command: click.Command = import_module(f"castore.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         return command
 
     def resolve_command(

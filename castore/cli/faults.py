@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from castore.problems import Problem
 
 FAILED: Final = 1
+INCOMPLETE: Final = 3
+"""Done, but for what was allowed to be left out."""
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 OUTPUT_GONE: Final = 141

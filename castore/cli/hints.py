@@ -6,10 +6,7 @@ from typing import Final
 
 _PUT: Final = "`castore put FILE` stores a file, or all files of a folder, and prints their digests."
 _GET: Final = "`castore get DIGEST -o FILE` writes a blob to a file; without -o, to stdout."
-_GET_ALL: Final = (
-    "`castore get DIGEST -o FILE` writes one blob. A folder is not kept as such: keep the lines that"
-    " `castore put FOLDER` prints, and get each DIGEST to its PATH."
-)
+_GET_ALL: Final = "`castore export ROOT FOLDER` makes the folder that `castore import` has stored under ROOT."
 _COPY: Final = "`castore copy --from NAME --to NAME --all` sends what the other service lacks."
 _REMOVE: Final = (
     "No command removes one blob. `castore gc --roots FILE` keeps the blobs that FILE lists, and removes"
@@ -26,8 +23,8 @@ _CONFIG: Final = (
 )
 _INIT: Final = "There is nothing to set up: the first `castore put` makes the store. " + _CONFIG
 _BACKUP: Final = (
-    "`castore put FOLDER > list.txt` stores all files of a folder; the list has the digest and the name of"
-    " each. `castore copy` sends them to another service."
+    "`castore import FOLDER` stores a folder and prints its root, from which `castore export ROOT FOLDER`"
+    " makes it again."
 )
 _MOUNT: Final = (
     "castore mounts nothing. `castore get DIGEST` writes a blob to stdout, and in Python"
@@ -37,7 +34,10 @@ _SERVE: Final = (
     "castore serves nothing by itself. examples/web of its source is a small server of blobs over HTTP;"
     " services over a network are buckets and whatever else fsspec opens."
 )
-_TREES: Final = "castore keeps blobs by their digests, and neither names, folders nor versions of them."
+_TREES: Final = (
+    "`castore import FOLDER` stores a folder under the digest of its root; castore keeps no names for roots,"
+    " and no versions."
+)
 _LOCKS: Final = "Locks and leases end with the process that has them; there is nothing to unlock."
 _SECRETS: Final = (
     "castore does not encrypt. Secrets of services are in the environment, as `${NAME}` in composition.toml,"
@@ -50,12 +50,12 @@ _COMPLETION: Final = (
 HINTS: Final = {
     word: hint
     for words, hint in {
-        "add store save upload write create insert import ingest hash digest b3sum sum": _PUT,
-        "cat read show download fetch view open extract export": _GET,
-        "restore checkout": _GET_ALL,
+        "add store save upload write create insert hash digest b3sum sum": _PUT,
+        "read show download fetch view open": _GET,
+        "restore checkout extract unpack": _GET_ALL,
         "push pull sync mirror clone replicate transfer cp mv move migrate": _COPY,
         "rm remove delete del unlink erase drop purge prune forget clean cleanup vacuum evict": _REMOVE,
-        "ls dir ll list-blobs blobs index": _LIST,
+        "dir ll list-blobs blobs index": _LIST,
         "du df size info status usage count stats": _STAT,
         "fsck scrub repair heal fix audit recover rebuild": _VERIFY,
         "validate lint doctor test ping diagnose": _CHECK,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -10,7 +11,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final, Protocol, TypeAlias
 
 from castore.errors import CastoreError, SourceChangedError, SourceError
 
@@ -25,6 +26,53 @@ Storable: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 
 _LOOK_AGAIN: Final = 100
 """After how many milliseconds of waiting that is looked at."""
+
+
+class FileAt(os.PathLike[str]):
+    """A regular file by its name in an open folder: no link is followed, whoever puts one in its way.
+
+    Where a path is taken it is one; so it is opened only when its turn comes.
+
+    Arguments:
+        folder: Opens files in it.
+        name: The name in it.
+        path: What it is called in errors.
+    """
+
+    def __init__(self, folder: OpensFiles, name: bytes, path: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._path = path
+        self.status: os.stat_result | None = None
+        """What it was when it was opened last; of what is stored that is its size, and its mode."""
+
+    def __fspath__(self) -> str:
+        return self._path
+
+    def open_descriptor(self) -> int:
+        """Open it for reading; raise `OSError` for what is no regular file any more."""
+        # A pipe would wait for somebody to write to it.
+        descriptor = self._folder.open_file(self._name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            self.status = os.fstat(descriptor)
+            if not stat.S_ISREG(self.status.st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file any more", self._path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+class OpensFiles(Protocol):
+    """A folder, however it is open."""
+
+    def open_file(self, name: bytes, flags: int, /) -> int:
+        """Open something in it that is no link; return the descriptor, which is the caller's to close."""
+        ...
+
+
+def _open_descriptor(path: str | os.PathLike[str]) -> int:
+    return path.open_descriptor() if isinstance(path, FileAt) else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 READINGS: Final = 4
@@ -74,6 +122,7 @@ class InputFile:
         self._before = None if descriptor is None else os.fstat(descriptor)
         # Of what was opened by its path that is the start.
         self._start = file.tell() if descriptor is not None and size is None else 0
+        self._taken = 0
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill *buffer* as far as one read goes; return the number of bytes, 0 at the end."""
@@ -88,6 +137,10 @@ class InputFile:
             raise
         except Exception as error:
             raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
+        self._taken += count
+        if self._before is not None and self._taken > self._before.st_size - self._start:
+            # One that is written to as fast as it is read would never end. (Some have no size.)
+            self._require_same()
         return count
 
     def _wait(self) -> None:
@@ -130,6 +183,7 @@ class InputFile:
         """Go back to where a regular file stood at first; whether it changes counts from now on."""
         try:
             self._file.seek(self._start)
+            self._taken = 0
             self._before = None if self._descriptor is None else os.fstat(self._descriptor)
         except (OSError, ValueError) as error:
             raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
@@ -140,11 +194,14 @@ class InputFile:
         It is asked when all is read: some of that may be of before a change then, and some of after it. Of
         what is no regular file nothing is known, and nothing asked.
         """
+        self._require_same()
+        self._before = None  # It is asked again only if it is read again.
+
+    def _require_same(self) -> None:
         if self._before is None or self._descriptor is None:
             return
         if not _same(self._before, os.fstat(self._descriptor)):
             raise _changed(self.name)
-        self._before = None  # It is asked again only if it is read again.
 
 
 class InputBytes(InputFile):
@@ -203,7 +260,7 @@ def open_input(source: Storable, check: Callable[[], object] | None = None) -> I
         return
     name = os.fspath(source)
     try:
-        file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - a path of any kind
+        file = open(source, "rb", buffering=0, opener=_opener_of(source))  # noqa: SIM115 - a path of any kind
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {name!r}: {_reason(error)}") from error
     with file:
@@ -239,7 +296,7 @@ def read_beginning(path: str | os.PathLike[str], most: int) -> bytes | BinaryIO:
     Raises `SourceError` if it cannot be read, `SourceChangedError` if it is changed each time.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open_descriptor(path)
         try:
             for _ in range(READINGS):
                 before = os.fstat(descriptor)
@@ -257,6 +314,10 @@ def read_beginning(path: str | os.PathLike[str], most: int) -> bytes | BinaryIO:
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {os.fspath(path)!r}: {_reason(error)}") from error
     raise _changed(os.fspath(path))
+
+
+def _opener_of(path: str | os.PathLike[str]) -> Callable[[str, int], int] | None:
+    return (lambda _, __: path.open_descriptor()) if isinstance(path, FileAt) else None
 
 
 def _given(descriptor: int, _: object, __: int) -> int:

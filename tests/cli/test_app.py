@@ -27,7 +27,23 @@ def command_of(name: str) -> click.Command:
 def test_the_list_of_commands_is_that_of_the_design():
     """And each has a module."""
     assert list(COMMANDS) == [
-        *("put", "get", "has", "stat", "list", "locate", "explain", "copy", "verify", "gc"),
+        *(
+            "put",
+            "get",
+            "has",
+            "stat",
+            "list",
+            "import",
+            "ingest",
+            "export",
+            "ls",
+            "cat",
+            "locate",
+            "explain",
+            "copy",
+            "verify",
+            "gc",
+        ),
         *("check", "graph", "plugins", "schema", "help"),
     ]
     assert {command_of(name).name for name in COMMANDS} == set(COMMANDS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from castore import SourceError
+from castore import SourceChangedError, SourceError
 from castore.contract.inputs import InputFile, open_input, read_beginning
 
 
@@ -49,15 +49,25 @@ def test_what_is_no_regular_file_has_no_size(tmp_path: Path) -> None:
     assert not stream.closed
 
 
-def test_a_file_that_grows_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
-    """The size that was asked for first is no bound."""
+def test_a_file_that_grows_is_not_read_without_end(tmp_path: Path) -> None:
+    """Once there is more of it than there was it has changed, however much may follow."""
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     with open_input(path) as source:
         with path.open("ab") as file:
             file.write(bytes(100_000))
-        assert up_to(50_000, source) == b"12345" + bytes(49_995)
-        assert len(up_to(1_000_000, source)) == 50_005
+        with pytest.raises(SourceChangedError):
+            up_to(50_000, source)
+        source.rewind()
+        assert len(up_to(1_000_000, source)) == 100_005
+
+
+def test_a_file_that_says_it_has_no_size() -> None:
+    """It has what it gives, and has not changed."""
+    with open_input("/proc/self/status") as source:
+        assert source.size == 0
+        assert b"Name:" in up_to(10_000, source)
+        source.require_unchanged()
 
 
 class Dribble(io.RawIOBase):

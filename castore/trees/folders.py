@@ -1,0 +1,227 @@
+"""Folders of the file system, entered such that no link leads out of them.
+
+Each is opened from within the one above it, and never by a path. However deep a tree is, and however many of
+its folders are of interest, only so many are open at a time: the others are closed, and opened again in the
+same way when they are needed, if they are still the same ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Final
+
+_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_MOST_OPEN: Final = 128
+
+
+class Folder:
+    """A folder: the one that an `OpenTree` has opened, or one somewhere within that."""
+
+    def __init__(self, opened: _Opened, above: Folder | None, name: bytes, descriptor: int) -> None:
+        self._opened = opened
+        self._above = above
+        self._name = name
+        status = os.fstat(descriptor)
+        self._identity = status.st_dev, status.st_ino
+        opened.keep(self, descriptor)
+
+    def enter(self, name: bytes) -> Folder:
+        """Return a folder in this one; raise `OSError` for a link, or anything else."""
+        with self._opened.lock:
+            return Folder(self._opened, self, name, os.open(name, _FLAGS, dir_fd=self._descriptor()))
+
+    def make(self, name: bytes, mode: int) -> Folder:
+        """Make a folder in this one; raise `FileExistsError` if there is something."""
+        with self._opened.lock:
+            os.mkdir(name, mode, dir_fd=self._descriptor())
+            return self.enter(name)
+
+    def open_file(self, name: bytes, flags: int, mode: int = 0) -> int:
+        """Open something in this folder that is no link; return the descriptor."""
+        with self._opened.lock:
+            every = flags | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(name, every, mode, dir_fd=self._descriptor())
+
+    def entries(self) -> list[tuple[bytes, int]]:
+        """Return the names in it, in bytewise order, each with its kind, as `stat.S_IFMT` tells it.
+
+        What goes away meanwhile counts as a file.
+        """
+        with self._opened.lock:
+            descriptor = self._descriptor()
+            with os.scandir(descriptor) as entries:
+                found = [(os.fsencode(entry.name), entry) for entry in entries]
+            found.sort(key=lambda pair: pair[0])
+            return [(name, _kind_of(descriptor, entry)) for name, entry in found]
+
+    def kind_of(self, name: bytes) -> int:
+        """Return the kind of an entry; a link is one."""
+        with self._opened.lock:
+            return stat.S_IFMT(os.stat(name, dir_fd=self._descriptor(), follow_symlinks=False).st_mode)
+
+    def read_link(self, name: bytes) -> bytes:
+        """Return the target of a link."""
+        with self._opened.lock:
+            return os.readlink(name, dir_fd=self._descriptor())
+
+    def make_link(self, name: bytes, target: bytes) -> None:
+        """Make a link; raise `FileExistsError` if there is something."""
+        with self._opened.lock:
+            os.symlink(target, name, dir_fd=self._descriptor())
+
+    def remove(self, name: bytes) -> None:
+        """Remove a file or link."""
+        with self._opened.lock:
+            os.unlink(name, dir_fd=self._descriptor())
+
+    def remove_folder(self, name: bytes) -> None:
+        """Remove an empty folder."""
+        with self._opened.lock:
+            os.rmdir(name, dir_fd=self._descriptor())
+
+    def change_mode(self, *, keep: int, add: int = 0) -> None:
+        """Take from the mode of this folder what is not in *keep*, and add some."""
+        with self._opened.lock:
+            descriptor = self._descriptor()
+            os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & keep | add)
+
+    def _descriptor(self) -> int:
+        """Return its descriptor, which is its own as long as the lock is held."""
+        closed: list[Folder] = []
+        folder: Folder = self
+        while (descriptor := self._opened.find(folder)) is None:
+            closed.append(folder)
+            if folder._above is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            folder = folder._above
+        for each in reversed(closed):
+            descriptor = each._open_again(descriptor)  # noqa: SLF001 - of another one
+        return descriptor
+
+    def _open_again(self, above: int) -> int:
+        descriptor = os.open(self._name, _FLAGS, dir_fd=above)
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) != self._identity:
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, "it was moved or replaced meanwhile", os.fsdecode(self._name))
+        self._opened.keep(self, descriptor)
+        return descriptor
+
+
+class _Opened:
+    """The descriptors of those that are open. The first is never closed before the end."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._descriptors: OrderedDict[int, tuple[Folder, int]] = OrderedDict()
+        self._first: tuple[Folder, int] | None = None
+
+    def keep(self, folder: Folder, descriptor: int) -> None:
+        if self._first is None:
+            self._first = (folder, descriptor)
+            return
+        self._descriptors[id(folder)] = (folder, descriptor)
+        while len(self._descriptors) > _MOST_OPEN:
+            _, (_, oldest) = self._descriptors.popitem(last=False)
+            os.close(oldest)
+
+    def find(self, folder: Folder) -> int | None:
+        if self._first is not None and self._first[0] is folder:
+            return self._first[1]
+        found = self._descriptors.get(id(folder))
+        if found is None:
+            return None
+        self._descriptors.move_to_end(id(folder))
+        return found[1]
+
+    def close(self) -> None:
+        with self.lock:
+            descriptors = [descriptor for _, descriptor in self._descriptors.values()]
+            if self._first is not None:
+                descriptors.append(self._first[1])
+            self._descriptors.clear()
+            self._first = None
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+class OpenTree:
+    """A context in which a folder, and those within it, can be used."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+        self._opened = _Opened()
+
+    def __enter__(self) -> Folder:
+        """Open it: links above it are followed, it must be none itself; raise `OSError`."""
+        return Folder(self._opened, None, b"", os.open(self._path, _FLAGS))
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+
+def make_read_only(root: Folder) -> None:
+    """Take the right to write from a folder, and from those within it."""
+    for folder, _, _ in _leaves_first(root):
+        folder.change_mode(keep=0o555)
+
+
+def remove_tree(path: bytes) -> None:
+    """Remove a folder and all that is in it; raise `OSError` if that cannot be."""
+    with OpenTree(path) as root:
+        root.change_mode(keep=0o777, add=0o700)
+        for folder, above, name in _leaves_first(
+            root, entering=lambda each: each.change_mode(keep=0o777, add=0o700)
+        ):
+            for other, kind in folder.entries():
+                if kind != stat.S_IFDIR:
+                    folder.remove(other)
+            if above is not None:
+                above.remove_folder(name)
+    os.rmdir(path)
+
+
+def _leaves_first(
+    root: Folder, *, entering: Callable[[Folder], object] = lambda _: None
+) -> Iterator[tuple[Folder, Folder | None, bytes]]:
+    """Yield a folder and those within it, each after those in it, with the one above it and its name there.
+
+    Without recursion: a tree may be deeper than that may go.
+    """
+    waiting: list[tuple[Folder, Folder | None, bytes, Iterator[bytes]]] = [
+        (root, None, b"", _folders_in(root))
+    ]
+    while waiting:
+        folder, above, name, names = waiting[-1]
+        below = next(names, None)
+        if below is None:
+            waiting.pop()
+            yield folder, above, name
+        else:
+            entered = folder.enter(below)
+            entering(entered)
+            waiting.append((entered, folder, below, _folders_in(entered)))
+
+
+def _folders_in(folder: Folder) -> Iterator[bytes]:
+    return iter([name for name, kind in folder.entries() if kind == stat.S_IFDIR])
+
+
+def _kind_of(descriptor: int, entry: os.DirEntry[str]) -> int:
+    # As a rule the system has told it with the name.
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    try:
+        return stat.S_IFMT(os.stat(entry.name, dir_fd=descriptor, follow_symlinks=False).st_mode)
+    except OSError:
+        return stat.S_IFREG

@@ -1,0 +1,139 @@
+"""`castore import`, `export`, `ls` and `cat`: a folder goes in under one digest, and comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+HELLO = "5ca7815adcb484e9a136c11efe69c1d530176d549b5d18d038eb5280b4b3470c"
+
+
+@pytest.fixture
+def folder(place):
+    """A small folder."""
+    place.file("docs/readme.md", b"Hello World!")
+    place.file("docs/sub/a\nb", b"odd")
+    (place.folder / "docs/link").symlink_to("readme.md")
+    (place.folder / "docs/run").write_bytes(b"#!/bin/sh\n")
+    (place.folder / "docs/run").chmod(0o755)
+    return place.folder / "docs"
+
+
+@pytest.fixture
+def root(castore, folder):
+    return castore("import", "docs").stdout[:64]
+
+
+@pytest.mark.parametrize("name", ["import", "ingest"])
+def test_in_and_out(castore, place, folder, name):
+    """The line is as that of `put`; in another folder it is all there again."""
+    done = castore(name, "docs")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"{done.stdout[:64]}  docs\n"
+    again = castore("export", done.stdout[:64], "out")
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "", "")
+    assert (place.folder / "out/docs").exists() is False
+    assert (place.folder / "out/readme.md").read_bytes() == b"Hello World!"
+    assert (place.folder / "out/link").readlink().name == "readme.md"
+    assert castore("import", "out").stdout[:64] == done.stdout[:64]
+
+
+def test_listing(castore, root):
+    assert castore("ls", root).stdout == "link\nreadme.md\nrun\nsub/\n"
+    assert castore("ls", "-R", root).stdout == 'link\nreadme.md\nrun\nsub/\n"sub/a\\nb"\n'
+    assert castore("ls", f"{root}:sub").stdout == '"sub/a\\nb"\n'
+    rows = castore("ls", "-l", root).stdout.splitlines()
+    assert [row[0] for row in rows] == ["l", "-", "x", "d"]
+    assert rows[0].endswith("  link -> readme.md")
+    assert rows[1].split()[1:] == [
+        "12",
+        "5ca7815adcb484e9a136c11efe69c1d530176d549b5d18d038eb5280b4b3470c",
+        "readme.md",
+    ]
+    entries = json.loads(castore("ls", "-R", "--json", root).stdout)["entries"]
+    assert entries[0] == {"path": "link", "type": "symlink", "target": "readme.md"}
+    assert [each["path"] for each in entries][-1] == "sub/a\nb"
+
+
+def test_a_few_digits_are_enough(castore, root):
+    assert castore("ls", f"{root[:10]}:sub").stdout == '"sub/a\\nb"\n'
+
+
+def test_contents(castore, root):
+    assert castore("cat", f"{root}:readme.md", f"{root}:run").stdout == "Hello World!#!/bin/sh\n"
+
+
+def test_a_part(castore, place, root):
+    assert castore("export", f"{root}:sub", "sub").exit_code == 0
+    assert (place.folder / "sub/a\nb").read_bytes() == b"odd"
+    assert castore("export", f"{root}:/readme.md", "r.md").exit_code == 0
+    assert (place.folder / "r.md").read_bytes() == b"Hello World!"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["ls", "ROOT:nope"], 1, "has nothing at 'nope'"),
+        (["cat", "ROOT:sub"], 1, "is no file"),
+        (["cat", "ROOT:nope"], 1, "has nothing at 'nope'"),
+        (["ls", "0" * 64], 1, "no directory 0000"),
+        (["ls", "123"], 2, "is not a digest"),
+        (["ls", "ROOT:../x"], 2, "leads out of the tree"),
+        (["export", "ROOT", "docs"], 1, "it is there already"),
+        (["export", "ROOT", "none/out"], 1, "No such file or directory"),
+        (["import", "none"], 1, "cannot read"),
+        (["import"], 2, "Missing argument"),
+    ],
+)
+def test_mistakes(castore, root, arguments, code, words):
+    """One message each, and no traceback."""
+    done = castore(*(argument.replace("ROOT", root) for argument in arguments))
+    assert done.exit_code == code
+    assert words in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+class TestProblems:
+    @pytest.fixture
+    def odd(self, place, folder):
+        os.mkfifo(folder / "pipe")
+        return folder
+
+    def test_no_root(self, castore, odd):
+        done = castore("import", "docs")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "'pipe' is a pipe" in done.stderr
+        assert "--skip-unreadable" in done.stderr
+
+    def test_a_root_all_the_same(self, castore, odd):
+        done = castore("import", "--skip-unreadable", "docs")
+        assert done.exit_code == 3
+        assert len(done.stdout) == 64 + 2 + len("docs\n")
+        assert castore("import", "--special", "skip", "docs").exit_code == 0
+
+    def test_as_json(self, castore, odd):
+        done = castore("import", "--json", "docs", "none")
+        document = json.loads(done.stdout)
+        assert done.exit_code == 1
+        assert document["trees"][0]["node"] is None
+        assert document["trees"][0]["problems"][0]["kind"] == "special"
+        assert [each["code"] for each in document["errors"]] == ["source"]
+
+    def test_the_others_are_imported(self, castore, place, odd):
+        """One that fails keeps none back."""
+        place.file("more/file", b"x")
+        done = castore("import", "docs", "none", "more")
+        assert done.exit_code == 1
+        assert done.stdout.endswith("  more\n")
+
+    def test_a_blob_that_is_gone(self, castore, place, root):
+        for path in place.folder.parent.rglob(HELLO):
+            path.unlink()
+        done = castore("export", root, "out")
+        assert (done.exit_code, (place.folder / "out").exists()) == (1, False)
+        assert "cannot write 'readme.md'" in done.stderr
+        done = castore("export", "--skip-unreadable", root, "out")
+        assert (done.exit_code, (place.folder / "out/run").exists()) == (3, True)
