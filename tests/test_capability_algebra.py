@@ -55,6 +55,7 @@ from castore_wrappers.breaker.service import BreakerService
 from castore_wrappers.limit.service import LimitService
 from castore_wrappers.read_only.service import ReadOnlyService
 from castore_wrappers.retry.service import RetryService
+from castore_wrappers.timeout.service import TimeoutService
 from castore_wrappers.verify.service import VerifyService
 
 Capability = type
@@ -170,6 +171,7 @@ WRAPPERS: Final[Mapping[str, Wrapper]] = {
     "limit": Wrapper(lambda store: LimitService(store, concurrency=1, bytes_per_second=1 << 40)),
     "read_only": Wrapper(ReadOnlyService, keeps=TO_READ, writes=False),
     "retry": Wrapper(RetryService),
+    "timeout": Wrapper(lambda store: TimeoutService(store, timeout=60.0)),
     "verify": Wrapper(VerifyService),
 }
 

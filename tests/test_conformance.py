@@ -158,10 +158,12 @@ EACH: Final[Mapping[str, Tables]] = {
     "Limit": around("limit", concurrency=1),
     "Lru": around("lru", **WIDE),
     "Retry": around("retry"),
+    "Timeout": around("timeout", timeout="60 s"),
     "Verify": around("verify"),
     "AllWrappersOfSmallest": {
         "root": {"type": "verify", "inner": "&retry"},
-        "retry": {"type": "retry", "inner": "&breaker", "replay": 0},
+        "retry": {"type": "retry", "inner": "&timeout", "replay": 0},
+        "timeout": {"type": "timeout", "inner": "&breaker"},
         "breaker": {"type": "breaker", "inner": "&limit"},
         "limit": {"type": "limit", "inner": "&faulty", "bytes_per_second": "1 TB"},
         "faulty": {"type": "faulty", "inner": "&smallest"},
@@ -322,6 +324,7 @@ WRAPPERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "breaker": {},
     "limit": {"concurrency": 2},
     "retry": {},
+    "timeout": {},
     "verify": {},
 }
 COMPOSITES: Final[Mapping[str, Callable[[Any, Any], Tables]]] = {

@@ -23,6 +23,7 @@ SERVICES: Final[dict[str, dict[str, Any]]] = {
     "retry": {"root": {"type": "retry", "inner": "memory:"}},
     "verify": {"root": {"type": "verify", "inner": "memory:"}},
     "breaker": {"root": {"type": "breaker", "inner": "memory:"}},
+    "timeout": {"root": {"type": "timeout", "inner": "memory:"}},
 }
 
 

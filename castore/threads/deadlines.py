@@ -120,6 +120,14 @@ class Pending(Generic[T]):
             # The traceback of an error refers to this frame: without this they would keep each other.
             del self, error
 
+    def wait(self, seconds: float) -> bool:
+        """Return whether the call has ended within so many seconds; it is not given up."""
+        try:
+            return self._owner.clock.wait(self._done, seconds)
+        except BaseException:
+            self.abandon()
+            raise
+
     def abandon(self) -> bool:
         """Give the call up; return False if it has ended after all, so that it can be collected."""
         return self._owner._abandon(self)  # noqa: SLF001 - one thing in two classes

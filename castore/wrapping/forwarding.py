@@ -248,8 +248,8 @@ def _entering(row: Operation) -> Callable[..., Any]:
     @contextlib.contextmanager
     def enter(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         with contextlib.ExitStack() as stack:
-            manage = partial(_enter, stack, getattr(self._found, row))
-            entered = self._around(row, manage, *args, **kwargs)
+            entry = Entering(stack, getattr(self._found, row))
+            entered = self._around(row, entry, *args, **kwargs)
             if row.yields == "store":
                 entered = forwarded_capability(ChunkStore, entered, self._around, self._classes)
             yield entered
@@ -257,7 +257,19 @@ def _entering(row: Operation) -> Callable[..., Any]:
     return enter
 
 
-def _enter(
-    stack: contextlib.ExitStack, method: Callable[..., AbstractContextManager[T]], *args: Any, **kwargs: Any
-) -> T:
-    return stack.enter_context(method(*args, **kwargs))
+class Entering:
+    """Enters a context when it is called, on *stack*, which leaves it."""
+
+    def __init__(
+        self, stack: contextlib.ExitStack, method: Callable[..., AbstractContextManager[Any]]
+    ) -> None:
+        self.stack = stack
+        self._method = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Enter the context, and return its value."""
+        return self.stack.enter_context(self._method(*args, **kwargs))
+
+    def release(self) -> None:
+        """Leave the context, if whoever called has given up before it was entered."""
+        self.stack.close()

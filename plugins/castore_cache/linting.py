@@ -69,7 +69,7 @@ def offers(config: CacheConfig, kind: type, view: View) -> bool | None:
 
 
 def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
-    """Yield a warning if near cannot be filled, forgets, or cuts otherwise, or no new blob can be written."""
+    """Yield a warning if near cannot be filled, forgets or cuts otherwise, or far takes nothing, or hangs."""
     near, far = view.called(config.near), view.called(config.far)
     stores = view.stores(config.near)
     if stores and stores == view.stores(config.far):
@@ -79,6 +79,8 @@ def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
             f"near and far both end in {listed(sorted(stores))}: what the one lacks the other lacks, too",
             "let them keep blobs in different places, or use the one of them without a cache",
         )
+    if (problem := view.waiting(config.far)) is not None:
+        yield problem
     if view.of(config.near).writable is False and (config.fill != "none" or config.near in targets(config)):
         yield view.warning(
             "near-not-writable",

@@ -79,7 +79,19 @@ class FallbackConfig:
         all_of = view.all_of(*map(ref_of, self.services))
         hint = "name a service in `write_to` that keeps what it has"
         evicts = view.kept_in(self.target, hint)
-        return attrs.evolve(all_of, writable=target.writable, cuts=target.cuts, evicts=evicts)
+        return attrs.evolve(
+            all_of,
+            writable=target.writable,
+            cuts=target.cuts,
+            evicts=evicts,
+            waits=bool(list(self._without_end(view))),
+        )
+
+    def _without_end(self, view: View) -> Iterator[Problem]:
+        for entry in self.services:
+            timeout = None if isinstance(entry, Ref) else entry.timeout
+            if (problem := view.waiting(ref_of(entry), unless=timeout)) is not None:
+                yield attrs.evolve(problem, hint="give it a `timeout`: write it as a table with a `ref`")
 
     def offers(self, kind: type, view: View) -> bool | None:
         """Have the capabilities that its services make possible."""
@@ -92,7 +104,8 @@ class FallbackConfig:
         return False
 
     def lints(self, view: View) -> Iterator[Problem]:
-        """Warn of writes and copies that end nowhere."""
+        """Warn of writes and copies that end nowhere, and of services that may never answer."""
+        yield from self._without_end(view)
         refs = dict(zip(service_names(self.services), map(ref_of, self.services), strict=True))
         better = [name for name, ref in refs.items() if view.of(ref).writable]
         # One whose services are all made for reading is meant for reading.

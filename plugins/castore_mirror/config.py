@@ -119,6 +119,7 @@ class MirrorConfig:
             writable=_enough((entry.writable for entry in each), writes),
             answers=_enough((entry.answers for entry in each), misses),
             evicts=self._evicts(view, writes),
+            waits=bool(list(self._without_end(view))),
         )
 
     def _evicts(self, view: View, writes: int) -> Evicts | None:
@@ -128,6 +129,12 @@ class MirrorConfig:
         found = [view.kept_in(ref_of(entry), hint) for entry in self.services]
         evicting = [entry for entry in found if entry is not None]
         return evicting[0] if len(evicting) >= writes else None
+
+    def _without_end(self, view: View) -> Iterator[Problem]:
+        for entry in self.services:
+            timeout = None if isinstance(entry, Ref) else entry.timeout
+            if (problem := view.waiting(ref_of(entry), unless=timeout)) is not None:
+                yield attrs.evolve(problem, hint="give it a `timeout`: write it as a table with a `ref`")
 
     def offers(self, kind: type, view: View) -> bool | None:
         """Have the capabilities that its services make possible; how long a write lasts is not known yet."""
@@ -139,6 +146,7 @@ class MirrorConfig:
 
     def lints(self, view: View) -> Iterator[Problem]:
         """Warn of quorums that can never be reached, and of services that do not go together."""
+        yield from self._without_end(view)
         writes, misses = self.quorums
         refs = [ref_of(entry) for entry in self.services]
         mute = [view.called(ref) for ref in refs if view.of(ref).answers is False]

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from fsspec.asyn import sync
 
 from castore.errors import CastoreError, describe
+from castore_objectstore.drivers import CONNECT_SECONDS, SILENT_SECONDS
 from castore_objectstore.object_store import TooLargeError
 
 _PIECE: Final = 1 << 20
@@ -153,7 +154,8 @@ async def http_client(**options: Any) -> Any:
                 self._body = b"".join(found)
             return self._body
 
-    return aiohttp.ClientSession(response_class=BoundedResponse, **options)
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+    return aiohttp.ClientSession(response_class=BoundedResponse, **{"timeout": limits, **options})
 
 
 def _read_range(fs: Any, path: str, end: int) -> bytes:

@@ -39,7 +39,7 @@ from castore.composition import (
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.problems import toml_string
 from castore.urls import split_query
-from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of
+from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of, waits
 from castore_objectstore.options import read_options, whole_url
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
@@ -125,6 +125,7 @@ class ObjectStoreConfig:
             place=None if folder is None else view.base / folder,
             place_field="object_store_url",
             cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
+            waits=waits(self.object_store_url),
         )
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it

@@ -20,6 +20,13 @@ import attrs
 Sort: TypeAlias = Literal["bucket", "folder", "web", "memory"]
 """Where objects lie: under keys of a bucket, in folders, on a web server, or in this process."""
 
+CONNECT_SECONDS: Final = 10.0
+SILENT_SECONDS: Final = 30.0
+"""How long a machine may take to accept a connection, and to send the next bytes; options may say otherwise.
+
+Most drivers would wait for minutes, or without end.
+"""
+
 _GONE: Final = 410
 _NOT_FOUND: Final = (404, _GONE)
 _HIDDEN: Final = (400, 403, 405, 501)
@@ -54,10 +61,23 @@ _S3: Final = Driver(
     "s3fs",
     "s3",
     "bucket",
-    {**_NO_CACHE, "max_concurrency": 1, "config_kwargs": {"retries": {"max_attempts": 1}}},
+    {
+        **_NO_CACHE,
+        "max_concurrency": 1,
+        "config_kwargs": {
+            "retries": {"max_attempts": 1},
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": SILENT_SECONDS,
+        },
+    },
 )
 _GS: Final = Driver("gcsfs", "gs", "bucket", _NO_CACHE, ("token",))
-_AZURE: Final = Driver("adlfs", "azure", "bucket", _NO_CACHE)
+_AZURE: Final = Driver(
+    "adlfs",
+    "azure",
+    "bucket",
+    {**_NO_CACHE, "connection_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS},
+)
 _SFTP: Final = Driver(
     "paramiko",
     "sftp",
@@ -299,6 +319,7 @@ def prepare(fs: Any) -> None:
     if hasattr(client, "get_transport"):
         # Else the last bytes of each answer come 40 ms later: both sides wait for more to send.
         client.get_transport().sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # type: ignore[union-attr]
+        fs.ftp.get_channel().settimeout(SILENT_SECONDS)
         return
     if hasattr(fs, "service_client"):
         # The driver of Azure's has no option for it.
@@ -306,6 +327,12 @@ def prepare(fs: Any) -> None:
         if policy is not None and hasattr(policy, "connect_retries"):
             policy.connect_retries = 0
         return
+    if hasattr(fs, "_get_object") and hasattr(fs, "session_kwargs"):
+        with contextlib.suppress(ImportError):
+            from aiohttp import ClientTimeout  # noqa: PLC0415 - with the driver
+
+            limits = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+            fs.session_kwargs.setdefault("timeout", limits)
     once = getattr(getattr(type(fs), "_request", None), "__wrapped__", None)
     if hasattr(fs, "_get_object") and once is not None:
         with contextlib.suppress(ImportError):

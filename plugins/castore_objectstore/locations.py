@@ -108,6 +108,11 @@ def is_read_only(url: str) -> bool:
     return scheme_of(url) != "file" and protocols_of(url)[-1] in {"http", "https"}
 
 
+def waits(url: str) -> bool:
+    """Tell whether a request there may wait without end: castore knows of no time limit of its driver."""
+    return scheme_of(url) != "file" and not is_known(protocols_of(url)[-1])
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of *url* in lower case; raises `ValueError` if it has none."""
     match = _SCHEME.match(url)

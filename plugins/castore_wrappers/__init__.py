@@ -16,4 +16,5 @@ def castore_register(registry: Registry) -> None:
     registry.register(BlobService, "limit", "castore_wrappers.limit.config:LimitConfig")
     registry.register(BlobService, "read_only", "castore_wrappers.read_only.config:ReadOnlyConfig")
     registry.register(BlobService, "retry", "castore_wrappers.retry.config:RetryConfig")
+    registry.register(BlobService, "timeout", "castore_wrappers.timeout.config:TimeoutConfig")
     registry.register(BlobService, "verify", "castore_wrappers.verify.config:VerifyConfig")

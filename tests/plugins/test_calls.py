@@ -35,6 +35,7 @@ def cache(write: str) -> dict[str, Any]:
 RETRY: Final = {"type": "retry"}
 BREAKER: Final = {"type": "breaker"}
 LIMIT: Final = {"type": "limit", "concurrency": 1024}
+TIMEOUT: Final = {"type": "timeout"}
 VERIFY: Final = {"type": "verify"}
 LRU: Final = {"type": "lru", "max_bytes": "1 GiB"}
 
@@ -42,6 +43,7 @@ STACKS: Final = {
     "retry": around(RETRY),
     "breaker": around(BREAKER),
     "limit": around(LIMIT),
+    "timeout": around(TIMEOUT),
     "verify": around(VERIFY),
     "lru": around(LRU),
     "five wrappers": around(RETRY, BREAKER, LIMIT, VERIFY, LRU),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -46,6 +48,7 @@ from castore_wrappers.breaker.service import BreakerService
 from castore_wrappers.limit.service import LimitService
 from castore_wrappers.retry.patience import Policy
 from castore_wrappers.retry.service import RetryService
+from castore_wrappers.timeout.service import TimeoutService
 from castore_wrappers.verify.service import VerifyService
 
 SIZE: Final = 1 << 18
@@ -74,6 +77,7 @@ CASES: Final[Mapping[str, tuple[tuple[Any, ...], Callable[[Any, list[Any]], obje
     "read_many": ((DIGESTS,), lambda double, items: ((digest, double.data[digest]) for digest in items)),
     "open_write": ((), lambda _, items: SpooledWriter(lambda digest, file: None)),
     "list_blobs": ((), lambda _, items: iter(DIGESTS)),
+    "complete": (("abcdabcd",), lambda _, items: iter(DIGESTS)),
     "delete": ((FIRST,), lambda _, items: True),
     "find_chunks": ((DIGESTS,), lambda _, items: set(items)),
     "get_chunks": ((dict.fromkeys(DIGESTS, SIZE),), of_each(lambda double, digest: double.data[digest])),
@@ -480,3 +484,42 @@ class TestFaulty:
         assert [fault.about for fault in service.faults.trace] == [
             str(digest) for digest in DIGESTS if digest in lost
         ]
+
+
+class TestTimeout:
+    @pytest.mark.parametrize("row", ROWS)
+    def test_what_answers_in_time_is_passed_on(self, row: Operation) -> None:
+        inner = within(row)
+        service = TimeoutService(inner, timeout=60.0)
+        assert do(service, row) == do(within(row), row)
+        assert service.gauges() == {"given_up": 0, "not_returned": 0}
+        service.close()
+
+    @pytest.mark.parametrize("by_name", [False, True])
+    @pytest.mark.parametrize("row", WITHIN)
+    def test_what_does_not_is_given_up(self, row: Operation, by_name: bool) -> None:
+        """However its arguments are given; it goes on by itself, and the next call has another thread."""
+        inner, go_on = within(row), threading.Event()
+
+        def hang(operation: str, items: list[Any]) -> list[Any]:
+            go_on.wait(60)
+            return []
+
+        inner.lose = hang
+        service = TimeoutService(inner, timeout=0.02)
+        if row == "read_many":
+            assert {type(answer) for _, answer in do(service, row)} == {UnavailableError}
+        else:
+            with pytest.raises(
+                UnavailableError, match=r"`timeout` is unavailable: no answer within 0\.0\d s$"
+            ):
+                do(service, row, by_name=by_name)
+        assert service.gauges() == {"given_up": 1, "not_returned": 1}
+        inner.lose = lambda operation, items: []
+        assert do(service, row) == do(within(row), row)
+        go_on.set()
+        deadline = time.monotonic() + 30
+        while service.gauges()["not_returned"] and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert service.gauges() == {"given_up": 1, "not_returned": 0}
+        service.close()

@@ -60,6 +60,7 @@ class Traits:
             it does not, or nobody knows.
         evicts: Who may drop a blob that was written to it, which is nowhere else then; `None` for nobody, as
             far as is known.
+        waits: Whether a call of it may wait for another machine for as long as that does not answer.
     """
 
     writable: bool | None = None
@@ -70,6 +71,7 @@ class Traits:
     place_field: str = ""
     cuts: str = ""
     evicts: Evicts | None = None
+    waits: bool | None = None
 
 
 UNKNOWN = Traits()
@@ -103,6 +105,7 @@ class View:
             repeater=repeater.repeater,
             cuts=traits[0].cuts if traits else "",
             evicts=next((entry.evicts for entry in traits if entry.evicts is not None), None),
+            waits=_any(entry.waits for entry in traits),
         )
 
     def kept_in(self, ref: Ref[Any], hint: str) -> Evicts | None:
@@ -140,6 +143,22 @@ class View:
         target = self._target(ref)
         found = () if target is None else self._graph.reachable(target)
         return frozenset(label(entry) for entry in found if not entry.edges)
+
+    def waiting(self, at: Ref[Any], *, unless: object = None) -> Problem | None:
+        """Return the warning that nobody ends a call to an instance that does not answer, if that is so.
+
+        *unless* is the timeout that the caller has for it.
+        """
+        if unless is not None or not self.of(at).waits:
+            return None
+        name = self.called(at)
+        return self.warning(
+            "waits-without-end",
+            at,
+            f"if the machine of `{name}` accepts a connection and never answers, this waits without end:"
+            " neither its driver nor anything in between has a time limit",
+            'put a `type = "timeout"` before it',
+        )
 
     def called(self, ref: Ref[Any]) -> str:
         """Return the name of the instance that a field refers to; of one that a URL made, its place."""
@@ -179,6 +198,14 @@ def _all(answers: Iterable[bool | None]) -> bool | None:
     if False in found:
         return False
     return None if None in found else True
+
+
+def _any(answers: Iterable[bool | None]) -> bool | None:
+    """Return True if one of *answers* is, False if none is, and `None` where that is not known."""
+    found = set(answers)
+    if True in found:
+        return True
+    return None if None in found else False
 
 
 def label(instance: Instance) -> str:
