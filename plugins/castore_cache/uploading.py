@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from castore import B3Digest, BlobService, CastoreError, UnavailableError
+from castore.contract.capabilities import ChunkStore
 from castore.errors import describe
 from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
@@ -67,6 +68,7 @@ class Uploader:
         self._near = near
         self._far = far
         self._done = done
+        self._keeps_chunks = far.capability(ChunkStore) is not None
         self._retry_after = retry_after
         self._drain = drain
         self._pool = Pool(0) if pool is None else pool
@@ -97,6 +99,9 @@ class Uploader:
     def start(self) -> bool:
         """See to it that what waits is uploaded; return False if it waits on, as no thread can be had."""
         with self._lock:
+            if self._running:
+                # It may be waiting for those that it has passed over.
+                self._wake.set()
             if self._running or self._closing or not len(self._backlog):
                 return True
             self._running = True
@@ -219,8 +224,8 @@ class Uploader:
         if failure is not None and not stuck:
             self._rest(failure)
             return
-        if len(stuck) == len(faults) == len(batch) and not self._again:
-            # It need not be near that fails.
+        if len(stuck) == len(faults) == len(batch) and not self._again and not self._keeps_chunks:
+            # It need not be near that fails: to a far without chunks blobs are streamed, one by one.
             self._rest(next(iter(stuck.values())))
             return
         with self._lock:
