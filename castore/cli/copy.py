@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import click
 
 from castore.cli.counting import count_blobs
+from castore.cli.digests import digests_option, read_all_digests
 from castore.cli.faults import FAILED, document_of
 from castore.cli.options import shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
@@ -25,6 +27,7 @@ _EPILOG = """\b
 Examples:
   castore copy --from local --to archive --all
   castore copy --from archive --to local DIGEST DIGEST
+  castore copy --from archive --to local --digests keep.txt
 
 \b
 With --json, bytes before compression:
@@ -40,6 +43,7 @@ With --json, bytes before compression:
 @click.option("--from", "source", metavar="NAME", required=True, help="The service that has the blobs.")
 @click.option("--to", "target", metavar="NAME", required=True, help="The service that shall have them.")
 @click.option("--all", "every", is_flag=True, help="Copy all blobs of the one to the other.")
+@digests_option
 @workers_option
 @shared_options
 @click.pass_obj
@@ -47,6 +51,7 @@ def command(
     settings: Settings,
     *,
     digests: tuple[B3Digest | ShortDigest, ...],
+    files: tuple[str, ...],
     source: str,
     target: str,
     every: bool,
@@ -57,7 +62,7 @@ def command(
     Every byte is checked. A blob that cannot be copied does not keep the others from it; the exit code is
     1 then. After an interruption the same command copies what is left.
     """
-    if every == bool(digests):
+    if every == bool(digests or files):
         raise click.UsageError("Give either digests, or --all.")
     if source == target:
         raise click.UsageError(f"--from and --to are both `{source}`.")
@@ -67,9 +72,11 @@ def command(
         if every and origin.capability(BlobLister) is None:
             raise UnsupportedError(without_capability(stores, source, "list its blobs", option="--from"))
         with pool_of(stores, workers, origin, goal) as pool, ProgressMeter(hidden=settings.quiet) as meter:
-            named = None if every else [completed(digest, stores, source) for digest in digests]
+            whole = (completed(digest, stores, source) for digest in digests)
+            named = None if every else chain(whole, read_all_digests(files))
             if meter.active:
-                meter.items = len(digests) if digests else count_blobs(origin, meter)
+                # How long a list is turns out at its end: stdin is read only once.
+                meter.items = count_blobs(origin, meter) if every else None if files else len(digests)
             copier = Copier(origin, goal, pool, meter.advance)
             seen = 0
             for copied in copier.run(named):

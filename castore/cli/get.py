@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final
 
 import click
 
+from castore.cli.digests import digests_option, read_all_digests, require_digests
 from castore.cli.files import is_replaced, is_stdout, replacing
+from castore.cli.getting import Getter, copy_blob, naming
 from castore.cli.options import as_size, shared_options
-from castore.cli.output import emit, emit_json, stdout_is_terminal
+from castore.cli.output import STDOUT, OutputError, PlainText, emit, emit_json, stdout_is_terminal
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.cli.short_digests import ShortDigest, as_digest, completed
+from castore.composition.composition import Composition
 from castore.contract.blobs import BlobReader
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError, CorruptBlobError, InvalidSeekError
 
-_PIECE: Final = 1 << 20
 _STDOUT: Final = "-"
 
 _EPILOG = """\b
@@ -26,76 +30,134 @@ Examples:
   castore get DIGEST -o photo.raw
   castore get DIGEST -o archive.tar && tar xf archive.tar
   castore get DIGEST --offset 1GiB --length 512 | xxd
+  castore get --digests keep.txt -o folder/
 
 \b
 With --json and -o, in bytes; without -o stdout is the blob:
   {"digest", "path", "offset", "size", "verified"}
+Into a folder:
+  {"files": [{"digest", "path", "size"}],
+   "errors": [{"digest", "code", "message"}]}
 """
 
 
 @click.command("get", epilog=_EPILOG)
-@click.argument("digest", metavar="DIGEST", type=as_digest)
+@click.argument("digests", metavar="DIGEST...", nargs=-1, type=as_digest)
 @click.option(
     "-o",
     "--output",
-    metavar="FILE",
-    default=_STDOUT,
-    type=click.Path(dir_okay=False, readable=False, allow_dash=True),
-    help="Write to FILE, which appears, or is replaced, when all of it is there.",
+    metavar="FILE|FOLDER",
+    type=click.Path(readable=False, allow_dash=True),
+    help="Write to FILE, which appears, or is replaced, when all of it is there; or into FOLDER, by digest.",
 )
+@digests_option
 @click.option("--offset", metavar="N", type=as_size, default=0, help="Begin at byte N, from 0.")
 @click.option("--length", metavar="N", type=as_size, help="Write N bytes at most.")
 @shared_options
 @click.pass_obj
 def command(
-    settings: Settings, digest: B3Digest | ShortDigest, output: str, offset: int, length: int | None
-) -> None:
-    """Write a blob, or a part of it, to a file or to stdout.
+    settings: Settings,
+    *,
+    digests: tuple[B3Digest | ShortDigest, ...],
+    output: str | None,
+    files: tuple[str, ...],
+    offset: int,
+    length: int | None,
+) -> int:
+    """Write blobs, or a part of one, to a file, into a folder or to stdout.
 
     DIGEST is 64 hex digits, the first 8 or more of them, or `blake3-` and base64. Each chunk is checked
     before a byte of it is written, the whole blob before its last one: an error takes back what went to a
-    pipe until then. Sizes may have units, such as `64KiB`.
+    pipe until then. Sizes may have units, such as `64KiB`. A terminal gets what is no text only with
+    `-o -`.
+
+    Several blobs are written to stdout one after the other, or into FOLDER, where one that cannot be had
+    keeps no other away.
     """
-    if is_stdout(output):
-        output = _STDOUT
-    with settings.opened() as stores, contextlib.ExitStack() as stack:
-        digest = completed(digest, stores, settings.service_name)
-        stack.enter_context(_naming(digest))
+    require_digests(digests, files)
+    to_stdout = output is None or output == _STDOUT or is_stdout(output)
+    path = _STDOUT if output is None or to_stdout else output
+    several = len(digests) > 1 or bool(files)
+    folder = None if to_stdout else _as_folder(path, several=several)
+    if (several or folder is not None) and (offset or length is not None):
+        raise click.UsageError("--offset and --length are for one blob, to one file or stdout.")
+    with settings.opened() as stores:
+        whole = (completed(digest, stores, settings.service_name) for digest in digests)
+        if not several and folder is None:
+            write = _to_stdout(output)
+            _get_one(stores, settings, next(whole), path, to_stdout=write, offset=offset, length=length)
+            return 0
+        items = None if files else len(digests)
+        with _meter(path, None, settings, items) as meter:
+            getter = Getter(stores.blobs(settings.service_name), meter, settings)
+            given = chain(whole, read_all_digests(files))
+            if folder is not None:
+                return getter.fill(folder, given)
+            getter.write_all(given, _to_stdout(output))
+    return 0
 
-        def get() -> tuple[int, bool]:
-            reader = stores.blobs(settings.service_name).open_read(digest)
-            if reader is None:
-                raise BlobNotFoundError(digest, instance=settings.service_name)
-            with reader:
-                size = _go_to(reader, offset, digest)
-                count = size - offset if length is None else min(length, size - offset)
-                with _destination(output, count) as write, _meter(output, count, settings) as meter:
-                    _copy(reader, count, write, meter)
-                    meter.item_done()
-                return count, reader.verified
 
+def _as_folder(path: str, *, several: bool) -> str | None:
+    """Return *path* if it is a folder, which is made if it says that it is one."""
+    if path.endswith("/"):
+        try:
+            os.makedirs(path, exist_ok=True)  # noqa: PTH103 - the user's string
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {path!r}: {error.strerror}") from error
+        return path
+    if os.path.isdir(path):  # noqa: PTH112 - as above
+        return path
+    if several:
+        raise click.UsageError(
+            f"Several blobs go into a folder, which {path!r} is not; `-o {path}/` makes one."
+        )
+    return None
+
+
+def _to_stdout(output: str | None) -> Callable[[memoryview], Any]:
+    """Return what writes to stdout: to a terminal only text, unless somebody asks for it by name."""
+    return PlainText() if output is None and STDOUT.is_terminal else emit
+
+
+def _get_one(
+    stores: Composition,
+    settings: Settings,
+    digest: B3Digest,
+    path: str,
+    *,
+    to_stdout: Callable[[memoryview], Any],
+    offset: int,
+    length: int | None,
+) -> None:
+    def get() -> tuple[int, bool]:
+        reader = stores.blobs(settings.service_name).open_read(digest)
+        if reader is None:
+            raise BlobNotFoundError(digest, instance=settings.service_name)
+        with reader:
+            size = _go_to(reader, offset, digest)
+            count = size - offset if length is None else min(length, size - offset)
+            with (
+                contextlib.nullcontext(to_stdout) if path == _STDOUT else replacing(path, count) as write,
+                _meter(path, count, settings, 1) as meter,
+            ):
+                copy_blob(reader, count, write, meter)
+                meter.item_done()
+            return count, reader.verified
+
+    try:
         try:
             count, verified = get()
         except CorruptBlobError as error:
             # What was written to stdout, or a pipe, cannot be taken back.
-            if not error.passed_over or not is_replaced(output):
+            if not error.passed_over or not is_replaced(path):
                 raise
             count, verified = get()
-    if settings.json and output != _STDOUT:
-        emit_json(
-            {"digest": str(digest), "path": output, "offset": offset, "size": count, "verified": verified}
-        )
-
-
-@contextlib.contextmanager
-def _naming(digest: B3Digest) -> Iterator[None]:
-    """See to it that an error about a chunk names the blob as well."""
-    try:
-        yield
     except CorruptBlobError as error:
-        if str(digest) not in error.message:
-            error.args = (f"cannot read blob {digest}: {error.message}", *error.args[1:])
-        raise
+        raise naming(error, digest) from error.__cause__
+    if settings.json and path != _STDOUT:
+        emit_json(
+            {"digest": str(digest), "path": path, "offset": offset, "size": count, "verified": verified}
+        )
 
 
 def _go_to(reader: BlobReader, offset: int, digest: B3Digest) -> int:
@@ -109,29 +171,10 @@ def _go_to(reader: BlobReader, offset: int, digest: B3Digest) -> int:
     return reader.size
 
 
-@contextlib.contextmanager
-def _destination(output: str, count: int) -> Iterator[Callable[[memoryview], Any]]:
-    if output == _STDOUT:
-        yield emit
-        return
-    with replacing(output, count) as write:
-        yield write
-
-
-def _meter(output: str, total: int, settings: Settings) -> ProgressMeter:
+def _meter(path: str, total: int | None, settings: Settings, items: int | None) -> ProgressMeter:
     """Return a meter, unless it would draw into the blob on the terminal."""
-    to_stdout = output == _STDOUT
+    to_stdout = path == _STDOUT
     hidden = settings.quiet or (to_stdout and stdout_is_terminal())
-    meter = ProgressMeter(total, 1, verb="" if settings.json else "got", hidden=hidden)
-    meter.name = "" if to_stdout else output
+    meter = ProgressMeter(total, items, verb="" if settings.json else "got", hidden=hidden)
+    meter.name = "" if to_stdout else path
     return meter
-
-
-def _copy(reader: BlobReader, count: int, write: Callable[[memoryview], Any], meter: ProgressMeter) -> None:
-    while count:
-        view = reader.read_view(min(_PIECE, count))
-        if not view:
-            raise EOFError(f"the blob ends {count} bytes before its size")
-        write(view)
-        meter.advance(len(view))
-        count -= len(view)

@@ -5,6 +5,7 @@ This is the only place that writes to stdout. All that is written arrives, or th
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
@@ -30,6 +31,9 @@ _BRANCHES: Final = " │├└─"
 _COLUMNS: Final = 80
 _NARROWEST: Final = 20
 """For fewer columns than these nothing is broken at words."""
+
+_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f]|\r[^\n]")
+"""What is in no text that lines are made of; with a carriage return alone one line hides another."""
 
 _GATHERED: Final = 1 << 16
 """How many bytes of small pieces are written together."""
@@ -171,14 +175,55 @@ def emit_json(document: Any) -> None:
     emit_text(json.dumps(document, indent=2) + "\n")
 
 
-def emit_json_rows(name: str, rows: Iterable[Any]) -> None:
-    """Write a JSON document that is one list of this name, however long; a row is gone when it is written."""
-    lead = f'{{\n  "{name}": ['
-    for row in rows:
+class PlainText:
+    """Writes bytes to a terminal as long as they are text: what else there is it might obey."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def __call__(self, data: memoryview) -> None:
+        """Write bytes; raise `OutputError`, with nothing of these written, if they are no text."""
+        try:
+            text = self._decoder.decode(data)
+        except UnicodeDecodeError:
+            text = "\0"
+        if _NO_TEXT.search(text):
+            raise OutputError(
+                "cannot write the output: it is no text, and stdout is a terminal; `-o FILE` writes it to a"
+                " file, `-o -` to the terminal all the same"
+            )
+        emit(data)
+
+
+class JsonRows:
+    """Writes a JSON document with a list of this name, however long: a row is gone when it is written."""
+
+    def __init__(self, name: str) -> None:
+        self._lead = f"{{\n  {json.dumps(name)}: ["
+        self._empty = True
+
+    def add(self, row: Any) -> None:
+        """Write a row."""
         shown = json.dumps(row, indent=2).replace("\n", "\n    ")
-        emit_text(f"{lead}\n    {shown}", flush=False)
-        lead = ","
-    emit_text("\n  ]\n}\n" if lead == "," else f"{lead}]\n}}\n")
+        emit_text(f"{self._lead}\n    {shown}", flush=False)
+        self._lead, self._empty = ",", False
+
+    def end(self, **rest: Any) -> None:
+        """End the list and write what else is in the document."""
+        parts = [f"{self._lead}]" if self._empty else "\n  ]"]
+        parts += [
+            f",\n  {json.dumps(key)}: " + json.dumps(value, indent=2).replace("\n", "\n  ")
+            for key, value in rest.items()
+        ]
+        emit_text("".join(parts) + "\n}\n")
+
+
+def emit_json_rows(name: str, rows: Iterable[Any]) -> None:
+    """Write a JSON document that is one list of this name."""
+    document = JsonRows(name)
+    for row in rows:
+        document.add(row)
+    document.end()
 
 
 def finish_output() -> None:

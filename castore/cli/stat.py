@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import sub
 from typing import Final
 
 import click
 
+from castore.cli.digests import digests_option, read_all_digests
+from castore.cli.faults import FAILED, document_of
 from castore.cli.options import shared_options, workers_option
-from castore.cli.output import emit_text, stdout_is_terminal, table
+from castore.cli.output import JsonRows, complain, emit_text, stdout_is_terminal, table
 from castore.cli.settings import Settings
 from castore.cli.short_digests import ShortDigest, as_digest, completed, shown
 from castore.cli.totals import show_totals
 from castore.composition.composition import Composition
+from castore.contract.batches import CALLS_AT_ONCE
 from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.capabilities import ChunkSource
 from castore.contract.chunk_list import ChunkList
 from castore.digest import B3Digest
-from castore.errors import BlobNotFoundError
+from castore.errors import BlobNotFoundError, CastoreError, CorruptBlobError
 from castore.format.blob_index import size_of
 from castore.text import size_text
+from castore.threads.pool import process_pool
 
 _HEAD: Final = 10
 _TAIL: Final = 3
@@ -31,10 +37,14 @@ Examples:
   castore stat
   castore stat DIGEST
   castore stat DIGEST --json | jq '.chunks[].digest'
+  castore stat --digests keep.txt
 
 \b
 With --json, in bytes; a blob that is kept whole has no chunks:
   {"digest", "size", "chunks": [{"offset", "size", "digest"}]}
+Of several blobs, or with --digests, only how many chunks:
+  {"blobs": [{"digest", "size", "chunks"}],
+   "errors": [{"digest", "code", "message"}]}
 Without DIGEST; what the service does not tell is null:
   {"service", "blobs": {"count", "bytes", "unreadable"},
    "chunks": {"count", "bytes"},
@@ -44,25 +54,76 @@ Without DIGEST; what the service does not tell is null:
 
 
 @click.command("stat", epilog=_EPILOG)
-@click.argument("digest", metavar="[DIGEST]", required=False, type=as_digest)
+@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_digest)
+@digests_option
 @click.option("--all", "every", is_flag=True, help="List all chunks with all digits, also on a terminal.")
 @workers_option
 @shared_options
 @click.pass_obj
 def command(
-    settings: Settings, *, digest: B3Digest | ShortDigest | None, every: bool, workers: int | None
-) -> None:
+    settings: Settings,
+    *,
+    digests: tuple[B3Digest | ShortDigest, ...],
+    files: tuple[str, ...],
+    every: bool,
+    workers: int | None,
+) -> int:
     """Show the size of a blob and the chunks that it is kept in, or without DIGEST all that there is.
 
-    On a terminal a long list of chunks is shortened, and so are their digests; `--all` shows all.
+    On a terminal a long list of chunks is shortened, and so are their digests; `--all` shows all. Of several
+    blobs, or with --digests, there is a line `DIGEST  SIZE  CHUNKS` for each, in bytes; one that is kept
+    whole has no chunks. The exit code is 1 if one cannot be found.
 
     For what there is in all, each index is read, and each blob that is a single chunk.
     """
     with settings.opened() as stores:
-        if digest is None:
-            show_totals(stores, settings, workers)
+        if len(digests) > 1 or files:
+            whole = (completed(digest, stores, settings.service_name) for digest in digests)
+            return _show_many(stores, settings, chain(whole, read_all_digests(files)))
+        if digests:
+            _show_blob(stores, settings, completed(digests[0], stores, settings.service_name), every=every)
         else:
-            _show_blob(stores, settings, completed(digest, stores, settings.service_name), every=every)
+            show_totals(stores, settings, workers)
+    return 0
+
+
+def _show_many(stores: Composition, settings: Settings, digests: Iterable[B3Digest]) -> int:
+    """Write a line for each blob; return the exit code."""
+    service = stores.blobs(settings.service_name)
+    errors = []
+    document = JsonRows("blobs") if settings.json else None
+    for digest, found in _look_up_many(service, digests, settings.service_name):
+        if isinstance(found, CastoreError):
+            errors.append({"digest": str(digest), **document_of(found, settings)})
+            if document is None:
+                complain(f"castore: {settings.scrubbed(found.message)}")
+            continue
+        size, count = found
+        if document is None:
+            emit_text(f"{shown(digest)}  {size:>12}  {count:>6}\n", flush=False)
+        else:
+            document.add({"digest": str(digest), "size": size, "chunks": count})
+    if document is not None:
+        document.end(errors=errors)
+    return FAILED if errors else 0
+
+
+def _look_up_many(
+    service: BlobService, digests: Iterable[B3Digest], instance: str
+) -> Iterator[tuple[B3Digest, tuple[int, int] | CastoreError]]:
+    """Yield the size of each blob and how many chunks it is kept in, or why that is not known."""
+
+    def look_up(digest: B3Digest) -> tuple[B3Digest, tuple[int, int] | CastoreError]:
+        try:
+            size, chunks = _look_up(service, digest, instance)
+        except (BlobNotFoundError, CorruptBlobError) as error:
+            return digest, error
+        return digest, (size, len(chunks))
+
+    store = service.capability(ChunkSource)
+    if service.high_latency or (store is not None and store.high_latency):
+        return process_pool().io_pool.map(look_up, digests, most=CALLS_AT_ONCE)
+    return map(look_up, digests)
 
 
 def _show_blob(stores: Composition, settings: Settings, digest: B3Digest, *, every: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from castore.cli.counting import count_items
+from castore.cli.digests import read_digests
 from castore.cli.faults import FAILED
 from castore.cli.options import as_share, as_time, shared_options, workers_option
 from castore.cli.output import complain
@@ -21,8 +22,7 @@ from castore.cli.verdict import Conclusion, show
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import Inventory
-from castore.digest import B3Digest
-from castore.errors import InvalidDigestError, UnsupportedError
+from castore.errors import UnsupportedError
 from castore.upkeep import Ledger, Scope, StateFileError, Verification, repair
 
 _EPILOG = """\b
@@ -59,8 +59,8 @@ With --json, sizes in bytes; with --repair-from a finding also has "mended",
 @click.option(
     "--expect",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Digests of blobs that must be there, one per line, as `castore list` prints them.",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Digests of blobs that must be there, one per line, as `castore list` prints them; `-` is stdin.",
 )
 @click.option("--repair-from", "donor", metavar="NAME", help="Mend what is wrong with what NAME has.")
 @shared_options
@@ -83,7 +83,7 @@ def command(
     """
     if donor is not None and donor == settings.service_name:
         raise click.UsageError(f"--repair-from names `{donor}`, which is what is checked.")
-    expected = [] if expect is None else _read_digests(expect)
+    expected = [] if expect is None else list(read_digests(expect))
     with settings.opened() as stores:
         service = _checkable(stores, settings.service_name)
         other = None if donor is None else stores.blobs(donor)
@@ -150,16 +150,3 @@ def _ledger(
                 " with it, or remove the file."
             )
         yield ledger
-
-
-def _read_digests(path: str) -> list[B3Digest]:
-    """Return the first words of the lines of a file as digests."""
-    found = []
-    for number, line in enumerate(Path(path).read_text("utf-8", "replace").splitlines(), 1):
-        words = line.split()
-        if words:
-            try:
-                found.append(B3Digest.parse(words[0]))
-            except InvalidDigestError as error:
-                raise click.UsageError(f"{path}:{number}: {error}") from None
-    return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from castore.cli.output import printable, table
+from castore.cli.output import JsonRows, OutputError, PlainText, printable, table
 from castore.text import size_text
 
 
@@ -16,6 +18,39 @@ def test_columns_are_as_wide_as_their_widest_cell():
 def test_cells_hold_no_control_codes():
     """They are written out, and counted so."""
     assert table(("a", "b"), [("\x1b", "c")]) == "a     b\n\\x1b  c\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("Grüße\n\tfrom a file\r\n".encode(), True), (b"", True), ("é".encode()[:1], True),
+        (bytes(range(256)), False), (b"a title: \x1b]0;mine\x07", False), ("c1: \x9b2J".encode(), False),
+        (b"no UTF-8: \xff", False), (b"hidden\rshown", False), (b"\0", False),
+    ],
+)  # fmt: skip
+def test_plain_text_is_what_a_terminal_cannot_obey(capfdbinary, data, text):
+    """In pieces of any size; nothing of a piece that is none is written."""
+    write = PlainText()
+    if text:
+        for place in range(len(data)):
+            write(memoryview(data[place : place + 1]))
+    else:
+        with pytest.raises(OutputError, match="is no text"):
+            write(memoryview(data))
+
+    assert capfdbinary.readouterr().out == (data if text else b"")
+
+
+@pytest.mark.parametrize("rows", [[], [1], [{"a": [1, {"b": "c"}], "d": []}, "e"]])
+@pytest.mark.parametrize("rest", [{}, {"errors": []}, {"errors": [{"x": [1]}], "more": {"y": None}}])
+def test_rows_of_json_are_what_json_would_write(capfdbinary, rows, rest):
+    """Written one by one."""
+    document = JsonRows("rows")
+    for row in rows:
+        document.add(row)
+    document.end(**rest)
+
+    assert capfdbinary.readouterr().out.decode() == json.dumps({"rows": rows} | rest, indent=2) + "\n"
 
 
 @pytest.mark.parametrize(

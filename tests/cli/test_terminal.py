@@ -183,11 +183,31 @@ def test_get_has_a_bar_unless_the_blob_goes_to_the_same_terminal(home, screen, l
     assert "─" in screen.watch(to_pipe)
 
     screen.seen = b""
-    to_terminal = home.start("get", large, "--length", "4200000", stdout=screen.end, stderr=screen.end)
+    to_terminal = home.start(
+        "get", large, "--length", "4200000", "-o", "-", stdout=screen.end, stderr=screen.end
+    )
     screen.watch(to_terminal)
     assert len(screen.seen) >= 4_200_000
     assert "━".encode() not in screen.seen
     assert b"\x1b[2K" not in screen.seen
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_terminal_gets_what_is_no_text_only_if_it_is_asked_for(home, screen, term):
+    """A blob may have anything in it, that a terminal obeys."""
+    home.environment["TERM"] = term
+    digest = home.file("blob", b"a title: \x1b]0;mine\x07")
+    home.run("put", "blob")
+    refused = home.start("get", digest, stdout=screen.end, stderr=subprocess.PIPE)
+    screen.watch(refused)
+    errors = refused.stderr.read().decode()
+    refused.stderr.close()
+    before = screen.seen
+    screen.watch(home.start("get", digest, "-o", "-", stdout=screen.end))
+
+    assert (refused.returncode, before) == (1, b"")
+    assert "it is no text, and stdout is a terminal; `-o FILE` writes it to a file, `-o -` to the" in errors
+    assert screen.seen == b"a title: \x1b]0;mine\x07"
 
 
 def test_who_interrupts_gets_an_empty_line(home, screen):

@@ -162,7 +162,6 @@ def test_since_a_time(castore, digest, since, blobs):
         (["--sample", "some"], "not a share"),
         (["--since", "yesterday"], "not a time"),
         (["--workers", "-1"], "range"),
-        (["--expect", "nowhere"], "nowhere"),
         (["--repair-from", "near"], "what is checked"),
         (["--repair-from", "fra"], "did you mean `far`?"),
         (["--resume", "source"], "cannot be used as a state file"),
