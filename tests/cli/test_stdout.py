@@ -52,7 +52,7 @@ COMMANDS: dict[str, list[str]] = {
     "explain": ["explain", LARGE_DIGEST],
     "copy": ["copy", "--from", "root", "--to", "other", "--all"],
     "verify": ["verify"],
-    "gc": ["gc", "--dry-run", LARGE_DIGEST],
+    "gc": ["gc", "-q", "--dry-run", LARGE_DIGEST],
     "check": ["check"],
     "graph": ["graph", "--format", "svg"],
     "plugins": ["plugins"],
