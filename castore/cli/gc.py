@@ -13,6 +13,7 @@ from castore.cli.options import as_time_with_unit, shared_options
 from castore.cli.output import emit_json, emit_text, table
 from castore.cli.parts import named_parts
 from castore.cli.progress import ProgressMeter
+from castore.cli.roots import reached_by
 from castore.cli.settings import Settings
 from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.composition.composition import Composition
@@ -36,6 +37,7 @@ _EPILOG = """\b
 Examples:
   castore --service archive gc --roots keep.txt --dry-run
   castore --service archive gc --roots keep.txt --grace "30 d"
+  castore gc --tree ROOT --tree OTHER
   psql -At -c 'select digest from files' | castore gc --roots -
 
 \b
@@ -60,6 +62,14 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
     help="Keep the blobs whose digests are in FILE, at the start of its lines; `-` is stdin.",
 )
 @click.option(
+    "--tree",
+    "trees",
+    metavar="ROOT",
+    multiple=True,
+    type=as_digest,
+    help="Keep the tree ROOT: its directories and all files in it.",
+)
+@click.option(
     "--grace",
     metavar="TIME",
     default="7 d",
@@ -77,6 +87,7 @@ def command(
     *,
     digests: tuple[B3Digest | ShortDigest, ...],
     files: tuple[str, ...],
+    trees: tuple[B3Digest | ShortDigest, ...],
     grace: float,
     dry_run: bool,
     no_roots: bool,
@@ -84,7 +95,8 @@ def command(
 ) -> None:
     """Remove what is old and reached by no root: blobs, chunks, and what killed writers have left behind.
 
-    The roots are the DIGESTs, those in the files of --roots, and what installed plugins refer to. Writers may
+    The roots are the DIGESTs, those in the files of --roots, what is in each --tree, and what installed
+    plugins refer to. Of a tree whose root is given as a DIGEST only that one directory is kept. Writers may
     go on meanwhile.
     """
     started = time.time()
@@ -92,10 +104,12 @@ def command(
         _require_sweepable(stores, settings.service_name)
         named = [completed(digest, stores, settings.service_name) for digest in digests]
         roots = {*named, *(digest for file in files for digest in read_digests(file)), *stores.roots()}
+        for tree in trees:
+            roots |= reached_by(tree, stores, settings.service_name)
         if not roots and not no_roots:
             raise click.UsageError(
                 "There are no roots, so all that is old would go. Name the blobs to keep, as arguments or"
-                " with --roots FILE; say --no-roots if there are none."
+                " with --roots FILE or --tree ROOT; say --no-roots if there are none."
             )
         gone: list[StoredItem] = []
         try:

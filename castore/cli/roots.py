@@ -12,7 +12,7 @@ from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.contract.directories import DirectoryService
 from castore.directories.in_blobs import BlobsDirectoryService
 from castore.errors import CastoreError, InvalidDirectoryError
-from castore.format.nodes import Node, TreePath
+from castore.format.nodes import FileNode, Node, TreePath
 from castore.trees.walking import descend_to
 
 if TYPE_CHECKING:
@@ -60,6 +60,25 @@ def directories_of(stores: Composition, name: str) -> DirectoryService:
     if declared:
         return stores.directories(name if name in declared else "root")
     return BlobsDirectoryService(stores.blobs(name))
+
+
+def reached_by(root: B3Digest | ShortDigest, stores: Composition, name: str) -> set[B3Digest]:
+    """Return the blobs in the service *name* that make up a tree: its files, and directories if kept there.
+
+    Raises `NoRootError`, and what is wrong with a directory of the tree.
+    """
+    directories = directories_of(stores, name)
+    digest = completed(root, stores, name)
+    closure = directories.closure(digest)
+    if closure is None:
+        raise NoRootError(f"no directory {digest} in `{name}`")
+    in_blobs = isinstance(directories, BlobsDirectoryService)
+    found: set[B3Digest] = set()
+    for directory in closure:
+        if in_blobs and directory:
+            found.add(directory.digest)
+        found.update(node.digest for node in directory.values() if isinstance(node, FileNode))
+    return found
 
 
 def node_at(place: TreePlace, stores: Composition, name: str, directories: DirectoryService) -> Node:

@@ -137,3 +137,46 @@ class TestProblems:
         assert "cannot write 'readme.md'" in done.stderr
         done = castore("export", "--skip-unreadable", root, "out")
         assert (done.exit_code, (place.folder / "out/run").exists()) == (3, True)
+
+
+class TestCollecting:
+    @pytest.fixture
+    def gc(self, castore, place):
+        """Collect a store in which all is old."""
+
+        def gc(*arguments):
+            for path in place.folder.parent.joinpath("stores/far").rglob("*"):
+                if path.is_file():
+                    os.utime(path, (1e9, 1e9))
+            return castore("--service", "far", "gc", *arguments)
+
+        return gc
+
+    def test_a_tree_stays(self, castore, gc, place, root):
+        """All of it, and nothing else."""
+        other = castore("import", "docs/sub").stdout[:64]
+        place.file("more/file", b"of another tree")
+        gone = castore("import", "more").stdout[:64]
+        done = gc("--tree", root)
+        assert done.exit_code == 0
+        assert castore("--service", "far", "export", root, "out").exit_code == 0
+        assert castore("--service", "far", "ls", other).exit_code == 0  # it is in the first one
+        assert castore("--service", "far", "ls", gone).exit_code == 1
+
+    def test_a_tree_that_is_not_there(self, castore, gc, root):
+        """Nothing goes."""
+        for wrong in ("0" * 64, HELLO):
+            done = gc("--tree", root, "--tree", wrong)
+            assert done.exit_code == 1
+            assert castore("--service", "far", "export", root, f"out-{wrong[:4]}").exit_code == 0
+
+    def test_a_directory_that_is_gone(self, castore, gc, place, root):
+        """The collection ends before anything is removed."""
+        sub = castore("import", "docs/sub").stdout[:64]
+        for path in place.folder.parent.rglob(sub):
+            path.unlink()
+        before = sorted(path.name for path in place.folder.parent.rglob("*"))
+        done = gc("--tree", root)
+        assert done.exit_code == 1
+        assert "'sub'" in done.stderr
+        assert sorted(path.name for path in place.folder.parent.rglob("*")) == before
