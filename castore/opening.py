@@ -53,7 +53,9 @@ def default_source() -> ConfigSource:
 
     folder = Path(platformdirs.user_data_dir("castore", appauthor=False))
     url = "file:" + quote(str(folder / "blobs"))
-    mapping = {"blobservices": {"root": {"type": "objectstore", "object_store_url": url}}}
+    # A new user has none of these folders, and they are on the disk of the home.
+    root = {"type": "objectstore", "object_store_url": url, "create": "path"}
+    mapping = {"blobservices": {"root": root}}
     return ConfigSource.of_mapping(mapping, folder, "<default>")
 
 

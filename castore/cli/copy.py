@@ -12,7 +12,7 @@ from castore.cli.digests import digests_option, read_all_digests
 from castore.cli.faults import FAILED, document_of
 from castore.cli.options import shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
-from castore.cli.parts import without_capability
+from castore.cli.parts import has_no_store, without_capability
 from castore.cli.pools import pool_of
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
@@ -88,8 +88,9 @@ def command(
                     if not settings.json:
                         meter.step_aside()
                         complain(f"castore: {_words(copied, settings)}")
+        none = has_no_store(stores, source, settings)
     _show(copier.tally, failed, settings)
-    return FAILED if failed else 0
+    return FAILED if failed or none else 0
 
 
 def _words(copied: Copied, settings: Settings) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from castore.cli.faults import FAILED
 from castore.cli.options import shared_options
 from castore.cli.output import emit_json_rows, emit_text, stdout_is_terminal
-from castore.cli.parts import without_capability
+from castore.cli.parts import has_no_store, without_capability
 from castore.cli.settings import Settings
 from castore.cli.short_digests import shown
 from castore.composition.composition import Composition
@@ -28,7 +29,7 @@ With --json:
 @click.option("--full", is_flag=True, help="Print all 64 digits, also on a terminal.")
 @shared_options
 @click.pass_obj
-def command(settings: Settings, *, full: bool) -> None:
+def command(settings: Settings, *, full: bool) -> int:
     """Print the digests of all blobs of a service, one per line, in no particular order.
 
     A terminal shows the first 16 digits, which every other command takes as well.
@@ -37,10 +38,11 @@ def command(settings: Settings, *, full: bool) -> None:
         lister = _lister(stores, settings.service_name)
         if settings.json:
             emit_json_rows("digests", map(str, lister.list_blobs()))
-            return
-        at_once = stdout_is_terminal()
-        for digest in lister.list_blobs():
-            emit_text(f"{shown(digest, full=full)}\n", flush=at_once)
+        else:
+            at_once = stdout_is_terminal()
+            for digest in lister.list_blobs():
+                emit_text(f"{shown(digest, full=full)}\n", flush=at_once)
+        return FAILED if has_no_store(stores, settings.service_name, settings) else 0
 
 
 def _lister(stores: Composition, name: str) -> BlobLister:

@@ -14,7 +14,7 @@ from castore.cli.digests import read_digests
 from castore.cli.faults import FAILED
 from castore.cli.options import as_share, as_time, shared_options, workers_option
 from castore.cli.output import complain
-from castore.cli.parts import is_composite, without_capability
+from castore.cli.parts import has_no_store, is_composite, without_capability
 from castore.cli.pools import pool_of
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
@@ -119,8 +119,9 @@ def command(
                 if resume is not None:
                     complain(f"castore: interrupted; the next `verify --resume {resume}` goes on from here")
                 raise
+        none = has_no_store(stores, settings.service_name, settings)
     show(verdict, settings)
-    return 0 if verdict.ok else FAILED
+    return FAILED if none or not verdict.ok else 0
 
 
 def _checkable(stores: Composition, name: str) -> BlobService:

@@ -247,6 +247,7 @@ _ROWS: Final = (
     ),
     Operation("chunk_bound", Evictable, idle=True),
     Operation("remove", Evictable, writes=True, iterables=("items",)),
+    Operation("make_state_folder", Evictable, writes=True, repeatable=True),
     Operation("flush", Evictable, writes=True, repeatable=True),
     Operation("free_bytes", Evictable, repeatable=True, question=True),
     Operation("pin", Pinning, writes=True, repeatable=True, yields="context", items="digests"),

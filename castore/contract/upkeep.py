@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
+from castore import owned
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -105,6 +107,14 @@ class Evictable(ABC):
         and makes it.
         """
         return None
+
+    def make_state_folder(self) -> None:
+        """Make that folder, and where it lies if that is not there yet and may be made.
+
+        Raises `OSError`, or an error of castore, if it may not.
+        """
+        if self.state_folder is not None:
+            owned.make_folders(self.state_folder)
 
     @abstractmethod
     def stored_items(self) -> Iterator[StoredItem]:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import attrs
 
 from castore import B3Digest, UnavailableError, owned
-from castore.places import flush_folder
+from castore.places import WHOLE, KeptFolder, Site, flush_folder
 from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.waiting import Flag
@@ -44,6 +44,7 @@ class Backlog:
 
     Arguments:
         folder: Made with the first entry.
+        makes: How many of the last parts of its path may be made.
         name: That of the cache, for errors.
         limit: How many entries there may be.
         on_full: Whether to wait for room, or to fail at once.
@@ -60,8 +61,10 @@ class Backlog:
         on_full: Literal["block", "fail"] = "block",
         full_wait: float = 60.0,
         clock: Clock = CLOCK,
+        makes: int = WHOLE,
     ) -> None:
         self._folder = folder
+        self._place = KeptFolder(Site(folder, makes))
         self._name = name
         self.limit = limit
         self._full_wait = full_wait if on_full == "block" else 0.0
@@ -179,6 +182,9 @@ class Backlog:
         with self._reporting():
             with self._changing:
                 new = [digest for digest in wanted if not self._renew(digest)]
+                if new:
+                    for folder in reversed(self._place.make()):
+                        flush_folder(Path(folder).parent)
                 for digest in new:
                     self._make(digest)
             if new:
@@ -198,11 +204,7 @@ class Backlog:
 
     def _make(self, digest: B3Digest) -> None:
         path = self._folder / digest.hex()
-        try:
-            descriptor = owned.open_lock(path)
-        except FileNotFoundError:
-            _make_folder(self._folder)
-            descriptor = owned.open_lock(path)
+        descriptor = owned.open_lock(path)
         try:
             if not owned.is_empty_file(os.fstat(descriptor)):
                 reason = "This is no entry of the queue, and stands where one belongs; move it elsewhere"
@@ -264,6 +266,7 @@ class Backlog:
 
     def _load(self) -> None:
         found: list[tuple[float, B3Digest]] = []
+        self._place.require()
         with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for entry in entries:
                 digest = owned.digest_named(entry.name)
@@ -287,10 +290,3 @@ class Backlog:
             if error.filename is None:
                 error.filename = str(self._folder)
             raise UnavailableError(self._name, error) from error
-
-
-def _make_folder(folder: Path) -> None:
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    owned.make_folders(folder)
-    for path in made:
-        flush_folder(path.parent)

@@ -30,6 +30,7 @@ Example::
     full_wait = "60 s"
     retry_after = "5 s"
     drain = "10 s"
+    create = "parent"         # of the queue; or "path": the folders above it, too; false: nothing is made
 
     [blobservices.disk]
     type = "objectstore"
@@ -60,6 +61,7 @@ from castore.composition import (
     View,
     formerly,
 )
+from castore.places import Create, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +122,8 @@ class CacheConfig:
     """How long a reader waits for another one that brings the same from far, before it does so itself."""
     queue: Path | None = attrs.field(default=None, validator=_for_behind)
     """The folder of what far is still to get; a relative path starts at the composition's folder."""
+    create: Create = "parent"
+    """What is made of the queue's folder if it is not there: that folder, all of its path, or nothing."""
     queue_limit: Annotated[int, Between(1, 10_000_000)] = 10_000
     """How many blobs may wait for far."""
     on_full: Literal["block", "fail"] = "block"
@@ -190,8 +194,10 @@ class CacheConfig:
                 'with `write = "behind"` near must keep what it has acknowledged, which this one does not'
                 " promise; take an `objectstore` in a folder, or a `sqlite`"
             )
+        found = locate(context.base, queue, self.create)
         backlog = Backlog(
-            context.base / queue,
+            found.path,
+            makes=found.makes,
             name=name,
             limit=self.queue_limit,
             on_full=self.on_full,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -10,6 +12,7 @@ import attrs
 from castore import Ref
 from castore.composition import Evicts, Problem, Traits, View
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.places import locate
 from castore.text import listed
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def traits(config: CacheConfig, view: View) -> Traits:
         answers=view.of(config.far).answers,
         cuts=view.of(config.far).cuts,
         evicts=evicts(config, view),
-        place=None if queue is None else view.base / queue,
+        place=_place_of(config, view),
         place_field="" if queue is None else "queue",
     )
 
@@ -111,3 +114,10 @@ def lints(config: CacheConfig, view: View) -> Iterator[Problem]:
             f"new blobs go to `{far}`, which cannot be written, so nothing can be stored",
             'write `write = "near"`, or choose a far service that can be written',
         )
+
+
+def _place_of(config: CacheConfig, view: View) -> Path | None:
+    # Where nobody knows the home that it names, that is told to who builds it.
+    with contextlib.suppress(OSError):
+        return None if config.queue is None else locate(view.base, config.queue, config.create).path
+    return None

@@ -14,7 +14,7 @@ import fcntl
 import io
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -50,11 +50,17 @@ _LOG_BYTES: Final = 1 << 20
 
 
 class Journal:
-    """The journal in *folder*, or in memory without one. *instance* names the service in errors."""
+    """The journal in *folder*, or in memory without one.
 
-    def __init__(self, folder: Path | None, instance: str) -> None:
+    *instance* names the service in errors; *make_folder* makes the folder where it may be made.
+    """
+
+    def __init__(
+        self, folder: Path | None, instance: str, make_folder: Callable[[], None] = lambda: None
+    ) -> None:
         self.folder = folder
         self.instance = instance
+        self._make_folder = make_folder
         self._turn = Baton()
         self._locked: io.FileIO | None = None
         """The lock of who has the turn."""
@@ -92,7 +98,7 @@ class Journal:
                 schema.create(self._connection)
                 return
             owned.require_no_link(self.folder)
-            owned.make_folders(self.folder)
+            self._make_folder()
             with self._locking(_LOCK, _TURN_SECONDS):
                 self._connection = _open_file(f"{self.folder}/{_FILE}")
 

@@ -64,7 +64,7 @@ class Space:
         self._store = store
         self._bounds = bounds
         self._clock = clock
-        self._journal = Journal(store.state_folder, name)
+        self._journal = Journal(store.state_folder, name, store.make_state_folder)
         self._scanner = Scanner(self._journal, service, store, clock)
         same_use = _SAME_USE if bounds.max_age is None else min(_SAME_USE, bounds.max_age / AGING_STEPS)
         self._accounts = Accounts(self._journal, self._scanner, clock, same_use=same_use)

@@ -17,7 +17,9 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import attrs
@@ -37,6 +39,7 @@ from castore.composition import (
     secrets_in,
 )
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
+from castore.places import Create, locate
 from castore.problems import toml_string
 from castore.urls import split_query
 from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of, waits
@@ -66,7 +69,7 @@ class ObjectStoreConfig:
     durability: Literal["process", "full"] = "full"
     """For `file:`: what a stored blob survives, a power cut (`full`) or a killed program (`process`)."""
 
-    create: Literal["parent", "path", False] = "parent"
+    create: Create = "parent"
     """What is made with the first object if it is not there: its folder, all of the path, or nothing."""
 
     @object_store_url.validator
@@ -118,15 +121,22 @@ class ObjectStoreConfig:
 
     def traits(self, view: View) -> Traits:
         """Say in which folder it keeps blobs, if it is one, and whether it can be written."""
-        folder = local_path(self.object_store_url) if scheme_of(self.object_store_url) == "file" else None
         return Traits(
             writable=not is_read_only(self.object_store_url),
             answers=True,
-            place=None if folder is None else view.base / folder,
+            place=self._folder(view.base),
             place_field="object_store_url",
             cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
             waits=waits(self.object_store_url),
         )
+
+    def _folder(self, base: Path) -> Path | None:
+        if scheme_of(self.object_store_url) == "file":
+            with contextlib.suppress(
+                OSError
+            ):  # Nobody knows the home that it names: that is told who builds it.
+                return locate(base, local_path(self.object_store_url), self.create).path
+        return None
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the capabilities of the service; only in a folder can processes tell each other anything."""

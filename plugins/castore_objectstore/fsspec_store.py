@@ -16,13 +16,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from castore import owned
 from castore.composition import scrub
 from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
+from castore.places import Create
 from castore.threads import forks
 from castore.urls import masked
 from castore_objectstore import drivers
 from castore_objectstore.bounded import http_client, read_pieces
 from castore_objectstore.object_store import (
     LARGEST,
-    Create,
     ObjectStore,
     StoredObject,
     TooLargeError,
@@ -62,7 +62,7 @@ class FsspecObjectStore(ObjectStore):
         *,
         instance: str,
         secrets: Sequence[str] = (),
-        create: Create = "parent",
+        create: Create = "path",
         fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._url = url

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from castore import B3Digest, owned
 from castore.errors import UnavailableError
+from castore.places import WHOLE, KeptFolder, Site, dangling
 from castore.threads.process_locks import FolderOfLocks, FolderOfMarks
 from castore_objectstore.files import (
     CANNOT,
@@ -43,6 +44,9 @@ _BEING_FILLED: Final = "being-filled"
 _KINDS: Final = ("blobs", "chunks")
 """The folders that have the objects."""
 
+STATE: Final = "lru"
+"""The folder of who keeps a store within bounds."""
+
 _MOST_UNFLUSHED: Final = 8
 """How many temporary files of one object are looked at."""
 
@@ -51,7 +55,7 @@ FRESH_SECONDS: Final = 60.0
 
 
 class LocalObjectStore(ObjectStore):
-    """Objects as files under *root*, which is made when the first is written.
+    """Objects as files under *root*, which is made when the first is written, with *makes* - 1 above it.
 
     An object is written to `<name>#<n>` beside its place and renamed: the names that the reference uses,
     which readers leave out. One of no bytes is made in its place: nobody could see half of it. With the
@@ -69,9 +73,11 @@ class LocalObjectStore(ObjectStore):
         *,
         instance: str,
         durability: Literal["process", "full"] = "full",
+        makes: int = WHOLE,
         fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._root = os.fspath(root)
+        self._place = KeptFolder(Site(root, makes), begun=_KINDS)
         self._instance = instance
         self.durability = durability
         self.renewal_seconds = fresh_seconds
@@ -81,7 +87,8 @@ class LocalObjectStore(ObjectStore):
         self._locks = FolderOfLocks(f"{self._root}/{_BEING_FILLED}")
         self._marks: dict[str, FolderOfMarks] = {LEASES: self._leases, _BEING_FILLED: self._locks}
         self._new_files = NewFiles()
-        self._root_seen = False
+        self._is_folder: set[str] = set()
+        """Those of the two at the top that are known to be there, and no links."""
 
     def get(self, key: str, most: int = LARGEST) -> bytes | None:
         """Return a whole object, `None` if there is no file of its name."""
@@ -96,7 +103,7 @@ class LocalObjectStore(ObjectStore):
         with self._reporting(path):
             descriptor = self._open(path)
             if descriptor is None:
-                self._require_root()
+                self._require_place(key)
                 return False
             try:
                 read_all(descriptor, take, most)
@@ -129,15 +136,27 @@ class LocalObjectStore(ObjectStore):
             try:
                 os.stat(path)
             except FileNotFoundError:
-                self._require_root()
+                self._require_place(key)
                 return self._is_waiting(path)
         return True
 
-    def _require_root(self) -> None:
-        """Raise `OSError` if the folder is a link to nowhere, as one to a disk that is not mounted."""
-        if not self._root_seen and os.path.islink(self._root):
-            os.stat(self._root)
-        self._root_seen = True
+    def _require_place(self, key: str) -> None:
+        """Raise `OSError` if an object was not found for want of the folder in which it would be.
+
+        So where a disk is not mounted, to which the folder, one above it or one at its top is a link.
+        """
+        kind = key.partition("/")[0]
+        if not self._place.require() or kind in self._is_folder:
+            return
+        folder = self._path(kind)
+        try:
+            mode = os.lstat(folder).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(mode):
+            self._is_folder.add(kind)
+        elif not os.path.exists(folder):
+            raise dangling(folder)
 
     def _is_waiting(self, path: str) -> bool:
         """Tell whether an object waits for a flush, or has just got its name."""
@@ -174,6 +193,7 @@ class LocalObjectStore(ObjectStore):
 
     def _create_empty(self, path: str) -> bool:
         """Create an empty file in its place: nobody could see half of it. False if something is there."""
+        self._place.make()
         descriptor = self._new_files.create(path)
         if descriptor is None:
             return False
@@ -184,6 +204,7 @@ class LocalObjectStore(ObjectStore):
         return True
 
     def _write_beside(self, path: str, data: bytes) -> str:
+        self._place.make()
         descriptor, temporary = self._new_files.create_beside(path)
         try:
             try:
@@ -246,6 +267,7 @@ class LocalObjectStore(ObjectStore):
         """Yield what is there; no link is followed but those of the two folders at the top."""
         folder = prefix.rstrip("/")
         with self._reporting(self._path(folder)):
+            self._require_place(folder)
             owned.require_no_link(self._path(folder))
         for key, entry in self._scan(folder):
             if owned.has_some_digests(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -274,6 +296,7 @@ class LocalObjectStore(ObjectStore):
         """Lock files in the folder `being-filled`, those that nobody has locked."""
         with contextlib.ExitStack() as stack:
             with self._reporting(self._locks.folder):
+                self._place.make()
                 alone = stack.enter_context(self._locks.try_each(digests))
             yield alone
 
@@ -305,6 +328,8 @@ class LocalObjectStore(ObjectStore):
         with self._reporting(path):
             # One that is torn may have been written anew, and wait to be replaced.
             there = any(self._claim_file(key, place, is_whole, most) for place in self._places(path))
+            if not there:
+                self._require_place(key)
         if there and self._staging is not None:
             self._staging.found(path)
         return there
@@ -352,6 +377,7 @@ class LocalObjectStore(ObjectStore):
         """Keep a locked file in the folder `leases` until the context ends."""
         with contextlib.ExitStack() as stack:
             with self._reporting(self._leases.folder):
+                self._place.make()
                 stack.enter_context(self._leases.take())
             yield
 
@@ -427,6 +453,7 @@ class LocalObjectStore(ObjectStore):
                     if place is not None:
                         found = _stored_object(key, os.stat(place))
                         return None if found.foreign else found
+            self._require_place(key)
         return None
 
     def remove(self, keys: Iterable[str]) -> None:
@@ -468,12 +495,24 @@ class LocalObjectStore(ObjectStore):
 
         One that is there and cannot be written to may be meant for reading.
         """
-        folder = self._root
-        with self._reporting(folder):
+        with self._reporting(self._root):
+            if self._place.require():
+                return
+            folder = self._place.folder
             while not os.path.lexists(folder):
                 folder = os.path.dirname(folder)
-            if folder != self._root and not os.access(folder, os.W_OK | os.X_OK):
+            if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "The folder cannot be made", self._root)
+
+    def lacks(self) -> str | None:
+        """Return the folder, if nothing of a store is in it, or it is not there."""
+        return None if self._place.is_begun else self._place.folder
+
+    def make_state_folder(self) -> None:
+        """Make the folder for what is to be known about the store, and the one of the store."""
+        with self._reporting(self._root):
+            self._place.make()
+            owned.make_folders(f"{self._root}/{STATE}")
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"

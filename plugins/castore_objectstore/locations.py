@@ -10,11 +10,12 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote_to_bytes
 
 from castore.errors import MissingDriverError
+from castore.places import Create, locate
 from castore.problems import did_you_mean
 from castore.secrets import Secret
 from castore.urls import masked, quoted
 from castore_objectstore.drivers import driver_of, is_known, protocols_of
-from castore_objectstore.object_store import Create, ObjectStore
+from castore_objectstore.object_store import ObjectStore
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
@@ -86,7 +87,7 @@ def open_store(
     instance: str,
     secrets: Sequence[str] = (),
     durability: Literal["process", "full"] = "full",
-    create: Create = "parent",
+    create: Create = "path",
 ) -> ObjectStore:
     """Open the store at *url*; relative paths start from *base*. Nothing is contacted yet.
 
@@ -95,7 +96,8 @@ def open_store(
     if scheme_of(url) == "file":
         from castore_objectstore.local import LocalObjectStore  # noqa: PLC0415 - one of the two is needed
 
-        return LocalObjectStore(base / local_path(url), instance=instance, durability=durability)
+        found = locate(base, local_path(url), create)
+        return LocalObjectStore(found.path, instance=instance, durability=durability, makes=found.makes)
     from castore_objectstore.fsspec_store import FsspecObjectStore  # noqa: PLC0415 - as above
 
     for protocol in protocols_of(url):

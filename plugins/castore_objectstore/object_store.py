@@ -16,9 +16,6 @@ from castore.format import blob_index
 Wholeness: TypeAlias = Callable[[Callable[[int, int], bytes], int], bool]
 """Tells by some reads `(offset, count)`, and the size, whether what is stored is whole."""
 
-Create: TypeAlias = Literal["parent", "path", False]
-"""What a store makes where it is to lie: its own folder only, all folders above it, too, or nothing."""
-
 
 LARGEST: Final = blob_index.MAX_ENCODED_SIZE
 """Bytes that an object can have at most: those of the longest index."""
@@ -132,6 +129,10 @@ class ObjectStore(ABC):
     def check_usable(self) -> None:  # noqa: B027 - requests tell most
         """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
 
+    def lacks(self) -> str | None:
+        """Return the place in which no store was begun yet; `None` if one was, or that cannot be seen."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - nothing to release is common
         """Release connections."""
 
@@ -194,6 +195,9 @@ class ObjectStore(ABC):
     def folder(self) -> Path | None:
         """Where on this machine it is, `None` if it is nowhere there."""
         return None
+
+    def make_state_folder(self) -> None:  # noqa: B027 - for those who have a folder
+        """Make a folder in it for who keeps it within bounds."""
 
     @property
     def defers(self) -> bool:

@@ -290,6 +290,10 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
         self._store.check_usable()
 
+    def lacks_store(self) -> str | None:
+        """Return the place of the store, if none was begun there yet."""
+        return self._store.lacks()
+
     def close(self) -> None:
         """Release the store's connections."""
         if self._own_pool is not None:
@@ -344,6 +348,10 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
         """The folder `lru` beside those of the objects, if these are in a folder of this machine."""
         folder = self._store.folder
         return None if folder is None else folder / "lru"
+
+    def make_state_folder(self) -> None:
+        """Make that folder, and the one of the store."""
+        self._store.make_state_folder()
 
     def find_items(self, kind: ItemKind, digests: Iterable[B3Digest]) -> Mapping[B3Digest, StoredItem]:
         """Return what a listing would say of indexes or chunks."""

@@ -14,10 +14,12 @@ Example::
     avg_chunk_size = "256 KiB"     # 512 B to 2097153 B
     chunker = "fastcdc-2020"
     compression_level = 3
+    create = "parent"              # or "path": the folders above it, too; false: nothing is made
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import unquote
@@ -37,6 +39,7 @@ from castore.composition import (
     read_query,
 )
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
+from castore.places import Create, locate
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
 _DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
@@ -64,6 +67,8 @@ class SqliteConfig:
     """How new blobs are cut; chunks are only shared between blobs that were cut alike."""
     compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
     """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
+    create: Create = "parent"
+    """What is made with the first blob if it is not there: the file, all of its path, or nothing."""
 
     @path.validator
     def _check_path(self, attribute: attrs.Attribute[Path], value: Path) -> None:
@@ -96,10 +101,16 @@ class SqliteConfig:
         return Traits(
             writable=True,
             answers=True,
-            place=view.base / self.path,
+            place=self._place(view.base),
             place_field="path",
             cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
         )
+
+    def _place(self, base: Path) -> Path | None:
+        # Where nobody knows the home that it names, that is told to who builds it.
+        with contextlib.suppress(OSError):
+            return locate(base, self.path, self.create).path
+        return None
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the capabilities of the service."""
@@ -112,8 +123,10 @@ class SqliteConfig:
         from castore_sqlite.database import Database  # noqa: PLC0415 - once it is named
         from castore_sqlite.service import SqliteBlobService  # noqa: PLC0415 - as above
 
+        found = locate(context.base, self.path, self.create)
         database = Database(
-            context.base / self.path,
+            found.path,
+            makes=found.makes,
             instance=name,
             durability=self.durability,
             busy_timeout=self.busy_timeout,

@@ -21,7 +21,7 @@ from castore import owned
 from castore.databases import ERRORS, OwnedConnection, describe_error, never_free
 from castore.errors import CastoreError, UnavailableError
 from castore.format import blob_index
-from castore.places import flush_folder
+from castore.places import WHOLE, KeptFolder, PlaceError, Site, dangling, flush_folder
 from castore.threads import forks
 from castore.threads.waiting import Baton, Holder
 from castore_sqlite import faults, schema
@@ -33,6 +33,8 @@ _CHECKPOINT_PAGES: Final = 4096
 """After how many pages the log goes to the file: a page that has changed often goes there once."""
 
 _RETRY_SECONDS: Final = 0.01
+
+_OTHER_FILE: Final = "was moved or replaced while it was in use; try again with what is there"
 
 _ROW: Final = 1 << 10
 """Bytes of a row beside the longest of its values."""
@@ -52,10 +54,11 @@ class Database:
     """The file at *path*, which is made when it is first written; before that it has no rows.
 
     Arguments:
-        path: The file; folders above it are made with it.
+        path: The file.
         instance: The name of the service, for errors.
         durability: With `process` nothing is flushed but what keeps the file whole.
         busy_timeout: How many seconds to wait for the lock of another process.
+        makes: How many of the last parts of its path may be made: 1 is the file alone.
         journal_size_limit: To how many bytes the log's file is cut back when all of it is in the main file.
 
     Whatever goes wrong raises `UnavailableError` with the name of the file.
@@ -69,8 +72,11 @@ class Database:
         durability: Literal["process", "full"] = "full",
         busy_timeout: float = 30.0,
         journal_size_limit: int = 64 << 20,
+        makes: int = WHOLE,
     ) -> None:
         self.path = Path(os.path.abspath(path))
+        self._makes = makes
+        self._place = KeptFolder(Site(self.path.parent, max(makes - 1, 0)))
         self.instance = instance
         self.durability = durability
         self._busy_timeout = busy_timeout
@@ -84,6 +90,8 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection | None = None
         self._written: tuple[int, int] | None = None
+        self._read: tuple[int, int] | None = None
+        """The file that readers have open; what is absent there may be in another one at its path."""
         self._flushes = False
 
     def fetch(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -94,7 +102,7 @@ class Database:
     def _fetch(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         try:
             readers = self._readers
-            connection = _pop(readers) or self._open_reader()
+            connection = self._idle_reader(readers) or self._open_reader()
             if connection is None:
                 return []
             if isinstance(connection, _Frozen):
@@ -169,6 +177,7 @@ class Database:
             finally:
                 while (reader := _pop(self._readers)) is not None:
                     reader.close()
+                self._read = None
         except ERRORS as error:
             raise self._unavailable(error) from error
 
@@ -204,9 +213,14 @@ class Database:
             self._writing.give_back(mine)
 
     def _abandon(self) -> None:
-        for connection in (*self._readers, self._writer):
+        self._abandon_readers()
+        never_free(self._writer)
+        self._writer = None
+
+    def _abandon_readers(self) -> None:
+        readers, self._readers = self._readers, []
+        for connection in readers:
             never_free(connection)
-        self._readers, self._writer = [], None
 
     # -- readers --
 
@@ -218,19 +232,40 @@ class Database:
         else:
             connection.close()
 
+    def _idle_reader(self, readers: list[sqlite3.Connection]) -> sqlite3.Connection | None:
+        connection = _pop(readers)
+        if connection is not None and self._identity() != self._read:
+            never_free(connection)
+            self._begin_anew()
+            raise schema.SchemaError(_OTHER_FILE)
+        return connection
+
+    def _begin_anew(self) -> None:
+        """Let go of a file that is not at its path any more; who writes to it is to find that out himself."""
+        self._read = None
+        self._abandon_readers()
+        mine = Holder()
+        if not self._writing.is_mine and self._writing.take(mine, 0.0):
+            try:
+                self._abandon()
+            finally:
+                self._writing.give_back(mine)
+
     def _open_reader(self) -> sqlite3.Connection | None:
-        try:
-            os.stat(self.path)
-        except FileNotFoundError:
+        identity = self._identity()
+        if identity is None:
+            self._require_room()
             return None
         connection = self._connect("rw")
         try:
             if schema.is_there(connection):
                 connection.execute("PRAGMA query_only = 1")
+                self._read = identity
                 return connection
         except sqlite3.OperationalError as error:
             connection.close()
             if faults.is_unwritable(error) and self._is_frozen():
+                self._read = identity
                 return _Frozen(":memory:")
             raise
         except BaseException:
@@ -238,6 +273,18 @@ class Database:
             raise
         connection.close()
         return None
+
+    def _require_room(self) -> None:
+        """Raise `OSError` unless the file, which is not there, may be made."""
+        if os.path.islink(self.path):
+            raise dangling(str(self.path))
+        self._place.require()
+        if self._read is not None:
+            self._begin_anew()
+            raise schema.SchemaError(_OTHER_FILE)
+        if not self._makes:
+            reason = "There is no such file, and none is made: is a disk not mounted?"
+            raise PlaceError(errno.ENOENT, reason, str(self.path))
 
     def _is_frozen(self) -> bool:
         """Tell whether the file is where this process may write nothing, and all of it is in the file itself.
@@ -276,7 +323,7 @@ class Database:
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._writer is None:
-            self._make_folder()
+            self._make_place()
             self._make_file()
             connection = self._connect("rwc")
             try:
@@ -288,16 +335,25 @@ class Database:
             self._writer, self._flushes = connection, True
         return self._writer
 
-    def _make_folder(self) -> None:
-        folder = self.path.parent
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
+    def make_place(self) -> None:
+        """Make the folder of the file, where it may be made."""
         try:
-            owned.make_folders(folder)
-        except FileExistsError as error:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path)) from error
+            self._make_place()
+        except (OSError, schema.SchemaError) as error:
+            raise self._unavailable(error) from error
+
+    def _make_place(self) -> None:
+        if self._identity() is not None:
+            return
+        self._require_room()
+        made = self._place.make()
         if self.durability == "full":
-            for path in made:
-                flush_folder(path.parent)
+            for path in reversed(made):
+                flush_folder(Path(path).parent)
+
+    def lacks(self) -> str | None:
+        """Return the path of the file, if it is not there."""
+        return None if os.path.exists(self.path) else str(self.path)
 
     def _make_file(self) -> None:
         """Make the file for all who may use its folder; SQLite gives the log's the same mode."""
@@ -342,20 +398,18 @@ class Database:
 
     def _require_same_file(self, connection: sqlite3.Connection) -> None:
         """Raise unless the file is still where it was: what is written to another would never be found."""
-        try:
-            found = self._identity()
-        except FileNotFoundError:
-            found = None
-        if found != self._written:
+        if self._identity() != self._written:
             connection.execute("ROLLBACK")
             # Closing the last connection would remove the log by its name: by now that may be another's.
             self._abandon()
-            raise schema.SchemaError(
-                "was moved or replaced while it was in use; try again with what is there"
-            )
+            raise schema.SchemaError(_OTHER_FILE)
 
-    def _identity(self) -> tuple[int, int]:
-        status = os.stat(self.path)
+    def _identity(self) -> tuple[int, int] | None:
+        """Return what tells the file from others, `None` if it is not there."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
         return status.st_dev, status.st_ino
 
     def _close_writer(self) -> None:

@@ -288,6 +288,15 @@ class SqliteBlobService(
         """A folder beside the file."""
         return self._database.path.with_name(f"{self._database.path.name}-lru")
 
+    def make_state_folder(self) -> None:
+        """Make that folder, where the file may be made."""
+        self._database.make_place()
+        super().make_state_folder()
+
+    def lacks_store(self) -> str | None:
+        """Return the path of the file, if there is none yet."""
+        return self._database.lacks()
+
     def stored_items(self) -> Iterator[StoredItem]:
         """Yield every index, then every chunk."""
         self._group.commit()
@@ -327,6 +336,7 @@ class SqliteBlobService(
     def _leased(self) -> Iterator[ChunkStore]:
         with contextlib.ExitStack() as stack:
             with self._reporting():
+                self._database.make_place()
                 stack.enter_context(self._leases.take())
             yield self
 
@@ -340,6 +350,7 @@ class SqliteBlobService(
         """Lock files in a folder beside the database; in the end commit what waits."""
         with contextlib.ExitStack() as stack:
             with self._reporting():
+                self._database.make_place()
                 alone = stack.enter_context(self._locks.try_each(digests))
             yield alone
             if alone:

@@ -99,6 +99,7 @@ CASES: Final[Mapping[str, tuple[tuple[Any, ...], Callable[[Any, list[Any]], obje
     "residue_of": (("chunk", DIGESTS), lambda _, items: [*items]),
     "remove": (([ITEM],), lambda _, items: None),
     "flush": ((), lambda _, items: None),
+    "make_state_folder": ((), lambda _, items: None),
     "free_bytes": ((), lambda _, items: 99),
     "pin": ((DIGESTS,), lambda _, items: contextlib.nullcontext()),
 }

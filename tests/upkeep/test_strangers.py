@@ -35,10 +35,10 @@ TABLES: dict[str, dict[str, dict[str, object]]] = {
         "root": {"type": "lru", "inner": "&store", "max_bytes": "100 MB"},
         "store": {"type": "objectstore", "object_store_url": "file:./place/store"},
     },
-    "sqlite": {"root": {"type": "sqlite", "path": "./place/store/blobs.sqlite"}},
+    "sqlite": {"root": {"type": "sqlite", "path": "./place/store/blobs.sqlite", "create": "path"}},
     "lru over sqlite": {
         "root": {"type": "lru", "inner": "&store", "max_bytes": "100 MB"},
-        "store": {"type": "sqlite", "path": "./place/store/blobs.sqlite"},
+        "store": {"type": "sqlite", "path": "./place/store/blobs.sqlite", "create": "path"},
     },
     "objectstore by fsspec": {
         "root": {"type": "objectstore", "object_store_url": "local://{folder}/place/store"}
