@@ -16,6 +16,9 @@ from castore.text import count_text, size_text
 
 _SHORT_SECONDS: Final = 0.3
 _SHORT_BYTES: Final = 4 << 20
+_LONG_SECONDS: Final = 2.0
+"""After so much time it is said in the end what was done, however little that was."""
+
 _REDRAW_SECONDS: Final = 0.1
 _RATE_SECONDS: Final = 5.0
 """Over how long the rate is measured."""
@@ -77,8 +80,10 @@ class ProgressMeter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.step_aside()
-        if self._shown and self._verb and error is None:
-            self._write(self._summary() + "\n")
+        seconds = time.monotonic() - self._started
+        worth_it = seconds >= _LONG_SECONDS or self._done >= _SHORT_BYTES
+        if self._shown and self._verb and error is None and worth_it:
+            self._write(self._summary(seconds) + "\n")
 
     def advance(self, count: int) -> None:
         """Note that *count* more bytes are done."""
@@ -194,9 +199,8 @@ class ProgressMeter:
         if share:
             yield 2, f"{_clock((self._drawn - self._started) * (1 - share) / share)} left"
 
-    def _summary(self) -> str:
-        seconds = max(time.monotonic() - self._started, 0.001)
-        rate = f"{size_text(int(self._done / seconds))}/s"
+    def _summary(self, seconds: float) -> str:
+        rate = f"{size_text(int(self._done / max(seconds, 0.001)))}/s"
         count = count_text(self._items_done, self._noun)
         return f"{self._verb} {count}, {size_text(self._done)} in {_clock(seconds)} ({rate})"
 

@@ -221,6 +221,12 @@ def test_in_the_end_it_says_what_was_done(terminal, clock):
         meter.advance(1000)
     assert seen(terminal) == ""
 
+    with ProgressMeter(1000, verb="stored") as meter:
+        clock[0] += 1
+        meter.advance(1000)
+    assert "1000 bytes" in (drawn := seen(terminal))
+    assert "stored" not in drawn
+
     failing = ProgressMeter(5 << 20, verb="stored")
     failing.advance(5 << 20)
     failing.__exit__(KeyError, KeyError(), None)

@@ -428,7 +428,7 @@ def test_types_are_wrapped_to_the_width_of_the_terminal(home):
 def test_a_terminal_shows_the_first_digits_of_digests_and_a_pipe_all(home, screen, place):
     """So that a table fits into 60 columns; what `put` prints is for b3sum, and whole everywhere."""
     digest = place.file("large", random.Random(2).randbytes(1 << 20))
-    put = home.start("put", "large", stdout=screen.end, stderr=screen.end)
+    put = home.start("put", "large", "-q", stdout=screen.end, stderr=screen.end)
     assert screen.watch(put) == f"{digest}  large\n"
     for arguments, row, piped in [
         (("list",), digest[:16], digest),
