@@ -291,41 +291,62 @@ def is_whole(read_at: Callable[[int, int], bytes], size: int) -> bool:
 
     *read_at* returns some bytes from an offset, fewer only at the end. Only the headers of frames and blocks
     are read, so this costs next to nothing, and says nothing about the bytes between them. What is longer
-    than any chunk, or has more blocks, is none.
+    than any chunk, or has more blocks, is none; nor are frames that nobody can unpack, or that unpack to
+    nothing, or to more than any chunk has.
     """
-    end = 0
-    blocks = _Blocks()
     if size > longest(MAX_CHUNK_SIZE):
         return False
-    while end < size:
+    end = content = 0
+    blocks = _Blocks()
+    try:
+        while end < size:
+            end, least = _outline_at(read_at, end, blocks)
+            content += least
+    except ZstdError:
+        return False
+    return end == size and 0 < content <= MAX_CHUNK_SIZE
+
+
+def _outline_at(read_at: Callable[[int, int], bytes], start: int, blocks: _Blocks) -> tuple[int, int]:
+    """Return where the frame at *start* ends, and how many bytes it unpacks to at least.
+
+    Raises `ZstdError` for what is no frame, or one that cannot be unpacked.
+    """
+    header = read_at(start, _LONGEST_HEADER)
+    if not blocks.take():
+        raise _too_many_blocks()
+    if _is_skippable(header):
+        return start + 8 + int.from_bytes(header[4:8], "little"), 0
+    parameters = zstandard.get_frame_parameters(header)
+    if parameters.dict_id or parameters.window_size > _LARGEST_WINDOW:
+        raise ZstdError("it takes a dictionary, or too much memory")
+    length = zstandard.frame_header_size(header)
+    end = start + length
+    # Mostly that of the first block has been read already.
+    block = header[length : length + 3]
+    content = 0
+    last = False
+    while not last:
         if not blocks.take():
-            return False
-        header = read_at(end, _LONGEST_HEADER)
-        try:
-            if _is_skippable(header):
-                end += 8 + int.from_bytes(header[4:8], "little")
-                continue
-            has_checksum = zstandard.get_frame_parameters(header).has_checksum
-            length = zstandard.frame_header_size(header)
-        except ZstdError:
-            return False
+            raise _too_many_blocks()
+        if len(block) < 3:
+            block = read_at(end, 3)
+        if len(block) < 3 or block == b"\0\0\0":
+            # An empty block that is not the last: no compressor writes it, but a torn file reads like it.
+            raise ZstdError("it is cut short")
+        content += _least_content(block, min(parameters.window_size, _MOST_IN_BLOCK))
+        length, last = _block_length(block)
         end += length
-        # Mostly that of the first block has been read already.
-        block = header[length : length + 3]
-        last = False
-        while not last:
-            if not blocks.take():
-                return False
-            if len(block) < 3:
-                block = read_at(end, 3)
-            if len(block) < 3 or block == b"\0\0\0":
-                # An empty block that is not the last: no compressor writes it, but a torn file reads like it.
-                return False
-            length, last = _block_length(block)
-            end += length
-            block = b""
-        end += 4 * has_checksum
-    return end == size > 0
+        block = b""
+    return end + 4 * parameters.has_checksum, content
+
+
+_COMPRESSED: Final = 2
+_RESERVED: Final = 3
+_TWO_SECTIONS: Final = 2
+_MOST_IN_BLOCK: Final = 128 << 10
+_LARGEST_WINDOW: Final = 1 << 27
+"""What a decompressor makes room for if nothing else is said: `ZSTD_WINDOWLOG_LIMIT_DEFAULT` of zstd.h."""
 
 
 def _is_skippable(header: bytes) -> bool:
@@ -337,6 +358,19 @@ def _block_length(block: Buffer) -> tuple[int, bool]:
     header = int.from_bytes(bytes(block), "little")
     repeats_one_byte = header >> 1 & 3 == 1
     return 3 + (1 if repeats_one_byte else header >> 3), bool(header & 1)
+
+
+def _least_content(block: bytes, most: int) -> int:
+    """Return how many bytes a block unpacks to at least, by its header (RFC 8878, section 3.1.1.2).
+
+    *most* is what any block of its frame may have, packed or unpacked. Raises `ZstdError` for one that cannot
+    be unpacked: a compressed one has two sections, each of a byte at least.
+    """
+    header = int.from_bytes(block, "little")
+    kind, size = header >> 1 & 3, header >> 3
+    if kind == _RESERVED or size > most or (kind == _COMPRESSED and size < _TWO_SECTIONS):
+        raise ZstdError("it has a block that cannot be right")
+    return 1 if kind == _COMPRESSED else size
 
 
 def _reason(size: int | None) -> str:

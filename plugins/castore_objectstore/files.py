@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from castore import owned
 from castore.errors import UnavailableError
 from castore.places import LACKING
-from castore_objectstore.object_store import TooLargeError
+from castore_objectstore.object_store import NoObjectError, TooLargeError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,12 +59,13 @@ def remove_quietly(temporary: str) -> None:
 
 
 def read_all(descriptor: int, take: Callable[[bytes], object], most: int) -> None:
-    """Give *take* a regular file in pieces; raise `TooLargeError` if it has more than *most* bytes."""
+    """Give *take* a regular file in pieces; raise `TooLargeError` if it has more than *most* bytes.
+
+    Raises `NoObjectError` for anything else, of which nothing is read.
+    """
     status = os.fstat(descriptor)
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file")
+        raise NoObjectError("a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device")
     if status.st_size > most:
         raise TooLargeError(most)
     data = os.read(descriptor, min(status.st_size + 1, _PIECE))

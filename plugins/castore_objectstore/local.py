@@ -31,6 +31,7 @@ from castore_objectstore.leasing import LEASES, Leases
 from castore_objectstore.object_store import (
     LARGEST,
     LastObject,
+    NoObjectError,
     ObjectStore,
     StoredObject,
     TooLargeError,
@@ -314,7 +315,7 @@ class LocalObjectStore(ObjectStore):
                 try:
                     pieces: list[bytes] = []
                     read_all(descriptor, pieces.append, most)
-                except (TooLargeError, IsADirectoryError):
+                except (TooLargeError, NoObjectError):
                     continue  # Somebody else's.
                 finally:
                     os.close(descriptor)

@@ -29,6 +29,10 @@ class TooLargeError(Exception):
         self.most = most
 
 
+class NoObjectError(Exception):
+    """What has the name of an object is something else, such as a folder: it is there, and is not right."""
+
+
 @attrs.frozen
 class StoredObject:
     """What a listing says of an object.
@@ -86,7 +90,8 @@ class ObjectStore(ABC):
     def get(self, key: str, most: int = LARGEST) -> bytes | None:
         """Return a whole object, `None` if it is absent.
 
-        Raises `TooLargeError` if it has more than *most* bytes, of which about so many are read at most.
+        Raises `TooLargeError` if it has more than *most* bytes, of which about so many are read at most, and
+        `NoObjectError` for what is there and no object.
         """
 
     def read_into(self, key: str, take: Callable[[bytes], object], most: int = LARGEST) -> bool:

@@ -25,12 +25,18 @@ from castore.contract.capabilities import (
 )
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY, no_digest
-from castore.errors import BadIndexError
+from castore.errors import BadFrameError, BadIndexError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool
-from castore_objectstore.object_store import LastObject, ObjectStore, StoredObject, TooLargeError
+from castore_objectstore.object_store import (
+    LastObject,
+    NoObjectError,
+    ObjectStore,
+    StoredObject,
+    TooLargeError,
+)
 from castore_objectstore.sharing import SharedStore
 
 if TYPE_CHECKING:
@@ -115,6 +121,10 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         decoder = blob_index.IndexDecoder(digest, key=key)
         try:
             there = self._store.read_into(key, decoder.feed, blob_index.MAX_ENCODED_SIZE)
+        except NoObjectError as error:
+            raise BadIndexError(
+                f"there is {error} where the index of blob {digest} belongs", expected=digest, key=key
+            ) from None
         except TooLargeError as error:
             raise BadIndexError(
                 f"the index of blob {digest} has more than the {error.most} bytes of any index",
@@ -165,6 +175,10 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         key = _key(_CHUNKS, digest)
         try:
             return self._store.get(key, frames.longest(size))
+        except NoObjectError as error:
+            raise BadFrameError(
+                f"there is {error} where chunk {digest} belongs", expected=digest, key=key
+            ) from None
         except TooLargeError:
             raise frames.too_long(digest, size, key=key) from None
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import pytest
 import zstandard
@@ -222,7 +223,14 @@ def test_outlines_tell_whole_frames_from_torn_ones(make: Callable[[bytes], bytes
         assert _outlines_are_whole(frame)
         assert not _outlines_are_whole(frame + b"\0")
         for end in {*range(min(len(frame), 40)), *range(0, len(frame), 29_989), len(frame) - 1}:
-            assert _outlines_are_whole(frame[:end]) is _is_whole(frame[:end])
+            # Frames of nothing alone are whole, and no chunk.
+            whole = _is_whole(frame[:end]) and _unpacked(frame[:end]) != b""
+            assert _outlines_are_whole(frame[:end]) is whole
+
+
+def _unpacked(frame: bytes) -> bytes:
+    with zstandard.ZstdDecompressor().stream_reader(frame, read_across_frames=True) as reader:
+        return bytes(reader.read())
 
 
 def _outlines_are_whole(data: bytes) -> bool:
@@ -617,3 +625,77 @@ def test_what_is_longer_than_any_chunk_is_not_looked_at() -> None:
 @pytest.mark.parametrize("level", [-7, 3])
 def test_each_chunk_is_within_its_bound(size: int, level: int) -> None:
     assert len(frames.compress(random.Random(size).randbytes(size), level)) <= frames.longest(size)
+
+
+# -- frames that are never unpacked --
+
+_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+
+
+def _block(kind: int, size: int, content: bytes = b"", *, last: bool = True) -> bytes:
+    """A block: 0 as it is, 1 one byte again and again, 2 compressed, 3 of no kind."""
+    return (size << 3 | kind << 1 | last).to_bytes(3, "little") + content
+
+
+_WINDOW: Final = b"\x00\x58"
+"""A header that says no more than a window of 2 MiB."""
+
+_SOUND: Final = {
+    "as it is": _MAGIC + _WINDOW + _block(0, 5, b"hello"),
+    "repeated": _MAGIC + _WINDOW + _block(1, 1000, b"x"),
+    "compressed": frames.compress(bytes(range(256)) * 40),
+    "two": frames.compress(b"one") + frames.compress(b"two"),
+    "after what is skipped": b"\x50\x2a\x4d\x18\x03\0\0\0abc" + frames.compress(b"data"),
+    "sized": zstandard.ZstdCompressor(write_content_size=True, write_checksum=True).compress(b"data"),
+    "the largest": frames.compress(bytes(MAX_CHUNK_SIZE)),
+}
+
+_NEVER: Final = {
+    "nothing": b"",
+    "only what is skipped": b"\x50\x2a\x4d\x18\x03\0\0\0abc",
+    "an empty frame": frames.compress(b""),
+    "empty blocks": _MAGIC + _WINDOW + _block(0, 0),
+    "a block of no kind": _MAGIC + _WINDOW + _block(3, 5, b"hello"),
+    "of no kind at the end": _MAGIC + _WINDOW + _block(0, 5, b"hello", last=False) + _block(3, 1, b"x"),
+    "a block that is too large": _MAGIC + _WINDOW + _block(0, (128 << 10) + 1, bytes((128 << 10) + 1)),
+    "larger than the window": _MAGIC + b"\x00\x00" + _block(0, 1025, bytes(1025)),
+    "larger than its content": _MAGIC + b"\x20\x04" + _block(0, 5, b"hello"),
+    "compressed to nothing": _MAGIC + _WINDOW + _block(2, 0),
+    "compressed to a byte": _MAGIC + _WINDOW + _block(2, 1, b"x"),
+    "a dictionary": _MAGIC + b"\x01\x58\x07" + _block(0, 5, b"hello"),
+    "a window of 256 MiB": _MAGIC + b"\x00\x90" + _block(0, 5, b"hello"),
+    "more than a chunk": _MAGIC + _WINDOW + 128 * _block(1, 128 << 10, b"x", last=False) + _block(1, 1, b"x"),
+}
+
+
+@pytest.mark.parametrize("name", _SOUND)
+def test_a_sound_outline(name: str) -> None:
+    """What can be unpacked is whole."""
+    frame = _SOUND[name]
+    data = _unpacked(frame)
+    assert frames.decode_chunk(frame, B3Digest.of(data), size=len(data)) == data
+    assert _outlines_are_whole(frame)
+
+
+@pytest.mark.parametrize("name", _NEVER)
+def test_an_outline_of_what_is_never_unpacked(name: str) -> None:
+    """Not taken for a chunk that need not be sent: it would be acknowledged and could not be read."""
+    frame = _NEVER[name]
+    for size in (None, 1, 5, 8, MAX_CHUNK_SIZE):
+        with pytest.raises(CorruptBlobError):
+            frames.decode_chunk(frame, B3Digest.of(b"hello world"), size=size)
+    assert not _outlines_are_whole(frame)
+
+
+@pytest.mark.parametrize("level", [1, 3, 19])
+def test_the_outlines_of_what_compressors_write(level: int) -> None:
+    """Of contents of all sorts, with and without sizes and checksums."""
+    rnd = random.Random(level)
+    for size in (1, 2, 7, 255, 256, 1000, 70_000, 300_000):
+        for data in (bytes(size), rnd.randbytes(size), bytes(rnd.choices(b"abc", k=size))):
+            assert _outlines_are_whole(frames.compress(data, level))
+            for told in (True, False):
+                compressor = zstandard.ZstdCompressor(
+                    level=level, write_content_size=told, write_checksum=told
+                )
+                assert _outlines_are_whole(compressor.compress(data))
