@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import click
 from castore.cli.faults import FAILED, INCOMPLETE, document_of
 from castore.cli.options import shared_options
 from castore.cli.output import complain, emit, emit_json
+from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.roots import directories_of
 from castore.cli.settings import Settings
@@ -66,8 +68,9 @@ def command(settings: Settings, sources: tuple[str, ...], skip_unreadable: bool,
             stores.blobs(settings.service_name),
             directories_of(stores, settings.service_name),
         )
+        own = OwnPlaces(stores)
         for source in sources:
-            job.take(source, blobs, directories)
+            job.take(source, blobs, directories, own)
     if settings.json:
         emit_json({"trees": job.trees, "errors": job.errors})
     return job.exit_code
@@ -84,9 +87,14 @@ class _Job:
     trees: list[dict[str, Any]] = attrs.field(factory=list)
     errors: list[dict[str, Any]] = attrs.field(factory=list)
 
-    def take(self, source: str, blobs: BlobService, directories: DirectoryService) -> None:
+    def take(self, source: str, blobs: BlobService, directories: DirectoryService, own: OwnPlaces) -> None:
+        def leave_out(path: bytes) -> bool:
+            return self._leaves_out(f"{source.rstrip('/')}/{os.fsdecode(path)}", own)
+
         verb = "" if self.settings.json else "stored"
         try:
+            if Path(source).is_dir() and (reason := own.reason_against_all_in(source)):
+                raise SourceError(f"cannot import {source!r}: it is {reason}")
             with ProgressMeter(noun="file", verb=verb, hidden=self.settings.quiet) as meter:
 
                 def met(path: bytes) -> None:
@@ -101,6 +109,7 @@ class _Job:
                     skip_special=self.skip_special,
                     progress=meter.advance,
                     met=met,
+                    leave_out=leave_out,
                 )
         except SourceError as error:
             self.exit_code = FAILED
@@ -115,6 +124,12 @@ class _Job:
             self.trees.append(_document(source, done))
         else:
             _tell(source, done)
+
+    def _leaves_out(self, path: str, own: OwnPlaces) -> bool:
+        reason = own.reason_against(path)
+        if reason is not None:
+            complain(f"castore: left out {path!r}: it is {reason}")
+        return reason is not None
 
 
 def _tell(source: str, done: Imported) -> None:

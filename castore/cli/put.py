@@ -10,6 +10,7 @@ import click
 
 from castore.cli.options import shared_options
 from castore.cli.output import emit_json, is_terminal
+from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.cli.storing import HopelessError, Job
@@ -36,12 +37,13 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
     """Store files and print a line `DIGEST  PATH` for each, as b3sum does.
 
     `-` is stdin. A folder means all files in it, in sorted order; links, sockets, pipes and devices in it
-    are skipped. A file that cannot be read does not keep the others from being stored.
+    are skipped, and so is what the composition keeps its blobs in. A file that cannot be read does not keep
+    the others from being stored.
     """
-    with settings.opened() as stores, _meter(paths, settings) as meter:
+    with settings.opened() as stores, _meter(paths, settings, own := OwnPlaces(stores)) as meter:
         job = Job(stores.blobs(settings.service_name), meter, settings)
         with contextlib.suppress(HopelessError):
-            job.take_all(find_files(paths))
+            job.take_all(find_files(paths, own))
     if settings.json:
         emit_json({"files": job.files, "skipped": job.skipped, "errors": job.errors})
     if job.unsaid is not None:
@@ -49,11 +51,11 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
     return job.exit_code
 
 
-def _meter(paths: Sequence[str], settings: Settings) -> ProgressMeter:
+def _meter(paths: Sequence[str], settings: Settings, own: OwnPlaces) -> ProgressMeter:
     """Return a meter for what is to be stored; it is only counted beforehand if there is one to see it."""
     if settings.quiet or not is_terminal(sys.stderr):
         return ProgressMeter(hidden=True)
-    sizes = [found.size() for found in find_files(paths) if not found.skipped]
+    sizes = [found.size() for found in find_files(paths, own) if not found.skipped]
     known = [size for size in sizes if size is not None]
     total = sum(known) if len(known) == len(sizes) else None
     return ProgressMeter(total, len(sizes), noun="file", verb="" if settings.json else "stored")

@@ -9,6 +9,8 @@ from typing import Final
 
 import attrs
 
+from castore.cli.own_places import OwnPlaces
+
 STDIN: Final = "-"
 
 _SPECIAL: Final = {
@@ -47,10 +49,11 @@ class Walked:
             return 0  # Whoever opens it will say what is wrong.
 
 
-def find_files(paths: Iterable[str]) -> Iterator[Walked]:
+def find_files(paths: Iterable[str], own: OwnPlaces | None = None) -> Iterator[Walked]:
     """Yield what *paths* mean: folders with all that is in them, sorted; others as they are.
 
-    A link that is named itself is followed, links inside of folders are not.
+    A link that is named itself is followed, links inside of folders are not. Of *own* places nothing is
+    yielded but that they are left out.
     """
     for path in paths:
         if path == STDIN:
@@ -61,13 +64,19 @@ def find_files(paths: Iterable[str]) -> Iterator[Walked]:
         except (OSError, ValueError):
             yield Walked(path)
             continue
-        if stat.S_ISDIR(mode):
-            yield from _walk(path)
+        if own is not None and (reason := _reason_against(own, path, mode)):
+            yield Walked(path, skipped=reason)
+        elif stat.S_ISDIR(mode):
+            yield from _walk(path, own)
         else:
             yield Walked(path, regular=stat.S_ISREG(mode))
 
 
-def _walk(folder: str) -> Iterator[Walked]:
+def _reason_against(own: OwnPlaces, path: str, mode: int) -> str | None:
+    return own.reason_against_all_in(path) if stat.S_ISDIR(mode) else own.reason_against(path)
+
+
+def _walk(folder: str, own: OwnPlaces | None) -> Iterator[Walked]:
     # A stack, not recursion: folders may be nested deeper than calls.
     stack: list[Iterator[os.DirEntry[str] | Walked]] = [_entries(folder)]
     while stack:
@@ -76,6 +85,8 @@ def _walk(folder: str) -> Iterator[Walked]:
             stack.pop()
         elif isinstance(entry, Walked):
             yield entry
+        elif own is not None and (reason := own.reason_against(entry.path)):
+            yield Walked(entry.path, skipped=reason)
         elif entry.is_dir(follow_symlinks=False):
             stack.append(_entries(entry.path))
         else:

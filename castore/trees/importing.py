@@ -79,6 +79,7 @@ def import_tree(
     skip_special: bool = False,
     progress: Callable[[int], object] | None = None,
     met: Callable[[bytes], object] | None = None,
+    leave_out: Callable[[bytes], object] | None = None,
 ) -> Imported:
     """Store a folder, a file or a link; return its root and what is not in it.
 
@@ -93,10 +94,13 @@ def import_tree(
         skip_special: Whether pipes, sockets and devices are left out without a word.
         progress: Called with the number of bytes of each piece of a file that is done.
         met: Called with the path of each file before it is read.
+        leave_out: Called with the path of each thing in a folder; what it is true of is not in the tree.
 
     Raises `SourceError` if the source itself cannot be read, and what the services raise.
     """
-    work = _Import(blobs, directories, skip_special=skip_special, progress=progress, met=met)
+    work = _Import(
+        blobs, directories, skip_special=skip_special, progress=progress, met=met, leave_out=leave_out
+    )
     node = work.run(os.path.abspath(os.fsencode(source)))
     passed = node if skip_unreadable or not work.problems else None
     return Imported(passed, tuple(work.problems), work.files, work.directories, work.links, work.size)
@@ -123,6 +127,7 @@ class _Import:
         skip_special: bool,
         progress: Callable[[int], object] | None,
         met: Callable[[bytes], object] | None,
+        leave_out: Callable[[bytes], object] | None,
     ) -> None:
         self.problems: list[ImportProblem] = []
         self.files = self.directories = self.links = self.size = 0
@@ -131,6 +136,7 @@ class _Import:
         self._skip_special = skip_special
         self._progress = progress
         self._met = met
+        self._leave_out = leave_out
         self._writer: DirectoryWriter | None = None
         self._under_way: deque[tuple[_Frame, bytes, FileAt]] = deque()
 
@@ -203,10 +209,13 @@ class _Import:
 
     def _names(self, folder: Folder, frame: _Frame) -> list[tuple[bytes, int]]:
         try:
-            return folder.entries()
+            found = folder.entries()
         except OSError as error:
             self._unreadable(frame.path, error)
             return []
+        if self._leave_out is None:
+            return found
+        return [entry for entry in found if not self._leave_out(_below(frame, entry[0]))]
 
     def _enter(
         self, folder: Folder, frame: _Frame, name: bytes
