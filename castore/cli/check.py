@@ -50,6 +50,7 @@ def command(settings: Settings, *, file: str | None, connect: bool, strict: bool
     with contextlib.ExitStack() as stack:
         try:
             stores = stack.enter_context(settings.opened())
+            stores.check_buildable()
             instances = _instances(stores, settings)
         except CompositionError as error:
             if not settings.json:

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from castore.composition.config.refs import Ref
-from castore.composition.graph.graph import Graph, Instance
+from castore.composition.graph.graph import DEEPEST, Graph, Instance
 from castore.composition.types.strangers import is_fault, printing_to_stderr
 from castore.contract.blobs import BlobService
-from castore.errors import BuildError, CastoreError, ClosedError, PluginError, UnavailableError, describe
+from castore.errors import (
+    BuildError,
+    CastoreError,
+    ClosedError,
+    CompositionError,
+    PluginError,
+    UnavailableError,
+    describe,
+)
 from castore.metrics.meters import Meters
 from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
 from castore.metrics.shell import bare, measured
@@ -69,6 +77,7 @@ class Builder:
         self._base = base
         self._pool = pool
         self._secrets = secrets
+        self._depths = graph.depths()
         self._meters = {key: Meters() for key in graph.instances} if metrics else {}
         self._last_gauges: dict[str, dict[str, float]] = {}
         self._lock = forks.new_lock()
@@ -84,6 +93,12 @@ class Builder:
         What it needs is built before it, from the far ends on. A service that it refers to and does not
         resolve is built as well; one that cannot be built is its own concern.
         """
+        depth = self._depths.get(instance.id, 0)
+        if depth > DEEPEST:
+            raise CompositionError(
+                f"cannot build `{instance.name}`: {depth} services stand in a row, each using the next;"
+                f" at most {DEEPEST} work: `castore check` shows where"
+            )
         for needed in self.graph.in_order(instance):
             self._fill(needed)
         return self.service(instance.id)

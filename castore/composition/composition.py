@@ -52,6 +52,8 @@ class Composition:
         """What looks wrong, and works all the same; each is logged as well, by `castore.composition`."""
         for warning in loaded.warnings:
             _log.warning("%s", source.render([warning]).partition("\n")[0])
+        self.obstacles: tuple[Problem, ...] = loaded.obstacles
+        """What keeps an instance from being built: more services in a row than a call can go through."""
         self.pool = Pool()
         """The pool of threads that all services of the composition share."""
         self._secrets = loaded.secrets
@@ -78,6 +80,11 @@ class Composition:
         """Take a composition as the tables that a file would have; relative paths in it start from *base*."""
         return cls(ConfigSource.of_mapping(mapping, Path(base)), registry, metrics)
 
+    def check_buildable(self) -> None:
+        """Raise `CompositionError` with the `obstacles`, if there are any; nothing is built."""
+        if self.obstacles:
+            raise self._source.error(self.obstacles)
+
     def describe_warnings(self) -> str:
         """Return the warnings as text, each with its place, as an error shows problems; empty if none."""
         return self._source.render(self.warnings)
@@ -96,7 +103,7 @@ class Composition:
         """Return the instance *name* of a kind, which is named by its contract, such as `BlobService`.
 
         Raises:
-            CompositionError: No instance of this name is declared.
+            CompositionError: No instance of this name is declared, or too many services stand in a row.
             BuildError: It, or one that it needs, could not be built.
             ClosedError: The composition is closed.
         """

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 class Loaded:
     """A graph, as far as there is one, what is wrong with it, and the secrets that it holds.
 
-    `ignored` has the warnings that are not wanted, `warnings` the others, if nothing is wrong.
+    If nothing is wrong, `ignored` has the warnings that are not wanted, `warnings` the others, and
+    `obstacles` what keeps an instance from being built, and leaves the graph to be looked at.
     """
 
     graph: Graph
@@ -53,6 +54,7 @@ class Loaded:
     secrets: tuple[Secret, ...] = attrs.field(repr=False)
     ignored: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    obstacles: tuple[Problem, ...] = ()
 
 
 def load(document: Document, registry: Registry, base: FilePath) -> Loaded:

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import attrs
 
 from castore.composition.graph.lints import lint
+from castore.composition.graph.references import check_depths
 from castore.composition.loading import Loaded, load, load_url
 from castore.composition.toml.document import Document, parse
 from castore.composition.types.registry import Registry
@@ -72,7 +73,16 @@ class ConfigSource:
         if loaded.problems:
             raise self._error(loaded.problems, readable)
         found = lint(loaded.graph, self.base, loaded.ignored)
-        return attrs.evolve(loaded, warnings=tuple(self._located(found, readable)))
+        deep = list(check_depths(loaded.graph))
+        return attrs.evolve(
+            loaded,
+            warnings=tuple(self._located(found, readable)),
+            obstacles=tuple(self._located(deep, readable)),
+        )
+
+    def error(self, problems: Sequence[Problem]) -> CompositionError:
+        """Return the error for problems whose places are known, or that have none."""
+        return self._error(problems, None)
 
     def render(self, problems: Sequence[Problem]) -> str:
         """Return problems or warnings, whose places are known, as text."""

@@ -25,8 +25,23 @@ from castore import (
     Registry,
 )
 from castore.composition import BuildContext
+from castore.composition.types.plugins import discover
 from castore.errors import describe
+from castore.metrics.shell import bare
 from castore_memory.service import MemoryBlobService
+from tests.composition.conftest import Install, Probe
+
+TAPE = """
+import attrs, castore
+
+@attrs.frozen
+class Config:
+    def build(self, name, context): ...
+
+@castore.hookimpl
+def castore_register(registry):
+    registry.register(castore.BlobService, "tape", Config)
+"""
 
 Compose = Callable[..., Composition]
 
@@ -331,6 +346,48 @@ def test_a_composition_pickles_as_its_config(tmp_path: Path) -> None:
         with pickle.loads(pickle.dumps(stores)) as theirs:
             assert theirs.blobs() is not stores.blobs()
             assert theirs.blobs().read(digest) == b"Hello World!"
+
+
+@attrs.frozen
+class Placed:
+    """A type of the program, at the top of a module."""
+
+    size: int = 0
+
+    def build(self, name: str, context: BuildContext) -> BlobService:
+        return Probe(name, [], [])
+
+
+def test_a_registry_of_its_own_goes_along(registry: Registry, install: Install) -> None:
+    """Its types, those of plugins by their places, and what it found broken."""
+    install("castore-tape", "1.0", {"tape": "tape_one", "bad": "no_such_module"}, {"tape_one": TAPE})
+    for plugin in discover():
+        if plugin.name in {"tape", "bad"}:
+            registry.load(plugin)
+    registry.register(BlobService, "placed", Placed)
+    mapping = {"blobservices": {"root": {"type": "placed", "size": 3}, "other": {"type": "tape"}}}
+    with Composition.from_mapping(mapping, registry=registry) as stores:
+        with pickle.loads(pickle.dumps(stores)) as theirs:
+            assert theirs.graph.instances["blobservices.root"].config == Placed(3)
+            assert isinstance(bare(theirs.blobs()), Probe)
+            assert (
+                theirs.graph.instances["blobservices.other"].type.owner == "plugin `tape` of castore-tape 1.0"
+            )
+        again = pickle.loads(pickle.dumps(registry))
+    assert [entry.tag for entry in again.all_types()] == [entry.tag for entry in registry.all_types()]
+    assert [str(entry) for entry in again.broken] == [str(entry) for entry in registry.broken]
+    assert [plugin.label for plugin in again.plugins] == [plugin.label for plugin in registry.plugins]
+    again.register(BlobService, "another", Placed)
+    assert registry.find(registry.kind(BlobService), "another") is None
+
+
+def test_a_class_without_a_place_keeps_a_registry_here(compose: Compose) -> None:
+    """The error says which one, and what to do."""
+    with (
+        compose(root=probe()) as stores,
+        pytest.raises(TypeError, match=r"ProbeConfig.* at the top of a module"),
+    ):
+        pickle.dumps(stores)
 
 
 def test_no_secret_is_in_a_pickle_and_it_is_looked_up_again(

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _MOST_CYCLES: Final = 20
 
+DEEPEST: Final = 32
+"""How many services may stand in a row, each using the next: a call goes through all of them, and each takes
+some of Python's stack, which has room for about twice as many, and for what calls castore."""
+
 
 @attrs.frozen(eq=False)
 class Edge:
@@ -103,6 +107,16 @@ class Graph:
                     seen.add(edge.target)
                     target = self.instances[edge.target]
                     work.append((target, iter(target.edges)))
+
+    def depths(self) -> dict[str, int]:
+        """Return, by id, how many stand in the longest row that begins with an instance, itself among them.
+
+        The graph must have no cycles.
+        """
+        found: dict[str, int] = {}
+        for instance in self.all_in_order():
+            found[instance.id] = 1 + max((found[edge.target] for edge in instance.edges), default=0)
+        return found
 
     def cycles(self) -> list[list[Instance]]:
         """List cycles, each as the instances on it, from the one met first on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from castore.composition.graph.graph import Edge, Graph, Instance, instance_id
+from castore.composition.graph.graph import DEEPEST, Edge, Graph, Instance, instance_id
 from castore.composition.toml.document import Document
 from castore.composition.types.registry import Registry
 from castore.composition.types.service_type import Kind
@@ -67,6 +67,24 @@ def check_cycles(graph: Graph) -> Iterator[Problem]:
             message = f"a circle of references: {_chain([*names, names[0]])}"
             hint = f"break it: remove {_listed([_step(source, target) for source, target in steps])}"
         yield Problem("cycle", first.path, message, hint, chain=tuple(names))
+
+
+def check_depths(graph: Graph) -> Iterator[Problem]:
+    """Yield a problem for each row of services that is too long to be used, at its first one.
+
+    The graph must have no cycles.
+    """
+    depths = graph.depths()
+    deep = {key: depth for key, depth in depths.items() if depth > DEEPEST}
+    within = {edge.target for key in deep for edge in graph.instances[key].edges}
+    for key in deep.keys() - within if deep else ():
+        yield Problem(
+            "too-deep",
+            graph.instances[key].path,
+            f"{deep[key]} services stand in a row from here on, each using the next; at most {DEEPEST} work",
+            "put services side by side, as in a `mirror` or a `fallback`, or leave some out",
+            at="key",
+        )
 
 
 def _chain(names: Sequence[str]) -> str:

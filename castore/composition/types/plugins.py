@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
+from typing import Any
 
 import attrs
 import pluggy
@@ -24,6 +25,11 @@ class Plugin:
     distribution: str
     """Name and version, as in `castore 0.1.0`."""
     entry_point: EntryPoint = attrs.field(repr=False, eq=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Where a distribution lies is another matter elsewhere.
+        entry_point = EntryPoint(self.entry_point.name, self.entry_point.value, self.entry_point.group)
+        return type(self), (self.name, self.distribution, entry_point)
 
     @property
     def label(self) -> str:

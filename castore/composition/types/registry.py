@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import attrs
 
@@ -18,6 +20,14 @@ from castore.errors import DuplicatePluginError, PluginError
 from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.problems import did_you_mean, listing
 from castore.threads import forks
+
+
+def _has_place(cls: type) -> bool:
+    """Tell whether a class can be found by its name in its module, as a pickle does."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
 
 
 @attrs.frozen
@@ -80,6 +90,24 @@ class Registry:
             self._broken.append(BrokenPlugin(plugin, why(error)))
         else:
             self.plugins.append(plugin)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle has: classes by their places, so that those of plugins are imported there.
+
+        Raises `TypeError` if a class of the program has no place, as one that is made in a function.
+        """
+        classes = [entry.config for entry in self._types.values() if entry.imported]
+        for cls in (*classes, *self._chunkers.values(), *self._kinds):
+            if not _has_place(cls):
+                raise TypeError(
+                    f"a registry with `{cls.__module__}.{cls.__qualname__}` cannot be pickled: define it at"
+                    " the top of a module, or make the registry anew where it is needed"
+                )
+        return {name: value for name, value in vars(self).items() if name != "_checking"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._checking = threading.RLock()
 
     @contextlib.contextmanager
     def _registering(self, plugin: Plugin) -> Iterator[None]:
