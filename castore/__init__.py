@@ -15,6 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from castore import aio as aio
+    from castore import composition as composition
+    from castore import errors as errors
+    from castore import testing as testing
     from castore.chunks.reader import ChunkedReader
     from castore.composition.composition import Composition
     from castore.composition.config.refs import Ref
@@ -116,7 +120,13 @@ _HOMES: Final = {
 }
 
 
+_MODULES: Final = ("aio", "composition", "errors", "testing")
+"""Modules that stand beside the names, and are imported as these are."""
+
+
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"castore.{name}")
     if name not in __all__:
         # With these Python itself adds what name may have been meant.
         raise AttributeError(
@@ -128,4 +138,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})

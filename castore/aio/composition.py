@@ -49,6 +49,7 @@ async def open(  # noqa: A001 - used as `castore.aio.open`
     path: str | os.PathLike[str] | None = None,
     *,
     registry: Registry | None = None,
+    search: bool = True,
     threads: int = THREADS,
     grace: float = GRACE,
 ) -> AsyncIterator[AsyncComposition]:
@@ -56,7 +57,8 @@ async def open(  # noqa: A001 - used as `castore.aio.open`
 
     *threads* and *grace*: see `AsyncComposition`.
     """
-    async with _opened(partial(opening.open, path, registry=registry), threads, grace) as (composition, pool):
+    begin = partial(opening.open, path, registry=registry, search=search)
+    async with _opened(begin, threads, grace) as (composition, pool):
         yield AsyncComposition(composition, threads=pool)
 
 

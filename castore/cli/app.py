@@ -58,8 +58,8 @@ Examples:
   castore get DIGEST -o copy     and get it back
   castore graph                  see what the composition declares
 
-The composition is FILE of --composition, else $CASTORE_COMPOSITION, else ./composition.toml; without any
-of these, blobs are kept in your data folder.
+The composition is FILE of --composition, else $CASTORE_COMPOSITION, else composition.toml here or in the
+nearest folder above; without any of these, blobs are kept in your data folder.
 
 With --json a command prints one JSON object on stdout; errors are {"error": {"code", "message", ...}} on
 stderr, and so is what --stats shows: {"stats": {"instances": [...]}}.

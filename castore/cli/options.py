@@ -48,11 +48,11 @@ def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -
     # Shells ask for completions far more seldom than for anything else.
     from castore.composition.source import MOST_BYTES  # noqa: PLC0415
     from castore.composition.toml.document import parse  # noqa: PLC0415
-    from castore.opening import FILE, VARIABLE  # noqa: PLC0415
+    from castore.opening import FILE, VARIABLE, nearest_file  # noqa: PLC0415
     from castore.places import read_small  # noqa: PLC0415
 
     settings = ctx.find_object(Settings) or Settings()
-    path = settings.composition or os.environ.get(VARIABLE) or FILE
+    path = settings.composition or os.environ.get(VARIABLE) or nearest_file() or FILE
     try:
         tables = parse(read_small(Path(path), MOST_BYTES).decode("utf-8")).tables
     except (OSError, ValueError):

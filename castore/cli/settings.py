@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,16 @@ class Settings:
         """Open the composition and close it at the end. It is measured for `--stats` only."""
         # Help and completion need no composition.
         from castore.composition.config.values import secrets_in  # noqa: PLC0415
+        from castore.opening import DEFAULT  # noqa: PLC0415
         from castore.opening import open as open_composition  # noqa: PLC0415
 
         # `castore check` shows warnings; to see them at every other command would annoy.
         logging.getLogger("castore.composition").setLevel(logging.ERROR)
         with open_composition(self.composition, metrics=self.stats) as stores:
             self.opened_composition = stores
+            if stores.name == DEFAULT and self._is_watched():
+                place = stores.base / "blobs"
+                self.remark(f"no composition.toml here or above: blobs are kept in {place}")
             if not gc.isenabled():
                 # All that is there now will be there to the end.
                 gc.freeze()
@@ -53,6 +58,13 @@ class Settings:
             for instance in stores.graph.instances.values():
                 self.secrets += secrets_in(instance.config)
             yield stores
+
+    @staticmethod
+    def _is_watched() -> bool:
+        """Whether a person sees what goes to stderr."""
+        from castore.cli.output import is_terminal  # noqa: PLC0415 - as in `remark`
+
+        return is_terminal(sys.stderr)
 
     @contextlib.contextmanager
     def blobs(self) -> Iterator[BlobService]:

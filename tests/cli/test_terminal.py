@@ -210,6 +210,25 @@ def test_a_terminal_gets_what_is_no_text_only_if_it_is_asked_for(home, screen, t
     assert screen.seen == b"a title: \x1b]0;mine\x07"
 
 
+def test_who_has_no_composition_is_told_where_blobs_go(home, screen):
+    """On a terminal, and unless it is to be quiet; the output is as ever."""
+    (home.folder / "composition.toml").unlink()
+    environment = home.environment | {"XDG_DATA_HOME": "/nowhere/data"}
+    words = "no composition.toml here or above: blobs are kept in /nowhere/data/castore/blobs\n"
+
+    def run(*arguments):
+        shown = len(screen.text)
+        process = subprocess.run(home.command(*arguments), cwd=home.folder, env=environment, check=False,
+                                 stdout=subprocess.PIPE, stderr=screen.end)  # fmt: skip
+        screen.look()
+        return process.stdout, screen.text[shown:]
+
+    assert run("list") == (b"", words)
+    assert run("-q", "list") == (b"", "")
+    (home.folder / "composition.toml").write_text('[blobservices.root]\ntype = "memory"\n')
+    assert run("list") == (b"", "")
+
+
 def test_who_interrupts_gets_an_empty_line(home, screen):
     """And not a word; the cursor was never hidden."""
     process = home.start("put", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=screen.end)
