@@ -55,7 +55,7 @@ def read_all_digests(paths: Iterable[str]) -> Iterator[B3Digest]:
 def require_digests(digests: Sequence[object], files: Sequence[str]) -> None:
     """Fail, as wrong usage, if neither digests nor lists of them are given."""
     if not digests and not files:
-        click.get_current_context().fail("Missing argument 'DIGEST', or --digests FILE.")
+        click.get_current_context().fail("Missing argument 'DIGEST...', or --digests FILE.")
 
 
 def read_digests(path: str) -> Iterator[B3Digest]:

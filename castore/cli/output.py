@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TextIO, cast
 
@@ -34,6 +35,8 @@ _NARROWEST: Final = 20
 
 _NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f]|\r[^\n]")
 """What is in no text that lines are made of; with a carriage return alone one line hides another."""
+
+_said: Final[deque[str]] = deque(maxlen=16)
 
 _GATHERED: Final = 1 << 16
 """How many bytes of small pieces are written together."""
@@ -266,6 +269,7 @@ class _LogLines(logging.Handler):
 
 def complain(text: str) -> None:
     """Write a message to stderr, in colour on a terminal; nobody can be told if that fails."""
+    _said.append(text)
     if sys.stderr is None:
         return
     shown = printable(text)
@@ -317,6 +321,11 @@ def columns_of(stream: TextIO | None) -> int:
         named = int(os.environ.get("COLUMNS") or 0)
         return named or os.get_terminal_size(stream.fileno()).columns or _COLUMNS  # type: ignore[union-attr]
     return _COLUMNS
+
+
+def was_said(text: str) -> bool:
+    """Tell whether one of the last messages to stderr had *text* in it."""
+    return any(text in said for said in _said)
 
 
 def _coloured(row: str) -> str:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from castore.cli.output import complain, was_said
+from castore.errors import UnavailableError
+
 if TYPE_CHECKING:
     from castore.composition.composition import Composition
     from castore.contract.blobs import BlobService
@@ -46,7 +49,7 @@ class Settings:
 
         # `castore check` shows warnings; to see them at every other command would annoy.
         logging.getLogger("castore.composition").setLevel(logging.ERROR)
-        with open_composition(self.composition, metrics=self.stats) as stores:
+        with self._closing(open_composition(self.composition, metrics=self.stats)) as stores:
             self.opened_composition = stores
             if stores.name == DEFAULT and self._is_watched():
                 place = stores.base / "blobs"
@@ -67,6 +70,24 @@ class Settings:
         return is_terminal(sys.stderr)
 
     @contextlib.contextmanager
+    def _closing(self, stores: Composition) -> Iterator[Composition]:
+        """Close the composition at the end.
+
+        What was acknowledged lasts by then. So a service that is unavailable while it is closed, such as the
+        near of a cache whose disk is full, is worth a warning, and leaves the exit code as it is.
+        """
+        try:
+            yield stores
+        finally:
+            try:
+                stores.close()
+            except* UnavailableError as group:
+                for error in group.exceptions:
+                    # Whoever has passed it over before has said so.
+                    if not was_said(str(error)):
+                        complain(self.scrubbed(f"castore: while it was closed: {error}"))
+
+    @contextlib.contextmanager
     def blobs(self) -> Iterator[BlobService]:
         """Open the composition for its blob service."""
         with self.opened() as stores:
@@ -75,8 +96,6 @@ class Settings:
     def remark(self, text: str) -> None:
         """Say something on stderr that is no error, unless the user wants it quiet."""
         if not self.quiet:
-            from castore.cli.output import complain  # noqa: PLC0415 - few commands have anything to say
-
             complain(text)
 
     def scrubbed(self, text: str) -> str:

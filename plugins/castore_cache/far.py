@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from castore import B3Digest, BlobService, CastoreError, UnavailableError
 from castore.chunks.fetching import find_in
+from castore.composites.remarks import Remarks
 from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.capabilities import ChunkSource, FoundChunks
 from castore.threads import forks
@@ -34,6 +35,7 @@ class Far:
         self._name = name
         self._as_miss = as_miss
         self._lock = forks.new_lock()
+        self._remarks = Remarks(_log)
         self.errors = 0
         """How often it failed when it was asked about a blob."""
 
@@ -51,7 +53,7 @@ class Far:
         with self._lock:
             self.errors += 1
         if self._as_miss:
-            _log.warning("`%s`: far failed, which is taken for a miss: %s", self._name, fault)
+            self._remarks.warn("`%s`: far failed, which is taken for a miss: %s", self._name, fault)
 
     def find_chunks(self, digests: Collection[B3Digest]) -> set[B3Digest]:
         """Return the chunks that far has; raises what far raises."""

@@ -20,6 +20,7 @@ from castore import (
     CorruptBlobError,
 )
 from castore.chunks.fetching import find_in
+from castore.composites.remarks import Remarks
 from castore.composites.wrong_indexes import WrongIndexes
 from castore.contract.batches import MOST_ITEMS, MOST_UNKNOWN, batches
 from castore.contract.capabilities import BlobDeleter, ChunkSource, ChunkStore, FoundChunks, SharedPlace
@@ -68,6 +69,7 @@ class Near:
         self.high_latency = self._source is not None and self._source.high_latency
         self._lock = forks.new_lock()
         self._wrong = WrongIndexes()
+        self._remarks = Remarks(_log)
         self.errors = 0
         """How often it failed."""
         self.damages = 0
@@ -113,8 +115,9 @@ class Near:
             else:
                 self.errors += times
         if not raised:
-            more = f" (and {times - 1} more)" if times > 1 else ""
-            _log.warning("`%s`: near failed and is passed over: %s%s", self.name, fault, more)
+            # What is corrupt is another thing each time, and mended; what fails fails for every chunk.
+            remarks = Remarks(_log) if isinstance(fault, CorruptBlobError) else self._remarks
+            remarks.warn("`%s`: near failed and is passed over: %s", self.name, fault, times=times)
 
     def _note_each(self, faults: Collection[CastoreError]) -> None:
         """Note the faults of a batch, those of a kind together."""

@@ -10,6 +10,7 @@ from castore import B3Digest, BlobReader, BlobWriter, CastoreError
 from castore.chunks.writer import ChunkedWriter
 from castore.composites.failover_reading import CheckedReader
 from castore.composites.members import Found, Member
+from castore.composites.remarks import Remarks
 from castore.composites.timed_writing import open_timed
 from castore.contract.capabilities import ChunkStore
 from castore.streams.readers import BytesReader, PieceReader
@@ -24,6 +25,7 @@ class Keeper:
     def __init__(self, target: Member, name: str) -> None:
         self.target = target
         self._name = name
+        self._remarks = Remarks(_log)
 
     def keeping(self, reader: PieceReader, answer: Found[Any]) -> PieceReader:
         """Return a reader that copies what is read of it from start to end; a small blob is copied now.
@@ -125,7 +127,7 @@ class Keeper:
             self._warn(error)
 
     def _warn(self, error: CastoreError) -> None:
-        _log.warning("`%s`: nothing was copied to `%s`: %s", self._name, self.target.name, error)
+        self._remarks.warn("`%s`: nothing was copied to `%s`: %s", self._name, self.target.name, error)
 
 
 class KeepingReader(PieceReader):

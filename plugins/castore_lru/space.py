@@ -83,6 +83,9 @@ class Space:
         try:
             if self._accounts.is_open:
                 self._flush()
+        except UnavailableError as error:
+            # These are of no blob that anybody was told of.
+            _log.warning("`%s`: what waited for a flush is dropped: %s", self._name, error)
         finally:
             self._accounts.close()
 

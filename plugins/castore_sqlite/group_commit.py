@@ -59,6 +59,8 @@ class GroupCommit:
         self._lock = forks.new_lock()
         self._running: Transaction | None = None
         self._upcoming = Transaction()
+        self.told = False
+        """Whether somebody was told of a failure."""
         forks.begin_anew_in_child(self)
 
     def begin_anew(self) -> None:
@@ -107,6 +109,7 @@ class GroupCommit:
         with forks.held_off():
             self._commit_as_one(mine)
         if mine.failure is not None:
+            self.told = True
             # Each gets an error of its own: threads would write their tracebacks into a shared one.
             raise UnavailableError(mine.failure.instance, mine.failure.cause) from mine.failure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -31,6 +32,8 @@ from castore_sqlite.leases import leases_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+_log: Final = logging.getLogger("castore_sqlite")
 
 _BEING_FILLED: Final = "-being-filled"
 """What the folder of locks is called after the file."""
@@ -364,10 +367,20 @@ class SqliteBlobService(
             raise UnavailableError(self._database.instance, error) from error
 
     def close(self) -> None:
-        """Commit what waits, and close the connections."""
+        """Commit what waits, and close the connections.
+
+        What waits is no part of a blob that anybody was told of: that it cannot be kept is no error.
+        """
         if self._own_pool is not None:
             self._own_pool.close()
+        told = self._group.told
         try:
             self._group.commit()
+        except UnavailableError as error:
+            _log.log(
+                logging.DEBUG if told else logging.WARNING,
+                "chunks that are of no blob are dropped: %s",
+                error,
+            )
         finally:
             self._database.close()

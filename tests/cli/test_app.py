@@ -130,7 +130,7 @@ def test_the_environment_names_a_composition(castore, place, monkeypatch):
         (["--frob"], "No such option"),
         (["put"], "Missing argument 'PATH...'"),
         (["has"], "Missing argument 'DIGEST...'"),
-        (["get", ABSENT, ABSENT], "unexpected extra argument"),
+        (["check", "a", "b"], "unexpected extra argument"),
         (["stat", "x"], "'x' is not a digest"),
         (["graph", "--format", "png"], "png"),
         (["--composition", "nowhere", "list"], "cannot read the composition"),

@@ -108,7 +108,7 @@ def test_neither_digests_nor_a_list_is_wrong_usage(castore, command):
     result = castore(*command)
 
     assert result.exit_code == 2
-    assert "Missing argument 'DIGEST', or --digests FILE" in result.stderr
+    assert "Missing argument 'DIGEST...', or --digests FILE" in result.stderr
     assert "Try `castore" in result.stderr
 
 
