@@ -56,6 +56,7 @@ _EPILOG: Final = """\b
 Examples:
   castore put photo.raw          store a file in the service `root`
   castore get DIGEST -o copy     and get it back
+  castore import photos/         store a folder; `castore export` makes it again
   castore graph                  see what the composition declares
 
 The composition is FILE of --composition, else $CASTORE_COMPOSITION, else composition.toml here or in the

@@ -9,8 +9,8 @@ _GET: Final = "`castore get DIGEST -o FILE` writes a blob to a file; without -o,
 _GET_ALL: Final = "`castore export ROOT FOLDER` makes the folder that `castore import` has stored under ROOT."
 _COPY: Final = "`castore copy --from NAME --to NAME --all` sends what the other service lacks."
 _REMOVE: Final = (
-    "No command removes one blob. `castore gc --roots FILE` keeps the blobs that FILE lists, and removes"
-    " all others that are older than a week; `--dry-run` shows what would go."
+    "No command removes one blob. `castore gc --roots FILE --tree ROOT` keeps the blobs that FILE lists and"
+    " the tree of ROOT, and removes all else that is older than a week; `--dry-run` shows what would go."
 )
 _LIST: Final = "`castore list` prints the digests of all blobs; names of files are not kept."
 _STAT: Final = "`castore stat` shows how much a service has, `castore stat DIGEST` the size of a blob."
