@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from castore.composition.composition import Composition
-from castore.composition.graph.lints import traits_of
-from castore.composition.graph.traits import label
+if TYPE_CHECKING:
+    from castore.composition.composition import Composition
 
 _BESIDE: Final = ("-wal", "-shm", "-journal", "-lru", "-being-filled", "-lease-")
 """How names go on of what lies beside a file of blobs."""
@@ -27,6 +26,10 @@ class OwnPlaces:
     """The folders and files in which the instances of a composition keep what they have."""
 
     def __init__(self, stores: Composition) -> None:
+        # Help needs no composition.
+        from castore.composition.graph.lints import traits_of  # noqa: PLC0415
+        from castore.composition.graph.traits import label  # noqa: PLC0415
+
         traits = traits_of(stores.graph, stores.base)
         self._places = [
             _Place(path, label(instance))
