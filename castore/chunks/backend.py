@@ -97,7 +97,10 @@ class ChunkBackend(BlobService, ChunkStore):
             # As a chunk, it may be that of another blob; this one may have finer ones.
             data, damage = None, error
         if data is None:
-            chunks = self.chunks(digest)
+            try:
+                chunks = self.chunks(digest)
+            except CorruptBlobError as error:
+                raise damage or error from None
             if chunks:
                 return ChunkedReader(self, chunks, digest=digest, key=self.index_key(digest), pool=self.pool)
             if damage is not None:
