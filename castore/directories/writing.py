@@ -24,10 +24,15 @@ class BatchedDirectoryWriter(DirectoryWriter):
 
     What is grafted is looked up together, before the first directory that may need it is put. Where the
     service is not `Complete` all that is below it is looked up as well.
+
+    Arguments:
+        service: Where they go.
+        together: Whether the service must be given all of a tree with one call.
     """
 
-    def __init__(self, service: DirectoryService) -> None:
+    def __init__(self, service: DirectoryService, *, together: bool = False) -> None:
         self._service = service
+        self._together = together
         self._order = LeavesToRoot()
         self._waiting: list[Directory] = []
         self._bytes_waiting = 0
@@ -41,7 +46,8 @@ class BatchedDirectoryWriter(DirectoryWriter):
         if self._order.accept(directory):
             self._waiting.append(directory)
             self._bytes_waiting += len(directory.encoded)
-            if len(self._waiting) >= MOST_ITEMS or self._bytes_waiting >= _MOST_BYTES:
+            many = len(self._waiting) >= MOST_ITEMS or self._bytes_waiting >= _MOST_BYTES
+            if many and not self._together:
                 self._flush()
         return directory.digest
 

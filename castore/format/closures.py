@@ -11,7 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from castore.digest import B3Digest
-from castore.errors import DirectoryOrderError, DirectorySizeError, InvalidDirectoryError
+from castore.errors import (
+    CorruptDirectoryError,
+    DirectoryOrderError,
+    DirectorySizeError,
+    InvalidDirectoryError,
+)
 from castore.format.directories import Directory
 
 MOST_FRAME: Final = 16 << 20
@@ -137,6 +142,43 @@ def _order_error(message: str, digests: Iterable[B3Digest]) -> DirectoryOrderErr
     some = all_of_them[:_MOST_NAMED]
     dots = " ..." if len(some) < len(all_of_them) else ""
     return DirectoryOrderError(f"{message}: {', '.join(map(str, some))}{dots}", some)
+
+
+# -- a closure as an object --
+
+
+def encode(directories: Iterable[Directory]) -> bytes:
+    """Return a closure, given with the root first, as the reference stores it: as one zstd frame."""
+    from castore.format import frames  # noqa: PLC0415 - few need zstandard
+
+    return frames.compress(b"".join(encode_frames(directories)))
+
+
+def decode(data: bytes, root: B3Digest, *, key: str | None = None) -> Iterator[Directory]:
+    """Yield the directories of the closure of *root*, each once, as they are stored: the root first.
+
+    A directory is looked into only if it belongs to the tree. What is held grows with the number of
+    directories, not with what is in them. *key* is where it is stored, to name it in an error.
+
+    Raises `CorruptDirectoryError` for what is no whole closure, after what could be read of it.
+    """
+    from castore.format import frames  # noqa: PLC0415 - as above
+
+    order, reader = RootToLeaves(root), FrameReader()
+    try:
+        for piece in frames.unpack_first(data):
+            for encoded in reader.take(piece):
+                digest = B3Digest.of(encoded)
+                if not order.allows(digest):
+                    raise ValueError(f"it has {digest}, which does not belong to it")
+                directory = Directory.decode(encoded)
+                if order.accept(directory):
+                    yield directory
+        reader.finish()
+        order.finish()
+    except ValueError as error:
+        message = f"the tree {root} is corrupt: {error}"
+        raise CorruptDirectoryError(message, expected=root, key=key) from error
 
 
 # -- a closure as bytes --

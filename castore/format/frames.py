@@ -286,6 +286,25 @@ def _too_many_blocks() -> ZstdError:
     return ZstdError(f"it has more than {_MOST_BLOCKS} blocks")
 
 
+def unpack_first(data: Buffer, piece_size: int = _SMALL) -> Iterator[bytes]:
+    """Yield what the first frame of *data* unpacks to, in pieces; what follows it is ignored.
+
+    Raises `ValueError` with the reason if that is no whole frame, before or after some pieces.
+    """
+    view = byte_view(data)
+    try:
+        if not view:
+            raise ValueError("it is empty")
+        end = _frame_end(view, 0, _Blocks())
+        reader = _per_thread.decompressor.stream_reader(view[:end])
+        while piece := reader.read(piece_size):
+            yield piece
+    except _CutShortError:
+        raise ValueError("it is cut short") from None
+    except ZstdError as error:
+        raise ValueError(f"it is not a zstd frame ({_zstd_reason(error)})") from None
+
+
 def is_whole(read_at: Callable[[int, int], bytes], size: int) -> bool:
     """Tell whether *size* stored bytes are whole frames, by their outlines alone: a torn write is none.
 

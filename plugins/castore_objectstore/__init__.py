@@ -1,11 +1,15 @@
-"""The `objectstore` service type: chunks and indexes as objects in a folder or a cloud bucket."""
+"""The `objectstore` service types: chunks and indexes, or trees, as objects in a folder or a cloud bucket."""
 
 from __future__ import annotations
 
 from castore import BlobService, Registry, hookimpl
+from castore.contract.directories import DirectoryService
 
 
 @hookimpl
 def castore_register(registry: Registry) -> None:
-    """Register the type."""
+    """Register the types."""
     registry.register(BlobService, "objectstore", "castore_objectstore.config:ObjectStoreConfig")
+    registry.register(
+        DirectoryService, "objectstore", "castore_objectstore.config:ObjectStoreDirectoriesConfig"
+    )

@@ -38,11 +38,13 @@ from castore.composition import (
     read_query,
     secrets_in,
 )
+from castore.contract.directories import DirectoryService
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.places import Create, locate
 from castore.problems import toml_string
 from castore.urls import split_query
 from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of, waits
+from castore_objectstore.object_store import ObjectStore
 from castore_objectstore.options import read_options, whole_url
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
@@ -52,20 +54,13 @@ _LEVELS: Final = Between(-7, 22)
 
 
 @attrs.frozen
-class ObjectStoreConfig:
-    """Blobs in an object store. URL form: `objectstore+<url>?<fields and options>`."""
+class StoreFields:
+    """Where an object store is, and how it is opened: what all types have that keep things in one."""
 
     object_store_url: str = attrs.field()
     """Where the objects are: `file:` and a folder, or any URL that fsspec opens."""
     object_store_options: dict[str, Any] = attrs.field(factory=dict)
     """Options of the driver; for `s3:` also by the names that the reference uses."""
-    avg_chunk_size: Annotated[ByteSize, Between(MIN_AVG_SIZE, MAX_AVG_SIZE)] = _DEFAULT_AVG_SIZE
-    """The average size of new chunks; they are between half and twice as large."""
-    chunker: type[Chunker] = FastCdc2020
-    """How new blobs are cut; chunks are only shared between blobs that were cut alike."""
-    compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
-    """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
-
     durability: Literal["process", "full"] = "full"
     """For `file:`: what a stored blob survives, a power cut (`full`) or a killed program (`process`)."""
 
@@ -119,6 +114,32 @@ class ObjectStoreConfig:
             raise ProblemsError(problems)
         return config
 
+    def open(self, name: str, context: BuildContext) -> ObjectStore:
+        """Return the store. A folder is made when the first object is written, not before."""
+        secrets = [*secrets_in(self.object_store_options), *secrets_in(self.object_store_url)]
+        url, options = whole_url(self.object_store_url, self.object_store_options)
+        return open_store(
+            url,
+            read_options(url, options),
+            base=context.base,
+            instance=name,
+            secrets=secrets,
+            durability=self.durability,
+            create=self.create,
+        )
+
+
+@attrs.frozen
+class ObjectStoreConfig(StoreFields):
+    """Blobs in an object store. URL form: `objectstore+<url>?<fields and options>`."""
+
+    avg_chunk_size: Annotated[ByteSize, Between(MIN_AVG_SIZE, MAX_AVG_SIZE)] = _DEFAULT_AVG_SIZE
+    """The average size of new chunks; they are between half and twice as large."""
+    chunker: type[Chunker] = FastCdc2020
+    """How new blobs are cut; chunks are only shared between blobs that were cut alike."""
+    compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
+    """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
+
     def traits(self, view: View) -> Traits:
         """Say in which folder it keeps blobs, if it is one, and whether it can be written."""
         return Traits(
@@ -154,17 +175,7 @@ class ObjectStoreConfig:
             ObjectStoreBlobService,
         )
 
-        secrets = [*secrets_in(self.object_store_options), *secrets_in(self.object_store_url)]
-        url, options = whole_url(self.object_store_url, self.object_store_options)
-        store = open_store(
-            url,
-            read_options(url, options),
-            base=context.base,
-            instance=name,
-            secrets=secrets,
-            durability=self.durability,
-            create=self.create,
-        )
+        store = self.open(name, context)
         # A service must not claim capabilities that its store can never have.
         made = ObjectStoreBlobService if store.removes else AddOnlyBlobService
         return made(
@@ -174,6 +185,17 @@ class ObjectStoreConfig:
             compression_level=self.compression_level,
             pool=context.pool,
         )
+
+
+@attrs.frozen
+class ObjectStoreDirectoriesConfig(StoreFields):
+    """Trees in an object store, each as one object. URL form: `objectstore+<url>?<fields and options>`."""
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:
+        """Return the service. A folder is made when the first tree is written, not before."""
+        from castore_objectstore.directories import ClosureDirectoryService  # noqa: PLC0415 - once it is named
+
+        return ClosureDirectoryService(self.open(name, context))
 
 
 def _problems_in_query(url: str, options: Mapping[str, Any], beside: Sequence[str] = ()) -> list[Problem]:

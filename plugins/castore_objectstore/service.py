@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
-from castore import B3Digest, BlobReader, ChunkMeta, owned
+from castore import B3Digest, BlobReader, ChunkMeta
 from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import (
     BlobLister,
@@ -24,12 +24,13 @@ from castore.contract.capabilities import (
     SharedPlace,
 )
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
-from castore.digest import EMPTY, no_digest
+from castore.digest import EMPTY
 from castore.errors import BadFrameError, BadIndexError
 from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool
+from castore_objectstore.keys import digest_in, key_of, place_in
 from castore_objectstore.object_store import (
     LastObject,
     NoObjectError,
@@ -89,11 +90,11 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def chunk_key(self, digest: B3Digest) -> str:
         """Return the key of a chunk."""
-        return _key(_CHUNKS, digest)
+        return key_of(_CHUNKS, digest)
 
     def index_key(self, digest: B3Digest) -> str:
         """Return the key of the index of a blob."""
-        return _key(_BLOBS, digest)
+        return key_of(_BLOBS, digest)
 
     # -- blobs --
 
@@ -103,7 +104,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         return wanted - self._find_each(self._exists, wanted)
 
     def _exists(self, digest: B3Digest) -> bool:
-        return self._store.exists(_key(_BLOBS, digest)) or self._store.exists(_key(_CHUNKS, digest))
+        return self._store.exists(key_of(_BLOBS, digest)) or self._store.exists(key_of(_CHUNKS, digest))
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk. The empty blob is always there, without asking."""
@@ -114,10 +115,10 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         index = self._index(digest)
         if index is not None:
             return index
-        return () if self._store.exists(_key(_CHUNKS, digest)) else None
+        return () if self._store.exists(key_of(_CHUNKS, digest)) else None
 
     def _index(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        key = _key(_BLOBS, digest)
+        key = key_of(_BLOBS, digest)
         decoder = blob_index.IndexDecoder(digest, key=key)
         try:
             there = self._store.read_into(key, decoder.feed, blob_index.MAX_ENCODED_SIZE)
@@ -140,7 +141,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     def list_blobs(self) -> Iterator[B3Digest]:
         """Yield the digest of every index. What is no digest in the folder of indexes is passed over."""
         for entry in self._store.list(_BLOBS):
-            digest = _digest_in(_BLOBS, entry)
+            digest = digest_in(_BLOBS, entry)
             if digest is not None:
                 yield digest
 
@@ -150,7 +151,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         seen: set[B3Digest] = set()
         for prefix in (_BLOBS, _CHUNKS):
             for entry in self._store.list(prefix + folder):
-                digest = _digest_in(prefix, entry)
+                digest = digest_in(prefix, entry)
                 if digest is not None and digest.hex().startswith(digits) and digest not in seen:
                     seen.add(digest)
                     yield digest
@@ -159,20 +160,20 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is an object."""
-        return self._find_each(lambda digest: self._store.exists(_key(_CHUNKS, digest)), digests)
+        return self._find_each(lambda digest: self._store.exists(key_of(_CHUNKS, digest)), digests)
 
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         """Return chunks, unpacked within bounds and checked."""
 
         def get(digest: B3Digest) -> bytes | None:
-            key, size = _key(_CHUNKS, digest), sizes[digest]
+            key, size = key_of(_CHUNKS, digest), sizes[digest]
             frame = self._frame(digest, size)
             return None if frame is None else frames.decode_chunk(frame, digest, size=size, key=key)
 
         return self._get_each(get, sizes)
 
     def _frame(self, digest: B3Digest, size: int | None) -> bytes | None:
-        key = _key(_CHUNKS, digest)
+        key = key_of(_CHUNKS, digest)
         try:
             return self._store.get(key, frames.longest(size))
         except NoObjectError as error:
@@ -185,7 +186,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is a whole frame."""
         return self._find_each(
-            lambda digest: self._store.claim(_key(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
+            lambda digest: self._store.claim(key_of(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
         )
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
@@ -194,7 +195,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
         def put(digest: B3Digest) -> None:
             frame = frames.compress(chunks[digest], self._level) if packed is None else next(packed)
-            self._store.put(_key(_CHUNKS, digest), frame)
+            self._store.put(key_of(_CHUNKS, digest), frame)
 
         self._put_each(put, chunks)
 
@@ -221,7 +222,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     def _claim_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta] | None) -> set[B3Digest] | None:
         """Return the chunks that a blob needs, if its index is there, and says what is known of it."""
         if chunks is None:
-            if not self._store.claim(_key(_BLOBS, digest), _anything):
+            if not self._store.claim(key_of(_BLOBS, digest), _anything):
                 return None
             try:
                 chunks = self.chunks(digest)
@@ -236,9 +237,9 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         there = self._find_each(lambda digest: self._claim_index(digest, blobs[digest]), blobs)
         last = {
             digest: LastObject(
-                _key(_BLOBS, digest),
+                key_of(_BLOBS, digest),
                 blob_index.encode(chunks),
-                [_key(_CHUNKS, meta.digest) for meta in chunks] or [_key(_CHUNKS, digest)],
+                [key_of(_CHUNKS, meta.digest) for meta in chunks] or [key_of(_CHUNKS, digest)],
             )
             for digest, chunks in blobs.items()
             if digest not in there
@@ -251,7 +252,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def _claim_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Tell whether this index is there; any other one is to be replaced by it."""
-        key = _key(_BLOBS, digest)
+        key = key_of(_BLOBS, digest)
         same = False
 
         def compare(read_at: Callable[[int, int], bytes], size: int) -> bool:
@@ -293,7 +294,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
         """Store frames."""
-        self._put_each(lambda digest: self._store.put(_key(_CHUNKS, digest), frames[digest]), frames)
+        self._put_each(lambda digest: self._store.put(key_of(_CHUNKS, digest), frames[digest]), frames)
 
     @property
     def durability(self) -> Literal["process", "full"]:
@@ -371,7 +372,7 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
         """Return what a listing would say of indexes or chunks."""
         prefix = _BLOBS if kind == "index" else _CHUNKS
         wanted = list(dict.fromkeys(digests))
-        found = self._each(lambda digest: self._store.describe(_key(prefix, digest)), wanted)
+        found = self._each(lambda digest: self._store.describe(key_of(prefix, digest)), wanted)
         return {
             digest: _item(kind, prefix, entry)
             for digest, entry in zip(wanted, found, strict=True)
@@ -383,9 +384,9 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
         prefix = _BLOBS if kind == "index" else _CHUNKS
         wanted = set(digests)
         found = []
-        for folder in {f"{_key(prefix, digest).rpartition('/')[0]}/" for digest in wanted}:
+        for folder in {f"{key_of(prefix, digest).rpartition('/')[0]}/" for digest in wanted}:
             for entry in self._store.list(folder):
-                place = _place_in(prefix, entry)
+                place = place_in(prefix, entry)
                 if place is not None and place.left_over and place.digest in wanted:
                     found.append(_item(kind, prefix, entry))
         return found
@@ -407,27 +408,8 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
         return self._store.free_bytes()
 
 
-def _key(prefix: str, digest: B3Digest) -> str:
-    try:
-        name = digest.hex()
-    except AttributeError:
-        raise no_digest(digest) from None
-    return f"{prefix}{name[:4]}/{name}"
-
-
-def _place_in(prefix: str, entry: StoredObject) -> owned.OwnObject | None:
-    """Return what an object is by its key, `None` if castore has not put it there."""
-    return None if entry.foreign else owned.object_at(entry.key.removeprefix(prefix))
-
-
-def _digest_in(prefix: str, entry: StoredObject) -> B3Digest | None:
-    """Return the digest that an object is named by, `None` if it is no index or chunk."""
-    place = _place_in(prefix, entry)
-    return None if place is None or place.left_over else place.digest
-
-
 def _item(kind: Literal["index", "chunk"], prefix: str, entry: StoredObject) -> StoredItem:
-    place = _place_in(prefix, entry)
+    place = place_in(prefix, entry)
     if place is None or place.left_over:
         foreign = place is None
         return StoredItem("residue", entry.key, None, entry.size, entry.modified, foreign=foreign)

@@ -1,0 +1,174 @@
+"""Trees as objects, each with all of its directories, where the reference keeps them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
+
+from castore import B3Digest, CastoreError, CorruptDirectoryError, MissingDirectoryError
+from castore.contract.directories import (
+    Complete,
+    DirectoryLister,
+    DirectoryService,
+    DirectoryWriter,
+    FoundDirectories,
+)
+from castore.directories.writing import BatchedDirectoryWriter
+from castore.format import closures
+from castore.format.directories import Directory
+from castore_objectstore.keys import digest_in, key_of
+from castore_objectstore.object_store import ObjectStore, TooLargeError
+
+_DIRS: Final = "dirs/b3/"
+
+_MOST_HELD: Final = 64 << 20
+"""How many bytes the encodings of trees that are at hand have together."""
+
+
+class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
+    """Keeps each tree as one object in an `ObjectStore`, which it closes.
+
+    A directory can be had by itself if it is the root of a tree that was written; another one if its root is
+    named (`within`), or was read lately.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.high_latency = store.high_latency
+        self._lock = threading.Lock()
+        self._held: OrderedDict[B3Digest, Mapping[B3Digest, Directory]] = OrderedDict()
+        self._size = 0
+        self._roots: dict[B3Digest, B3Digest] = {}
+
+    def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:
+        """Return roots, and what is in the tree of *within* or in trees that are at hand."""
+        wanted = set(digests)
+        found: FoundDirectories = {}
+        if within is not None and within not in wanted:
+            self._tree(within)
+        for digest in wanted:
+            try:
+                directory = self._at_hand(digest)
+                if directory is None:
+                    directory = (self._tree(digest) or {}).get(digest)
+            except CastoreError as error:
+                found[digest] = error
+            else:
+                if directory is not None:
+                    found[digest] = directory
+        return found
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that are neither roots nor in trees that are at hand."""
+        return {
+            digest
+            for digest in set(digests)
+            if self._at_hand(digest) is None and not self._store.exists(_key(digest))
+        }
+
+    def closure(self, root: B3Digest) -> Iterator[Directory] | None:
+        """Return the directories of a tree, the root first; of a directory that is no root by single ones."""
+        data = self._read(root)
+        if data is not None:
+            return closures.decode(data, root, key=_key(root))
+        return None if self._at_hand(root) is None else super().closure(root)
+
+    def _read(self, root: B3Digest) -> bytes | None:
+        key = _key(root)
+        try:
+            return self._store.get(key)
+        except TooLargeError as error:
+            raise CorruptDirectoryError(
+                f"the tree {root} is corrupt: {error}", expected=root, key=key
+            ) from error
+
+    # -- trees at hand --
+
+    def _at_hand(self, digest: B3Digest) -> Directory | None:
+        with self._lock:
+            root = self._roots.get(digest)
+            if root is None:
+                return None
+            self._held.move_to_end(root)
+            return self._held[root].get(digest)
+
+    def _tree(self, root: B3Digest) -> Mapping[B3Digest, Directory] | None:
+        with self._lock:
+            if root in self._held:
+                return self._held[root]
+        data = self._read(root)
+        if data is None:
+            return None
+        tree = {directory.digest: directory for directory in closures.decode(data, root, key=_key(root))}
+        self._hold(root, tree)
+        return tree
+
+    def _hold(self, root: B3Digest, tree: Mapping[B3Digest, Directory]) -> None:
+        size = _size_of(tree)
+        if size > _MOST_HELD:
+            return
+        with self._lock:
+            if root not in self._held:
+                self._held[root] = tree
+                self._size += size
+                self._roots |= dict.fromkeys(tree, root)
+            while self._size > _MOST_HELD:
+                oldest, gone = self._held.popitem(last=False)
+                self._size -= _size_of(gone)
+                for digest in gone:
+                    if self._roots.get(digest) == oldest:
+                        del self._roots[digest]
+
+    # -- writing --
+
+    def put_many(self, directories: Collection[Directory]) -> None:
+        """Store the trees whose roots are those that no other of *directories* refers to."""
+        given = {directory.digest: directory for directory in directories}
+        inner = {node.digest for directory in directories for _, node in directory.directories}
+        for root in given.keys() - inner:
+            tree = self._gather(root, given)
+            if not self._store.exists(_key(root)):
+                self._store.put(_key(root), closures.encode(tree.values()))
+        self._store.flush()
+
+    def _gather(self, root: B3Digest, given: Mapping[B3Digest, Directory]) -> dict[B3Digest, Directory]:
+        """Return all directories of a tree, level by level; those that are not given must be there."""
+        tree: dict[B3Digest, Directory] = {}
+        level = {root: b""}
+        while level:
+            below: dict[B3Digest, bytes] = {}
+            for digest, path in level.items():
+                directory = given[digest] if digest in given else self.get(digest)
+                if directory is None:
+                    raise MissingDirectoryError(digest, path=path)
+                tree[digest] = directory
+                for name, node in directory.directories:
+                    if node.digest not in tree and node.digest not in level:
+                        below.setdefault(node.digest, b"/".join((path, name)) if path else bytes(name))
+            level = below
+        return tree
+
+    def open_write(self) -> DirectoryWriter:
+        """Start a tree, all of which is stored in the end."""
+        return BatchedDirectoryWriter(self, together=True)
+
+    def list_directories(self) -> Iterator[B3Digest]:
+        """Yield the roots of all trees."""
+        for entry in self._store.list(_DIRS):
+            digest = digest_in(_DIRS, entry)
+            if digest is not None:
+                yield digest
+
+    def close(self) -> None:
+        """Release the store's connections."""
+        self._store.close()
+
+
+def _key(digest: B3Digest) -> str:
+    return key_of(_DIRS, digest)
+
+
+def _size_of(tree: Mapping[B3Digest, Directory]) -> int:
+    return sum(len(directory.encoded) for directory in tree.values())
