@@ -71,7 +71,7 @@ def inherited() -> Iterator[Callable[[str, int], int]]:
 NAMES = ["/dev/fd/{}", "/proc/self/fd/{}", "/proc/thread-self/fd/{}", f"/proc/{os.getpid()}/fd/{{}}", "link"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=["dev", "self", "thread", "pid", "link"])
 @pytest.mark.parametrize(
     "flags", [os.O_WRONLY | os.O_APPEND, os.O_WRONLY, os.O_RDWR], ids=["append", "write", "both"]
 )
