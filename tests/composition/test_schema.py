@@ -194,6 +194,7 @@ SHAPES: list[tuple[dict[str, Any], bool]] = [
     ({"blobservice": {"root": {"type": "memory"}}}, False),
     ({"directoryservices": {"root": {"type": "memory", "max_size": "1 MiB"}}}, True),
     ({"directoryservices": {"root": {"type": "objectstore"}}}, False),
+    ({"directoryservices": {"root": {"type": "objectstore", "object_store_url": "file:./x"}}}, True),
     ({"blobservices": {"root": {"type": "combined", "near": "memory:", "far": "memory:"}}}, False),
     ({"blobservices": {"root": {"type": "cache", "near": "memory:"}}}, False),
     ({"blobservices": {"root": {"type": "cache", "local": "memory:", "far": "memory:"}}}, False),

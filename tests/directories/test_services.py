@@ -107,6 +107,12 @@ SERVICES: Final[dict[str, Callable[[Path], DirectoryService]]] = {
             "directoryservices": {"root": {"type": "blobs", "blobs": "&store"}},
         }
     ),
+    "objectstore": composed(
+        {
+            "blobservices": {"root": {"type": "memory"}},
+            "directoryservices": {"root": {**STORE, "object_store_url": "file:./trees"}},
+        }
+    ),
     "none declared": composed({"blobservices": {"root": {"type": "sqlite", "path": "b.sqlite"}}}),
     "in blobs of no chunks": lambda _: BlobsDirectoryService(Whole()),
     "in blobs that wait": lambda _: BlobsDirectoryService(waiting()),
