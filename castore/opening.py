@@ -13,7 +13,8 @@ from castore.composition.composition import Composition
 from castore.composition.source import ConfigSource
 from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
-from castore.errors import CompositionError
+from castore.errors import CompositionError, describe
+from castore.places import PlaceError, expand_user
 from castore.problems import toml_string
 from castore.threads.pool import Pool
 
@@ -53,7 +54,9 @@ def open(  # noqa: A001 - used as `castore.open`
     named = os.environ.get(VARIABLE)
     if named:
         try:
-            return Composition.from_toml(named, registry=registry, metrics=metrics)
+            return Composition.from_toml(expand_user(named), registry=registry, metrics=metrics)
+        except PlaceError as error:
+            raise CompositionError(f"{describe(error)} (named by ${VARIABLE})") from None
         except CompositionError as error:
             if error.problems:
                 raise
@@ -103,8 +106,16 @@ def default_source() -> ConfigSource:
     """Return the built-in composition."""
     import platformdirs  # noqa: PLC0415 - only who has no composition needs it
 
-    folder = Path(platformdirs.user_data_dir("castore", appauthor=False))
-    url = "file:" + quote(str(folder / "blobs"))
+    try:
+        folder = Path(platformdirs.user_data_dir("castore", appauthor=False))
+    except RuntimeError:
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise CompositionError(
+            "there is no composition here, and the default one is in your home, which nobody knows:"
+            f" set HOME or XDG_DATA_HOME, or name a composition, as by ${VARIABLE}"
+        )
+    url = "file:" + quote(os.fsencode(folder / "blobs"))  # Names are bytes, which need not be text.
     # A new user has none of these folders, and they are on the disk of the home.
     root = {"type": "objectstore", "object_store_url": url, "create": "path"}
     mapping = {"blobservices": {"root": root}}

@@ -64,8 +64,8 @@ def expand_user(path: str) -> str:
 def locate(base: Path, path: str | os.PathLike[str], create: Create) -> Site:
     """Return where *path* is, and how much of it may be made.
 
-    With `parent` that is its last part. Of a path of two parts it is both, if it is relative, begins with `~`
-    or lies in *base*: a composition has a folder, where `./stores/near` is begun as `./near` would be.
+    With `parent` that is its last part. Of a path of two parts it is both, if it is relative, in *base* or in
+    a home: a composition has a folder, where `./stores/near` is begun as `./near` would be.
 
     Arguments:
         base: Where relative paths start.
@@ -73,23 +73,31 @@ def locate(base: Path, path: str | os.PathLike[str], create: Create) -> Site:
         create: What may be made.
     """
     written = os.fspath(path)
-    full = base / expand_user(written)
+    full = Path(_absolute(base / expand_user(written)))
     if create != "parent":
         return Site(full, WHOLE if create == "path" else 0)
     return Site(full, 2 if len(_parts_below(base, written)) <= 2 else 1)
 
 
+def _absolute(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        reason = "Relative paths start from the current folder, which cannot be found"
+        raise PlaceError(errno.ENOENT, reason, os.fspath(path)) from None
+
+
 def _parts_below(base: Path, written: str) -> Sequence[str]:
-    """Return the names that lead to a path from where it starts; all of them if that is the root."""
+    """Return the names that lead to a path from where it starts; all of them and more if that is the root."""
     path = Path(written)
-    if path.is_relative_to(base):
-        path = path.relative_to(base)
-    parts = path.parts[1:] if written.startswith("~") else path.parts
-    if parts and parts[0] == os.sep:
-        return (*parts, "", "")
-    while parts and parts[0] == os.pardir:
-        parts = parts[1:]
-    return parts
+    if not path.is_absolute():
+        parts = path.parts[1:] if written.startswith("~") else path.parts
+        while parts and parts[0] == os.pardir:
+            parts = parts[1:]
+        return parts
+    starts = (base, Path(os.path.expanduser("~")))
+    below = [path.relative_to(start).parts for start in starts if path.is_relative_to(start)]
+    return min(below, key=len, default=(*path.parts, "", ""))
 
 
 class KeptFolder:
@@ -105,7 +113,7 @@ class KeptFolder:
     """
 
     def __init__(self, site: Site, *, begun: Sequence[str] = ()) -> None:
-        self.folder = os.path.abspath(site.path)
+        self.folder = _absolute(site.path)
         self._makes = site.makes
         self._begun = begun
         self._seen: tuple[int, int] | None = None
@@ -116,10 +124,11 @@ class KeptFolder:
 
         False: it is yet to be made, where it may be.
         """
+        known = self._seen is not None  # Before the look: another thread may be about to make the folder.
         try:
             status = os.stat(self.folder)
         except FileNotFoundError:
-            self._require_room()
+            self._require_room(known=known)
             return False
         return (status.st_dev, status.st_ino) == self._seen or self._know(status)
 
@@ -151,9 +160,9 @@ class KeptFolder:
         self._seen = (status.st_dev, status.st_ino)
         return missing
 
-    def _require_room(self) -> None:
+    def _require_room(self, *, known: bool) -> None:
         """Raise `OSError` unless the folder may be made."""
-        if self._seen is not None:
+        if known:
             reason = "This folder was here and is gone: was it renamed, or its disk unmounted?"
             raise PlaceError(errno.ENOENT, reason, self.folder)
         folder, missing = self.folder, 0
@@ -184,8 +193,12 @@ class KeptFolder:
         """Take a first look at the folder, or at one that is not as it was."""
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.folder)
+        # Another thread may be here, too.
+        identity, seen = (status.st_dev, status.st_ino), self._seen
+        if identity == seen:
+            return True
         found = self._look()
-        if self._seen is None:
+        if seen is None:
             if not found and self._begun:
                 if not self._makes:
                     reason = "Nothing is in this folder, and nothing is begun there: is a disk not mounted?"
@@ -194,7 +207,7 @@ class KeptFolder:
         elif not found & self._marks:
             reason = "Another folder is here than before: was a disk unmounted, or the folder replaced?"
             raise PlaceError(errno.ESTALE, reason, self.folder)
-        self._seen, self._marks = (status.st_dev, status.st_ino), found
+        self._seen, self._marks = identity, found
         return True
 
     def _look(self) -> set[tuple[str, int, int]]:

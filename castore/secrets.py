@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 import attrs
 
-from castore.places import read_small
+from castore.places import expand_user, read_small
 from castore.problems import InvalidValueError, nearest, shortened, toml_string
 
 _SPECIAL: Final = re.compile(r"\$\$(?=\{)|\$\{")
@@ -240,13 +240,17 @@ def read_secret_file(name: str, base: Path) -> Secret:
     """
     shown = f"{{ file = {toml_string(name)} }}"
     try:
-        path = base / Path(name).expanduser()
+        path = base / expand_user(name)
         value = read_small(path, _MOST_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidValueError(f"the secret file {toml_string(name)} is not text in UTF-8") from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        hint = None if Path(name).is_absolute() else "relative paths start from the folder of the composition"
+        hint = (
+            None
+            if Path(name).is_absolute() or name.startswith("~")
+            else "relative paths start from the folder of the composition"
+        )
         raise InvalidValueError(f"cannot read the secret file {toml_string(name)}: {reason}", hint) from None
     return Secret(value.removesuffix("\n").removesuffix("\r"), shown)
 

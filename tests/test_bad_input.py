@@ -15,6 +15,7 @@ import castore
 from castore import (
     B3Digest,
     BlobService,
+    BuildError,
     Composition,
     CompositionError,
     InvalidDigestError,
@@ -206,11 +207,14 @@ class TestCompositions:
         (tmp_path / "gone").mkdir()
         monkeypatch.chdir(tmp_path / "gone")
         shutil.rmtree(tmp_path / "gone")
-        with pytest.raises(CompositionError, match="current folder, which cannot be found"):
-            castore.from_url("memory:")
+        with castore.from_url("memory:") as blobs:
+            assert blobs.write(HELLO.data) == HELLO.digest
+        for url in ("objectstore+file:./x", "sqlite:x"):
+            with pytest.raises(BuildError, match="current folder, which cannot be found"):
+                castore.from_url(url)
         tables = {"blobservices": {"root": {"type": "memory"}}}
-        with pytest.raises(CompositionError, match="current folder, which cannot be found"):
-            Composition.from_mapping(tables)
+        with Composition.from_mapping(tables) as stores:
+            assert stores.blobs().write(HELLO.data) == HELLO.digest
         with Composition.from_mapping(tables, base=tmp_path) as stores:
             assert stores.blobs().write(HELLO.data) == HELLO.digest
 

@@ -52,7 +52,10 @@ class OwnPlaces:
 
     def reason_against_all_in(self, folder: str) -> str | None:
         """Return why nothing in a folder that was named is stored: it lies in such a place, or is one."""
-        real = os.path.realpath(folder)
+        try:
+            real = os.path.realpath(folder)
+        except OSError:
+            return None  # As where the current folder is gone; who reads the folder says so.
         for place in self._places:
             if real == place.path or real.startswith(f"{place.path}/"):
                 return _said(place)
@@ -73,6 +76,8 @@ class OwnPlaces:
 
 def _ways_to(place: Path) -> Iterator[str]:
     """Yield the path of a place, and where it leads if it is a link or below one."""
+    if not place.is_absolute():
+        return  # The folder that it would start from is gone.
     path = os.path.abspath(place)
     yield path
     if (real := os.path.realpath(path)) != path:

@@ -13,6 +13,7 @@ import attrs
 
 from castore.cli.output import complain, was_said
 from castore.errors import UnavailableError
+from castore.places import expand_user
 
 if TYPE_CHECKING:
     from castore.composition.composition import Composition
@@ -49,7 +50,9 @@ class Settings:
 
         # `castore check` shows warnings; to see them at every other command would annoy.
         logging.getLogger("castore.composition").setLevel(logging.ERROR)
-        with self._closing(open_composition(self.composition, metrics=self.stats)) as stores:
+        # A shell leaves the `~` of `--composition=~/x` as it is.
+        named = None if self.composition is None else expand_user(self.composition)
+        with self._closing(open_composition(named, metrics=self.stats)) as stores:
             self.opened_composition = stores
             if stores.name == DEFAULT and self._is_watched():
                 place = stores.base / "blobs"

@@ -112,9 +112,9 @@ class ConfigSource:
 def _absolute(path: Path) -> Path:
     try:
         return path.absolute()
-    except OSError as error:
-        message = f"relative paths start from the current folder, which cannot be found: {error.strerror}"
-        raise CompositionError(message) from None
+    except OSError:
+        # The current folder is gone, which is told to who needs a path that starts there.
+        return path
 
 
 def _in_one_line(problem: Problem, url: str) -> str:

@@ -17,6 +17,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from castore.places import expand_user
+
 Sort: TypeAlias = Literal["bucket", "folder", "web", "memory"]
 """Where objects lie: under keys of a bucket, in folders, on a web server, or in this process."""
 
@@ -112,8 +114,16 @@ def is_known(protocol: str) -> bool:
 
 
 def with_defaults(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a driver, with what it is given unless these say otherwise."""
-    return _merged(driver_of(protocol).options, options)
+    """Return the options of a driver, with what it is given unless these say otherwise.
+
+    Raises `OSError` if a path begins with `~` and nobody knows that home.
+    """
+    driver = driver_of(protocol)
+    merged = _merged(driver.options, options)
+    for name in driver.paths:
+        if isinstance(merged.get(name), str):
+            merged[name] = expand_user(merged[name])
+    return merged
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

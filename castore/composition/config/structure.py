@@ -29,6 +29,7 @@ from castore.composition.config.values import (
     parse_size,
 )
 from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
+from castore.places import expand_user
 from castore.problems import (
     InvalidValueError,
     Problem,
@@ -315,7 +316,12 @@ def _structure_path(value: object, _: object) -> FilePath:
         raise expected("a path", value)
     if "\0" in value:
         raise InvalidValueError("a path cannot have a NUL character in it")
-    return SecretPath.of(value) if isinstance(value, Secret) else FilePath(value)
+    if isinstance(value, Secret):
+        return SecretPath.of(value)
+    try:
+        return FilePath(expand_user(value))
+    except OSError:
+        return FilePath(value)  # Nobody knows that home, which is told to who needs it.
 
 
 def _structure_ref(value: object, annotation: Any) -> Ref[Any]:
