@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from castore.threads.pool import Pool
 
 T = TypeVar("T")
+
+_SHALLOW: Final = 30
+"""How many services in a row do with half of the stack that Python has."""
+
+_FRAMES: Final = 33
+"""How many calls one of them takes at most, twice."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -99,6 +106,9 @@ class Builder:
                 f"cannot build `{instance.name}`: {depth} services stand in a row, each using the next;"
                 f" at most {DEEPEST} work: `castore check` shows where"
             )
+        if depth > _SHALLOW:
+            # Up to there what Python has leaves as much again to the program; the limit is never lowered.
+            sys.setrecursionlimit(max(sys.getrecursionlimit(), _FRAMES * (depth + _SHALLOW)))
         for needed in self.graph.in_order(instance):
             self._fill(needed)
         return self.service(instance.id)

@@ -51,7 +51,7 @@ class Composition:
         self.warnings: tuple[Problem, ...] = loaded.warnings
         """What looks wrong, and works all the same; each is logged as well, by `castore.composition`."""
         for warning in loaded.warnings:
-            _log.warning("%s", source.render([warning]).partition("\n")[0])
+            _log.warning("%s", source.headline(warning))
         self.obstacles: tuple[Problem, ...] = loaded.obstacles
         """What keeps an instance from being built: more services in a row than a call can go through."""
         self.pool = Pool()

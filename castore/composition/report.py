@@ -55,10 +55,15 @@ def render(problems: Sequence[Problem], source: str, text: str | None) -> str:
     return ("\n\n" if lines else "\n").join(blocks)
 
 
-def _render_one(problem: Problem, source: str, lines: Sequence[str]) -> str:
+def headline(problem: Problem, source: str) -> str:
+    """Return the place of a problem and what is wrong, in one line."""
     place = f"{source}:{problem.line}:{problem.column}" if problem.line else source
     what = f"{problem.dotted}: {problem.message}" if problem.path else problem.message
-    rows = [f"{place}: {'warning: ' if problem.severity == 'warning' else ''}{what}"]
+    return f"{place}: {'warning: ' if problem.severity == 'warning' else ''}{what}"
+
+
+def _render_one(problem: Problem, source: str, lines: Sequence[str]) -> str:
+    rows = [headline(problem, source)]
     if problem.width and 0 < problem.line <= len(lines) and lines[problem.line - 1].strip():
         rows += _excerpt(problem, lines[problem.line - 1])
     if problem.hint:

@@ -90,6 +90,12 @@ class ConfigSource:
 
         return render(problems, self.name, self.text)
 
+    def headline(self, problem: Problem) -> str:
+        """Return a problem, whose place is known, in one line."""
+        from castore.composition.report import headline  # noqa: PLC0415 - as above
+
+        return headline(problem, self.name)
+
     def _located(self, problems: Sequence[Problem], readable: str | None) -> Sequence[Problem]:
         if readable is None or not problems:
             return problems

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 _MOST_CYCLES: Final = 20
 
-DEEPEST: Final = 32
+DEEPEST: Final = 64
 """How many services may stand in a row, each using the next: a call goes through all of them, and each takes
-some of Python's stack, which has room for about twice as many, and for what calls castore."""
+some of Python's stack."""
 
 
 @attrs.frozen(eq=False)

@@ -15,6 +15,9 @@ from castore.secrets import Secret
 if TYPE_CHECKING:
     from castore.composition.toml.spans import Path
 
+_MOST_COMPARED: Final = 100
+"""How many names that lead to nothing are compared with all that there are, for a suggestion."""
+
 _LONGEST: Final = 8
 """How many names of a circle are listed."""
 
@@ -23,19 +26,30 @@ def check_references(
     instances: Mapping[str, Instance], declared: Mapping[str, Path], registry: Registry, document: Document
 ) -> Iterator[Problem]:
     """Yield a problem for each reference to what is not *declared*, or is of another kind."""
+    found = 0
     for instance in instances.values():
         for edge in instance.edges:
             if edge.ref.name is not None and edge.target not in declared:
                 kind = instance.kind if edge.ref.kind is None else registry.kind(edge.ref.kind)
-                others = {key: path for key, path in declared.items() if key != instance.id}
-                problem = _dangling(edge, edge.ref.name, kind, others, registry)
+                found += 1
+                # To compare each of many names with each of many others takes minutes, and nobody reads that.
+                few = found <= _MOST_COMPARED
+                others = {key: path for key, path in declared.items() if key != instance.id} if few else {}
+                problem = _dangling(edge, edge.ref.name, kind, others, declared, registry)
                 # What is named may stand in what could not be read.
                 if problem.code == "wrong-kind" or not document.may_lack((kind.table,)):
                     yield problem
 
 
-def _dangling(edge: Edge, name: str, kind: Kind, declared: Mapping[str, Path], registry: Registry) -> Problem:
-    names = [str(path[1]) for path in declared.values() if len(path) == 2 and path[0] == kind.table]
+def _dangling(  # noqa: PLR0917 - two of them are of one sort: what is compared, and what there is
+    edge: Edge,
+    name: str,
+    kind: Kind,
+    others: Mapping[str, Path],
+    declared: Mapping[str, Path],
+    registry: Registry,
+) -> Problem:
+    names = [str(path[1]) for path in others.values() if len(path) == 2 and path[0] == kind.table]
     hint = _suggestion(kind, name, names)
     for other in registry.kinds.values():
         if other != kind and instance_id(other, name) in declared:

@@ -12,7 +12,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,17 @@ import attrs
 import pytest
 
 import castore
-from castore import B3Digest, BlobService, CastoreError, Composition, Ref, Registry
-from castore.composition import BuildContext, Problem, Traits, View
+from castore import (
+    B3Digest,
+    BlobService,
+    CastoreError,
+    Composition,
+    CompositionError,
+    Ref,
+    Registry,
+    problems,
+)
+from castore.composition import BuildContext, Problem, Traits, View, report
 from castore.composition.graph.lints import traits_of
 from castore.contract import capabilities
 from castore.contract.capabilities import BlobDeleter, EvictionEvents
@@ -392,6 +401,50 @@ def test_a_long_chain_is_no_trouble(registry: Registry) -> None:
     table |= {"root": {"type": "cache", "near": "&n0", "far": "memory:"}, "n3000": {"type": "error"}}
     stores = Composition.from_mapping({"blobservices": table}, registry=registry)
     assert [entry.code for entry in stores.warnings] == ["near-not-writable"]
+
+
+def many(count: int, **table: Any) -> dict[str, Any]:
+    tables = {f"n{number}": dict(table, type="retry") for number in range(count)}
+    return {"blobservices": {"root": {"type": "retry", "inner": "memory:"}, **tables}}
+
+
+def test_the_file_is_not_read_again_for_each_warning(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that ten thousand of them cost no more than ten thousand times one."""
+    rows = (
+        f'[blobservices.{name}]\ntype = "retry"\ninner = "memory:"\n' for name in many(500)["blobservices"]
+    )
+    (tmp_path / "many.toml").write_text("\n".join(rows))
+
+    def rendered(*_: object) -> str:
+        raise AssertionError("all of the text, for one line")
+
+    monkeypatch.setattr(report, "render", rendered)
+    stores = Composition.from_toml(tmp_path / "many.toml", registry=registry)
+    assert len(stores.warnings) == 500
+    last = [record.getMessage() for record in caplog.records][-1]
+    assert last.startswith(
+        f"{tmp_path}/many.toml:2001:15: warning: blobservices.n499: nothing refers to `n499`"
+    )
+
+
+def test_so_many_names_are_compared_and_no_more(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with all others: of thousands that lead to nothing the first hundred have a suggestion."""
+    compared = []
+
+    def nearest(word: str, known: Iterable[str], **_: float) -> str | None:
+        compared.append(len([*known]))
+        return "n0" if compared[-1] else None
+
+    monkeypatch.setattr(problems, "nearest", nearest)
+    with pytest.raises(CompositionError) as caught:
+        Composition.from_mapping(many(300, inner="&missing"), registry=registry)
+    hints = [problem.hint for problem in caught.value.problems]
+    assert len(hints) == 300
+    assert hints[:100] == ["did you mean `&n0`?"] * 100
+    assert hints[100:] == ["declare it: `[blobservices.missing]`"] * 200
+    assert sum(compared) <= 100 * 301
 
 
 POWERS = [
