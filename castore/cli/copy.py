@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -66,7 +67,7 @@ def command(
         raise click.UsageError("Give either digests, or --all.")
     if source == target:
         raise click.UsageError(f"--from and --to are both `{source}`.")
-    failed = []
+    failed: list[Copied] = []
     with settings.opened() as stores:
         origin, goal = stores.blobs(source), stores.blobs(target)
         if every and origin.capability(BlobLister) is None:
@@ -79,7 +80,7 @@ def command(
                 meter.items = count_blobs(origin, meter) if every else None if files else len(digests)
             copier = Copier(origin, goal, pool, meter.advance)
             seen = 0
-            for copied in copier.run(named):
+            for copied in _run(copier, named, failed, settings):
                 now = copier.tally.blobs_copied + copier.tally.blobs_skipped + copier.tally.blobs_failed
                 meter.item_done(now - seen)
                 seen = now
@@ -91,6 +92,18 @@ def command(
         none = has_no_store(stores, source, settings)
     _show(copier.tally, failed, settings)
     return FAILED if failed or none else 0
+
+
+def _run(
+    copier: Copier, named: Iterable[B3Digest] | None, failed: list[Copied], settings: Settings
+) -> Iterator[Copied]:
+    """Copy; a program that reads JSON is told what was copied, also if that is interrupted."""
+    try:
+        yield from copier.run(named)
+    except (KeyboardInterrupt, SystemExit):
+        if settings.json:
+            _show(copier.tally, failed, settings)
+        raise
 
 
 def _words(copied: Copied, settings: Settings) -> str:

@@ -43,6 +43,8 @@ USAGE: Final = 2
 INTERRUPTED: Final = 130
 OUTPUT_GONE: Final = 141
 
+_NO_MEMORY: Final = "there is not enough memory; fewer `--workers`, where the command has them, need less"
+
 _MISUSE: Final = (CompositionError, InvalidDigestError, PluginError, UnsupportedError)
 
 
@@ -80,6 +82,8 @@ def document_of(error: BaseException, settings: Settings) -> dict[str, Any]:
     """Return an error as it is shown with `--json`."""
     if isinstance(error, click.ClickException):
         return {"code": "usage", "message": error.format_message()}
+    if isinstance(error, MemoryError):
+        return {"code": "memory", "message": _NO_MEMORY}
     document: dict[str, Any] = {
         "code": error.code if isinstance(error, CastoreError) else "unexpected",
         "message": settings.scrubbed(str(error) if isinstance(error, CastoreError) else describe(error)),
@@ -126,6 +130,8 @@ def _words(error: Exception, settings: Settings) -> str:
         return f"castore: {settings.scrubbed(describe(error))}"
     if isinstance(error, ExceptionGroup):
         return "\n".join(_words(inner, settings) for inner in error.exceptions)
+    if isinstance(error, MemoryError):
+        return f"castore: {_NO_MEMORY}"
     hint = "" if settings.debug else "\nThis is a mistake in castore or in a plugin; `--debug` shows where."
     return f"castore: {settings.scrubbed(describe(error))}{hint}"
 

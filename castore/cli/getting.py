@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -60,8 +61,19 @@ class Getter:
 
         One that is absent or corrupt does not keep the others from it.
         """
-        document = JsonRows("files") if self.settings.json else None
         errors: list[dict[str, Any]] = []
+        document = JsonRows("files", errors=errors) if self.settings.json else None
+        with document or contextlib.nullcontext():
+            self._fill(folder, digests, document, errors)
+        return FAILED if errors else 0
+
+    def _fill(
+        self,
+        folder: str,
+        digests: Iterable[B3Digest],
+        document: JsonRows | None,
+        errors: list[dict[str, Any]],
+    ) -> None:
         for digest, answer in self._answers(digests):
             path = os.path.join(folder, str(digest))  # noqa: PTH118 - the user's string
             try:
@@ -74,9 +86,6 @@ class Getter:
                 continue
             if document is not None:
                 document.add({"digest": str(digest), "path": path, "size": size})
-        if document is not None:
-            document.end(errors=errors)
-        return FAILED if errors else 0
 
     def _answers(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
         remaining = iter(digests)

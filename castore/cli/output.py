@@ -16,7 +16,8 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TextIO, cast
+from types import TracebackType
+from typing import Any, Final, Self, TextIO, cast
 
 import click
 
@@ -24,6 +25,7 @@ from castore.cli.descriptors import PatientWriter, see_off, write_all
 from castore.errors import CastoreError
 
 _UNPRINTABLE: Final = re.compile(r"[^\n\t]")
+_ANY: Final = re.compile(r"[\s\S]")
 _MARK: Final = re.compile(r" +\|[ \t]*\^+")
 _CONTROL: Final = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What a terminal might obey, but for the styles that castore itself uses."""
@@ -199,11 +201,25 @@ class PlainText:
 
 
 class JsonRows:
-    """Writes a JSON document with a list of this name, however long: a row is gone when it is written."""
+    """Writes a JSON document with a list of this name, however long: a row is gone when it is written.
 
-    def __init__(self, name: str) -> None:
+    As a context manager, for lists of what was done, it also ends the document: with *rest* as that is then,
+    whatever has ended the work.
+    """
+
+    def __init__(self, name: str, **rest: Any) -> None:
         self._lead = f"{{\n  {json.dumps(name)}: ["
         self._empty = True
+        self._rest = rest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, (OutputError, OutputGoneError)):
+            self.end(**self._rest)
 
     def add(self, row: Any) -> None:
         """Write a row."""
@@ -337,9 +353,12 @@ def _coloured(row: str) -> str:
     return row
 
 
-def printable(text: str) -> str:
-    r"""Return *text* with every character that does not print written out, as in `\x1b`; lines stay lines."""
-    return _UNPRINTABLE.sub(lambda match: _written_out(match[0]), text)
+def printable(text: str, *, lines: bool = True) -> str:
+    r"""Return *text* with every character that does not print written out, as in `\x1b`.
+
+    Ends of lines, and tabs, stay unless *lines* is false.
+    """
+    return (_UNPRINTABLE if lines else _ANY).sub(lambda match: _written_out(match[0]), text)
 
 
 def _written_out(char: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from castore.cli.options import shared_options
-from castore.cli.output import emit_json, is_terminal
+from castore.cli.output import is_terminal
 from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
@@ -42,10 +42,9 @@ def command(settings: Settings, paths: tuple[str, ...]) -> int:
     """
     with settings.opened() as stores, _meter(paths, settings, own := OwnPlaces(stores)) as meter:
         job = Job(stores.blobs(settings.service_name), meter, settings)
-        with contextlib.suppress(HopelessError):
+        # An interrupted one says what it has stored.
+        with job.files if settings.json else contextlib.nullcontext(), contextlib.suppress(HopelessError):
             job.take_all(find_files(paths, own))
-    if settings.json:
-        emit_json({"files": job.files, "skipped": job.skipped, "errors": job.errors})
     if job.unsaid is not None:
         raise job.unsaid
     return job.exit_code

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from castore.cli.faults import FAILED, document_of, exit_code
-from castore.cli.output import TerminalGoneError, complain, emit
+from castore.cli.output import STDOUT, JsonRows, TerminalGoneError, complain, emit, emit_text, printable
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
 from castore.cli.walk import STDIN, Walked
@@ -37,11 +37,16 @@ class Job:
     meter: ProgressMeter
     settings: Settings
     exit_code: int = 0
-    files: list[dict[str, Any]] = attrs.field(factory=list)
     skipped: list[dict[str, Any]] = attrs.field(factory=list)
     errors: list[dict[str, Any]] = attrs.field(factory=list)
+    files: JsonRows = attrs.field(init=False)
+    """With `--json`, where a row for each file goes."""
     unsaid: TerminalGoneError | None = None
     """Why a digest could not be printed: its file is stored, and so are those that follow."""
+
+    @files.default
+    def _rows(self) -> JsonRows:
+        return JsonRows("files", skipped=self.skipped, errors=self.errors)
 
     def take_all(self, all_found: Iterator[Walked]) -> None:
         """Store files; raises `HopelessError` if it makes no sense to go on."""
@@ -125,11 +130,15 @@ class Job:
     def _done(self, path: str, digest: B3Digest, size: int) -> None:
         self.meter.item_done()
         if self.settings.json:
-            self.files.append({"digest": str(digest), "path": path, "size": size})
+            self.files.add({"digest": str(digest), "path": path, "size": size})
             return
         self.meter.step_aside()
         try:
-            emit(b3sum_line(digest, path))
+            if STDOUT.is_terminal:
+                # Nobody reads the line back: the terminal gets nothing that it might obey.
+                emit_text(f"{digest}  {printable(path, lines=False)}\n")
+            else:
+                emit(b3sum_line(digest, path))
         except TerminalGoneError as error:
             self.unsaid = error
 

@@ -254,11 +254,11 @@ def open_input(source: Storable, check: Callable[[], object] | None = None) -> I
     """
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "read") and not hasattr(source, "readinto"):
-            raise TypeError(f"a path or a binary file is needed, not {source!r}")
+            raise _no_path(source, "a path or a binary file")
         name = getattr(source, "name", "the stream")
         yield InputFile(source, name, check=check, descriptor=_regular(source))
         return
-    name = os.fspath(source)
+    name = os.fsdecode(source)
     try:
         file = open(source, "rb", buffering=0, opener=_opener_of(source))  # noqa: SIM115 - a path of any kind
     except (OSError, ValueError) as error:
@@ -269,6 +269,12 @@ def open_input(source: Storable, check: Callable[[], object] | None = None) -> I
             yield InputFile(file, name, size=status.st_size, check=check, descriptor=file.fileno())
         else:
             yield InputFile(file, name, check=check)
+
+
+def _no_path(value: object, needed: str) -> TypeError:
+    # What is passed for a path might as well be the bytes to be stored, which are not to be found by chance.
+    hint = "; `os.fsdecode` makes a path of bytes, `write` stores them" if isinstance(value, bytes) else ""
+    return TypeError(f"{needed} is needed, not {value!r:.100}{hint}")
 
 
 def _regular(file: BinaryIO) -> int | None:
@@ -295,6 +301,8 @@ def read_beginning(path: str | os.PathLike[str], most: int) -> bytes | BinaryIO:
 
     Raises `SourceError` if it cannot be read, `SourceChangedError` if it is changed each time.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise _no_path(path, "a path")
     try:
         descriptor = _open_descriptor(path)
         try:
@@ -312,8 +320,8 @@ def read_beginning(path: str | os.PathLike[str], most: int) -> bytes | BinaryIO:
             if descriptor >= 0:
                 os.close(descriptor)
     except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read {os.fspath(path)!r}: {_reason(error)}") from error
-    raise _changed(os.fspath(path))
+        raise SourceError(f"cannot read {os.fsdecode(path)!r}: {_reason(error)}") from error
+    raise _changed(os.fsdecode(path))
 
 
 def _opener_of(path: str | os.PathLike[str]) -> Callable[[str, int], int] | None:

@@ -344,3 +344,19 @@ def test_commands_options_and_services_are_completed(place):
     assert completions(place, "castore --composition half.toml list --service", "a") == ["archive", "attic"]
     assert completions(place, "castore --composition nowhere.toml list --service", "") == []
     assert completions(place, "castore graph --format", "m") == ["mermaid"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_too_little_memory_is_no_mistake_in_castore(castore, monkeypatch, options):
+    """It says what to do; the exit code is that of any failure."""
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("castore.cli.has.find", fail)
+    result = castore("has", ABSENT, *options)
+
+    assert result.exit_code == 1
+    assert "there is not enough memory" in result.stderr
+    assert "mistake" not in result.stderr
+    assert not options or json.loads(result.stderr)["error"]["code"] == "memory"

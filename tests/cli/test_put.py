@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -300,6 +302,29 @@ def test_a_file_that_changes_each_time_it_is_read_is_an_error(castore, place, mo
     words = "cannot store 'log': it changes while it is read; store a copy of it, or a snapshot"
     assert result.stderr == f"castore: {words}\n"
     assert error == {"path": "log", "code": "source-changed", "message": words}
+
+
+def test_an_interrupted_put_says_in_json_what_it_has_stored(place):
+    """The next file never ends; the document is whole all the same."""
+    place.file("file")
+    place.file("skipped/other")
+    Path("skipped/link").symlink_to("other")
+    reading, writing = os.pipe()
+    process = place.start("put", "--json", "skipped", "file", "-", stdin=reading, stdout=subprocess.PIPE)
+    os.close(reading)
+    os.write(writing, bytes(100))
+    while place.run("has", DIGEST).returncode:
+        assert process.poll() is None
+    time.sleep(0.2)  # Until it is at the next file.
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    os.close(writing)
+
+    assert process.returncode == 130
+    document = json.loads(output)
+    assert [row["path"] for row in document["files"]] == ["skipped/other", "file"]
+    assert document["skipped"] == [{"path": "skipped/link", "reason": "a symbolic link"}]
+    assert document["errors"] == []
 
 
 def test_memory_does_not_grow_with_the_file(place):

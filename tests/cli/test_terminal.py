@@ -418,6 +418,45 @@ def test_errors_have_colour_on_a_terminal_alone(home, screen, place):
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain == screen.text
 
 
+NASTY = ["\x1b]0;title\x07", "\x1b[31mred", "two\nlines", "back\rspace", "c1\x9b2J", "turned\u202eround"]
+
+
+def test_names_of_files_cannot_reach_the_terminal(home, screen):
+    """Neither by stdout nor in a message; in a pipe they are escaped as b3sum does it."""
+    for name in NASTY:
+        home.file(name, name.encode())
+        (home.folder / f"link to {name}").symlink_to(name)
+    screen.watch(home.start("put", ".", "nowhere\x1b[2J", stdout=screen.end, stderr=screen.end))
+    piped = home.run("put", *NASTY).stdout
+
+    assert not re.search(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202e]", screen.text.replace("\r\x1b", ""))
+    assert set(re.findall(r"\x1b\[?[^m]*m|\x1b.", screen.text)) <= {"\x1b[31m", "\x1b[1m", "\x1b[0m"}
+    assert "\x1b[31mred" not in screen.text
+    for shown in ("\\x1b]0;title\\x07", "\\x1b[31mred", "two\\nlines", "back\\rspace", "turned\\u202eround"):
+        assert f"  ./{shown}\n" in screen.text
+    assert b"\x1b[31mred\n" in piped
+    assert b"two\\nlines\n" in piped
+
+
+def test_names_in_log_lines_cannot_reach_the_terminal(home, screen):
+    """What a library has to say comes as a message of castore's does."""
+    (home.folder / "noisy.py").write_text(
+        "import logging, sys\nfrom castore.cli import main\nimport castore.cli.has as has\n"
+        "logging.getLogger('x').warning('before')\nbefore = has.find\n"
+        "def find(*arguments):\n"
+        "    logging.getLogger('x').warning('a name: %s', '\\x1b]0;title\\x07')\n"
+        "    return before(*arguments)\n"
+        "has.find = find\nsys.argv[1:] = ['has', '0' * 64]\nmain()\n"
+    )
+    process = subprocess.Popen(
+        [home.command()[0], "noisy.py"], cwd=home.folder, env=home.environment, stderr=screen.end
+    )
+    text = screen.watch(process)
+
+    assert "a name: \\x1b]0;title\\x07" in text
+    assert "\x07" not in text
+
+
 def test_names_in_errors_cannot_reach_the_terminal(home, screen):
     """Neither those of files nor those in a composition."""
     home.compose('[blobservices.root]\ntype = "a\\u001b]0;title\\u0007"\n', "wrong.toml")

@@ -482,6 +482,15 @@ def test_a_source_that_has_no_data_yet_is_waited_for(service: DictService, buffe
     assert service.read(digest) == b"late"
 
 
+@pytest.mark.parametrize("path", [3, None, 1.5, ["x"], b"bytes"])
+def test_what_is_no_path_is_a_type_error_among_many_as_well(service: DictService, path: Any) -> None:
+    """A number would be taken for an open descriptor, bytes for those to be stored."""
+    hint = "`os.fsdecode` makes a path of bytes" if path == b"bytes" else ""
+    for put in (service.put_file, lambda path: list(service.put_files([path]))):
+        with pytest.raises(TypeError, match=f"is needed, not .*{hint}"):
+            put(path)
+
+
 def test_a_source_that_cannot_be_waited_for_is_a_source_error(service: DictService) -> None:
     """It says that it has no data yet, and has no descriptor to ask."""
 
