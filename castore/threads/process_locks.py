@@ -124,13 +124,17 @@ class FolderOfMarks:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = os.fspath(folder)
 
+    def _require_own_folder(self) -> None:
+        """Raise `OSError` if the folder, which castore makes, is a link."""
+        owned.require_no_link(self.folder)
+
     def is_own(self, name: str) -> bool:
         """Tell whether a file is one of these by its name."""
         return owned.is_mark(name)
 
     def create(self, name: str) -> io.FileIO:
         """Open the file of a name, which is made if it is not there, and the folder with it."""
-        owned.require_no_link(self.folder)
+        self._require_own_folder()
         path = f"{self.folder}/{name}"
         try:
             return open_to_lock(path)
@@ -153,7 +157,7 @@ class FolderOfMarks:
         """Remove the file of one who has died, if it is older; tell whether it is gone. Raises `OSError`."""
         if not self.is_own(name):
             return False
-        owned.require_no_link(self.folder)
+        self._require_own_folder()
         path = f"{self.folder}/{name}"
         with self._opened(path) as file:
             if file is None or os.fstat(file.fileno()).st_mtime >= older_than:
@@ -190,7 +194,7 @@ class FolderOfMarks:
 
     def _look(self) -> Iterator[tuple[Mark, bool]]:
         """Yield each with whether it is locked."""
-        owned.require_no_link(self.folder)
+        self._require_own_folder()
         try:
             names = os.listdir(self.folder)
         except FileNotFoundError:
@@ -219,6 +223,10 @@ class FolderOfLeases(FolderOfMarks):
     def __init__(self, folder: str | os.PathLike[str], prefix: str = "") -> None:
         super().__init__(folder)
         self._prefix = prefix
+
+    def _require_own_folder(self) -> None:
+        if not self._prefix:  # Else it is the folder of what they are of, and may be what its owner likes.
+            super()._require_own_folder()
 
     def is_own(self, name: str) -> bool:
         """Tell whether a file is a lease by its name."""

@@ -130,7 +130,7 @@ def local_path(url: str) -> Path:
         raise ValueError(f"{url!r} has a query or fragment; write `%3F` for `?` and `%23` for `#` in a path")
     if rest.startswith("//"):
         host, slash, path = rest[2:].partition("/")
-        if host:
+        if host.lower() not in ("", "localhost"):
             raise ValueError(
                 f"{url!r} names the host `{host}`; for a local path write `file:/{host}{slash}{path}`"
             )

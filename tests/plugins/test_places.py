@@ -155,6 +155,20 @@ def test_a_link_to_nowhere(compose: Callable[..., Composition], tmp_path: Path, 
             call()
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_link_to_a_folder_that_is_there(
+    compose: Callable[..., Composition], tmp_path: Path, kind: str
+) -> None:
+    """A place may lie behind a link of its owner's; everything works there, looking after it as well."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "here" / "disk").symlink_to(tmp_path / "real")
+    blobs = compose(TYPES[kind], "./disk/store").blobs()
+    for call in every_call(blobs):
+        call()
+    assert blobs.read(HELLO.digest) == HELLO.data
+    assert (tmp_path / "real" / "store").exists()
+
+
 @pytest.mark.parametrize("top", ["blobs", "chunks"])
 def test_a_link_at_the_top_of_a_store(compose: Callable[..., Composition], tmp_path: Path, top: str) -> None:
     """The chunks may be on another disk; where that is not mounted none of them is absent."""
