@@ -159,7 +159,8 @@ class Case:
         call: Its names, as strace knows it.
         errno: What it fails with.
         failing: The commands that cannot be done then; all others are right.
-        on: Where it fails, if not everywhere: `new` is what `put` writes, `kept` what `get` reads.
+        on: Where it fails, if not everywhere: `new` is what `put` writes, `known` what it claims, `kept` what
+            `get` reads.
         when: Which times, as strace says it.
     """
 
@@ -194,13 +195,14 @@ CASES = [
 CALLS = {
     "objectstore": (
         "linkat,link", "flock", "syncfs", "utimensat", "rename", "unlink,unlinkat", "mkdir", "fchmod",
-        "fsync", "faccessat,faccessat2,access", "pread64", "ioctl", "fadvise64", "copy_file_range", "chmod",
-        "openat new", "openat kept", "write new", "read kept", "close new", "fstat new", "newfstatat new",
-        "newfstatat kept", "lseek kept", "getdents64 kept",
+        "fsync", "access,faccessat2 new", "pread64 known", "fadvise64", "copy_file_range", "chmod",
+        "openat new", "openat kept", "openat known", "write new", "read kept", "read known", "close new",
+        "fstat new", "newfstatat new", "newfstatat kept", "newfstatat known", "utimensat known",
+        "rename new",
     ),
     "sqlite": (
-        "fdatasync,fsync", "pwrite64", "pread64", "ftruncate", "fallocate", "unlink,unlinkat", "flock",
-        "mkdir", "fchmod", "fcntl", "mremap", "access,faccessat2",
+        "fdatasync,fsync", "pwrite64", "ftruncate", "fallocate", "unlink,unlinkat", "flock", "mkdir",
+        "fchmod", "mremap",
     ),
 }  # fmt: skip
 ERRORS = (
@@ -213,10 +215,10 @@ ERRORS = (
 def try_out(folder: Path, case: Case) -> dict[str, int]:
     scene = Scene(folder, case.kind)
     paths: tuple[str, ...] = ()
-    if case.on == "new":
-        paths = tuple(scene.path("root", kind, NEW, "#1") for kind in ("chunks", "blobs"))
-    elif case.on == "kept":
-        paths = tuple(scene.path("root", kind, KEPT) for kind in ("chunks", "blobs"))
+    if case.on is not None:
+        data = {"new": NEW, "kept": KEPT, "known": KNOWN}[case.on]
+        ends = ("", "#1") if case.on == "new" else ("",)
+        paths = tuple(scene.path("root", kind, data, end) for kind in ("chunks", "blobs") for end in ends)
     codes = scene.run(f"{case.call}:error={case.errno}{case.when}", paths=paths)
     record = (folder / "record").read_text()
     assert "(INJECTED)" in record, "the call is not made"
