@@ -125,17 +125,32 @@ def open_lock(path: str | os.PathLike[str], *, create: bool = True) -> int:
         # If somebody else is faster theirs is opened.
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(path, _LOCK | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            share_file(descriptor, path)
+            _share_file(descriptor, path)
             return descriptor
 
 
-def share_file(descriptor: int, path: str | os.PathLike[str]) -> None:
+def make_database_file(path: str | os.PathLike[str]) -> None:
+    """Make an empty file for SQLite, for all who may use the folder; raises `FileExistsError` if it is there.
+
+    It is not opened: to close it would end the locks that SQLite has on it by then in another thread.
+    """
+    try:
+        os.mknod(path, 0o666 | stat.S_IFREG)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not all file systems have that.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    _share_file(path, path)
+
+
+def _share_file(file: int | str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Let the group change a file that was just made, if it may change what is in its folder."""
     with contextlib.suppress(OSError):
         if _is_shared(os.path.dirname(path)):
-            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            mode = stat.S_IMODE(os.stat(file).st_mode)
             if mode | 0o060 != mode:
-                os.fchmod(descriptor, mode | 0o060)
+                os.chmod(file, mode | 0o060)
 
 
 def make_folder(path: str) -> None:

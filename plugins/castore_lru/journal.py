@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from castore import UnavailableError, owned
 from castore.databases import ERRORS, OwnedConnection, describe_error, never_free
@@ -34,11 +35,6 @@ _BUSY_SECONDS: Final = 30.0
 _TURN_SECONDS: Final = 60.0
 _SCAN_SECONDS: Final = 600.0
 """How long another process is waited for: one that was stopped must not stop all the others."""
-
-_MAGIC: Final = b"SQLite format 3\0"
-_ID_AT: Final = 68
-_HEAD: Final = 72
-"""How a file of SQLite begins, and where the number of its program is; after that so much has been read."""
 
 _LONGEST: Final = 64 << 20
 _MOST_STEPS: Final = 2_000
@@ -285,25 +281,43 @@ def _require_own(path: str) -> None:
     Raises `OSError` for the database of another program.
     """
     owned.require_no_links_beside(path)
-    descriptor = owned.open_lock(path)
+    if os.path.islink(path):
+        reason = "This is a link, where castore keeps a file of its own; move it"
+        raise OSError(errno.ELOOP, reason, path)
+    with contextlib.suppress(FileExistsError):
+        owned.make_database_file(path)
     try:
-        head = os.pread(descriptor, _HEAD, 0)
-    finally:
-        os.close(descriptor)
-    if not head:
+        is_foreign = _is_foreign(path)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
+            return  # It is damaged, which is looked at later.
+        _move_aside(path)
         return
-    if not head.startswith(_MAGIC):
-        number = 1
-        while os.path.lexists(aside := f"{path}~{number}"):
-            number += 1
-        os.rename(path, aside)
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{path}{suffix}", f"{aside}{suffix}")
-        os.close(owned.open_lock(path))
-    elif head[_ID_AT:] not in (bytes(4), schema.APPLICATION_ID.to_bytes(4, "big")):
-        # One of no number may be castore's, whose number is in its log.
+    if is_foreign:
         raise _foreign(path)
+
+
+def _is_foreign(path: str) -> bool:
+    """Look at a file as it is, without its log: another program's must not be changed by looking at it.
+
+    Not by opening it: closing it would end the locks that SQLite has on it in another service.
+    """
+    with contextlib.closing(
+        sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True, factory=OwnedConnection)
+    ) as connection:
+        # One that has nothing may be castore's, with all that it has in its log.
+        return not schema.is_own(connection) and not schema.is_empty(connection)
+
+
+def _move_aside(path: str) -> None:
+    number = 1
+    while os.path.lexists(aside := f"{path}~{number}"):
+        number += 1
+    os.rename(path, aside)
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+    owned.make_database_file(path)
 
 
 def _foreign(path: str) -> OSError:
@@ -311,7 +325,7 @@ def _foreign(path: str) -> OSError:
 
 
 def _make(path: str) -> sqlite3.Connection:
-    os.close(owned.open_lock(path))
+    owned.make_database_file(path)
     return _connect(path)
 
 

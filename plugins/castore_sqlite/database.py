@@ -359,9 +359,7 @@ class Database:
         """Make the file for all who may use its folder; SQLite gives the log's the same mode."""
         # What is wrong otherwise SQLite says.
         with contextlib.suppress(OSError):
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            owned.share_file(descriptor, self.path)
-            os.close(descriptor)
+            owned.make_database_file(self.path)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous = FULL")

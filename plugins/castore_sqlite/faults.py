@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -47,7 +48,17 @@ def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> str:
         return f"{path} cannot grow: no space left on device"
     if code == sqlite3.SQLITE_CANTOPEN and path.is_dir():
         return f"{path} is a folder: name a file in it as `path`"
-    return f"{path}: {error}"
+    reason = _why(path) if is_unwritable(error) else ""
+    return f"{path}: {error}{reason}"
+
+
+def _why(path: Path) -> str:
+    """Return what is seen of a file from outside: to open and close it would end SQLite's locks on it."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f" (nothing can be made in {path.parent})"
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        return " (this user may not read and write it)"
+    return ""
 
 
 def damaged(why: str, path: Path) -> str:

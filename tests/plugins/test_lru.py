@@ -10,6 +10,8 @@ import itertools
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -662,6 +664,26 @@ class TestRestart:
                     service.write(noise(3000, seed))
                 assert bytes_of(child) <= 20_000
                 assert service.read(B3Digest.of(noise(3000, 9))) == noise(3000, 9)
+
+    def test_another_service_in_this_process_ends_no_lock(self, tmp_path: Path) -> None:
+        """As it would if it opened and closed the journal: another process could take it for closed then."""
+        file = tmp_path / "store/lru/journal.sqlite"
+        program = (
+            "import fcntl, sys; file = open(sys.argv[1], 'r+b');"
+            "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)"
+        )
+
+        def is_open() -> bool:
+            done = subprocess.run([sys.executable, "-c", program, file], check=False, capture_output=True)
+            return done.returncode != 0
+
+        with bounded(folder_in(tmp_path), max_bytes=20_000) as first:
+            first.write(noise(3000, 1))
+            assert is_open()
+            with bounded(folder_in(tmp_path), max_bytes=20_000) as second:
+                second.write(noise(3000, 2))
+            assert is_open()
+        assert not is_open()
 
     def test_the_database_of_another_program_stays(self, tmp_path: Path) -> None:
         """It is refused as it is, byte for byte."""
