@@ -274,7 +274,10 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
 def _forms(value: str) -> set[str]:
     """Return the ways in which a value may stand in a message."""
     forms = {value, value.strip(), quote(value), quote(value, safe=""), quote_plus(value), unquote(value)}
-    return {form for form in (*forms, repr(value)[1:-1]) if form.strip()}
+    if "/" in value:
+        # A path is shown as it is used.
+        forms |= {os.path.normpath(value), os.path.expanduser(value)}  # noqa: PTH111 - for its text alone
+    return {form for form in (*forms, repr(value)[1:-1]) if form.strip() and form not in {".", "/"}}
 
 
 def has_fields(value: object) -> bool:

@@ -6,19 +6,29 @@ They are split by hand: `urllib` takes `memory:` and `memory://` for the same, a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Self
 from urllib.parse import unquote_plus
 
 import attrs
 
 from castore.problems import InvalidValueError, escaped, toml_string
-from castore.secrets import Untyped, keep_secret
+from castore.secrets import Secret, Untyped, fields_of, has_fields, keep_secret, scrub, secrets_in
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
-_PASSWORD: Final = re.compile(r"(?<=://)([^/?#@:\s]*):([^/?#\s]*)(?=@)")
+_PASSWORD: Final = re.compile(r"(?<=://)([^/?#@:\s]*):((?!\d+/)[^?#\s\"'`]*)(?=@)")
+_USER: Final = re.compile(r"(https?)?://([^/?#@:\s\"'`]+)(?=@)", re.IGNORECASE)
+_WORDS_OF_SECRETS: Final = "secret|password|passwd|passphrase|token|key|credential|signature|sas"
 _SECRET_QUERY: Final = re.compile(
-    r"(?i)(?<=[?&])([^=&?#\s]*(?:secret|password|passwd|token|key|credential|signature|sas)[^=&?#\s]*)=([^&#\s\"']*)"
+    rf"(?i)(?<=[?&])([^=&?#\s]*(?:{_WORDS_OF_SECRETS})[^=&?#\s]*)=([^&#\s\"'`]*)"
 )
+_SECRET_PAIR: Final = re.compile(
+    rf"""(?i)([\w-]*(?:{_WORDS_OF_SECRETS})[\w-]*["']?\s*=\s*["'])([^"'$]+)(?=["'])"""
+)
+"""A pair of a table in TOML; what has a reference in it shows no secret."""
+_SECRET_NAME: Final = re.compile(_WORDS_OF_SECRETS, re.IGNORECASE)
+_TOKEN: Final = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{20,}")
+"""What is rather a token than the name of a user, or of a container of Azure's."""
 
 
 @attrs.frozen(repr=False)
@@ -103,15 +113,72 @@ def looks_like_url(text: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """Return *text* with passwords and secret query values of URLs in it replaced by `***`."""
-    shown = getattr(text, "shown", text)
-    return _SECRET_QUERY.sub(r"\1=***", _PASSWORD.sub(r"\1:***", shown))
+    """Return *text* with what is secret in URLs replaced by `***`: passwords, tokens, values of queries."""
+    return _masked(getattr(text, "shown", text), lambda _: "***")
 
 
 def masked_in_place(text: str) -> str:
     """Do as `masked`, but with a `*` for each character, so that all else stays in its column."""
-    stars = _PASSWORD.sub(lambda match: f"{match[1]}:{'*' * len(match[2])}", text)
-    return _SECRET_QUERY.sub(lambda match: f"{match[1]}={'*' * len(match[2])}", stars)
+    shown = _masked(text, lambda hidden: "*" * len(hidden))
+    return _SECRET_PAIR.sub(lambda match: f"{match[1]}{'*' * len(match[2])}", shown)
+
+
+def _masked(text: str, mask: Callable[[str], str]) -> str:
+    text = _PASSWORD.sub(lambda match: f"{match[1]}:{mask(match[2])}", text)
+    text = _USER.sub(
+        lambda match: f"{match[1] or ''}://{mask(match[2])}" if _is_token(match) else match[0], text
+    )
+    return _SECRET_QUERY.sub(lambda match: f"{match[1]}={mask(match[2])}", text)
+
+
+def _is_token(match: re.Match[str]) -> bool:
+    """Tell whether what stands alone before the `@` of a URL is secret: web servers have no users."""
+    return bool(match[1]) or _TOKEN.fullmatch(match[2]) is not None
+
+
+def hidden_in(value: object) -> list[str]:
+    """Return what is secret anywhere in a config value: by reference, in a URL, or by the name of its key."""
+    return [*secrets_in(value), *literally_hidden_in(value)]
+
+
+def literally_hidden_in(value: object) -> list[str]:
+    """Return those of them that stand there as they are, and not by reference."""
+    found: list[str] = []
+    for text, key in _texts_in(value, ""):
+        if not isinstance(text, Secret):
+            found += (match[2] for match in (*_PASSWORD.finditer(text), *_SECRET_QUERY.finditer(text)))
+            found += (match[2] for match in _USER.finditer(text) if _is_token(match))
+            if len(text) >= _LEAST and _SECRET_NAME.search(key) and _FILE_NAME.search(key) is None:
+                found.append(str(text))
+    return [hidden for hidden in dict.fromkeys(found) if hidden]
+
+
+_FILE_NAME: Final = re.compile(r"(_file|filename|_path)$", re.IGNORECASE)
+"""The name of a file with a key is none."""
+
+_LEAST: Final = 8
+"""What is shorter is rather a word, such as `anon` for a token."""
+
+
+def shown_of(value: object) -> str:
+    """Return the repr of a config value, or of a config, without what is secret in it."""
+    return scrub(repr(value), literally_hidden_in(value))
+
+
+def _texts_in(value: object, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts in a value, each with the key of the table that it stands in."""
+    match value:
+        case str():
+            yield value, key
+        case Mapping():
+            for name, item in value.items():
+                yield from _texts_in(item, str(name))
+        case list() | tuple() | set() | frozenset():
+            for item in value:
+                yield from _texts_in(item, key)
+        case _ if has_fields(value):
+            for item in fields_of(value).values():
+                yield from _texts_in(item, "")
 
 
 def quoted(url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,20 +13,14 @@ from castore.composition.config.refs import Ref
 from castore.composition.graph.graph import DEEPEST, Graph, Instance
 from castore.composition.types.strangers import is_fault, printing_to_stderr
 from castore.contract.blobs import BlobService
-from castore.errors import (
-    BuildError,
-    CastoreError,
-    ClosedError,
-    CompositionError,
-    PluginError,
-    UnavailableError,
-    describe,
-)
+from castore.errors import BuildError, ClosedError, CompositionError, PluginError
 from castore.metrics.meters import Meters
 from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
 from castore.metrics.shell import bare, measured
-from castore.secrets import scrub
+from castore.secrets import fields_of
 from castore.threads import forks
+from castore.urls import hidden_in
+from castore.wrapping.discreet import DiscreetService, without_secrets
 
 if TYPE_CHECKING:
     from castore.threads.pool import Pool
@@ -157,20 +151,31 @@ class Builder:
             if isinstance(error, BuildError):
                 slot.failure = ((instance.name, *error.chain), error.cause)
             else:
-                slot.failure = ((instance.name,), without_secrets(error, self._secrets))
+                hidden = [*self._secrets, *self._hidden(instance)]
+                slot.failure = ((instance.name,), without_secrets(error, hidden))
         else:
-            self._keep(bare(service))
+            hidden = self._hidden(instance)
+            if hidden and isinstance(service, BlobService):
+                service = DiscreetService(service, hidden)
+                self._keep(service)
+            else:
+                self._keep(bare(service))
             meters = self._meters.get(instance.id)
             if meters is not None and isinstance(service, BlobService):
                 service = measured(service, meters)
             slot.service = service
         slot.filled = True
 
+    def _hidden(self, instance: Instance) -> list[str]:
+        """Return the secrets of an instance, and of all beneath it, whose folders it may work in."""
+        beneath = self.graph.reachable(instance)
+        return list(dict.fromkeys(hidden for each in beneath for hidden in _hidden_in(each.config)))
+
     def _keep(self, service: Any) -> None:
         with self._lock:
             if not self._closed:
                 # A type may hand on what another built; it is closed once, after all that use it.
-                if not any(service is other for other in self._built):
+                if not any(bare(service) is bare(other) for other in self._built):
                     self._built.append(service)
                 return
         # The composition was closed in the meantime, and will not come back for it.
@@ -181,7 +186,7 @@ class Builder:
         """Forget what was built, as the caller will close *service*; return the others in order to close."""
         with self._lock:
             built, self._built = self._built, []
-        return [other for other in reversed(built) if other is not bare(service)]
+        return [other for other in reversed(built) if bare(other) is not bare(service)]
 
     @property
     def has_to_close(self) -> bool:
@@ -242,30 +247,10 @@ def close_all(services: Iterable[Any]) -> None:
         raise ExceptionGroup("services failed to close", errors)
 
 
-def without_secrets(error: BaseException, secrets: Sequence[str]) -> BaseException:
-    """Return *error* as it is if it shows no secret, else an error with its words without them."""
-    # Also of those that led to it: a traceback shows them all.
-    shown = [text for link in _links(error) for text in (str(link), repr(link))]
-    if all(scrub(text, secrets) == text for text in shown):
-        return error
-    if isinstance(error, UnavailableError):
-        return UnavailableError(error.instance, scrub(describe(error.cause), secrets))
-    if isinstance(error, OSError) and error.errno is not None:
-        name = None if error.filename is None else scrub(str(error.filename), secrets)
-        return OSError(error.errno, scrub(str(error.strerror), secrets), name)
-    return CastoreError(scrub(describe(error), secrets))
-
-
-def _links(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        link = waiting.pop()
-        if link is not None and id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            cause = getattr(link, "cause", None)
-            waiting += [link.__cause__, link.__context__, cause if isinstance(cause, BaseException) else None]
+def _hidden_in(config: Any) -> list[str]:
+    """Return the secrets of a config, those among them that stand there as they are."""
+    own = [value for value in fields_of(config).values() if not isinstance(value, Ref)]
+    return [hidden for value in own for hidden in hidden_in(value)]
 
 
 def _gauges(slots: Mapping[str, _Slot]) -> dict[str, dict[str, float]]:

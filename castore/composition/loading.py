@@ -36,6 +36,7 @@ from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
 from castore.problems import Problem
 from castore.secrets import Secret, fields_of
+from castore.urls import literally_hidden_in
 
 if TYPE_CHECKING:
     from castore.composition.toml.spans import Path
@@ -151,7 +152,7 @@ class _Structured:
             secrets = [secret for secret in entry.secrets if not structurer.is_plain(secret)]
             kept += secrets
             problems += (
-                scrubbed(problem.under(*path), secrets)
+                scrubbed(problem.under(*path), [*secrets, *literally_hidden_in(entry.values)])
                 for problem in reading.problems
                 if not entry.expanding.has_reported(problem.path) and not _is_lost(problem, path, document)
             )

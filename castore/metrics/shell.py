@@ -26,6 +26,7 @@ from castore.errors import CastoreError
 from castore.metrics.meters import MOST, Meter, Meters, clock
 from castore.metrics.model import Gauges
 from castore.streams.readers import BytesReader, PieceReader
+from castore.wrapping.discreet import DiscreetService
 from castore.wrapping.forwarding import (
     ForwardingWriter,
     forwarded_capability,
@@ -52,9 +53,13 @@ def measured(service: BlobService, meters: Meters) -> BlobService:
 
 def bare(service: T) -> T:
     """Return a service without the shells around it."""
-    while type(service) is MeasuredService:
-        service = service._inner  # type: ignore[attr-defined]  # noqa: SLF001 - it is our own shell
-    return service
+    while True:
+        if type(service) is MeasuredService:
+            service = service._inner  # type: ignore[attr-defined]  # noqa: SLF001 - it is our own shell
+        elif type(service) is DiscreetService:
+            service = service.inner  # type: ignore[attr-defined] # as above
+        else:
+            return service
 
 
 class MeasuredService(BlobService):

@@ -42,7 +42,7 @@ from castore.contract.directories import DirectoryService
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.places import Create, locate
 from castore.problems import toml_string
-from castore.urls import split_query
+from castore.urls import shown_of, split_query
 from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of, waits
 from castore_objectstore.object_store import ObjectStore
 from castore_objectstore.options import read_options, whole_url
@@ -57,9 +57,9 @@ _LEVELS: Final = Between(-7, 22)
 class StoreFields:
     """Where an object store is, and how it is opened: what all types have that keep things in one."""
 
-    object_store_url: str = attrs.field()
+    object_store_url: str = attrs.field(repr=shown_of)
     """Where the objects are: `file:` and a folder, or any URL that fsspec opens."""
-    object_store_options: dict[str, Any] = attrs.field(factory=dict)
+    object_store_options: dict[str, Any] = attrs.field(factory=dict, repr=shown_of)
     """Options of the driver; for `s3:` also by the names that the reference uses."""
     durability: Literal["process", "full"] = "full"
     """For `file:`: what a stored blob survives, a power cut (`full`) or a killed program (`process`)."""

@@ -352,9 +352,10 @@ def _the(words: str, names: Iterable[str]) -> str:
     return f"the {words} are {', '.join(f'`{escaped(name)}`' for name in sorted(names))}"
 
 
-def scrubbed(problem: Problem, secrets: Sequence[Secret]) -> Problem:
+def scrubbed(problem: Problem, secrets: Sequence[str]) -> Problem:
     """Return *problem* without *secrets* in its words."""
     if not secrets:
         return problem
     hint = None if problem.hint is None else scrub(problem.hint, secrets)
-    return attrs.evolve(problem, message=scrub(problem.message, secrets), hint=hint, part="")
+    part = problem.part if scrub(problem.part, secrets) == problem.part else ""
+    return attrs.evolve(problem, message=scrub(problem.message, secrets), hint=hint, part=part)

@@ -10,6 +10,7 @@ import attrs
 from castore.composition.config.refs import Ref
 from castore.composition.types.service_type import Kind, RegisteredType
 from castore.problems import dotted
+from castore.urls import shown_of
 
 if TYPE_CHECKING:
     from castore.composition.toml.spans import Path
@@ -41,7 +42,7 @@ class Instance:
     kind: Kind
     name: str
     type: RegisteredType
-    config: Any
+    config: Any = attrs.field(repr=shown_of)
     path: Path
     edges: tuple[Edge, ...] = ()
     anonymous: bool = False

@@ -17,6 +17,7 @@ from castore.composition.types.service_type import Kind, RegisteredType
 from castore.errors import PluginError
 from castore.problems import Problem, dotted
 from castore.secrets import Secret, fields_of, has_fields
+from castore.urls import literally_hidden_in
 
 if TYPE_CHECKING:
     from castore.composition.toml.spans import Path
@@ -98,7 +99,8 @@ class Linker:
         secrets = [text] if isinstance(text, Secret) else []
         self.secrets += secrets
         if isinstance(found, list):
-            self.problems += (scrubbed(problem.under(*path), secrets) for problem in found)
+            hidden = [*secrets, *literally_hidden_in(text)]
+            self.problems += (scrubbed(problem.under(*path), hidden) for problem in found)
             return False
         entry, config = found
         self._finder.check_allowed(entry, path)
