@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, overload
 
 from castore.aio.facade import Facade
 from castore.aio.iterating import iterate
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 T = TypeVar("T")
+A = ParamSpec("A")
 
 AsyncAnswer: TypeAlias = "bytes | AsyncBlobReader | CastoreError | None"
 """What `AsyncBlobService.read_many` gives for a digest."""
@@ -173,6 +174,24 @@ class AsyncBlobService(Facade):
         return await self.call(
             lambda service: _with_capability(service, BlobDeleter, "delete").delete(digest)
         )
+
+    @overload
+    async def call(self, function: Callable[[BlobService], T], /) -> T: ...
+
+    @overload
+    async def call(
+        self,
+        function: Callable[Concatenate[BlobService, BlobService, A], T],
+        other: AsyncBlobService,
+        /,
+        *args: A.args,
+        **kwargs: A.kwargs,
+    ) -> T: ...
+
+    @overload
+    async def call(
+        self, function: Callable[Concatenate[BlobService, A], T], /, *args: A.args, **kwargs: A.kwargs
+    ) -> T: ...
 
     async def call(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Return what *function* returns, called on a thread with the synchronous service and the arguments.

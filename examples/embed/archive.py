@@ -114,10 +114,7 @@ def restore(blobs: castore.BlobService, folder: str) -> int:
     for attachment in catalogue():
         target = Path(folder, f"{str(attachment.digest)[:8]}-{Path(attachment.name).name}")
         try:
-            reader = blobs.open_read(attachment.digest)
-            if reader is None:
-                raise castore.BlobNotFoundError(attachment.digest)
-            with reader, target.open("wb") as file:
+            with blobs.open(attachment.digest) as reader, target.open("wb") as file:
                 shutil.copyfileobj(reader, file)
         except (castore.BlobNotFoundError, castore.CorruptBlobError) as error:
             target.unlink(missing_ok=True)
