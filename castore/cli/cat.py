@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from castore.cli.options import shared_options
-from castore.cli.output import emit
+from castore.cli.output import STDOUT, PlainText, emit
 from castore.cli.roots import NoRootError, TreePlace, as_place, directories_of, node_at
 from castore.cli.settings import Settings
 from castore.format.nodes import FileNode
@@ -19,9 +19,10 @@ Examples:
 
 @click.command("cat", epilog=_EPILOG)
 @click.argument("files", metavar="ROOT:PATH...", nargs=-1, required=True, type=as_place)
+@click.option("--raw", is_flag=True, help="Write to a terminal also what is no text.")
 @shared_options
 @click.pass_obj
-def command(settings: Settings, files: tuple[TreePlace, ...]) -> None:
+def command(settings: Settings, *, files: tuple[TreePlace, ...], raw: bool) -> None:
     """Write files of trees to stdout, one after the other. Every byte is checked before it is written.
 
     No link is followed.
@@ -34,5 +35,8 @@ def command(settings: Settings, files: tuple[TreePlace, ...]) -> None:
             if not isinstance(node, FileNode):
                 raise NoRootError(f"{place} is no file, and has no contents to be shown; see `castore ls`")
             with blobs.open(node.digest) as reader:
+                write = (
+                    PlainText("`--raw` writes it all the same") if STDOUT.is_terminal and not raw else emit
+                )
                 while piece := reader.read_view():
-                    emit(piece)
+                    write(piece)

@@ -116,7 +116,9 @@ def _as_folder(path: str, *, several: bool) -> str | None:
 
 def _to_stdout(output: str | None) -> Callable[[memoryview], Any]:
     """Return what writes to stdout: to a terminal only text, unless somebody asks for it by name."""
-    return PlainText() if output is None and STDOUT.is_terminal else emit
+    if output is not None or not STDOUT.is_terminal:
+        return emit
+    return PlainText("`-o FILE` writes it to a file, `-o -` to the terminal all the same")
 
 
 def _get_one(

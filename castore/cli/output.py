@@ -181,9 +181,13 @@ def emit_json(document: Any) -> None:
 
 
 class PlainText:
-    """Writes bytes to a terminal as long as they are text: what else there is it might obey."""
+    """Writes bytes to a terminal as long as they are text: what else there is it might obey.
 
-    def __init__(self) -> None:
+    *way* says how to have it written all the same.
+    """
+
+    def __init__(self, way: str) -> None:
+        self._way = way
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def __call__(self, data: memoryview) -> None:
@@ -194,8 +198,7 @@ class PlainText:
             text = "\0"
         if _NO_TEXT.search(text):
             raise OutputError(
-                "cannot write the output: it is no text, and stdout is a terminal; `-o FILE` writes it to a"
-                " file, `-o -` to the terminal all the same"
+                f"cannot write the output: it is no text, and stdout is a terminal; {self._way}"
             )
         emit(data)
 

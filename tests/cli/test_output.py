@@ -30,12 +30,12 @@ def test_cells_hold_no_control_codes():
 )  # fmt: skip
 def test_plain_text_is_what_a_terminal_cannot_obey(capfdbinary, data, text):
     """In pieces of any size; nothing of a piece that is none is written."""
-    write = PlainText()
+    write = PlainText("do so")
     if text:
         for place in range(len(data)):
             write(memoryview(data[place : place + 1]))
     else:
-        with pytest.raises(OutputError, match="is no text"):
+        with pytest.raises(OutputError, match="is no text, and stdout is a terminal; do so"):
             write(memoryview(data))
 
     assert capfdbinary.readouterr().out == (data if text else b"")
