@@ -199,11 +199,11 @@ def _passed_on(scheme: str) -> dict[str, _Option]:
     """Return the options that a driver gives to the library beneath it."""
     if scheme in S3_SCHEMES:
         named = {name: _Option(bool if place == ("anon",) else str) for name, place in S3_NAMES.items()}
-        return {"profile": _Option(str), **named, **dict.fromkeys(S3_NEEDLESS, _Option(bool))}
+        return {"profile": _Option(str), **named, **dict.fromkeys(S3_NEEDLESS, _Option())}
     if scheme in {"sftp", "ssh"}:
         from paramiko import SSHClient  # type: ignore[import-untyped] # noqa: PLC0415 - the driver has it
 
-        return {"temppath": _Option(str), **_parameters(SSHClient.connect)}
+        return {"temppath": _Option(str), "host_key_policy": _Option(str), **_parameters(SSHClient.connect)}
     if scheme in {"http", "https"}:
         return {name: _Option(kind) for name, kind in _OF_REQUESTS.items()}
     return {}
