@@ -226,7 +226,7 @@ class ChunkedReader(PieceReader):
 
     def _chunk_from_elsewhere(self, index: int, error: CastoreError) -> bytes | None:
         """Return a chunk that could not be had here; `None` if from here on another reader is read."""
-        if self._recovery is None:
+        if self._recovery is None or not self._recovery.goes_on_after(error):
             raise error
         data = self._recovery.chunk(self._map.chunks[index], self._map.offsets[index], error)
         if data is None:

@@ -20,6 +20,10 @@ from castore.errors import CastoreError, CorruptBlobError
 class Recovery(ABC):
     """Knows other readers of one blob; belongs to the thread that reads it."""
 
+    def goes_on_after(self, error: CastoreError) -> bool:
+        """Tell whether an error is one to look elsewhere for: that something is corrupt, by default."""
+        return isinstance(error, CorruptBlobError)
+
     def chunk(self, meta: ChunkMeta, offset: int, error: CastoreError) -> bytes | None:  # noqa: ARG002 - for overriding
         """Return the checked bytes of a chunk from elsewhere, `None` if they are nowhere.
 
@@ -46,6 +50,7 @@ class Elsewhere(Recovery):
         instead: Opens it to be read instead; without it *open_read* does.
         keep: Is given each chunk that came from elsewhere.
         met: Is told why it had to.
+        after: Tells of errors whether to look elsewhere, if not only for what is corrupt.
         wrong: Is told when the list was found to be wrong, with the error that it had led to.
     """
 
@@ -57,12 +62,14 @@ class Elsewhere(Recovery):
         keep: Callable[[Mapping[B3Digest, bytes]], object] | None = None,
         met: Callable[[CastoreError], object] | None = None,
         wrong: Callable[[CastoreError], object] | None = None,
+        after: Callable[[CastoreError], bool] | None = None,
     ) -> None:
         self._open_read = open_read
         self._instead = open_read if instead is None else instead
         self._keep = keep
         self._met = met
         self._wrong = wrong
+        self._after = after
         self._reader: BlobReader | None = None
 
     def chunk(self, meta: ChunkMeta, offset: int, error: CastoreError) -> bytes | None:
@@ -75,6 +82,10 @@ class Elsewhere(Recovery):
         if self._keep is not None:
             self._keep({meta.digest: data})
         return data
+
+    def goes_on_after(self, error: CastoreError) -> bool:
+        """Ask who was given for that."""
+        return super().goes_on_after(error) if self._after is None else self._after(error)
 
     def _read(self, offset: int, size: int) -> bytes | None:
         # One for all chunks: most of those that are lost were lost together.

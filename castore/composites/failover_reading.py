@@ -212,7 +212,9 @@ def open_with_failover(
 
     Raises as `Members.first` does, and so do the reads.
     """
-    found = members.first(lambda member: _open(member, digest), late=_release)
+    doubted = any(member.wrong.doubts(digest) for member in members.all)
+    order = sorted(members.all, key=lambda member: member.wrong.doubts(digest)) if doubted else None
+    found = members.first(lambda member: _open(member, digest), order=order, late=_release)
     if found is None:
         return None
     if watch is not None:

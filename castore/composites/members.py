@@ -114,7 +114,7 @@ class Member:
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Return its list of the chunks of a blob; raise `BadIndexError` for one known to be wrong."""
         chunks = self.service.chunks(digest)
-        if chunks is not None and self.wrong.has(digest, chunks):
+        if chunks and self.wrong.has(digest, chunks):
             raise self.wrong_index(digest)
         return chunks
 

@@ -40,6 +40,13 @@ class WrongIndexes:
         mark = self._wrong.get(blob)
         return mark is not None and mark == fingerprint(chunks)
 
+    def doubts(self, blob: B3Digest) -> bool:
+        """Tell whether a blob in one piece was found to be wrong: it may have been put anew since, unseen.
+
+        So it is not called wrong, but anybody else is asked before.
+        """
+        return self._wrong.get(blob) == _ONE_PIECE
+
     def forget(self, blob: B3Digest) -> None:
         """Believe what there is of a blob in one piece, which was put anew.
 

@@ -82,7 +82,7 @@ class Near:
         try:
             return call(), None
         except CastoreError as fault:
-            raised = self._stands(fault)
+            raised = self.stands(fault)
             self.note(fault, raised=raised)
             if raised:
                 raise
@@ -103,7 +103,7 @@ class Near:
         except CastoreError:
             return None
 
-    def _stands(self, fault: CastoreError) -> bool:
+    def stands(self, fault: CastoreError) -> bool:
         """Tell whether a fault is the answer, so that far is not asked."""
         return self.strict and not isinstance(fault, CorruptBlobError)
 
@@ -125,7 +125,7 @@ class Near:
         others = [fault for fault in faults if not isinstance(fault, CorruptBlobError)]
         for alike in (corrupt, others):
             if alike:
-                self.note(alike[0], raised=self._stands(alike[0]), times=len(alike))
+                self.note(alike[0], raised=self.stands(alike[0]), times=len(alike))
 
     def decide_absence(self, fault: CastoreError | None) -> None:
         """Raise the *fault* of near, if any, where far's word is not enough to call something absent.
@@ -157,7 +157,7 @@ class Near:
                 faults[digest] = answer
         if faults:
             self._note_each(faults.values())
-            standing = {digest: fault for digest, fault in faults.items() if self._stands(fault)}
+            standing = {digest: fault for digest, fault in faults.items() if self.stands(fault)}
             answers |= standing
             faults = {digest: fault for digest, fault in faults.items() if digest not in standing}
         return answers, faults
@@ -258,7 +258,7 @@ class Near:
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """List the chunks of a blob; raise `BadIndexError` for a list that is known to be wrong."""
         chunks = self.service.chunks(digest)
-        if chunks is not None and self._wrong.has(digest, chunks):
+        if chunks and self._wrong.has(digest, chunks):
             raise self._wrong_index(digest)
         return chunks
 
@@ -266,6 +266,10 @@ class Near:
         """Take note that what near has of a blob is not the blob: far is asked for it from now on."""
         self._wrong.add(digest, chunks)
         self.note(self._wrong_index(digest))
+
+    def doubts(self, digest: B3Digest) -> bool:
+        """Tell whether a blob in one piece was found to be wrong, so that far is asked before."""
+        return self._wrong.doubts(digest)
 
     def trust(self, digest: B3Digest) -> None:
         """Believe what near has of a blob, which was put there anew."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkedReader, ChunkMeta
+from castore import (
+    B3Digest,
+    BlobReader,
+    BlobService,
+    BlobWriter,
+    CastoreError,
+    ChunkedReader,
+    ChunkMeta,
+)
 from castore.chunks.recovery import Elsewhere
 from castore.chunks.writer import ChunkedWriter
 from castore.composites.failover_reading import SMALL
@@ -151,10 +159,28 @@ class CacheBlobService(BlobService):
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk; what is read of it from far stays in near."""
+        if self._near.doubts(digest):
+            return self._open_doubted(digest)
         landed = self._flights.landed
         reader, fault = self._near.ask(lambda: self._open_near(digest))
         if reader is None:
             reader = self._far.ask(lambda: self._filler.open(digest, landed), miss=None)
+        if reader is None:
+            self._near.decide_absence(fault)
+        return reader
+
+    def _open_doubted(self, digest: B3Digest) -> BlobReader | None:
+        """Open a blob that near had wrong, and may have right by now: at far, if that has it."""
+        error: CastoreError | None = None
+        try:
+            reader = self._far.ask(lambda: self._filler.open(digest), miss=None)
+        except CastoreError as raised:
+            reader, error = None, raised
+        if reader is not None:
+            return reader
+        reader, fault = self._near.ask(lambda: self._open_near(digest))
+        if reader is None and error is not None:
+            raise error
         if reader is None:
             self._near.decide_absence(fault)
         return reader
@@ -170,6 +196,7 @@ class CacheBlobService(BlobService):
                 instead=lambda: self._filler.open(digest),
                 keep=near.keep,
                 wrong=lambda _: near.distrust(digest, chunks),
+                after=lambda error: not near.stands(error),
             )
             return ChunkedReader(
                 self, chunks, digest=digest, source=self._chunks, pool=self._pool, recovery=recovery

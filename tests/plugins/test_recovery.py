@@ -14,8 +14,9 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from castore import B3Digest, BlobService, ChunkMeta, CorruptBlobError
+from castore import B3Digest, BlobService, ChunkMeta, CorruptBlobError, UnavailableError
 from castore.composites.members import Member
+from castore.faults import FaultyService
 from castore.format import blob_index
 from castore.threads.pool import Pool
 from castore_cache.service import CacheBlobService
@@ -303,3 +304,58 @@ def test_parts_by_a_wrong_list(stack: Any, name: str) -> None:
         assert service.read(DIGEST) == DATA
         settle(service)
         assert part_of(service, 5_000) == DATA[5_000:8_000]
+
+
+# -- blobs in one piece --
+
+BIG: Final = bytes(range(256)) * 20_000
+"""More than is read whole before a byte of it is used."""
+
+BIG_DIGEST: Final = B3Digest.of(BIG)
+
+ONE_PIECE: Final[dict[str, Callable[[BlobService, BlobService], BlobService]]] = {
+    "cache": CacheBlobService,
+    "fallback": lambda one, two: FallbackBlobService(members(one, two)),
+    "mirror": mirror,
+}
+
+
+@pytest.mark.parametrize("name", ONE_PIECE)
+def test_a_large_blob_in_one_piece(smallest: Any, name: str) -> None:
+    """Where nothing finer can be checked it is found out at the end, and passed over from then on."""
+    first, second = smallest(), smallest()
+    second.write(BIG)
+    first.blobs[BIG_DIGEST] = BIG[:-1] + b"?"
+    with ONE_PIECE[name](first, second) as service:
+        with pytest.raises(CorruptBlobError) as caught, service.open(BIG_DIGEST) as reader:
+            list(iter(reader.read1, b""))
+        assert caught.value.passed_over
+        assert service.read(BIG_DIGEST) == BIG
+
+
+@pytest.mark.parametrize("name", ONE_PIECE)
+def test_one_that_was_put_anew(smallest: Any, name: str) -> None:
+    """Nobody has told: it is not called wrong where the other service lacks it."""
+    first, second = smallest(), smallest()
+    first.blobs[BIG_DIGEST] = BIG[:-1] + b"?"
+    with ONE_PIECE[name](first, second) as service:
+        with pytest.raises(CorruptBlobError):
+            service.read(BIG_DIGEST)
+        first.blobs[BIG_DIGEST] = BIG
+        assert service.chunks(BIG_DIGEST) == ()
+        assert service.read(BIG_DIGEST) == BIG
+
+
+def test_a_failure_that_is_the_answer_is_not_passed_over(make_first: Any, make_second: Any) -> None:
+    """Far could have given the bytes, and is not asked."""
+    first = make_first()
+    near = FaultyService(first.service, instance="near")
+    strict = CacheBlobService(near, make_second("large"), on_near_error="fail")
+    with strict.open(DIGEST) as reader:
+        near.failing |= {"get_chunks"}
+        with pytest.raises(UnavailableError, match="near"):
+            reader.read()
+        near.failing.clear()
+    with CacheBlobService(near, make_second("large")).open(DIGEST) as reader:
+        near.failing |= {"get_chunks"}
+        assert reader.read() == DATA

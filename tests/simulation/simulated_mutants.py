@@ -291,7 +291,7 @@ def cache_fails_when_near_does() -> Iterator[None]:
 
 @mutant
 def cache_does_not_fail_when_near_must_not() -> Iterator[None]:
-    with patch(Near, "_stands", lambda self, fault: False):
+    with patch(Near, "stands", lambda self, fault: False):
         yield
 
 
