@@ -29,6 +29,7 @@ SECTIONS: Final = {
         "export": "Make a folder of a tree.",
         "ls": "List what is in a tree.",
         "cat": "Write files of a tree to stdout.",
+        "diff": "Tell what two trees differ in.",
     },
     "Looking after services": {
         "locate": "Tell who holds a blob: all of it, or a part.",

@@ -66,7 +66,7 @@ HINTS: Final = {
         "backup archive snapshot": _BACKUP,
         "mount umount unmount": _MOUNT,
         "serve server daemon http web ui": _SERVE,
-        "tree diff merge filter ref refs tag tags log history snapshots commit branch name": _TREES,
+        "tree merge filter ref refs tag tags log history snapshots commit branch name": _TREES,
         "lock unlock break-lock": _LOCKS,
         "encrypt decrypt key keys password passwd login logout auth": _SECRETS,
         "types backends drivers": "`castore plugins` shows the types of services.",

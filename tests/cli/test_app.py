@@ -38,6 +38,7 @@ def test_the_list_of_commands_is_that_of_the_design():
             "export",
             "ls",
             "cat",
+            "diff",
             "locate",
             "explain",
             "copy",

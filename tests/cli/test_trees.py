@@ -180,3 +180,19 @@ class TestCollecting:
         assert done.exit_code == 1
         assert "'sub'" in done.stderr
         assert sorted(path.name for path in place.folder.parent.rglob("*")) == before
+
+
+def test_comparing(castore, place, root):
+    assert castore("diff", root, root).exit_code == 0
+    place.file("docs/readme.md", b"other")
+    place.file("docs/more/new", b"new")
+    (place.folder / "docs/run").chmod(0o644)
+    (place.folder / "docs/link").unlink()
+    after = castore("import", "docs").stdout[:64]
+    done = castore("diff", root, after)
+    assert (done.exit_code, done.stdout) == (1, "D  link\nA  more/\nA  more/new\nM  readme.md\nX  run\n")
+    assert castore("diff", f"{root}:sub", f"{after}:sub").exit_code == 0
+    rows = json.loads(castore("diff", "--json", root, after).stdout)["changes"]
+    assert [(row["change"], row["path"]) for row in rows][:2] == [("D", "link"), ("A", "more")]
+    assert rows[0]["after"] is None
+    assert rows[0]["before"] == {"type": "symlink", "target": "readme.md"}
