@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -80,30 +79,24 @@ def command(
                 meter.items = count_blobs(origin, meter) if every else None if files else len(digests)
             copier = Copier(origin, goal, pool, meter.advance)
             seen = 0
-            for copied in _run(copier, named, failed, settings):
-                now = copier.tally.blobs_copied + copier.tally.blobs_skipped + copier.tally.blobs_failed
-                meter.item_done(now - seen)
-                seen = now
-                if copied.error is not None:
-                    failed.append(copied)
-                    if not settings.json:
-                        meter.step_aside()
-                        complain(f"castore: {_words(copied, settings)}")
+            try:
+                for copied in copier.run(named):
+                    now = copier.tally.blobs_copied + copier.tally.blobs_skipped + copier.tally.blobs_failed
+                    meter.item_done(now - seen)
+                    seen = now
+                    if copied.error is not None:
+                        failed.append(copied)
+                        if not settings.json:
+                            meter.step_aside()
+                            complain(f"castore: {_words(copied, settings)}")
+            except (KeyboardInterrupt, SystemExit):
+                # A program that reads JSON is told what was copied, whatever ends it.
+                if settings.json:
+                    _show(copier.tally, failed, settings)
+                raise
         none = has_no_store(stores, source, settings)
     _show(copier.tally, failed, settings)
     return FAILED if failed or none else 0
-
-
-def _run(
-    copier: Copier, named: Iterable[B3Digest] | None, failed: list[Copied], settings: Settings
-) -> Iterator[Copied]:
-    """Copy; a program that reads JSON is told what was copied, also if that is interrupted."""
-    try:
-        yield from copier.run(named)
-    except (KeyboardInterrupt, SystemExit):
-        if settings.json:
-            _show(copier.tally, failed, settings)
-        raise
 
 
 def _words(copied: Copied, settings: Settings) -> str:

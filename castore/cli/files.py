@@ -239,7 +239,8 @@ def _take_over(descriptor: int, target: str, before: os.stat_result) -> None:
             except OSError:
                 mode &= ~0o070  # It was meant for another group.
     os.fchmod(descriptor, mode)
-    with contextlib.suppress(OSError):  # Most have no list, and some file systems know none.
+    # Most have no list; some file systems, and some systems, know none.
+    with contextlib.suppress(OSError, AttributeError):
         os.setxattr(descriptor, _ACCESS_LIST, os.getxattr(target, _ACCESS_LIST))
 
 

@@ -131,6 +131,13 @@ def command(
                 advice = "see whether these are the roots of this service, or say --no-roots"
             error.args = (f"{error.message}; {advice}",)
             raise
+        except (KeyboardInterrupt, SystemExit):
+            # What went is gone: a program that reads JSON is told, whatever ends the work.
+            if settings.json:
+                items = [_item(item) for item in gone]
+                start = {"service": settings.service_name, "dry_run": dry_run, "interrupted": True}
+                emit_json(start | {"items": items})
+            raise
     if settings.json:
         emit_json(_document(settings, collected, gone, dry_run=dry_run))
         return
@@ -163,17 +170,18 @@ def _document(
         document[name] = {"gone": _amount(collected.gone[kind]), "kept": _amount(collected.kept(kind))}
     document["too_new"] = {name: _amount(collected.too_new[kind]) for kind, (name, _) in _KINDS.items()}
     document["goes_from"] = collected.goes_from
-    document["items"] = [
-        {
-            "kind": item.kind,
-            "key": item.key,
-            "digest": None if item.digest is None else str(item.digest),
-            "size": item.size,
-            "modified": item.modified,
-        }
-        for item in gone
-    ]
+    document["items"] = [_item(item) for item in gone]
     return document
+
+
+def _item(item: StoredItem) -> dict[str, Any]:
+    return {
+        "kind": item.kind,
+        "key": item.key,
+        "digest": None if item.digest is None else str(item.digest),
+        "size": item.size,
+        "modified": item.modified,
+    }
 
 
 def _amount(amount: ItemCount) -> dict[str, int]:

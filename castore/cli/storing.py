@@ -129,12 +129,11 @@ class Job:
 
     def _done(self, path: str, digest: B3Digest, size: int) -> None:
         self.meter.item_done()
-        if self.settings.json:
-            self.files.add({"digest": str(digest), "path": path, "size": size})
-            return
         self.meter.step_aside()
         try:
-            if STDOUT.is_terminal:
+            if self.settings.json:
+                self.files.add({"digest": str(digest), "path": path, "size": size})
+            elif STDOUT.is_terminal:
                 # Nobody reads the line back: the terminal gets nothing that it might obey.
                 emit_text(f"{digest}  {printable(path, lines=False)}\n")
             else:

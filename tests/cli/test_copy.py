@@ -36,6 +36,19 @@ def test_all_blobs_and_again(castore, digests):
     assert castore("has", *digests, "--service", "far").exit_code == 0
 
 
+def test_an_interrupted_one_tells_in_json_what_is_copied(castore, digests, monkeypatch):
+    """Ctrl-C comes after the first bytes."""
+
+    def interrupt(self, count):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("castore.cli.progress.ProgressMeter.item_done", interrupt)
+    run = castore("copy", "--from", "near", "--to", "far", "--all", "--json")
+
+    assert run.exit_code == 130
+    assert set(json.loads(run.stdout)) == {"blobs", "chunks", "bytes", "errors"}
+
+
 def test_some_blobs(castore, digests):
     castore("copy", "--from", "near", "--to", "far", digests[1])
 

@@ -10,6 +10,7 @@ import pytest
 
 from castore import B3Digest
 from castore.threads.pool import Pool
+from castore.upkeep import collect
 from castore_objectstore.local import LocalObjectStore
 
 NO_ROOTS = "There are no roots, so all that is old would go. Name the blobs to keep"
@@ -45,6 +46,25 @@ def test_removes_what_no_root_reaches(castore, digests):
     assert lines[1][1] == "1"
     assert listed(castore) == {digests[0]}
     assert castore("get", "--service", "far", digests[0]).stdout_bytes == b"to be kept"
+
+
+def test_an_interrupted_one_tells_in_json_what_is_gone(castore, digests, monkeypatch):
+    """Ctrl-C comes right after something has gone."""
+
+    def interrupted(*arguments, on_gone, **options):
+        def told(item):
+            on_gone(item)
+            if item.digest is not None and str(item.digest) == digests[1]:
+                raise KeyboardInterrupt
+
+        return collect(*arguments, on_gone=told, **options)
+
+    monkeypatch.setattr("castore.cli.gc.collect", interrupted)
+    run = castore("gc", "--service", "far", "--json", digests[0])
+    document = json.loads(run.stdout)
+
+    assert (run.exit_code, document["interrupted"]) == (130, True)
+    assert digests[1] in {item["digest"] for item in document["items"]}
 
 
 def test_a_rehearsal_removes_nothing(castore, digests):
