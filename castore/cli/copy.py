@@ -10,7 +10,7 @@ import click
 from castore.cli.counting import count_blobs
 from castore.cli.digests import digests_option, read_all_digests
 from castore.cli.faults import FAILED, document_of
-from castore.cli.options import shared_options, workers_option
+from castore.cli.options import complete_service, shared_options, workers_option
 from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import has_no_store, without_capability
 from castore.cli.pools import pool_of
@@ -40,8 +40,22 @@ With --json, bytes before compression:
 
 @click.command("copy", epilog=_EPILOG)
 @click.argument("digests", metavar="[DIGEST]...", nargs=-1, type=as_digest)
-@click.option("--from", "source", metavar="NAME", required=True, help="The service that has the blobs.")
-@click.option("--to", "target", metavar="NAME", required=True, help="The service that shall have them.")
+@click.option(
+    "--from",
+    "source",
+    metavar="NAME",
+    required=True,
+    help="The service that has the blobs.",
+    shell_complete=complete_service,
+)
+@click.option(
+    "--to",
+    "target",
+    metavar="NAME",
+    required=True,
+    help="The service that shall have them.",
+    shell_complete=complete_service,
+)
 @click.option("--all", "every", is_flag=True, help="Copy all blobs of the one to the other.")
 @digests_option
 @workers_option
@@ -64,6 +78,8 @@ def command(
     """
     if every == bool(digests or files):
         raise click.UsageError("Give either digests, or --all.")
+    if settings.service is not None:
+        raise click.UsageError("`copy` takes --from NAME and --to NAME, and no --service.")
     if source == target:
         raise click.UsageError(f"--from and --to are both `{source}`.")
     failed: list[Copied] = []

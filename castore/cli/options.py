@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,21 +43,17 @@ def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the names in the composition, which may be half written and need not be right."""
     # Shells ask for completions far more seldom than for anything else.
-    from castore.composition.source import MOST_BYTES  # noqa: PLC0415
-    from castore.composition.toml.document import parse  # noqa: PLC0415
     from castore.opening import FILE, VARIABLE, nearest_file  # noqa: PLC0415
-    from castore.places import read_small  # noqa: PLC0415
 
     settings = ctx.find_object(Settings) or Settings()
     path = settings.composition or os.environ.get(VARIABLE) or nearest_file() or FILE
     try:
-        tables = parse(read_small(Path(path), MOST_BYTES).decode("utf-8")).tables
-    except (OSError, ValueError):
+        entries = tables_in(path).get("blobservices")
+    except click.UsageError:
         return []
-    entries = tables.get("blobservices")
     if not isinstance(entries, dict):
         return []
     return [
@@ -65,6 +61,18 @@ def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -
         for name, table in entries.items()
         if name.startswith(incomplete)
     ]
+
+
+def tables_in(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Return what can be read in a composition, as it is written; raise `UsageError` if nothing can."""
+    from castore.composition.source import MOST_BYTES  # noqa: PLC0415 - help needs none of these
+    from castore.composition.toml.document import parse  # noqa: PLC0415 - as above
+    from castore.places import read_small  # noqa: PLC0415 - as above
+
+    try:
+        return parse(read_small(Path(path), MOST_BYTES).decode("utf-8")).tables
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
 
 
 def _options(*, hidden: bool) -> list[Callable[[F], F]]:
@@ -85,7 +93,7 @@ def _options(*, hidden: bool) -> list[Callable[[F], F]]:
             help="The blob service in it to use, if not `root`.",
             callback=_remember,
             expose_value=False,
-            shell_complete=_complete_service,
+            shell_complete=complete_service,
             hidden=hidden,
         ),
         click.option(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterable
 from shutil import get_terminal_size
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from castore.cli.options import shared_options_without_composition
 from castore.cli.output import emit_json, emit_text, emphasised, printable, stdout_is_terminal
@@ -15,6 +17,7 @@ from castore.cli.settings import Settings
 from castore.composition.config.fields import Field, describe_fields, summary_of, toml, words_for
 from castore.composition.types.registry import Registry
 from castore.composition.types.service_type import RegisteredType
+from castore.problems import escaped
 
 _WIDEST: Final = 110
 _NARROWEST: Final = 40
@@ -22,6 +25,7 @@ _NARROWEST: Final = 40
 _EPILOG = """\b
 Examples:
   castore plugins
+  castore plugins cache
   castore plugins --json | jq -r '.types[].tag'
 
 \b
@@ -30,17 +34,25 @@ With --json; "toml" is the default as a composition would have it:
               "doc", "url_form", "fields": [{"name", "type", "required",
                                              "default", "toml", "doc"}]}],
    "chunkers": [{"tag", "doc"}],
-   "broken": [{"plugin", "distribution", "reason"}]}
+   "broken": [{"plugin", "distribution", "reason"}], "contested": [TEXT]}
 """
 
 
+def _complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    registry = Registry.default()
+    types = {entry.tag: summary_of(entry.config).partition("\n")[0] for entry in registry.all_types()}
+    names = {**types, **dict.fromkeys(registry.chunkers, "")}
+    return [CompletionItem(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
+
+
 @click.command("plugins", epilog=_EPILOG)
+@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=_complete_name)
 @shared_options_without_composition
 @click.pass_obj
-def command(settings: Settings) -> None:
-    """Show the installed types of services: who brought them, what they are, and their fields.
+def command(settings: Settings, *, names: tuple[str, ...]) -> None:
+    """Show the installed types of services, a line for each; or all of the type, or chunker, NAME.
 
-    Plugins that do not load are shown with the reason, and so are the ways to cut blobs into chunks.
+    Plugins that do not load are shown with the reason, and so are tags that two of them bring.
     """
     registry = Registry.default()
     types = [_type_document(entry, registry) for entry in registry.all_types()]
@@ -49,17 +61,51 @@ def command(settings: Settings) -> None:
         {"plugin": entry.plugin.name, "distribution": entry.plugin.distribution, "reason": entry.cause}
         for entry in registry.broken
     ]
+    if names:
+        _require_known(names, [entry["tag"] for entry in (*types, *chunkers)], registry)
+        types = [entry for entry in types if entry["tag"] in names]
+        chunkers = [entry for entry in chunkers if entry["tag"] in names]
     if settings.json:
-        emit_json({"types": types, "chunkers": chunkers, "broken": broken})
+        contested = registry.contested
+        emit_json({"types": types, "chunkers": chunkers, "broken": broken, "contested": contested})
         return
     page = _Page()
-    for document in types:
-        page.add_type(document)
-    page.add_list("chunkers", [(entry["tag"], entry["doc"]) for entry in chunkers])
-    if broken:
-        reasons = [(entry["plugin"], f"{entry['distribution']}: {entry['reason']}") for entry in broken]
-        page.add_list("plugins that do not load", reasons)
+    if names:
+        for document in types:
+            page.add_type(document)
+        if chunkers:
+            page.add_list("chunkers", [(entry["tag"], entry["doc"]) for entry in chunkers])
+    else:
+        _add_all(page, types, [entry["tag"] for entry in chunkers])
+        if broken:
+            reasons = [(entry["plugin"], f"{entry['distribution']}: {entry['reason']}") for entry in broken]
+            page.add_list("plugins that do not load", reasons)
+        if registry.contested:
+            page.add_text("tags that cannot be used", registry.contested)
     emit_text("\n".join(page.rows) + "\n")
+
+
+def _require_known(names: Iterable[str], known: list[str], registry: Registry) -> None:
+    for name in names:
+        if name not in known:
+            why = "\n".join(registry.why_unknown(kind, name) for kind in list(registry.kinds.values())[:1])
+            raise click.UsageError(f"No type or chunker is named `{escaped(name)}`. {why}")
+
+
+def _add_all(page: _Page, types: list[dict[str, Any]], chunkers: list[str]) -> None:
+    """Add a line for each type, by its kind."""
+    width = max((len(entry["tag"]) for entry in types), default=0)
+    for kind in dict.fromkeys(entry["kind"] for entry in types):
+        of_kind = [entry for entry in types if entry["kind"] == kind]
+        owners = dict.fromkeys(entry["distribution"] or "the program" for entry in of_kind)
+        lines = []
+        for entry in of_kind:
+            owner = f" [{entry['distribution'] or 'the program'}]" if len(owners) > 1 else ""
+            summary = entry["doc"].partition("\n")[0].removesuffix(" It has no URL form.")
+            lines.append((entry["tag"].ljust(width), summary + owner))
+        words = f"from {next(iter(owners))}" if len(owners) == 1 else ""
+        page.add_list(f"{kind}s", lines, words, short=True)
+    page.add_text("", [f"chunkers: {', '.join(chunkers)}", "`castore plugins NAME` shows the fields of one."])
 
 
 def _type_document(entry: RegisteredType, registry: Registry) -> dict[str, Any]:
@@ -107,12 +153,25 @@ class _Page:
             self._row(f"  {field['name']}", field["type"] + state, column)
             self._text(field["doc"], indent=column)
 
-    def add_list(self, head: str, entries: list[tuple[str, str]]) -> None:
-        """Add names with a text each."""
-        self._head(head)
+    def add_list(
+        self, head: str, entries: list[tuple[str, str]], words: str = "", *, short: bool = False
+    ) -> None:
+        """Add names with a text each; a *short* one is cut where the line ends."""
+        self._head(head, words)
         column = 4 + max(len(name) for name, _ in entries)
         for name, text in entries:
+            if short and self._width is not None and column + len(text) > self._width:
+                text = textwrap.shorten(text, max(self._width - column, 10), placeholder=" …")  # noqa: PLW2901
             self._row(f"  {name}", text, column)
+
+    def add_text(self, head: str, lines: Iterable[str]) -> None:
+        """Add lines of text, below a head if there is one."""
+        if head:
+            self._head(head)
+        elif self.rows:
+            self.rows.append("")
+        for line in lines:
+            self._text(line, 2 if head else 0)
 
     def _head(self, head: str, words: str = "") -> None:
         if self.rows:

@@ -12,7 +12,7 @@ import click
 from castore.cli.counting import count_items
 from castore.cli.digests import read_digests
 from castore.cli.faults import FAILED
-from castore.cli.options import as_share, as_time, shared_options, workers_option
+from castore.cli.options import as_share, as_time, complete_service, shared_options, workers_option
 from castore.cli.output import complain
 from castore.cli.parts import has_no_store, is_composite, without_capability
 from castore.cli.pools import pool_of
@@ -62,7 +62,13 @@ With --json, sizes in bytes; with --repair-from a finding also has "mended",
     type=click.Path(dir_okay=False, allow_dash=True),
     help="Digests of blobs that must be there, one per line, as `castore list` prints them; `-` is stdin.",
 )
-@click.option("--repair-from", "donor", metavar="NAME", help="Mend what is wrong with what NAME has.")
+@click.option(
+    "--repair-from",
+    "donor",
+    metavar="NAME",
+    help="Mend what is wrong with what NAME has.",
+    shell_complete=complete_service,
+)
 @shared_options
 @click.pass_obj
 def command(

@@ -7,10 +7,10 @@ cycles and URLs are for `castore check`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from castore.composition.config.fields import describe_fields, summary_of
+from castore.composition.config.fields import describe_fields, summary_of, toml
 from castore.composition.config.settings import DocumentSettings
 from castore.composition.config.shapes import ANY, Shape
 from castore.composition.config.values import _DURATION_UNITS, _SIZE_UNITS, Between
@@ -21,7 +21,7 @@ from castore.composition.types.service_type import Kind, RegisteredType
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 # A string may have `${NAME}` anywhere; what that stands for is not for a schema to say.
-_VARIABLE: Final = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
+_VARIABLE: Final = r"\$\{[A-Za-z_][A-Za-z0-9_]*(\}|:-)"
 # Without `properties`: editors would offer `.file` at every string.
 _SECRET_FILE: Final[dict[str, Any]] = {
     "type": "object",
@@ -31,10 +31,14 @@ _SECRET_FILE: Final[dict[str, Any]] = {
 }
 
 
-def schema_of(registry: Registry) -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of compositions with the types in *registry*."""
-    builder = _Builder(registry)
-    tables = {kind.table: builder.table(kind) for kind in registry.kinds.values()}
+def schema_of(registry: Registry, tables: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of compositions with the types in *registry*.
+
+    With the *tables* of a composition, which may be half written, it is a schema for that one: each instance
+    has the keys of its type and no others, and references are completed by the names that there are.
+    """
+    builder = _Builder(registry, tables or {})
+    kinds = {kind.table: builder.table(kind) for kind in registry.kinds.values()}
     others = {
         table: {"description": "Read by other tools; castore leaves it be."} for table in TABLES_OF_OTHERS
     }
@@ -43,16 +47,21 @@ def schema_of(registry: Registry) -> dict[str, Any]:
         "title": "castore composition",
         "description": "A stack of content-addressed blob stores.",
         "type": "object",
-        "properties": {**builder.settings(), **tables, **others},
+        "properties": {**builder.settings(), **kinds, **others},
         "additionalProperties": False,
-        "anyOf": [{"required": [table]} for table in tables],
+        "anyOf": [{"required": [table]} for table in kinds],
         "$defs": dict(sorted(builder.definitions.items())),
     }
 
 
 class _Builder:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, tables: Mapping[str, object]) -> None:
         self._registry = registry
+        self._tables = {
+            kind.table: entries
+            for kind in registry.kinds.values()
+            if isinstance(entries := tables.get(kind.table), Mapping)
+        }
         self.definitions: dict[str, Any] = {}
 
     def settings(self) -> dict[str, Any]:
@@ -63,13 +72,31 @@ class _Builder:
     def table(self, kind: Kind) -> dict[str, Any]:
         """Return the schema of the table of one kind."""
         types = list(self._registry.types(kind).values())
-        return {
+        schema: dict[str, Any] = {
             "description": f"The {kind.label}s by name; `root` is used unless another is named."
             + ("" if types else " No type of them is installed."),
             "type": "object",
             "required": ["root"],
             "additionalProperties": self._instance(kind, types) if types else False,
         }
+        places = {entry.tag: f"#/$defs/{_escaped(_name(entry))}" for entry in types}
+        tags = {
+            name: str(table.get("type"))
+            for name, table in self._tables.get(kind.table, {}).items()
+            if isinstance(table, Mapping)
+        }
+        named = {name: {"$ref": places[tag]} for name, tag in tags.items() if tag in places}
+        return {**schema, "properties": named} if named else schema
+
+    def _reference(self, contract: type | None) -> dict[str, Any]:
+        """Return the schema of a reference: to one of the instances that there are, if these are known."""
+        schema = copy.deepcopy(_LEAVES["reference"])
+        kinds = [kind for kind in self._registry.kinds.values() if contract in {kind.contract, None}]
+        names = [f"&{name}" for kind in kinds for name in self._tables.get(kind.table, {})]
+        if not names:
+            return schema
+        url = {"type": "string", "pattern": f"{_URL}|^&?{_VARIABLE}", "examples": _URLS, **_said(_NAMED)}
+        return {**schema, "anyOf": [{"enum": names, **_said(_NAMED)}, url, _SECRET_FILE], "examples": names}
 
     def _instance(self, kind: Kind, types: list[RegisteredType]) -> dict[str, Any]:
         for entry in types:
@@ -146,6 +173,8 @@ class _Builder:
                 schema = self._nested(shape.cls)
             case "choice":
                 schema = _choice(shape.choices)
+            case "reference":
+                schema = self._reference(shape.cls)
             case "chunker":
                 schema = _choice(sorted(self._registry.chunkers))
             case name:
@@ -164,8 +193,9 @@ class _Builder:
 def _add_hint(hint: dict[str, Any], tag: str, schema: dict[str, Any]) -> None:
     line = f"`{tag}`: {schema.get('description', '')}".rstrip(": ")
     hint["description"] = f"{hint['description']}\n\n{line}" if "description" in hint else line
-    if "default" in schema:
-        hint["default"] = schema["default"]
+    for key in ("default", "examples"):
+        if key in schema:
+            hint[key] = schema[key]
     for part in schema.get("anyOf", [schema]):
         if "enum" in part:
             hint["anyOf"] = [{"enum": part["enum"]}, {}]
@@ -181,30 +211,58 @@ def _escaped(name: str) -> str:
     )
 
 
-def _string(pattern: str | None = None) -> list[dict[str, Any]]:
-    schema = (
-        {"type": "string"} if pattern is None else {"type": "string", "pattern": f"{pattern}|{_VARIABLE}"}
-    )
+def _said(words: str) -> dict[str, Any]:
+    """Return what editors show in the place of a regular expression that does not match."""
+    return {"errorMessage": words, "patternErrorMessage": words}
+
+
+def _string(pattern: str | None = None, words: str = "") -> list[dict[str, Any]]:
+    schema: dict[str, Any] = {"type": "string"}
+    if pattern is not None:
+        schema |= {"pattern": f"{pattern}|{_VARIABLE}", **_said(words)}
     return [schema, _SECRET_FILE]
 
 
-def _quantity(units: Iterable[str]) -> list[dict[str, Any]]:
-    return _string(rf"^\s*\+?\d[\d_]*(\.\d+)?\s*({'|'.join(units)})?\s*$")
+def _variable(words: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": _VARIABLE, **_said(words)}
+
+
+def _quantity(units: Iterable[str], words: str) -> list[dict[str, Any]]:
+    return _string(rf"^\s*\+?\d[\d_]*(\.\d+)?\s*({'|'.join(units)})?\s*$", words)
+
+
+def _plain(schema: dict[str, Any], words: str) -> dict[str, Any]:
+    return {"anyOf": [schema, _variable(words), _SECRET_FILE]}
 
 
 def _choice(values: Sequence[Any]) -> dict[str, Any]:
-    return {"anyOf": [{"enum": list(values)}, {"type": "string", "pattern": _VARIABLE}, _SECRET_FILE]}
+    shown = " or ".join(map(toml, values))
+    return {"anyOf": [{"enum": list(values)}, _variable(f"write {shown}"), _SECRET_FILE]}
+
+
+_URL: Final = "^[A-Za-z][A-Za-z0-9+.-]*:"
+_URLS: Final = ["memory:", "objectstore+file:./stores/archive"]
+_REFERENCE: Final = "write `&name` for an instance, or a URL such as `objectstore+file:./stores/archive`"
+_NAMED: Final = "no instance has this name; write the `&name` of one, or a URL"
+_SIZE: Final = "write a number of bytes, or a number and a unit, such as `256 KiB`"
+_DURATION: Final = "write a number and a unit, such as `30 s` or `250 ms`"
 
 
 _LEAVES: Final[dict[str, dict[str, Any]]] = {
     "string": {"anyOf": _string()},
     "path": {"anyOf": _string()},
-    "whole number": {"type": "integer"},
-    "number": {"type": "number"},
-    "boolean": {"type": "boolean"},
-    "size": {"anyOf": [{"type": "integer", "minimum": 0}, *_quantity(_SIZE_UNITS)]},
-    "duration": {"anyOf": [{"type": "number", "minimum": 0}, *_quantity(_DURATION_UNITS)]},
-    "reference": {"anyOf": _string(r"^&.|^[A-Za-z][A-Za-z0-9+.-]*:")},
+    "whole number": _plain({"type": "integer"}, "write a whole number"),
+    "number": _plain({"type": "number"}, "write a number"),
+    "boolean": _plain({"type": "boolean"}, "write true or false"),
+    "size": {
+        "anyOf": [{"type": "integer", "minimum": 0}, *_quantity(_SIZE_UNITS, _SIZE)],
+        "examples": ["64 KiB", "10 GiB"],
+    },
+    "duration": {
+        "anyOf": [{"type": "number", "minimum": 0}, *_quantity(_DURATION_UNITS, _DURATION)],
+        "examples": ["250 ms", "30 s"],
+    },
+    "reference": {"anyOf": _string(f"^&.|{_URL}", _REFERENCE), "examples": ["&name", *_URLS]},
 }
 
 

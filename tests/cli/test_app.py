@@ -344,6 +344,10 @@ def test_commands_options_and_services_are_completed(place):
     assert completions(place, "castore has --service", "n") == ["near"]
     assert completions(place, "castore --composition half.toml list --service", "a") == ["archive", "attic"]
     assert completions(place, "castore --composition nowhere.toml list --service", "") == []
+    assert completions(place, "castore copy --from", "n") == ["near"]
+    assert completions(place, "castore copy --from near --to", "") == ["root", "near", "far"]
+    assert completions(place, "castore verify --repair-from", "f") == ["far"]
+    assert completions(place, "castore plugins", "mem") == ["memory"]
     assert completions(place, "castore graph --format", "m") == ["mermaid"]
 
 

@@ -110,3 +110,11 @@ def test_a_source_that_cannot_list_is_wrong_usage(odd):
 
     assert result.returncode == 2
     assert b"`root`, a `odd`, cannot list its blobs" in result.stderr
+
+
+def test_a_service_belongs_to_other_commands(castore):
+    """Nothing is copied to or from it, so it is no option to be passed over."""
+    for arguments in (["copy", "--service", "bogus"], ["--service", "near", "copy"]):
+        run = castore(*arguments, "--from", "near", "--to", "far", "--all")
+        assert run.exit_code == 2
+        assert "`copy` takes --from NAME and --to NAME, and no --service." in run.stderr

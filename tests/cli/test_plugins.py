@@ -5,25 +5,49 @@ from __future__ import annotations
 import json
 
 
-def test_shows_types_with_their_fields(place):
-    """With who brought them, what they take, the default, and the words of the class."""
-    run = place.run("plugins")
+def test_shows_a_line_for_each_type(castore):
+    """Which fits on a screen; more is to be had by its name."""
+    output = castore("plugins").stdout
 
-    output = run.stdout.decode()
-    assert run.returncode == 0
+    rows = output.splitlines()
+    assert len(rows) < 30
+    assert rows[0].startswith("blob services  from castore ")
+    assert "  memory       Blobs in memory. URL form: `memory:`." in rows
+    assert [row.split()[0] for row in rows[1:5]] == ["breaker", "cache", "error", "fallback"]
+    assert "write" not in output
+    assert rows[-2:] == [
+        "chunkers: fastcdc-2020, fastcdc-2016",
+        "`castore plugins NAME` shows the fields of one.",
+    ]
+
+
+def test_shows_a_type_with_its_fields(castore):
+    """With who brought it, what it takes, the default, and the words of the class."""
+    output = castore("plugins", "cache", "objectstore", "fastcdc-2016").stdout
+
     assert "cache  blob service, from castore " in output
     assert '  write          "near" or "far" or "both" or "behind"; default "near"\n' in output
     assert "  near           reference to a blob service; required\n" in output
     assert 'size from 512 to 2097153 bytes; default "256 KiB"' in output
     assert "The average size of new chunks" in output
     assert "fastcdc-2016" in output
+    assert "fastcdc-2020  FastCDC" not in output
+    assert "\nmemory" not in output
+    document = json.loads(castore("plugins", "cache", "--json").stdout)
+    assert ([entry["tag"] for entry in document["types"]], document["chunkers"]) == (["cache"], [])
+
+
+def test_what_is_not_there_is_wrong_usage(castore):
+    run = castore("plugins", "cahce")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "No type or chunker is named `cahce`. did you mean `cache`?" in run.stderr
 
 
 def test_json_has_the_same(castore):
     """For programs, such as a form that writes compositions."""
     document = json.loads(castore("plugins", "--json").stdout)
 
-    types = {entry["tag"]: entry for entry in document["types"]}
+    types = {entry["tag"]: entry for entry in document["types"] if entry["kind"] == "blob service"}
     fields = {field["name"]: field for field in types["objectstore"]["fields"]}
     assert {"cache", "memory", "objectstore"} <= set(types)
     assert types["cache"]["formerly"] == ["combined"]
@@ -42,7 +66,9 @@ def test_shows_those_of_strangers_and_those_that_do_not_load(stranger):
     document = json.loads(stranger.run("--json", "plugins").stdout)
 
     assert run.returncode == 0
-    assert "odd  blob service, from stranger 1.2\n  Does what its mode says.\n" in run.stdout.decode()
+    assert "  odd          Does what its mode says. [stranger 1.2]\n" in run.stdout.decode()
+    details = stranger.run("plugins", "odd").stdout.decode()
+    assert "odd  blob service, from stranger 1.2\n  Does what its mode says.\n" in details
     (broken,) = document["broken"]
     assert (broken["plugin"], broken["distribution"]) == ("broken", "stranger 1.2")
     assert "stranger_that_is_not_there" in broken["reason"]

@@ -259,6 +259,76 @@ def test_every_key_of_every_type_can_be_completed(schema):
     assert accepts({"properties": without_type}, {name: ["whatever"] for name in without_type})
 
 
+TABLES = {
+    "blobservices": {
+        "root": {"type": "cache", "near": "&local", "far": "objectstore+file:./far"},
+        "local": {"type": "memory"},
+        "half": {"type": "mem"},
+        "none": 3,
+        "odd": {"type": ["memory"]},
+    }
+}
+
+
+def test_of_one_composition_it_has_the_keys_of_each_type_and_the_names(shelf):
+    """And it says yes and no to what castore does."""
+    schema = schema_of(shelf, TABLES)
+    Draft202012Validator.check_schema(schema)
+    table = schema["properties"]["blobservices"]
+    assert table["properties"] == {
+        "root": {"$ref": "#/$defs/blobservices.cache"},
+        "local": {"$ref": "#/$defs/blobservices.memory"},
+    }
+    assert list(schema["$defs"]["blobservices.memory"]["properties"]) == ["type"]
+    near = schema["$defs"]["blobservices.cache"]["properties"]["near"]
+    assert near["anyOf"][0]["enum"] == ["&root", "&local", "&half", "&none", "&odd"]
+
+    right = {"blobservices": {"root": TABLES["blobservices"]["root"], "local": {"type": "memory"}}}
+    assert accepts(schema, right)
+    for near, fine in (
+        ("&lcoal", False),
+        ("memory:", True),
+        ("${NEAR}", True),
+        ("&${NEAR}", True),
+        ("x", False),
+    ):
+        changed = {"root": {**right["blobservices"]["root"], "near": near}, "local": {"type": "memory"}}
+        assert accepts(schema, {"blobservices": changed}) is fine, near
+    assert not accepts(
+        schema, {"blobservices": {**right["blobservices"], "local": {"type": "memory", "near": 1}}}
+    )
+
+
+def test_a_pattern_is_said_in_words_and_has_examples(schema):
+    """An editor that knows these keywords shows no regular expression to anybody."""
+
+    def patterns(value):
+        if isinstance(value, dict):
+            if "pattern" in value:
+                yield value
+            for item in value.values():
+                yield from patterns(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from patterns(item)
+
+    found = list(patterns(schema))
+    assert found
+    for entry in found:
+        assert entry["errorMessage"] == entry["patternErrorMessage"]
+        assert entry["errorMessage"].startswith("write ")
+    properties = schema["$defs"]["blobservices.cache"]["properties"]
+    assert properties["near"]["examples"] == ["&name", "memory:", "objectstore+file:./stores/archive"]
+    assert properties["fill_wait"]["examples"] == ["250 ms", "30 s"]
+
+
+@pytest.mark.parametrize("text", ["${LEVEL}", "${LEVEL:-3}"])
+@pytest.mark.parametrize("key", ["number", "ratio", "flag", "size", "time", "choice"])
+def test_a_variable_may_stand_for_any_value(schema, key, text):
+    root = {"type": "everything", "text": "x", key: text}
+    assert accepts(schema, {"blobservices": {"root": root}})
+
+
 def test_a_kind_of_a_plugin_has_its_table():
     """With its own types, under its own name."""
 
