@@ -37,6 +37,7 @@ from castore.composition import (
     Traits,
     View,
     read_query,
+    secrets_in,
 )
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.places import Create, locate
@@ -131,6 +132,7 @@ class SqliteConfig:
             durability=self.durability,
             busy_timeout=self.busy_timeout,
             journal_size_limit=self.journal_size_limit,
+            secrets=secrets_in(self.path),
         )
         return SqliteBlobService(
             database,

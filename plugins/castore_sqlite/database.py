@@ -18,8 +18,9 @@ from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from castore import owned
+from castore.composition import scrub
 from castore.databases import ERRORS, OwnedConnection, describe_error, never_free
-from castore.errors import CastoreError, UnavailableError
+from castore.errors import CastoreError, UnavailableError, describe
 from castore.format import blob_index
 from castore.places import WHOLE, KeptFolder, PlaceError, Site, dangling, flush_folder
 from castore.threads import forks
@@ -60,6 +61,7 @@ class Database:
         busy_timeout: How many seconds to wait for the lock of another process.
         makes: How many of the last parts of its path may be made: 1 is the file alone.
         journal_size_limit: To how many bytes the log's file is cut back when all of it is in the main file.
+        secrets: What of the path is shown nowhere.
 
     Whatever goes wrong raises `UnavailableError` with the name of the file.
     """
@@ -73,6 +75,7 @@ class Database:
         busy_timeout: float = 30.0,
         journal_size_limit: int = 64 << 20,
         makes: int = WHOLE,
+        secrets: Sequence[str] = (),
     ) -> None:
         self.path = Path(os.path.abspath(path))
         self._makes = makes
@@ -81,6 +84,7 @@ class Database:
         self.durability = durability
         self._busy_timeout = busy_timeout
         self._journal_size_limit = journal_size_limit
+        self._secrets = secrets
         self._writing = Baton()
         self._forget()
         forks.begin_anew_in_child(self)
@@ -416,13 +420,18 @@ class Database:
             writer.close()
 
     def _unavailable(self, error: Exception) -> CastoreError:
+        said = self._words_of(error)
+        # Also what is told in the log only.
+        return UnavailableError(self.instance, scrub(said, self._secrets) if self._secrets else said)
+
+    def _words_of(self, error: Exception) -> Any:
         if isinstance(error, UnicodeDecodeError):
-            return UnavailableError(self.instance, faults.damaged(describe_error(error), self.path))
+            return faults.damaged(describe_error(error), self.path)
         if isinstance(error, sqlite3.Error):
-            return UnavailableError(self.instance, faults.explain(error, self.path, self._busy_timeout))
+            return faults.explain(error, self.path, self._busy_timeout)
         if isinstance(error, schema.SchemaError):
-            return UnavailableError(self.instance, f"{self.path} {error}")
-        return UnavailableError(self.instance, error)
+            return f"{self.path} {error}"
+        return describe(error) if self._secrets else error
 
 
 def _pop(connections: list[sqlite3.Connection]) -> sqlite3.Connection | None:
