@@ -19,6 +19,7 @@ from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
 from castore.metrics.shell import bare, measured
 from castore.secrets import fields_of
 from castore.threads import forks
+from castore.threads.waiting import Baton, Holder
 from castore.urls import hidden_in
 from castore.wrapping.discreet import DiscreetService, without_secrets
 
@@ -85,6 +86,7 @@ class Builder:
         self._slots: dict[str, _Slot] = {}
         self._built: list[Any] = []
         self._closed = False
+        self._closing = Baton()
 
     def build(self, instance: Instance) -> Any:
         """Return the service of *instance*.
@@ -218,19 +220,32 @@ class Builder:
     def close(self) -> None:
         """Close what was built, dependants before what they depend on, even if some fail.
 
-        Raises what a service raised while closing: a single error as it is, several as an `ExceptionGroup`.
+        Closing again does nothing, but for what an interrupt has left open. Raises what a service raised
+        while closing: a single error as it is, several as an `ExceptionGroup`.
         """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            built, self._built = self._built, []
-        self._last_gauges = _gauges(self._slots)
+        mine = Holder()
+        if not self._closing.take(mine, 0.0):
+            return  # Another thread is at it.
         try:
-            # An instance is listed when it is complete, so after all that it needs.
-            close_all(reversed(built))
+            with self._lock:
+                if self._closed and not self._built:
+                    return
+                first, self._closed = not self._closed, True
+            if first:
+                self._last_gauges = _gauges(self._slots)
+            try:
+                # An instance is listed when it is complete, so after all that it needs.
+                close_all(self._last_built())
+            finally:
+                self._pool.close()
         finally:
-            self._pool.close()
+            self._closing.give_back(mine)
+
+    def _last_built(self) -> Iterator[Any]:
+        while self._built:
+            service = self._built[-1]
+            yield service
+            self._built.pop()
 
 
 def close_all(services: Iterable[Any]) -> None:

@@ -155,6 +155,7 @@ class Accounts:
         with self._opening:
             owner, self._owner = self._owner, None
             if owner is None:
+                self._journal.close()  # If one was interrupted just here.
                 return
             try:
                 self._end_leased()

@@ -58,8 +58,8 @@ class Journal:
         self.instance = instance
         self._make_folder = make_folder
         self._turn = Baton()
-        self._locked: io.FileIO | None = None
-        """The lock of who has the turn."""
+        self._locked: dict[str, io.FileIO] = {}
+        """The locked files, by their names: of each there is one at a time."""
         self._connection: sqlite3.Connection | None = None
         self._opens_again = False
         """Whether the connection was closed for a moment only."""
@@ -95,7 +95,7 @@ class Journal:
                 return
             owned.require_no_link(self.folder)
             self._make_folder()
-            with self._locking(_LOCK, _TURN_SECONDS):
+            with self._taking_turns(), self._locking(_LOCK, _TURN_SECONDS):
                 self._connection = _open_file(f"{self.folder}/{_FILE}")
 
     def close(self) -> None:
@@ -104,6 +104,8 @@ class Journal:
             self._deadlines.close()
             self._deadlines = Deadlines(self.instance)
             self._opens_again = False
+            for file in self._locked.values():
+                file.close()  # Only one who was interrupted has left it open.
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -127,7 +129,8 @@ class Journal:
     def begin_anew(self) -> None:
         """Let go of what another process has open, without touching it: in a child of a fork."""
         never_free(self._connection)
-        self._connection = self._locked = None
+        self._connection = None
+        self._locked = {}
         self._opens_again = False
 
     @contextlib.contextmanager
@@ -138,9 +141,8 @@ class Journal:
             forks.held_off(),
             self._reporting(),
             self._taking_turns(),
-            self._locking(_LOCK, _TURN_SECONDS) as file,
+            self._locking(_LOCK, _TURN_SECONDS),
         ):
-            self._locked = file
             connection = self.connection
             if connection.in_transaction:
                 connection.execute("ROLLBACK")  # Of one who was interrupted.
@@ -159,14 +161,17 @@ class Journal:
             yield
 
     @contextlib.contextmanager
-    def _locking(self, name: str, seconds: float) -> Iterator[io.FileIO | None]:
+    def _locking(self, name: str, seconds: float) -> Iterator[None]:
         """Lock a file of the folder; raise `UnavailableError` if another process has it for so long."""
         if self.folder is None:
-            yield None
+            yield
             return
         path = f"{self.folder}/{name}"
         # Opened anew each time: one that is waited for in vain may be locked later, and is closed then.
         file = open_to_lock(path)
+        if name in self._locked:
+            self._locked[name].close()  # Left by one who was interrupted, unless it is closed.
+        self._locked[name] = file
         try:
             lock(file.fileno(), fcntl.LOCK_EX, wait=0)
         except BlockingIOError:
@@ -176,7 +181,7 @@ class Journal:
             error.filename = path
             raise
         with file:
-            yield file
+            yield
 
     def _wait_for(self, file: io.FileIO, name: str, seconds: float) -> None:
         waiting = self._deadlines.start(lambda: fcntl.flock(file, fcntl.LOCK_EX), late=lambda _: file.close())
@@ -195,8 +200,6 @@ class Journal:
         if not self._turn.take(mine, _SCAN_SECONDS):
             raise UnavailableError(self.instance, f"its journal was in use for {_SCAN_SECONDS:g} s")
         try:
-            if self._locked is not None:
-                self._locked.close()  # That of one who was interrupted.
             yield
         finally:
             self._turn.give_back(mine)

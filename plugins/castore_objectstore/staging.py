@@ -85,33 +85,41 @@ class Staging:
         return self._staged.get(path) or self._leaving.get(path)
 
     def publish(self) -> None:
-        """Flush what waits and give it its names. If that fails it is lost, and `OSError` is raised."""
+        """Flush what waits and give it its names. If that fails it is lost, and `OSError` is raised.
+
+        After an interrupt what has no name yet waits on.
+        """
         with self._publishing:
             with self._lock:
-                # In this order, so that `find` misses none.
-                batch = self._leaving = self._staged
+                # With what one has left who was interrupted. In this order, so that `find` misses none.
+                batch = self._leaving = {**self._leaving, **self._staged}
                 self._staged = {}
                 self._bytes = 0
             if not batch:
                 return
-            done: dict[str, str] = {}
             try:
                 self._flusher.flush()
-                for path, temporary in batch.items():
-                    # One that a writer has left here long ago may have been swept; who needs it will be told.
-                    with contextlib.suppress(FileNotFoundError):
-                        self._rename(temporary, path)
-                        done[path] = temporary
-            finally:
-                self._forget(batch, lost=batch.keys() - done.keys())
+                for path in list(batch):
+                    self._give_name(batch, path)
+            except OSError:
+                self._forget(batch)
+                raise
+            self._forget(batch)
 
-    def _forget(self, batch: dict[str, str], *, lost: set[str]) -> None:
+    def _give_name(self, batch: dict[str, str], path: str) -> None:
+        # One that a writer has left here long ago may have been swept; who needs it will be told.
+        with contextlib.suppress(FileNotFoundError):
+            self._rename(batch[path], path)
+            self.published += 1  # First: `find` misses it from the next line on.
+            del batch[path]
+
+    def _forget(self, lost: dict[str, str]) -> None:
         with self._lock:
-            self.published += 1  # First: `find` misses them from the next line on.
+            self.published += 1  # First, as above.
             self._leaving = {}
             # Writers that share them with the one whose flush has failed must not think that they are there.
             self._lost.update(path for path in lost if path not in self._staged)
-            left = [batch[path] for path in lost if self._staged.get(path) != batch[path]]
+            left = [temporary for path, temporary in lost.items() if self._staged.get(path) != temporary]
         for temporary in left:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

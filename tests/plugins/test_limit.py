@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ from castore.contract.capabilities import ChunkStore
 from castore.contract.upkeep import Sweepable
 from castore.streams.readers import BytesReader
 from castore.testing import CHUNKS, HELLO, P3M, FaultyService
+from castore.threads.waiting import Flag
 from castore_memory.service import MemoryBlobService
-from castore_wrappers.limit.rates import Rate, Slots
+from castore_wrappers.limit.rates import Rate, Slots, Ticket
 from castore_wrappers.limit.service import LimitService
 
 SMALL: Final = P3M.data[: 1 << 17]
@@ -75,12 +77,13 @@ class TestRates:
 
 
 @contextmanager
-def taken(slots: Slots) -> Iterator[None]:
-    slots.take()
+def taken(slots: Slots, number: int = 1) -> Iterator[None]:
+    ticket = Ticket(number)
     try:
+        slots.take(ticket)
         yield
     finally:
-        slots.give_back()
+        slots.give_back(ticket)
 
 
 class TestSlots:
@@ -110,48 +113,56 @@ class TestSlots:
             assert slots.waiting == 0
 
     @pytest.mark.parametrize("in_the_same_moment", [False, True])
-    def test_who_gives_up_waiting_leaves_none_behind(
-        self, monkeypatch: pytest.MonkeyPatch, in_the_same_moment: bool
-    ) -> None:
+    def test_who_gives_up_waiting_leaves_none_behind(self, in_the_same_moment: bool) -> None:
         """An interrupt while waiting loses no slot, also if it just came."""
-        slots = Slots(1)
-        slots.take()
+        first = Ticket()
 
-        class Interrupted(threading.Event):
-            def wait(self, timeout: float | None = None) -> bool:
-                if in_the_same_moment:
-                    slots.give_back()
-                raise KeyboardInterrupt
+        def interrupt(_: Flag) -> None:
+            if in_the_same_moment:
+                slots.give_back(first)
+            raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(threading, "Event", Interrupted)
-            with pytest.raises(KeyboardInterrupt), taken(slots):
-                raise AssertionError("it was not to get there")
+        slots = Slots(1, wait=interrupt)
+        slots.take(first)
+        with pytest.raises(KeyboardInterrupt), taken(slots):
+            raise AssertionError("it was not to get there")
         assert slots.waiting == 0
         if not in_the_same_moment:
-            slots.give_back()
+            slots.give_back(first)
         with taken(slots):
             pass
+
+    def test_what_was_not_given_back_is_free_when_its_ticket_is_gone(self) -> None:
+        """Or when the thread takes another: an interrupt may come before the giving back."""
+        slots = Slots(1)
+        slots.take(Ticket())
+        assert slots.taken == 0
+        kept = Ticket()
+        slots.take(kept)
+        with taken(slots):
+            assert slots.taken == 1
 
     def test_several_wait_for_several(self) -> None:
         """Who waits for more than is free keeps those after it from what there is, or it would never come."""
         slots = Slots(4)
-        slots.take(3)
+        held = [Ticket(1), Ticket(2)]
+        for number, ticket in enumerate(held):
+            ticket.thread = -number  # As if each were another thread's.
+            slots.take(ticket)
         order: list[int] = []
 
         def work(number: int) -> None:
-            slots.take(number)
-            order.append(number)
-            slots.give_back(number)
+            with taken(slots, number):
+                order.append(number)
 
         with ThreadPoolExecutor(2) as pool:
             pool.submit(work, 4)
             until(lambda: slots.waiting == 1)
             pool.submit(work, 1)
             until(lambda: slots.waiting == 2)
-            slots.give_back(2)
+            slots.give_back(held[1])
             assert slots.waiting == 2
-            slots.give_back(1)
+            slots.give_back(held[0])
             pool.shutdown()
         assert order == [4, 1]
         assert slots.taken == 0
@@ -159,15 +170,18 @@ class TestSlots:
     def test_who_gives_up_waiting_lets_those_behind_go_on(self) -> None:
         """What it waited for may be too much, and what they wait for there."""
         slots = Slots(2, wait=lambda turn: interrupt() if slots.waiting == 1 else None)
+        behind = Ticket(1)
 
         def interrupt() -> None:
             # Somebody comes who needs less.
-            slots.take(1)
+            slots._waiting.append(weakref.ref(behind))
             raise KeyboardInterrupt
 
-        slots.take(1)
-        with pytest.raises(KeyboardInterrupt):
-            slots.take(2)
+        first = Ticket(1)
+        slots.take(first)
+        with pytest.raises(KeyboardInterrupt), taken(slots, 2):
+            raise AssertionError("it was not to get there")
+        assert behind.turn.is_set()
         assert (slots.taken, slots.waiting) == (2, 0)
 
 
@@ -334,10 +348,11 @@ def test_what_is_not_limited_is_left_alone() -> None:
 
 def test_waiting_for_a_turn_can_be_done_otherwise() -> None:
     """A simulation waits in its own way: nothing blocks the thread."""
-    slots = Slots(1, wait=lambda turn: slots.give_back())
-    slots.take()
-    slots.take()
-    slots.give_back()
+    first, second = Ticket(), Ticket()
+    slots = Slots(1, wait=lambda turn: slots.give_back(first))
+    slots.take(first)
+    slots.take(second)
+    slots.give_back(second)
     assert slots.waiting == 0
 
 
@@ -351,7 +366,7 @@ class TestConfig:
         with Composition.from_mapping({"blobservices": {"root": table}}) as stores:
             service: Any = stores.blobs()
             assert service._sent._per_second == service._received._per_second == 20_000_000
-            assert (service._operations._per_second, service._slots._free) == (0.5, 2)
+            assert (service._operations._per_second, service._slots.count) == (0.5, 2)
 
     @pytest.mark.parametrize(
         ("fields", "why"),

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
+from castore.threads import forks
+
 
 def is_fault(error: BaseException) -> bool:
     """Tell whether what a plugin raised is its own fault, and nobody's wish to stop.
@@ -35,7 +37,7 @@ class _Divided:
         return getattr(sys.stderr if elsewhere else self.stream, name)
 
 
-_lock: Final = threading.Lock()
+_lock: Final = forks.new_lock()
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from castore.threads import forks
@@ -11,9 +13,26 @@ from castore.threads.waiting import Flag
 
 _BURST_SECONDS: Final = 0.1
 
+_LOOK_AGAIN: Final = 1.0
+"""In seconds: who was interrupted may have woken nobody."""
+
+
+class Ticket:
+    """What entitles to *number* slots: a variable of the function that uses them, and gone with that."""
+
+    __slots__ = ("__weakref__", "number", "thread", "turn")
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+        self.turn = Flag()
+        self.thread = threading.get_ident()
+
 
 class Slots:
     """So many at once. Those who wait are served in the order in which they came.
+
+    A thread has one ticket at a time. One that an interrupt has kept from being given back counts no longer
+    once it is gone, with the traceback, or its thread takes another.
 
     *wait*, if given, returns when the event that it is given is set.
 
@@ -30,54 +49,59 @@ class Slots:
 
     def begin_anew(self) -> None:
         """Have all of them free, in a child of a fork: those who have them have stayed behind."""
-        self._free = self.count
-        self._waiting: deque[tuple[int, Flag]] = deque()
+        self._held: list[weakref.ref[Ticket]] = []
+        self._waiting: deque[weakref.ref[Ticket]] = deque()
 
     @property
     def taken(self) -> int:
         """How many are in use."""
-        return self.count - self._free
+        return sum(ticket.number for ticket in _alive(self._held))
 
     @property
     def waiting(self) -> int:
         """How many wait for slots."""
-        return len(self._waiting)
+        return len(_alive(self._waiting))
 
-    def take(self, number: int = 1) -> None:
-        """Wait for *number* slots, no more than there are; they must be given back."""
+    def take(self, ticket: Ticket) -> None:
+        """Wait for the slots of a ticket, no more than there are; it must be given back."""
         with self._lock:
-            if self._free >= number and not self._waiting:
-                self._free -= number
-                return
-            turn = Flag()
-            entry = (number, turn)
-            self._waiting.append(entry)
-        try:
             if self._wait is None:
-                turn.wait()
-            else:
-                self._wait(turn)
-        except BaseException:
-            with self._lock:
-                if entry in self._waiting:
-                    self._waiting.remove(entry)
-                    self._pass_on(0)
-                else:
-                    # They came in the same moment.
-                    self._pass_on(number)
-            raise
+                left = [other for other in _alive(self._held) if other.thread == ticket.thread]
+                self._held = [other for other in self._held if other() not in left]
+            self._waiting.append(weakref.ref(ticket))
+            self._pass_on()
+        while not ticket.turn.is_set():
+            if self._wait is not None:
+                self._wait(ticket.turn)
+            elif not ticket.turn.wait(_LOOK_AGAIN):
+                with self._lock:
+                    self._pass_on()
 
-    def give_back(self, number: int = 1) -> None:
-        """Let the next ones have the slots."""
+    def give_back(self, ticket: Ticket) -> None:
+        """Let the next ones have the slots, or wait for them no longer."""
         with self._lock:
-            self._pass_on(number)
+            mine = weakref.ref(ticket)
+            self._held = [other for other in self._held if other != mine]
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+            self._pass_on()
 
-    def _pass_on(self, number: int) -> None:
-        self._free = min(self._free + number, self.count)
-        while self._waiting and self._free >= self._waiting[0][0]:
-            taken, turn = self._waiting.popleft()
-            self._free -= taken
-            turn.set()
+    def _pass_on(self) -> None:
+        self._held = [other for other in self._held if other() is not None]
+        while self._waiting:
+            ticket = self._waiting[0]()
+            # In this order: what an interrupt leaves half done is done by the next one.
+            if ticket is not None and self._waiting[0] not in self._held:
+                if self.count - self.taken < ticket.number:
+                    return
+                self._held.append(self._waiting[0])
+            if ticket is not None:
+                ticket.turn.set()
+            self._waiting.popleft()
+
+
+def _alive(tickets: Iterable[weakref.ref[Ticket]]) -> list[Ticket]:
+    return [ticket for reference in list(tickets) if (ticket := reference()) is not None]
 
 
 class Rate:

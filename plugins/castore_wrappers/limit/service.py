@@ -19,7 +19,7 @@ from castore.threads.waiting import Flag
 from castore.wrapping.forwarding import Around, ForwardingReader, ForwardingWriter
 from castore.wrapping.wrapper import WrapperService
 from castore_wrappers.batches import Batch, alike, comes_in_parts
-from castore_wrappers.limit.rates import Rate, Slots
+from castore_wrappers.limit.rates import Rate, Slots, Ticket
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,12 +110,12 @@ class LimitService(WrapperService):
         if slots is None or _calls_back((*args, *kwargs.values())):
             answer = call(*args, **kwargs)
         else:
-            count = min(count, slots.count)
-            slots.take(count)
+            ticket = Ticket(min(count, slots.count))
             try:
+                slots.take(ticket)
                 answer = call(*args, **kwargs)
             finally:
-                slots.give_back(count)
+                slots.give_back(ticket)
         if self._sent is not None and operation.counts:
             self._wait(self._sent.take(operation.bytes_sent(args, kwargs, answer)))
         return answer

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from castore import B3Digest, ChunkMeta
 from castore.format.blob_index import fingerprint
+from castore.threads import forks
 
 _MOST: Final = 1 << 16
 """How many are kept in memory: some 10 MB."""
@@ -34,7 +34,7 @@ class Proofs:
     def __init__(self, folder: Path | None = None, *, name: str = "verify") -> None:
         self._folder = folder
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._known: dict[bytes, None] = {}
         self._complained = False
 
