@@ -160,11 +160,26 @@ def no_command(name: str) -> str:
 
     words = f"There is no command {name!r}."
     word = name.lower().lstrip("-")
+    if word in HINTS:
+        return f"{words}\n{HINTS[word]}"
+    if word in _tags():
+        return f"{words}\n`{word}` is a type of service: `castore plugins {word}` tells about it."
     near = difflib.get_close_matches(word, COMMANDS, n=1)
-    if near and word not in HINTS:
+    if near:
         return f"{words} Did you mean `{near[0]}`?"
     alike = difflib.get_close_matches(word, HINTS, n=1, cutoff=0.8)
     return f"{words}\n{HINTS[alike[0]]}" if alike else words
+
+
+def _tags() -> set[str]:
+    """Return the tags of the installed types."""
+    from castore.composition.types.registry import Registry  # noqa: PLC0415 - as above
+    from castore.errors import CastoreError  # noqa: PLC0415
+
+    try:
+        return {entry.tag for entry in Registry.default().all_types()}
+    except CastoreError:
+        return set()  # Another command will say what is wrong with a plugin.
 
 
 def _show_stats(settings: Settings) -> None:

@@ -38,6 +38,8 @@ from castore.cli.hints import HINTS
         ("encrypt", "does not encrypt"),
         ("upgrade", "need no upgrade"),
         ("version", "castore --version"),
+        ("lru", "castore plugins lru"),
+        ("objectstore", "castore plugins objectstore"),
         ("RM", "castore gc --roots"),
         ("delet", "castore gc --roots"),
         ("vrfy", "Did you mean `verify`?"),
