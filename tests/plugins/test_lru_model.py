@@ -271,7 +271,10 @@ class Stories(RuleBasedStateMachine):
     def die(self) -> None:
         """As after a kill: nothing is told to the journal any more, and the lock of the owner is gone."""
         accounts = self.service._space._accounts
-        accounts.forget()
+        if accounts._owner is not None and accounts._owner._file is not None:
+            accounts._owner._file.close()
+        accounts._journal.begin_anew()
+        accounts.begin_anew()
         if self.kind == "memory":
             self.service.close()
         self.start()
