@@ -88,7 +88,7 @@ def check_the_right_digest(stored: bytes, digest: B3Digest, size: int | None) ->
         assert size is not None
     else:
         assert B3Digest.of(data) == digest
-        assert whole(stored) or b"\0\0\0" in stored
+        assert whole(stored) or b"\0\0\0" in stored or not data
 
 
 @FUZZ
@@ -96,8 +96,8 @@ def check_the_right_digest(stored: bytes, digest: B3Digest, size: int | None) ->
 def test_frames_are_whole_and_what_is_left_of_them_is_not(parts: list[bytes], level: int) -> None:
     frames = [compress(part, level) for part in parts]
     stored = b"".join(frames)
-    assert whole(stored)
-    assert decode_chunk(stored, B3Digest.of(b"".join(parts))) == b"".join(parts)
+    assert whole(stored) is any(parts)  # No chunk is empty.
+    assert decode_chunk(stored, B3Digest.of(b"".join(parts)), limit=4 << 20) == b"".join(parts)
     ends = {sum(map(len, frames[:count])) for count in range(len(frames) + 1)}
     for cut in {0, 1, 3, 4, 5, len(stored) // 2, len(stored) - 1} - ends - {len(stored)}:
         assert not whole(stored[:cut])

@@ -204,6 +204,8 @@ class Readers:
     calls: list[Call] = attrs.field(factory=list)
     sizes: dict[B3Digest | None, set[int]] = attrs.field(factory=dict)
     """What near or far has ever said how long a blob is."""
+    by_position: set[B3Digest | None] = attrs.field(factory=set)
+    """Blobs that were opened while they were read: what neither has as a chunk comes out of them."""
     doubted: set[B3Digest | None] = attrs.field(factory=set)
     """Blobs that were read to their end and found to be wrong: far is asked for them before near."""
 
@@ -224,10 +226,14 @@ class CacheRules(Rules):
     def answered(self, scene: Scene, node: Node, state: Any, call: Call, sub: Call) -> None:
         if sub.operation == "open_read" and sub.value is not None:
             state.sizes.setdefault(sub.digest, set()).add(sub.value.size)
+            if call.operation == "reader.read":
+                state.by_position.add(call.digest)
 
     def judge(self, scene: Scene, node: Node, state: Any, call: Call) -> Problem:
         if call.operation == "reader.read" and call.said == "corrupt":
             state.doubted.add(call.digest)
+        if call.operation == "reader.read" and call.said == "hit" and call.digest in state.by_position:
+            return None
         if call.operation == "open_read" and call.digest in state.doubted and call.note is None:
             call.note = "near is doubted"
         # Who reads has been told near's size: when far has another, reading on there would give other bytes.
