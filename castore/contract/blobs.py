@@ -12,7 +12,7 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeAlias, TypeVar, cast, final
 
 import attrs
 
@@ -148,6 +148,12 @@ class BlobService(ABC):
     high_latency: bool = False
     """Whether its requests mostly wait: then `put_files`, `read_many` and `missing` make up to 16 calls at
     once, if it keeps no chunks."""
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: a copy, of `memory` for example, would be another store."""
+        raise TypeError(
+            "a service does not leave its process: pickle the composition, which is read anew where it lands"
+        )
 
     @abstractmethod
     def has(self, digest: B3Digest) -> bool:

@@ -107,7 +107,7 @@ class Registry:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._checking = threading.RLock()
+        self._checking = forks.free_in_child(threading.RLock())
 
     @contextlib.contextmanager
     def _registering(self, plugin: Plugin) -> Iterator[None]:
