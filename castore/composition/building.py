@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from castore.composition.config.refs import Ref
+from castore.composition.config.shown import place_of
 from castore.composition.graph.graph import DEEPEST, Graph, Instance
 from castore.composition.types.strangers import is_fault, printing_to_stderr
 from castore.contract.blobs import BlobService
@@ -17,6 +19,7 @@ from castore.errors import BuildError, ClosedError, CompositionError, PluginErro
 from castore.metrics.meters import Meters
 from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
 from castore.metrics.shell import bare, measured
+from castore.problems import escaped
 from castore.secrets import fields_of
 from castore.threads import forks
 from castore.threads.waiting import Baton, Holder
@@ -162,6 +165,7 @@ class Builder:
                 self._keep(service)
             else:
                 self._keep(bare(service))
+            _name(bare(service), instance)
             meters = self._meters.get(instance.id)
             if meters is not None and isinstance(service, BlobService):
                 service = measured(service, meters)
@@ -246,6 +250,15 @@ class Builder:
             service = self._built[-1]
             yield service
             self._built.pop()
+
+
+def _name(service: Any, instance: Instance) -> None:
+    """Let a service say in its repr what it is: its type, its name, and where it keeps things."""
+    if isinstance(service, BlobService) and not service._named:  # noqa: SLF001 - written here, shown there
+        named = f"{instance.type.tag} `{escaped(instance.name)}`"
+        place = place_of(instance.config)
+        with contextlib.suppress(AttributeError, TypeError):  # Some stranger's takes no attributes.
+            object.__setattr__(service, "_named", f"{named} at {place}" if place else named)
 
 
 def close_all(services: Iterable[Any]) -> None:

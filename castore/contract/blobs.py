@@ -149,6 +149,12 @@ class BlobService(ABC):
     """Whether its requests mostly wait: then `put_files`, `read_many` and `missing` make up to 16 calls at
     once, if it keeps no chunks."""
 
+    _named: str = ""
+    """What a composition has built it as: its type, name and place."""
+
+    def __repr__(self) -> str:
+        return f"<{self._named}>" if self._named else object.__repr__(self)
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: a copy, of `memory` for example, would be another store."""
         raise TypeError(

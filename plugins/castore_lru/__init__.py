@@ -8,4 +8,9 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    registry.register(BlobService, "lru", "castore_lru.config:LruConfig")
+    registry.register(
+        BlobService,
+        "lru",
+        "castore_lru.config:LruConfig",
+        sought_as=("bounded", "evict", "size_limit", "quota"),
+    )

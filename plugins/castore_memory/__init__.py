@@ -9,5 +9,5 @@ from castore.contract.directories import DirectoryService
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the types."""
-    registry.register(BlobService, "memory", "castore_memory.config:MemoryConfig")
+    registry.register(BlobService, "memory", "castore_memory.config:MemoryConfig", sought_as=("ram", "tmpfs"))
     registry.register(DirectoryService, "memory", "castore_memory.config:MemoryDirectoriesConfig")

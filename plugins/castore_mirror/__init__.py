@@ -8,4 +8,9 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    registry.register(BlobService, "mirror", "castore_mirror.config:MirrorConfig")
+    registry.register(
+        BlobService,
+        "mirror",
+        "castore_mirror.config:MirrorConfig",
+        sought_as=("replica", "replicas", "replicated", "raid"),
+    )

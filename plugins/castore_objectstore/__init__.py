@@ -5,11 +5,19 @@ from __future__ import annotations
 from castore import BlobService, Registry, hookimpl
 from castore.contract.directories import DirectoryService
 
+_SOUGHT = (
+    "s3", "gs", "gcs", "azure", "abfs", "minio", "bucket", "sftp", "ssh", "http", "https", "webdav", "file",
+    "folder", "directory", "disk", "filesystem", "fs", "local",
+)  # fmt: skip
+"""What else somebody may write as the type of a store whose URL says where it is."""
+
 
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the types."""
-    registry.register(BlobService, "objectstore", "castore_objectstore.config:ObjectStoreConfig")
+    registry.register(
+        BlobService, "objectstore", "castore_objectstore.config:ObjectStoreConfig", sought_as=_SOUGHT
+    )
     registry.register(
         DirectoryService, "objectstore", "castore_objectstore.config:ObjectStoreDirectoriesConfig"
     )

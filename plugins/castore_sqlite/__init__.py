@@ -8,4 +8,9 @@ from castore import BlobService, Registry, hookimpl
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the type."""
-    registry.register(BlobService, "sqlite", "castore_sqlite.config:SqliteConfig")
+    registry.register(
+        BlobService,
+        "sqlite",
+        "castore_sqlite.config:SqliteConfig",
+        sought_as=("sqlite3", "sql", "database", "db"),
+    )

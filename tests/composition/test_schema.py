@@ -239,7 +239,7 @@ def test_has_the_words_and_defaults_of_the_classes(schema):
     assert properties["text"]["description"] == "What it says."
     defaults = {key: value["default"] for key, value in properties.items() if "default" in value}
     assert defaults == {
-        "number": 1, "ratio": 0.5, "flag": True, "path": "x", "size": "1 KiB", "time": 1.5, "level": 3,
+        "number": 1, "ratio": 0.5, "flag": True, "path": "x", "size": "1 KiB", "time": "1.5 s", "level": 3,
         "refs": [], "choice": "a", "colour": "red", "chunker": "fastcdc-2020", "names": ["x"], "sizes": {},
         "anything": {},
     }  # fmt: skip

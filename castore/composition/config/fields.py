@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _BINARY: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
+_ENDLESS: Final = 1 << 50
+"""So many seconds are no bound."""
+
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -99,9 +102,11 @@ def words_for(shape: Shape, registry: Registry) -> str:
             words = f"table of: {', '.join(field.key for field in table_fields(shape.cls))}"
         case _:
             words = shape.name
-    if shape.bounds is not None:
-        unit = {"size": " bytes", "duration": " seconds"}.get(shape.name, "")
-        words += f" from {shape.bounds.low} to {shape.bounds.high}{unit}"
+    if shape.bounds is not None and shape.name == "duration":
+        least, most = _duration(shape.bounds.low), _duration(shape.bounds.high)
+        words += f" from {least} to {most}" if shape.bounds.high < _ENDLESS else f" of {least} at least"
+    elif shape.bounds is not None:
+        words += f" from {shape.bounds.low} to {shape.bounds.high}{' bytes' if shape.name == 'size' else ''}"
     return words
 
 
@@ -126,7 +131,7 @@ def _default(default: Any, shape: Shape, registry: Registry) -> Any:
         default = None if default.takes_self else default.factory()
     if shape.name == "size" and isinstance(default, int):
         return _size(default)
-    if shape.name == "duration" and isinstance(default, float):
+    if _is_duration(shape) and isinstance(default, (int, float)) and not isinstance(default, bool):
         return _duration(default)
     if isinstance(default, type) and issubclass(default, Chunker):
         return next((tag for tag, chunker in registry.chunkers.items() if chunker is default), None)
@@ -150,13 +155,21 @@ def _plain(value: Any) -> Any:
             return getattr(value, "text", None)  # That of a reference.
 
 
+def _is_duration(shape: Shape) -> bool:
+    """Tell whether a number of this shape is one of seconds; also beside words."""
+    return shape.name == "duration" or any(part.name == "duration" for part in shape.parts)
+
+
 def _duration(seconds: float) -> float | str:
-    """Return a duration with the largest unit that divides it, in plain seconds if none does."""
+    """Return a duration with the largest unit that divides it; a tiny one in plain seconds."""
     for scale, unit in _UNITS:
         if seconds and seconds % scale == 0:
             return f"{seconds / scale:.0f} {unit}"
     milliseconds = round(seconds * 1000)
-    return f"{milliseconds} ms" if 0 < seconds < 1 and milliseconds / 1000 == seconds else seconds
+    if 0 < seconds < 1 and milliseconds / 1000 == seconds:
+        return f"{milliseconds} ms"
+    shown = repr(seconds).removesuffix(".0")
+    return seconds if "e" in shown else f"{shown} s"
 
 
 def _size(size: int) -> int | str:

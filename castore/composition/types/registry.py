@@ -140,6 +140,7 @@ class Registry:
         *,
         formerly: tuple[str, ...] = (),
         only_if: str | None = None,
+        sought_as: tuple[str, ...] = (),
     ) -> None:
         """Add a type of service.
 
@@ -150,13 +151,15 @@ class Registry:
                 which is imported when a composition first uses the type.
             formerly: Tags of the past; an error tells who uses one what to write instead.
             only_if: The setting without which a composition must not use it, such as `allow_faults`.
+            sought_as: Words by which somebody may look for it, such as `s3` for a type with buckets; an error
+                tells who writes one as a type what to write instead.
 
         Raises:
             DuplicatePluginError: The tag is taken; both owners are named. If both are plugins, nobody is told
                 before the tag is used.
             PluginError: The kind or the setting is unknown, the tag empty, or the class is no config class.
         """
-        registered = RegisteredType(self.kind(kind), tag, config, self._plugin, formerly, only_if)
+        registered = RegisteredType(self.kind(kind), tag, config, self._plugin, formerly, only_if, sought_as)
         wrong = registered.mistake() or (registered.mistake_in_config() if registered.imported else None)
         if wrong:
             raise PluginError(wrong, **self._blame())
@@ -300,6 +303,11 @@ class Registry:
         for broken in self.broken:
             if broken.plugin.name == tag:
                 return str(broken)
+        word = tag.lower()
+        sought = [entry for entry in self.types(kind).values() if word in entry.sought_as]
+        if sought:
+            meant = " or ".join(f'`type = "{entry.tag}"`' for entry in sought)
+            return f"for `{word}` write {meant}; `castore plugins {sought[0].tag}` shows what it takes"
         suggestion = did_you_mean(tag, self.types(kind))
         if suggestion:
             return suggestion

@@ -37,6 +37,8 @@ class RegisteredType:
     """Tags it had before, for which an error says what to write now."""
     only_if: str | None = None
     """The setting without which a composition must not use it; `None` if it may be used anywhere."""
+    sought_as: tuple[str, ...] = ()
+    """Other words by which somebody may look for it."""
 
     @property
     def config(self) -> type:

@@ -117,7 +117,7 @@ def test_the_summary_is_the_docstring_of_the_class_itself():
         (Base, "table of: first, second, third"),
         (Annotated[int, Between(1, 5)], "whole number from 1 to 5"),
         (Annotated[ByteSize, Between(1, 5)], "size from 1 to 5 bytes"),
-        (Annotated[Duration, "a note", Between(1, 5)], "duration from 1 to 5 seconds"),
+        (Annotated[Duration, "a note", Between(1, 5)], "duration from 1 s to 5 s"),
         (Any, "any value"),
         (ServiceUrl | bytes, "table of: text, tag, scheme, authority, path, query or any value"),
     ],
@@ -148,8 +148,8 @@ def test_defaults_that_toml_cannot_have_are_not_shown():
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (30.0, "30 s"), (0.25, "250 ms"), (1.5, 1.5), (90.0, "90 s"), (120.0, "2 min"), (7200.0, "2 h"),
-        (86400.0, "1 d"), (0.0, 0.0), (1 / 3, 1 / 3),
+        (30.0, "30 s"), (0.25, "250 ms"), (1.5, "1.5 s"), (90.0, "90 s"), (120.0, "2 min"), (7200.0, "2 h"),
+        (86400.0, "1 d"), (0.0, "0 s"), (1 / 3, f"{1 / 3} s"), (1e-7, 1e-7),
     ],
 )  # fmt: skip
 def test_durations_have_a_unit(seconds, shown):
