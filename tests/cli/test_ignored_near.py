@@ -36,9 +36,12 @@ object_store_url = "file:./far"
 """
 
 
-@pytest.mark.parametrize("near", NEARS)
+@pytest.mark.parametrize(
+    "near",
+    ["sqlite", "lru", *(pytest.param(near, marks=pytest.mark.long) for near in ("objectstore", "error"))],
+)
 def test_a_near_on_a_full_disk_is_told_of_once(place, near):
-    """The bytes are far's. Small blobs and large ones, and a part of one."""
+    """The bytes are far's. Small blobs and large ones, and a part of one; four processes for each."""
     place.compose(OTHERS + NEARS[near])
     large = place.file("large", LARGE)
     names = [f"small/{number}" for number in range(20)]

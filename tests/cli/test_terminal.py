@@ -424,15 +424,14 @@ NASTY = ["\x1b]0;title\x07", "\x1b[31mred", "two\nlines", "back\rspace", "c1\x9b
 
 def test_names_of_files_cannot_reach_the_terminal(home, screen):
     """Neither by stdout nor in a message; in a pipe they are escaped as b3sum does it."""
+    home.environment["TERM"] = "dumb"  # Neither a bar nor colours.
     for name in NASTY:
         home.file(name, name.encode())
         (home.folder / f"link to {name}").symlink_to(name)
     screen.watch(home.start("put", ".", "nowhere\x1b[2J", stdout=screen.end, stderr=screen.end))
     piped = home.run("put", *NASTY).stdout
 
-    assert not re.search(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202e]", screen.text.replace("\r\x1b", ""))
-    assert set(re.findall(r"\x1b\[?[^m]*m|\x1b.", screen.text)) <= {"\x1b[31m", "\x1b[1m", "\x1b[0m"}
-    assert "\x1b[31mred" not in screen.text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", screen.text)
     for shown in ("\\x1b]0;title\\x07", "\\x1b[31mred", "two\\nlines", "back\\rspace", "turned\\u202eround"):
         assert f"  ./{shown}\n" in screen.text
     assert b"\x1b[31mred\n" in piped
