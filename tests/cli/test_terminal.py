@@ -472,10 +472,10 @@ def test_names_in_errors_cannot_reach_the_terminal(home, screen):
 def test_types_are_wrapped_to_the_width_of_the_terminal(home):
     """In a pipe they are not."""
     screen = Screen(60)
-    text = screen.watch(home.start("plugins", stdout=screen.end))
+    text = screen.watch(home.start("plugins", "cache", stdout=screen.end))
     rows = screen.rows()
     screen.close()
-    piped = home.run("plugins").stdout.decode().splitlines()
+    piped = home.run("plugins", "cache").stdout.decode().splitlines()
 
     assert max(map(len, rows)) <= 60
     assert max(map(len, piped)) > 60
