@@ -43,7 +43,7 @@ from __future__ import annotations
 import errno
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from castore.digest import B3Digest
@@ -401,6 +401,9 @@ class MissingDriverError(PluginError):
     code = "missing-driver"
 
 
+_LONGEST_NAME: Final = 4096
+
+
 def describe(cause: BaseException | str) -> str:
     """Return *cause* as one readable phrase, for use inside another message."""
     if isinstance(cause, str):
@@ -409,6 +412,8 @@ def describe(cause: BaseException | str) -> str:
     if isinstance(cause, CastoreError):
         return text
     if isinstance(cause, OSError) and cause.strerror:
-        where = f": {cause.filename}" if cause.filename is not None else ""
-        return f"{cause.strerror}{where}"
+        name = "" if cause.filename is None else str(cause.filename)
+        # A longer one is no name that a system would take.
+        name = name if len(name) <= _LONGEST_NAME else f"{name[:100]}…"
+        return f"{cause.strerror}: {name}" if name else cause.strerror
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -181,6 +181,11 @@ def _texts_in(value: object, key: str) -> Iterator[tuple[str, str]]:
                 yield from _texts_in(item, "")
 
 
+_LONGEST: Final = 200
+"""Characters of a URL in a message, at most."""
+
+
 def quoted(url: str) -> str:
-    """Return a URL for a message: in quotes, masked, as it was written if it has secrets."""
-    return toml_string(masked(url))
+    """Return a URL for a message: in quotes, masked, not too long, as it was written if it has secrets."""
+    shown = masked(url)
+    return toml_string(shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…")

@@ -44,7 +44,9 @@ def check_url(url: str) -> None:
         if protocol not in available_protocols() and not is_known(protocol):
             hint = did_you_mean(protocol, [*_COMMON, *available_protocols()])
             common = ", ".join(f"`{entry}:`" for entry in _COMMON)
-            raise ValueError(f"unknown scheme `{protocol}:`; {hint or f'among the known ones are {common}'}")
+            raise ValueError(
+                f"unknown scheme `{protocol[:60]}:`; {hint or f'among the known ones are {common}'}"
+            )
         if (separator != "://" and part != protocol) or _SERVER.match(rest):
             # A driver would not see the scheme, and take all of it for the name of a folder.
             shown = url if isinstance(url, Secret) else protocol + separator + _LOGIN.sub(r"\1:***@", rest)

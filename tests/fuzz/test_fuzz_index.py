@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castore import B3Digest, BadIndexError, ChunkMeta
-from castore.format.blob_index import MAX_BLOB_SIZE, decode, encode
+from castore.format.blob_index import MAX_BLOB_SIZE, IndexDecoder, decode, encode
 from castore.format.chunking import MAX_CHUNK_SIZE
 
 FUZZ = settings.get_profile("fuzz")
@@ -87,3 +89,27 @@ def test_messages_that_are_no_index(fields: list[bytes]) -> None:
 @given(st.lists(st.builds(ChunkMeta, DIGESTS, st.integers(1, MAX_CHUNK_SIZE)), min_size=2, max_size=20))
 def test_indexes_read_back(chunks: list[ChunkMeta]) -> None:
     assert decode(encode(chunks), BLOB) == tuple(chunks)
+
+
+def outcome(data: bytes, cuts: list[int]) -> object:
+    decoder = IndexDecoder(BLOB)
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    try:
+        for start, end in pairwise(places):
+            decoder.feed(data[start:end])
+        return tuple(decoder.end())
+    except BadIndexError as error:
+        return str(error)
+
+
+@FUZZ
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.builds(edited, INDEXES.map(encode), EDITS),
+        st.lists(st.one_of(CHUNKS, FIELDS), max_size=6).map(b"".join),
+    ),
+    st.lists(st.integers(0, 500), max_size=8),
+)
+def test_it_does_not_matter_in_which_pieces_an_index_comes(data: bytes, cuts: list[int]) -> None:
+    assert outcome(data, cuts) == outcome(data, [])

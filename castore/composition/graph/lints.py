@@ -14,6 +14,9 @@ from castore.composition.graph.graph import Graph, Instance
 from castore.composition.graph.traits import UNKNOWN, Traits, View, label
 from castore.problems import Problem, escaped
 
+_LONGEST_PATH: Final = 4096
+"""A longer path is no place, as no system opens it."""
+
 _log: Final = logging.getLogger("castore.composition")
 
 
@@ -88,7 +91,7 @@ class _Linter:
         places = _Places()
         for instance in self.graph.instances.values():
             traits = self.traits[instance.id]
-            if traits.place is None:
+            if traits.place is None or len(str(traits.place)) > _LONGEST_PATH:
                 continue
             # By the letter: following links would touch the disk.
             words = places.take(Path(os.path.normpath(traits.place)), label(instance))

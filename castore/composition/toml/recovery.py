@@ -127,8 +127,8 @@ class _Recovery:
             if _HEADER.fullmatch(line):
                 try:
                     return first_path(tomli.loads(line))
-                except tomli.TOMLDecodeError:
-                    continue  # An element of an array, which looked like a header.
+                except (tomli.TOMLDecodeError, RecursionError):
+                    continue  # An element of an array, which looked like a header; or one of too many parts.
         return ()
 
     def _leave_out(self, first: int) -> None:
