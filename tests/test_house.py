@@ -181,6 +181,20 @@ def test_stdout_is_written_to_in_one_module() -> None:
     assert not wrong
 
 
+def test_locks_are_made_where_forks_and_interrupts_are_known() -> None:
+    """Only then is a lock free in a child of a fork, and what waits whole after an interrupt."""
+    makes = {f"threading.{name}" for name in ("Lock", "Condition", "Event", "Semaphore", "Barrier")}
+    for module, path in {**CORE, **BUNDLED}.items():
+        if module.startswith(("castore.threads.", "castore.testing.")) or module == "castore.aio.threads":
+            continue
+        calls = {
+            ast.unparse(node.func)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+        }
+        assert not calls & makes, module
+
+
 def test_no_two_public_classes_have_one_name() -> None:
     """A reader who meets a name knows which class it is."""
     found: dict[str, set[str]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
@@ -18,6 +17,7 @@ from castore.contract.directories import (
 from castore.directories.writing import BatchedDirectoryWriter
 from castore.format import closures
 from castore.format.directories import Directory
+from castore.threads import forks
 from castore_objectstore.keys import digest_in, key_of
 from castore_objectstore.object_store import ObjectStore, TooLargeError
 
@@ -37,7 +37,7 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self.high_latency = store.high_latency
-        self._lock = threading.Lock()
+        self._lock = forks.new_lock()
         self._held: OrderedDict[B3Digest, Mapping[B3Digest, Directory]] = OrderedDict()
         self._size = 0
         self._roots: dict[B3Digest, B3Digest] = {}
