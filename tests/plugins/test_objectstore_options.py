@@ -40,7 +40,7 @@ def problems_of(url: str, **options: Any) -> list[str]:
             {"max_concurrency": 4, "default_block_size": 5000000},
         ),
         ("key=12345&secret=true&token=4", {"key": "12345", "secret": "true", "token": "4"}),
-        ("skip_signature=true&aws_allow_http=false", {"skip_signature": True, "aws_allow_http": False}),
+        ("skip_signature=true&aws_allow_http=1", {"skip_signature": True, "aws_allow_http": "1"}),
         ("profile=7", {"profile": "7"}),
     ],
 )
