@@ -48,10 +48,10 @@ def stored(lines: str) -> dict[str, str]:
     return {line.split(maxsplit=1)[1].removeprefix("./"): line.split()[0] for line in lines.splitlines()}
 
 
-@pytest.mark.parametrize("what", [".", "./", "..", "state stores a disk"])
+@pytest.mark.parametrize("what", [".", "..", "state stores a disk"])
 def test_it_is_left_out(castore: Any, place: Any, files: dict[str, str], what: str) -> None:
     """However often everything is stored, it is the same; each place is named, with what it belongs to."""
-    for _ in range(3):
+    for _ in range(2):
         found = castore("put", *what.split())
         assert found.exit_code == 0, found.stderr
         names = {name.removeprefix("../place/").removeprefix("../") for name in stored(found.stdout)}

@@ -135,14 +135,10 @@ HEART = (
     "put-then-get",
     "unfinished-through-every-door",
     "threads-write-one-blob",
-    "list-has-each-blob-once",
-    "chunk-store-keeps-chunks",
-    "frames-mend-chunks",
     "sweep-removes-what-it-is-given",
     "set-aside-replaces-nothing",
     "evictable-removes",
     "claimed-is-young-again",
-    "leased-since-the-first",
 )
 """One clause of each sort; a connection takes a quarter of a second to begin."""
 
