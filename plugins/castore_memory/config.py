@@ -16,9 +16,10 @@ from typing import Annotated, Self
 import attrs
 
 from castore import BlobService
-from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, Traits, View
+from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, Traits, View, read_query
 from castore.contract.directories import DirectoryService
 from castore.format.chunking import DEFAULT_AVG_SIZE, FastCdc2020
+from castore.problems import escaped
 
 
 @attrs.frozen
@@ -28,7 +29,10 @@ class MemoryConfig:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Accept `memory:` and `memory://`, with nothing behind."""
-        _require_no_address(url)
+        for key, _ in _without_address(url).query:
+            raise ValueError(
+                f"a memory service has no address, and no field `{escaped(key)}`; write `memory:`"
+            )
         return cls()
 
     def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
@@ -50,16 +54,15 @@ class MemoryConfig:
 
 @attrs.frozen
 class MemoryDirectoriesConfig:
-    """Directories in memory. URL form: `memory:`."""
+    """Directories in memory. URL form: `memory:?<fields>`."""
 
     max_size: Annotated[ByteSize, Between(0, 1 << 40)] | None = None
     """How many bytes they may have; then those go that were not asked for longest. By default all stay."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """Accept `memory:` and `memory://`, with nothing behind."""
-        _require_no_address(url)
-        return cls()
+        """Accept `memory:` and `memory://`, and the field in a query."""
+        return read_query(cls, _without_address(url), {})
 
     def build(self, name: str, context: BuildContext) -> DirectoryService:  # noqa: ARG002 - all configs have them
         """Return a new, empty service."""
@@ -68,7 +71,8 @@ class MemoryDirectoriesConfig:
         return MemoryDirectoryService(self.max_size)
 
 
-def _require_no_address(url: str) -> None:
+def _without_address(url: str) -> ServiceUrl:
     parsed = ServiceUrl.parse(url)
-    if parsed.scheme or parsed.authority or parsed.path or parsed.query:
+    if parsed.scheme or parsed.authority or parsed.path:
         raise ValueError("a memory service has no address; write `memory:`")
+    return parsed

@@ -21,6 +21,7 @@ from castore.composition import (
     ServiceUrl,
     read_query,
 )
+from castore_memory.config import MemoryConfig, MemoryDirectoriesConfig
 
 
 class Mode(enum.Enum):
@@ -140,6 +141,14 @@ def test_all_of_it_is_told_at_once() -> None:
         "`cuont`",
     ):
         assert words in str(caught.value)
+
+
+def test_a_memory_service_of_either_kind_refuses_by_name() -> None:
+    assert MemoryDirectoriesConfig.from_url("memory:?max_size=64+KiB").max_size == 65536
+    with pytest.raises(ValueError, match="unknown key `max_siz`"):
+        MemoryDirectoriesConfig.from_url("memory:?max_siz=1")
+    with pytest.raises(ValueError, match="no field `a`"):
+        MemoryConfig.from_url("memory:?a=b")
 
 
 @pytest.mark.parametrize("url", ["everything:/x?flag=true&flag=false", "everything:/x?flag=true&%66lag=true"])
