@@ -109,6 +109,7 @@ class Task(Generic[T]):
                 return
             self._state = _RUNNING
         self._do()
+        del self  # as above
 
     def _do(self) -> None:
         call = self._call
@@ -164,12 +165,15 @@ class _Workers:
         with self._lock:
             if self._idle:
                 self._idle -= 1
-            elif len(self._threads) < self._size and not self._start_one() and not self._threads:
+            elif len(self._threads) < self._size and (self._start_one(task) or not self._threads):
                 return
             self._tasks.put(task)
 
-    def _start_one(self) -> bool:
-        thread = threading.Thread(target=self._work, name=f"castore_{len(self._threads)}", daemon=True)
+    def _start_one(self, task: Task[Any]) -> bool:
+        """Start a thread that begins with this task: it need not wait for the lock."""
+        thread = threading.Thread(
+            target=self._work, args=([task],), name=f"castore_{len(self._threads)}", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:
@@ -177,10 +181,12 @@ class _Workers:
         self._threads.append(thread)
         return True
 
-    def _work(self) -> None:
-        while (task := self._next()) is not _END:
+    def _work(self, first: list[Task[Any]]) -> None:
+        task: Task[Any] | None = first.pop()  # The thread keeps what it is started with.
+        while task is not _END:
             task.run()
             del task
+            task = self._next()
         self.end()
 
     def _next(self) -> Task[Any] | None:

@@ -61,7 +61,7 @@ def test_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.Monkey
         assert list(leases.dead()) == []
         with pytest.raises(OSError, match=f"flock: {os.strerror(number)}"):
             leases.oldest()
-    os.close(leases.create(name))
+    leases.create(name).close()
     assert not leases.bury(name)
 
 
