@@ -442,7 +442,7 @@ def test_one_that_was_interrupted_goes_on(run_of: Callable[[int], None]) -> None
 
     source = Source(10, before=before)
     pool = Pool(1)
-    pool.submit = lambda call: Task(call)  # type: ignore[method-assign, assignment]
+    pool.submit = Task  # type: ignore[method-assign, assignment]
     ahead = ReadAhead(source.metas, source.fetch, pool)
     ahead._window, ahead._next = 6, 0
     with pytest.raises(KeyboardInterrupt):
