@@ -161,6 +161,12 @@ class BlobService(ABC):
             "a service does not leave its process: pickle the composition, which is read anew where it lands"
         )
 
+    def __copy__(self) -> Self:
+        """Return one that shares all that this has, as what a lease gives may be."""
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
     @abstractmethod
     def has(self, digest: B3Digest) -> bool:
         """Tell whether there is a blob, or on services that keep chunks a chunk, of this digest."""
