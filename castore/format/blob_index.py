@@ -85,6 +85,10 @@ class IndexDecoder:
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
+        for start in range(0, len(piece), _LONGEST_FIELD) if len(piece) > _LONGEST_FIELD else ():
+            self.feed(piece[start : start + _LONGEST_FIELD])
+        if len(piece) > _LONGEST_FIELD:
+            return
         rest = self._rest + piece if self._rest else piece
         position = 0
         while (end := _end_of_fields(rest, position)) > position:

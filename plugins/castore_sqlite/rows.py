@@ -27,7 +27,7 @@ FRESH_SECONDS: Final = 60.0
 _SMALL: Final = 64 << 10
 """Longer indexes are read one by one, in pieces: there may be any number of bytes in a row."""
 
-_PIECE: Final = 16 << 20
+_PIECE: Final = 4 << 20
 """Each piece costs SQLite a look at the whole row."""
 
 _MOST_FRAMES: Final = 32 << 20
