@@ -165,9 +165,9 @@ def database_in(place: Path, sizes: Sizes) -> Path:
     return path
 
 
-def check_database(place: Path, sizes: Sizes) -> None:
+def check_database(place: Path, sizes: Sizes, services: str = EVERYTHING) -> None:
     toml = f'[blobservices.root]\ntype = "sqlite"\npath = "{database_in(place, sizes)}"\n{WRAPPED}'
-    said = look(place, toml, EVERYTHING.replace("verified,", ""), [SPARSE, ZEROS, LONG], sizes)
+    said = look(place, toml, services.replace("verified,", ""), [SPARSE, ZEROS, LONG], sizes)
     assert said_of("root", said, SPARSE) == ["has True chunks 0 read oversized-frame part oversized-frame"]
     assert said_of("root", said, ZEROS) == ["has True chunks bad-index read bad-index part bad-index"]
     assert said_of("root", said, LONG) == [
@@ -232,8 +232,12 @@ def test_a_server_that_never_ends(tmp_path: Path, endless: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_large_ones(tmp_path: Path) -> None:
-    """An index of three million chunks, rows of 600 MiB: with 300 MiB."""
-    for check in (check_folder, check_database):
-        place = tmp_path / check.__name__
-        place.mkdir()
-        check(place, LARGE)
+    """An index of three million chunks, rows of 600 MiB: with 300 MiB.
+
+    SQLite itself needs as much as a row has to give a part of it; so of a file the store alone is asked, and
+    not what has the list of its chunks at the same time.
+    """
+    for name in ("folder", "database"):
+        (tmp_path / name).mkdir()
+    check_folder(tmp_path / "folder", LARGE)
+    check_database(tmp_path / "database", LARGE, "root")
