@@ -226,4 +226,5 @@ def test_the_plugin_works_from_the_command_line(onefile: Path, environment: dict
     digest = run("put", "README.md")[:64]
     assert run("get", digest) == (onefile / "README.md").read_text()
     assert run("list") == f"{digest}\n"
-    assert "onefile  blob service, from castore-onefile 0.1.0" in run("plugins")
+    assert "[castore-onefile 0.1.0]" in run("plugins")
+    assert "castore-onefile 0.1.0" in run("plugins", "onefile")

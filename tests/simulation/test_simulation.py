@@ -30,6 +30,8 @@ ENOUGH: Final = 20_000
 NOT_SIMULATED: Final = {
     "faulty": "the simulation makes its own faults",
     "lru": "not yet: what it evicts is gone without that anything has befallen it",
+    "timeout": "its time is that of threads, and the simulation has one of its own",
+    "blobs": "it keeps directories, and the stories are of blobs",
 }
 """Types with other services beneath them that have no line in the table, each with the reason."""
 
