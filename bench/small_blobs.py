@@ -83,7 +83,7 @@ def _write(place: str, data: bytes) -> None:
 
 def service_on(folder: Path, tag: str, durability: str) -> castore.BlobService:
     """Return a service of one of the types that are compared."""
-    table: dict[str, object] = {"type": tag, "durability": durability}
+    table: dict[str, object] = {"type": tag, "durability": durability, "create": "path"}
     if tag == "sqlite":
         table["path"] = str(folder / "blobs.sqlite")
     else:

@@ -77,10 +77,10 @@ def get(service: BlobService, digest: B3Digest, output: Path | None = None) -> S
         reader = service.open_read(digest)
         assert reader is not None
         stack.enter_context(reader)
-        file = None if output is None else stack.enter_context(replacing(str(output), reader.size))
+        write = None if output is None else stack.enter_context(replacing(str(output), reader.size))
         while view := reader.read_view(PIECE):
-            if file is not None:
-                file.write(view)
+            if write is not None:
+                write(view)
     return watch
 
 

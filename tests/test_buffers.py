@@ -51,9 +51,9 @@ def test_a_new_buffer_has_its_size_and_begins_within_a_page(size: int) -> None:
 def test_files_are_never_read_to_where_the_kernel_copies_slowly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """When a file is stored, and when it is found to be stored already."""
+    """When a file is stored, and when a large one is found to be stored already."""
     path = tmp_path / "file"
-    path.write_bytes(os.urandom(12 << 20))
+    path.write_bytes(os.urandom(66 << 20 if again else 12 << 20))
     service = ObjectStoreBlobService(LocalObjectStore(tmp_path / "store", instance="x"), pool=Pool(2))
     if again:
         service.put_file(path)

@@ -55,7 +55,16 @@ type = "memory"
 
 [blobservices.files]
 type = "verify"
+inner = "&timed"
+
+[blobservices.timed]
+type = "timeout"
 inner = "&folder"
+timeout = "60 s"
+
+[directoryservices.root]
+type = "blobs"
+blobs = "&root"
 
 [blobservices.folder]
 type = "objectstore"

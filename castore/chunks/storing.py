@@ -8,6 +8,7 @@ flushes. A service that keeps no chunks is written to by its own writers.
 from __future__ import annotations
 
 import os
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -56,6 +57,12 @@ _FEW_FILES: Final = 32
 """So few have their indexes before anything could be taken for garbage."""
 
 _CALLS_UNDER_WAY: Final = 2
+
+_MOST_PROVED: Final = 64 << 20
+"""Up to so many bytes all chunks of a known file are compared with it."""
+
+_CHUNKS_PROVED: Final = 62
+"""So many of a larger one are, beside the first and the last."""
 
 
 def store_bytes(service: BlobService, data: Buffer) -> B3Digest:
@@ -217,8 +224,9 @@ def _find_known(
     costs one look-up; a new file is then stored without having been read for nothing, and stands at its start
     again. Files smaller than a chunk can be are not worth the question.
 
-    That the store lists chunks for the digest does not say that they make up the file. So the file is read
-    once more, by that list: only then it need not be stored.
+    That the store lists chunks for the digest does not say that they make up the file. So they are looked for
+    in the file, by that list: in a small one all of them, in a large one some, as to read all of it once more
+    would cost as much as to hash it.
     """
     if file.size is None or file.size < chunker.max_size:
         return None
@@ -261,6 +269,8 @@ def _makes_up(
         return True
     if size_of(chunks) != size:
         return False
+    if size > _MOST_PROVED:
+        return _has_some(chunks, file)
     file.rewind()
     for some in batches(chunks, lambda meta: meta.size, most_bytes=len(buffer)):
         count = sum(meta.size for meta in some)
@@ -272,6 +282,18 @@ def _makes_up(
         parts = [(meta, read[end - meta.size : end]) for meta, end in zip(some, ends, strict=True)]
         if not all(pool.map(_is_chunk, parts)):
             return False
+    return True
+
+
+def _has_some(chunks: Sequence[ChunkMeta], file: InputFile) -> bool:
+    """Tell whether a file has the first and the last of its chunks, and some others, where they should be."""
+    others = random.sample(range(1, len(chunks) - 1), min(_CHUNKS_PROVED, len(chunks) - 2))
+    wanted = {0, len(chunks) - 1, *others}
+    position = 0
+    for number, meta in enumerate(chunks):
+        if number in wanted and B3Digest.of(file.read_at(position, meta.size)) != meta.digest:
+            return False
+        position += meta.size
     return True
 
 

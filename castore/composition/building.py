@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -90,6 +90,7 @@ class Builder:
         self._built: list[Any] = []
         self._closed = False
         self._closing = Baton()
+        self._is_closing_one = False
 
     def build(self, instance: Instance) -> Any:
         """Return the service of *instance*.
@@ -227,6 +228,8 @@ class Builder:
         Closing again does nothing, but for what an interrupt has left open. Raises what a service raised
         while closing: a single error as it is, several as an `ExceptionGroup`.
         """
+        if self._is_closing_one and self._closing.is_mine:
+            return  # A service that is being closed closes what it came from.
         mine = Holder()
         if not self._closing.take(mine, 0.0):
             return  # Another thread is at it.
@@ -239,17 +242,26 @@ class Builder:
                 self._last_gauges = _gauges(self._slots)
             try:
                 # An instance is listed when it is complete, so after all that it needs.
-                close_all(self._last_built())
+                self._close_built()
             finally:
                 self._pool.close()
         finally:
             self._closing.give_back(mine)
 
-    def _last_built(self) -> Iterator[Any]:
+    def _close_built(self) -> None:
+        errors: list[Exception] = []
         while self._built:
+            # It is listed until it is closed: an interrupt leaves it to who closes again.
             service = self._built[-1]
-            yield service
+            self._is_closing_one = True
+            try:
+                service.close()
+            except Exception as error:  # noqa: BLE001 - the others must still be closed
+                errors.append(error)
+            finally:
+                self._is_closing_one = False
             self._built.pop()
+        _raise_all(errors)
 
 
 def _name(service: Any, instance: Instance) -> None:
@@ -269,6 +281,10 @@ def close_all(services: Iterable[Any]) -> None:
             service.close()
         except Exception as error:  # noqa: BLE001 - the others must still be closed
             errors.append(error)
+    _raise_all(errors)
+
+
+def _raise_all(errors: list[Exception]) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:

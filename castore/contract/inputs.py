@@ -174,6 +174,20 @@ class InputFile:
         buffer[: len(data)] = data
         return len(data)
 
+    def read_at(self, position: int, count: int) -> bytes:
+        """Return bytes of a regular file from *position* on, fewer at its end; it stands where it stood."""
+        assert self._descriptor is not None
+        data = b""
+        try:
+            while len(data) < count:
+                more = os.pread(self._descriptor, count - len(data), position + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
+        return data
+
     @property
     def rewinds(self) -> bool:
         """Whether it can be read again from where it stood at first."""

@@ -20,6 +20,7 @@ import pytest
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, SourceError, UnavailableError
 from castore.chunks import pipeline, storing
 from castore.contract.capabilities import ChunkStore
+from castore.contract.chunk_list import ChunkList
 from castore.contract.inputs import InputFile
 from castore.errors import BatchError
 from castore.format.chunking import Chunker, FastCdc2020
@@ -880,3 +881,45 @@ class TestEach:
         storing.store_each(service, MANY)
         assert service.held == MANY
         assert service.most_under_way == (16 if high_latency else 1)
+
+
+class TestListsThatAreCompared:
+    """That a blob is listed does not say that the list is right."""
+
+    SIZE = (64 << 20) + 5
+
+    @pytest.mark.parametrize("size", [2 << 20, SIZE])
+    @pytest.mark.parametrize("wrong", ["reversed", "turned", "of another size"])
+    def test_a_wrong_list_is_replaced(self, tmp_path: Path, size: int, wrong: str) -> None:
+        """Of a large file it is found out as well, though not all of its chunks are looked at."""
+        path = tmp_path / "file"
+        path.write_bytes(random.Random(size).randbytes(1 << 20) * (size >> 20) + bytes(size & 0xFFFFF))
+        service = MemoryBlobService()
+        digest = service.put_file(path)
+        right = service.chunks(digest) or ()
+        lists = {
+            "reversed": right[::-1],
+            "turned": [*right[1:], right[0]],
+            "of another size": [*right, right[0]],
+        }
+        service._indexes[digest] = ChunkList(lists[wrong])
+        assert service.put_file(path) == digest
+        assert service.chunks(digest) == right
+
+    def test_a_right_list_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And a large known file is read once, and a little."""
+        path = tmp_path / "file"
+        path.write_bytes(random.Random(1).randbytes(1 << 20) * 65)
+        service = MemoryBlobService()
+        service.put_file(path)
+        taken: list[int] = []
+        read_at = InputFile.read_at
+
+        def noted(file: InputFile, position: int, count: int) -> bytes:
+            taken.append(count)
+            return read_at(file, position, count)
+
+        monkeypatch.setattr(InputFile, "read_at", noted)
+        monkeypatch.setattr(InputFile, "rewind", lambda _: pytest.fail("it is read again"))
+        service.put_file(path)
+        assert 2 < len(taken) <= 64

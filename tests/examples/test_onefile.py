@@ -109,8 +109,9 @@ def test_what_is_tested_is_what_is_installed(stranger: Stranger) -> None:
 
 def test_plugins_names_the_distribution(stranger: Stranger) -> None:
     """`castore plugins` has the type, who brought it, and its fields."""
-    shown = stranger.castore("plugins")
-    assert "\nonefile  blob service, from castore-onefile 0.1.0\n" in shown
+    assert "[castore-onefile 0.1.0]" in stranger.castore("plugins")
+    shown = stranger.castore("plugins", "onefile")
+    assert "castore-onefile 0.1.0" in shown
     assert 'max_blob_size  size from 1 to 536870912 bytes; default "64 MiB"' in shown
 
 
