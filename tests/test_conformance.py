@@ -93,6 +93,7 @@ REGISTRY.register(BlobService, "failing-reads", FailingReadsConfig)
 @contextlib.contextmanager
 def opened(tables: Tables, folder: Path) -> Iterator[BlobService]:
     mapping = {"allow_faults": True, "blobservices": tables}
+    folder.mkdir(exist_ok=True)
     with Composition.from_mapping(mapping, base=folder, registry=REGISTRY) as stores:
         yield stores.blobs()
 

@@ -107,11 +107,15 @@ class Staging:
             self._forget(batch)
 
     def _give_name(self, batch: dict[str, str], path: str) -> None:
-        # One that a writer has left here long ago may have been swept; who needs it will be told.
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._rename(batch[path], path)
-            self.published += 1  # First: `find` misses it from the next line on.
-            del batch[path]
+        except FileNotFoundError:
+            # One that a writer has left here long ago may have been swept; who needs it will be told. Or it
+            # has its name already: it was then that its publishing was interrupted.
+            if not os.path.exists(path):
+                return
+        self.published += 1  # First: `find` misses it from the next line on.
+        del batch[path]
 
     def _forget(self, lost: dict[str, str]) -> None:
         with self._lock:

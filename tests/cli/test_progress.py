@@ -31,6 +31,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A pseudo-terminal in the place of stderr; what is written to it can be read here."""
     main, end = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)  # those that run tests beside each other set it
     with os.fdopen(end, "w", encoding="utf-8") as stream:
         replace_stderr(monkeypatch, stream)
         yield main
@@ -199,6 +200,7 @@ def test_a_terminal_of_few_characters_gets_those(monkeypatch, clock):
     """Instead of their codes."""
     main, end = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)  # those that run tests beside each other set it
     with os.fdopen(end, "w", encoding="ascii") as stream:
         replace_stderr(monkeypatch, stream)
         with ProgressMeter(5 << 20) as meter:
@@ -237,6 +239,7 @@ def test_the_work_goes_on_when_the_terminal_is_gone(monkeypatch, clock):
     """Nobody can be told."""
     main, end = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)  # those that run tests beside each other set it
     stream = os.fdopen(end, "w", encoding="utf-8")
     replace_stderr(monkeypatch, stream)
     with ProgressMeter(5 << 20, verb="stored") as meter:

@@ -421,6 +421,7 @@ def test_the_file_is_not_read_again_for_each_warning(
         raise AssertionError("all of the text, for one line")
 
     monkeypatch.setattr(report, "render", rendered)
+    caplog.set_level(logging.WARNING, "castore.composition")
     stores = Composition.from_toml(tmp_path / "many.toml", registry=registry)
     assert len(stores.warnings) == 500
     last = [record.getMessage() for record in caplog.records][-1]
