@@ -273,7 +273,8 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
 
 def _forms(value: str) -> set[str]:
     """Return the ways in which a value may stand in a message."""
-    forms = {value, value.strip(), quote(value), quote(value, safe=""), quote_plus(value), unquote(value)}
+    raw = value.encode("utf-8", "surrogatepass")  # It may come from where bytes are no text.
+    forms = {value, value.strip(), quote(raw), quote(raw, safe=""), quote_plus(raw), unquote(value)}
     if "/" in value:
         # A path is shown as it is used.
         forms |= {os.path.normpath(value), os.path.expanduser(value)}  # noqa: PTH111 - for its text alone

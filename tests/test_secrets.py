@@ -169,3 +169,8 @@ def test_no_secret_is_in_an_error_about_it() -> None:
     assert len(caught.value.problems) == 4
     assert VALUE not in str(caught.value)
     assert VALUE not in json.dumps([repr(problem) for problem in caught.value.problems])
+
+
+def test_what_is_no_text_is_masked_too() -> None:
+    """A byte of a URL that no encoding has."""
+    assert scrub("at v\ud800-token", ["v\ud800-token"]) == "at ***"

@@ -31,8 +31,8 @@ _CHUNKS: Final = (
     "SELECT id, digest, modified, length(frame) FROM chunks WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 )
 _BETWEEN: Final = (
-    "SELECT digest FROM indexes WHERE digest BETWEEN ?1 AND ?2"
-    " UNION SELECT digest FROM chunks WHERE digest BETWEEN ?1 AND ?2 ORDER BY digest LIMIT ?3"
+    "SELECT digest FROM indexes WHERE digest BETWEEN ? AND ?"
+    " UNION SELECT digest FROM chunks WHERE digest BETWEEN ? AND ? ORDER BY digest LIMIT ?"
 )
 _DELETE: Final = {
     "chunks": "DELETE FROM chunks WHERE digest = ? AND modified < ?",
@@ -67,7 +67,7 @@ def list_digests(database: Database) -> Iterator[B3Digest]:
 def find_between(database: Database, first: str, last: str) -> Iterator[B3Digest]:
     """Yield the digests of indexes and chunks from *first* to *last*, both in hex."""
     begin, end = bytes.fromhex(first), bytes.fromhex(last)
-    while rows := database.fetch(_BETWEEN, (begin, end, _PAGE)):
+    while rows := database.fetch(_BETWEEN, (begin, end, begin, end, _PAGE)):
         yield from (B3Digest(digest) for (digest,) in rows if _is_digest(digest))
         # The next one after the last: there is nothing between a text of bytes and the same with a zero.
         begin = _last_of(database, rows, begin) + b"\0"
