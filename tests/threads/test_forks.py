@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import os
@@ -299,4 +300,5 @@ def test_connections_to_a_database_are_not_carried_over(tmp_path: Path) -> None:
 
         in_a_child(child)
         assert stores.blobs().read(digest) == b"x"
-    assert sqlite3.connect(tmp_path / "blobs.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with contextlib.closing(sqlite3.connect(tmp_path / "blobs.sqlite")) as file:
+        assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
