@@ -240,6 +240,24 @@ def test_a_link_in_the_way_is_not_followed(root: Node, stores: Composition, tmp_
     assert os.listdir(tmp_path) == ["outside"]
 
 
+def test_a_file_in_the_way_is_not_written_to(root: Node, stores: Composition, tmp_path: Path) -> None:
+    """It may be another name of a file elsewhere."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    blobs = stores.blobs()
+
+    class Linking(MemoryBlobService):
+        def read_many(self, digests: Any) -> Any:
+            (built,) = (path for path in tmp_path.iterdir() if path.name.startswith(".out"))
+            (built / "hello.txt").hardlink_to(outside)
+            return blobs.read_many(digests)
+
+    with pytest.raises(TargetError, match="cannot write"):
+        export_tree(root, tmp_path / "out", Linking(), stores.directories())
+    assert outside.read_bytes() == b"mine"
+    assert os.listdir(tmp_path) == ["outside"]
+
+
 TREES = st.recursive(
     st.one_of(
         st.binary(max_size=20),

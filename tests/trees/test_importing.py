@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, Composition, SourceError, UnavailableError
-from castore.contract.directories import DirectoryService
+from castore.contract.directories import DirectoryService, DirectoryWriter
 from castore.digest import EMPTY
+from castore.directories.writing import BatchedDirectoryWriter
 from castore.format.nodes import DirectoryNode, FileNode, SymlinkNode, TreePath
 from castore.trees.folders import remove_tree
 from castore.trees.importing import Imported, import_tree
@@ -291,6 +292,29 @@ class TestFailures:
 
         with pytest.raises(UnavailableError, match="trees"):
             import_tree(golden, MemoryBlobService(), Down())
+
+    def test_what_was_begun_is_aborted(self, tmp_path: Path) -> None:
+        """The writer of directories is told, as it may hold something."""
+        aborted: list[bool] = []
+
+        class Noting(BatchedDirectoryWriter):
+            def abort(self) -> None:
+                aborted.append(True)
+                super().abort()
+
+        class Service(MemoryDirectoryService):
+            def open_write(self) -> DirectoryWriter:
+                return Noting(self)
+
+        class Down(MemoryBlobService):
+            def put_indexes(self, blobs: Any) -> None:
+                raise UnavailableError("blobs", "down")
+
+        (tmp_path / "a").mkdir()  # A directory is complete before the first file fails.
+        (tmp_path / "b").write_bytes(b"b")
+        with pytest.raises(UnavailableError):
+            import_tree(tmp_path, Down(), Service())
+        assert aborted == [True]
 
     def test_an_interrupt_leaves_no_root(self, golden: Path) -> None:
         """And no descriptor."""
