@@ -8,16 +8,24 @@ same way when they are needed, if they are still the same ones.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from castore.places import LACKING
+
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _MOST_OPEN: Final = 128
+
+_NODUMP: Final = 0x40
+_GET_ATTRIBUTES: Final = 0x80086601 if sys.maxsize > 1 << 32 else 0x80046601
+"""`FS_NODUMP_FL` and `FS_IOC_GETFLAGS` of Linux; see ioctl_iflags(2)."""
 
 
 class Folder:
@@ -48,6 +56,24 @@ class Folder:
             every = flags | os.O_NOFOLLOW | os.O_CLOEXEC
             return os.open(name, every, mode, dir_fd=self._descriptor())
 
+    def head(self, name: bytes, most: int) -> bytes | None:
+        """Return the first bytes of a regular file, *most* at most; `None` if there is none."""
+        try:
+            descriptor = self.open_file(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                return None  # A link, or a socket.
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            data = b""
+            while len(data) < most and (more := os.read(descriptor, most - len(data))):
+                data += more
+            return data
+        finally:
+            os.close(descriptor)
+
     def entries(self) -> list[tuple[bytes, int]]:
         """Return the names in it, in bytewise order, each with its kind, as `stat.S_IFMT` tells it.
 
@@ -64,6 +90,32 @@ class Folder:
         """Return the kind of an entry; a link is one."""
         with self._opened.lock:
             return stat.S_IFMT(os.stat(name, dir_fd=self._descriptor(), follow_symlinks=False).st_mode)
+
+    @property
+    def device(self) -> int:
+        """The number of the file system that it is on."""
+        return self._identity[0]
+
+    def size_of(self, name: bytes) -> int:
+        """Return how many bytes a file in it has."""
+        with self._opened.lock:
+            return os.stat(name, dir_fd=self._descriptor(), follow_symlinks=False).st_size
+
+    def is_nodump(self, name: bytes, kind: int) -> bool:
+        """Tell whether a file or folder has the attribute `d`; where there are no attributes none has."""
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):
+            return False
+        descriptor = self.open_file(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            flags = bytearray(8)
+            fcntl.ioctl(descriptor, _GET_ATTRIBUTES, flags)
+            return bool(int.from_bytes(flags[:4], sys.byteorder) & _NODUMP)
+        except OSError as error:
+            if error.errno in LACKING:
+                return False
+            raise
+        finally:
+            os.close(descriptor)
 
     def read_link(self, name: bytes) -> bytes:
         """Return the target of a link."""

@@ -23,6 +23,7 @@ from castore.errors import CastoreError, InvalidDirectoryError, SourceChangedErr
 from castore.format.directories import Directory
 from castore.format.nodes import FileNode, Node, SymlinkNode, SymlinkTarget
 from castore.trees.folders import Folder, OpenTree
+from castore.trees.selecting import ALL, SelectedFolder, Selection
 
 ProblemKind: TypeAlias = Literal["unreadable", "changed", "special", "too-large"]
 
@@ -80,6 +81,8 @@ def import_tree(
     progress: Callable[[int], object] | None = None,
     met: Callable[[bytes], object] | None = None,
     leave_out: Callable[[bytes], object] | None = None,
+    select: Selection = ALL,
+    dropped: Callable[[bytes, str], object] | None = None,
 ) -> Imported:
     """Store a folder, a file or a link; return its root and what is not in it.
 
@@ -95,11 +98,20 @@ def import_tree(
         progress: Called with the number of bytes of each piece of a file that is done.
         met: Called with the path of each file before it is read.
         leave_out: Called with the path of each thing in a folder; what it is true of is not in the tree.
+        select: What is taken of a folder.
+        dropped: Called with the path of what is not taken, and the rule that drops it.
 
     Raises `SourceError` if the source itself cannot be read, and what the services raise.
     """
     work = _Import(
-        blobs, directories, skip_special=skip_special, progress=progress, met=met, leave_out=leave_out
+        blobs,
+        directories,
+        skip_special=skip_special,
+        progress=progress,
+        met=met,
+        leave_out=leave_out,
+        select=select,
+        dropped=dropped,
     )
     node = work.run(os.path.abspath(os.fsencode(source)))
     passed = node if skip_unreadable or not work.problems else None
@@ -113,6 +125,8 @@ class _Frame:
     path: bytes
     parent: _Frame | None
     name: bytes
+    selected: SelectedFolder | None = None
+    """What is asked of its entries; `None` if all are taken."""
     nodes: dict[bytes, Node] = attrs.field(factory=dict)
     open_entries: int = 1
     """Files under way, folders that are not complete, and 1 until all names have been met."""
@@ -128,6 +142,8 @@ class _Import:
         progress: Callable[[int], object] | None,
         met: Callable[[bytes], object] | None,
         leave_out: Callable[[bytes], object] | None,
+        select: Selection,
+        dropped: Callable[[bytes, str], object] | None,
     ) -> None:
         self.problems: list[ImportProblem] = []
         self.files = self.directories = self.links = self.size = 0
@@ -137,6 +153,8 @@ class _Import:
         self._progress = progress
         self._met = met
         self._leave_out = leave_out
+        self._select = None if select == ALL else select
+        self._dropped = dropped
         self._writer: DirectoryWriter | None = None
         self._under_way: deque[tuple[_Frame, bytes, FileAt]] = deque()
 
@@ -157,6 +175,7 @@ class _Import:
         above = _Frame(b"", None, b"")
         try:
             if kind == stat.S_IFDIR:
+                self._device = folder.device
                 walk = self._walk(folder, _Frame(b"", above, b"root"))
                 above.open_entries += 1
             else:
@@ -208,14 +227,42 @@ class _Import:
                 self._close_entry(frame)
 
     def _names(self, folder: Folder, frame: _Frame) -> list[tuple[bytes, int]]:
+        """Return the names in a folder that are taken, each with its kind."""
         try:
             found = folder.entries()
-        except OSError as error:
+            if self._select is not None:
+                frame.selected = self._selected(folder, frame, self._select)
+        except (OSError, SourceError) as error:
+            # Without its rules, what should be left out would be taken.
             self._unreadable(frame.path, error)
             return []
-        if self._leave_out is None:
-            return found
-        return [entry for entry in found if not self._leave_out(_below(frame, entry[0]))]
+        if self._leave_out is not None:
+            found = [entry for entry in found if not self._leave_out(_below(frame, entry[0]))]
+        return (
+            found
+            if frame.selected is None
+            else [entry for entry in found if self._takes(folder, frame, *entry)]
+        )
+
+    @staticmethod
+    def _selected(folder: Folder, frame: _Frame, select: Selection) -> SelectedFolder:
+        above = None if frame.parent is None else frame.parent.selected
+        return select.at_root(folder) if above is None else above.enter(frame.name, folder)
+
+    def _takes(self, folder: Folder, frame: _Frame, name: bytes, kind: int) -> bool:
+        assert frame.selected is not None
+        assert self._select is not None
+        asks_size = self._select.larger_than is not None and kind == stat.S_IFREG
+        try:
+            size = folder.size_of(name) if asks_size else 0
+            reason = frame.selected.reason_against(name, is_folder=kind == stat.S_IFDIR, size=size)
+            if reason is None and self._select.exclude_nodump and folder.is_nodump(name, kind):
+                reason = "--exclude-nodump"
+        except OSError:
+            return True  # Whatever is wrong with it, reading it will say so.
+        if reason is not None and self._dropped is not None:
+            self._dropped(_below(frame, name), reason)
+        return reason is None
 
     def _enter(
         self, folder: Folder, frame: _Frame, name: bytes
@@ -228,6 +275,10 @@ class _Import:
             return None
         frame.open_entries += 1
         inner = _Frame(path, frame, name)
+        if self._select is not None and self._select.one_file_system and below.device != self._device:
+            if self._dropped is not None:
+                self._dropped(path, "--one-file-system")
+            return below, inner, iter(())
         return below, inner, iter(self._names(below, inner))
 
     def _entry(self, folder: Folder, frame: _Frame, name: bytes, kind: int) -> Iterator[FileAt]:
@@ -270,7 +321,7 @@ class _Import:
 
     # -- problems --
 
-    def _unreadable(self, path: bytes, error: OSError | InvalidDirectoryError) -> None:
+    def _unreadable(self, path: bytes, error: OSError | CastoreError) -> None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             # It is no fault of the folder's, and the next one would fare no better.
             raise SourceError(f"cannot read {os.fsdecode(path)!r}: {error.strerror}") from error
