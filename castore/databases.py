@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sqlite3
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -91,10 +92,17 @@ def never_free(connection: sqlite3.Connection | None) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-def has_own_tables(connection: sqlite3.Connection, script: str) -> bool:
-    """Tell whether a file has the tables, indexes, views and triggers that *script* makes, and no others."""
-    found = connection.execute(_DEFINITIONS).fetchall()
-    return [tuple(map(_as_text, row)) for row in found] == _made_by(script)
+def has_own_tables(connection: sqlite3.Connection, script: str, optional: Sequence[str] = ()) -> bool:
+    """Tell whether a file has the tables, indexes, views and triggers that *script* makes, and no others.
+
+    *optional* are scripts that may have been run as well, each of which makes tables without AUTOINCREMENT.
+    """
+    found = [tuple(map(_as_text, row)) for row in connection.execute(_DEFINITIONS).fetchall()]
+    expected = set(_made_by(script))
+    for more in optional:
+        if expected.isdisjoint(made := _made_by(more)) and set(made) <= set(found):
+            expected.update(made)
+    return len(found) == len(expected) and set(found) == expected
 
 
 @cache

@@ -1,16 +1,23 @@
-"""The `sqlite` service type: chunks and indexes as rows of one file, for very many small blobs."""
+"""The `sqlite` service types: blobs, and directories, as rows of one file."""
 
 from __future__ import annotations
 
 from castore import BlobService, Registry, hookimpl
+from castore.contract.directories import DirectoryService
 
 
 @hookimpl
 def castore_register(registry: Registry) -> None:
-    """Register the type."""
+    """Register the types."""
     registry.register(
         BlobService,
         "sqlite",
         "castore_sqlite.config:SqliteConfig",
+        sought_as=("sqlite3", "sql", "database", "db"),
+    )
+    registry.register(
+        DirectoryService,
+        "sqlite",
+        "castore_sqlite.config:SqliteDirectoriesConfig",
         sought_as=("sqlite3", "sql", "database", "db"),
     )

@@ -15,13 +15,17 @@ Example::
     chunker = "fastcdc-2020"
     compression_level = 3
     create = "parent"              # or "path": the folders above it, too; false: nothing is made
+
+    [directoryservices.root]
+    type = "sqlite"
+    path = "./blobs.sqlite"        # directories and blobs may share a file
 """
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 from urllib.parse import unquote
 
 import attrs
@@ -39,8 +43,12 @@ from castore.composition import (
     read_query,
     secrets_in,
 )
+from castore.contract.directories import DirectoryService
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.places import Create, locate
+
+if TYPE_CHECKING:
+    from castore_sqlite.database import Database
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
 _DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
@@ -51,25 +59,19 @@ _LEVELS: Final = Between(-7, 22)
 
 
 @attrs.frozen
-class SqliteConfig:
-    """Blobs in one SQLite file. URL form: `sqlite:<path>?<fields>`."""
+class FileFields:
+    """Which SQLite file, and how it is written: what all types have that keep things in one."""
 
     path: Path = attrs.field()
     """The file; a relative path starts at the composition's folder."""
     durability: Literal["process", "full"] = "full"
-    """What a stored blob survives: a power cut (`full`) or a killed program (`process`)."""
+    """What is stored survives a power cut (`full`) or a killed program (`process`)."""
     busy_timeout: Annotated[Duration, Between(0, 86400)] = _DEFAULT_TIMEOUT
     """How long a writer waits for another program's that has the file locked."""
     journal_size_limit: Annotated[ByteSize, Between(0, 1 << 40)] = _DEFAULT_JOURNAL
     """To how much the file `<path>-wal` is cut back once all of it is in the main file."""
-    avg_chunk_size: Annotated[ByteSize, Between(MIN_AVG_SIZE, MAX_AVG_SIZE)] = _DEFAULT_AVG_SIZE
-    """The average size of new chunks; they are between half and twice as large."""
-    chunker: type[Chunker] = FastCdc2020
-    """How new blobs are cut; chunks are only shared between blobs that were cut alike."""
-    compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
-    """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
     create: Create = "parent"
-    """What is made with the first blob if it is not there: the file, all of its path, or nothing."""
+    """What is made with the first row if it is not there: the file, all of its path, or nothing."""
 
     @path.validator
     def _check_path(self, attribute: attrs.Attribute[Path], value: Path) -> None:
@@ -97,6 +99,40 @@ class SqliteConfig:
             raise InvalidValueError("the path is missing", "write `sqlite:./blobs.sqlite`, say")
         return read_query(cls, parsed, {"path": unquote(parsed.path)})
 
+    def _place(self, base: Path) -> Path | None:
+        # Where nobody knows the home that it names, that is told to who builds it.
+        with contextlib.suppress(OSError):
+            return locate(base, self.path, self.create).path
+        return None
+
+    def database(self, name: str, context: BuildContext, table: str | None = None) -> Database:
+        """Return the file, with an optional table, for the instance *name*."""
+        from castore_sqlite.database import Database  # noqa: PLC0415 - once it is named
+
+        found = locate(context.base, self.path, self.create)
+        return Database(
+            found.path,
+            makes=found.makes,
+            instance=name,
+            durability=self.durability,
+            busy_timeout=self.busy_timeout,
+            journal_size_limit=self.journal_size_limit,
+            secrets=secrets_in(self.path),
+            table=table,
+        )
+
+
+@attrs.frozen
+class SqliteConfig(FileFields):
+    """Blobs in one SQLite file. URL form: `sqlite:<path>?<fields>`."""
+
+    avg_chunk_size: Annotated[ByteSize, Between(MIN_AVG_SIZE, MAX_AVG_SIZE)] = _DEFAULT_AVG_SIZE
+    """The average size of new chunks; they are between half and twice as large."""
+    chunker: type[Chunker] = FastCdc2020
+    """How new blobs are cut; chunks are only shared between blobs that were cut alike."""
+    compression_level: Annotated[int, _LEVELS] = _DEFAULT_LEVEL
+    """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
+
     def traits(self, view: View) -> Traits:
         """Say in which file it keeps blobs, and how it cuts them."""
         return Traits(
@@ -107,12 +143,6 @@ class SqliteConfig:
             cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
         )
 
-    def _place(self, base: Path) -> Path | None:
-        # Where nobody knows the home that it names, that is told to who builds it.
-        with contextlib.suppress(OSError):
-            return locate(base, self.path, self.create).path
-        return None
-
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the capabilities of the service."""
         from castore_sqlite.service import SqliteBlobService  # noqa: PLC0415 - once somebody asks
@@ -121,23 +151,34 @@ class SqliteConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service. The file is made when the first blob is written, not before."""
-        from castore_sqlite.database import Database  # noqa: PLC0415 - once it is named
-        from castore_sqlite.service import SqliteBlobService  # noqa: PLC0415 - as above
+        from castore_sqlite.service import SqliteBlobService  # noqa: PLC0415 - once it is named
 
-        found = locate(context.base, self.path, self.create)
-        database = Database(
-            found.path,
-            makes=found.makes,
-            instance=name,
-            durability=self.durability,
-            busy_timeout=self.busy_timeout,
-            journal_size_limit=self.journal_size_limit,
-            secrets=secrets_in(self.path),
-        )
         return SqliteBlobService(
-            database,
+            self.database(name, context),
             chunker=self.chunker,
             avg_chunk_size=self.avg_chunk_size,
             compression_level=self.compression_level,
             pool=context.pool,
         )
+
+
+@attrs.frozen
+class SqliteDirectoriesConfig(FileFields):
+    """Directories in one SQLite file, which may be that of blobs. URL form: `sqlite:<path>?<fields>`."""
+
+    def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
+        """Say that it can be written. With blobs in the same file it has nothing in common."""
+        return Traits(writable=True, answers=True)
+
+    def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
+        """Have the capabilities of the service."""
+        from castore_sqlite.directories import SqliteDirectoryService  # noqa: PLC0415 - once somebody asks
+
+        return issubclass(SqliteDirectoryService, kind)
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:
+        """Return the service. The file is made when the first tree is written, not before."""
+        from castore_sqlite.directories import SqliteDirectoryService  # noqa: PLC0415 - once it is named
+        from castore_sqlite.schema import DIRECTORIES  # noqa: PLC0415 - as above
+
+        return SqliteDirectoryService(self.database(name, context, DIRECTORIES))

@@ -62,6 +62,7 @@ class Database:
         makes: How many of the last parts of its path may be made: 1 is the file alone.
         journal_size_limit: To how many bytes the log's file is cut back when all of it is in the main file.
         secrets: What of the path is shown nowhere.
+        table: One of the optional tables, without which there are no rows.
 
     Whatever goes wrong raises `UnavailableError` with the name of the file.
     """
@@ -76,7 +77,9 @@ class Database:
         journal_size_limit: int = 64 << 20,
         makes: int = WHOLE,
         secrets: Sequence[str] = (),
+        table: str | None = None,
     ) -> None:
+        self._table = table
         self.path = Path(os.path.abspath(path))
         self._makes = makes
         self._place = KeptFolder(Site(self.path.parent, max(makes - 1, 0)))
@@ -126,7 +129,7 @@ class Database:
         for _ in range(_FROZEN_TRIES):
             before = self._look()
             with contextlib.closing(self._connect("ro", immutable=True)) as connection:
-                if not schema.is_there(connection):
+                if not schema.is_there(connection, self._table):
                     return []
                 rows = connection.execute(statement, parameters).fetchall()
             if self._look() == before:
@@ -262,7 +265,7 @@ class Database:
             return None
         connection = self._connect("rw")
         try:
-            if schema.is_there(connection):
+            if schema.is_there(connection, self._table):
                 connection.execute("PRAGMA query_only = 1")
                 self._read = identity
                 return connection
@@ -368,10 +371,10 @@ class Database:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous = FULL")
         # Nothing is changed in a file before it is known to be castore's.
-        there = schema.is_there(connection)
+        there = schema.is_there(connection, self._table)
         self._use_log(connection)
         if not there:
-            schema.create(connection)
+            schema.create(connection, self._table)
         if self.durability == "full":
             flush_folder(self.path.parent)
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")

@@ -45,6 +45,17 @@ CREATE TABLE quarantine (
 # SQLite flushes a transaction only if it has changed something.
 _FLUSHES: Final = "CREATE TABLE flushes (number INTEGER NOT NULL)"
 
+DIRECTORIES: Final = """
+CREATE TABLE directories (
+    digest BLOB NOT NULL PRIMARY KEY,
+    modified INTEGER NOT NULL,
+    encoding BLOB NOT NULL
+)"""
+"""Made with the first directory. Not `WITHOUT ROWID`, for the same reason as the indexes."""
+
+OPTIONAL: Final = (DIRECTORIES,)
+"""Tables that a file has only if something was kept in them."""
+
 _TABLES: Final = (_CHUNKS, _INDEXES, _QUARANTINE, _FLUSHES)
 
 
@@ -52,22 +63,22 @@ class SchemaError(Exception):
     """A file that is not for this version of castore; the message says why and what to do."""
 
 
-def is_there(connection: sqlite3.Connection) -> bool:
-    """Tell whether the tables are there; False for a database that is still empty.
+def is_there(connection: sqlite3.Connection, table: str | None = None) -> bool:
+    """Tell whether the tables are there, the optional one *table* among them; False for an empty database.
 
     Raises `SchemaError` for a database of another program, or of a newer castore.
     """
     if connection.in_transaction:
-        return _look(connection)
+        return _look(connection, table)
     # All in one: somebody else may be making them in this moment.
     connection.execute("BEGIN")
     try:
-        return _look(connection)
+        return _look(connection, table)
     finally:
         connection.rollback()
 
 
-def _look(connection: sqlite3.Connection) -> bool:
+def _look(connection: sqlite3.Connection, table: str | None) -> bool:
     application, version = _value(connection, "application_id"), _value(connection, "user_version")
     if application == APPLICATION_ID:
         if version != VERSION:
@@ -80,26 +91,34 @@ def _look(connection: sqlite3.Connection) -> bool:
                 f"has version {version} of the tables, and this castore knows {VERSION}: it was written by"
                 f" {way_out}"
             )
-        if not has_own_tables(connection, ";".join(_TABLES)):
+        if not has_own_tables(connection, ";".join(_TABLES), OPTIONAL):
             raise SchemaError(
                 "has other tables than castore makes, or more than these: somebody has changed it;"
                 " put a copy in its place, or name another file as `path`"
             )
-        return True
+        return table is None or has_table(connection, table)
     if application == version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchall():
         return False
     raise SchemaError("is a database of another program: name another file as `path`")
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Make the tables, unless somebody else was faster."""
+def create(connection: sqlite3.Connection, table: str | None = None) -> None:
+    """Make the tables, the optional one *table* among them, unless somebody else was faster."""
     connection.execute("BEGIN IMMEDIATE")
     if not is_there(connection):
         for statement in (*_TABLES, "INSERT INTO flushes VALUES (0)"):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
+    if table is not None and not has_table(connection, table):
+        connection.execute(table)
     connection.execute("COMMIT")
+
+
+def has_table(connection: sqlite3.Connection, table: str) -> bool:
+    """Tell whether an optional table is there."""
+    question = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND sql = ?"
+    return connection.execute(question, (table.strip(),)).fetchone() is not None
 
 
 def _value(connection: sqlite3.Connection, pragma: str) -> int:

@@ -113,6 +113,18 @@ SERVICES: Final[dict[str, Callable[[Path], DirectoryService]]] = {
             "directoryservices": {"root": {**STORE, "object_store_url": "file:./trees"}},
         }
     ),
+    "sqlite": composed(
+        {
+            "blobservices": {"root": {"type": "memory"}},
+            "directoryservices": {"root": {"type": "sqlite", "path": "d.sqlite", "durability": "process"}},
+        }
+    ),
+    "sqlite, in the file of blobs": composed(
+        {
+            "blobservices": {"root": {"type": "sqlite", "path": "b.sqlite"}},
+            "directoryservices": {"root": {"type": "sqlite", "path": "b.sqlite"}},
+        }
+    ),
     "none declared": composed({"blobservices": {"root": {"type": "sqlite", "path": "b.sqlite"}}}),
     "in blobs of no chunks": lambda _: BlobsDirectoryService(Whole()),
     "in blobs that wait": lambda _: BlobsDirectoryService(waiting()),

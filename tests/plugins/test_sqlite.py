@@ -101,7 +101,13 @@ class TestConfig:
             "&chunker=fastcdc-2016&compression_level=-3"
         )
         assert SqliteConfig.from_url(f"sqlite:x?{query}") == SqliteConfig(
-            Path("x"), "process", 0.25, 1 << 20, 65536, FastCdc2016, -3
+            Path("x"),
+            "process",
+            0.25,
+            1 << 20,
+            avg_chunk_size=65536,
+            chunker=FastCdc2016,
+            compression_level=-3,
         )
 
     @pytest.mark.parametrize(
