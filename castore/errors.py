@@ -4,6 +4,7 @@
 
     CastoreError                        castore
     ├── BlobNotFoundError               blob-not-found       absent (also a KeyError)
+    ├── NodeNotFoundError               node-not-found       no such root, or nothing there (also a KeyError)
     ├── CorruptBlobError                corrupt-blob         present, but not the bytes it should be
     │   ├── CorruptChunkError           corrupt-chunk        a chunk whose bytes have another digest
     │   ├── BadFrameError               bad-frame            a chunk that is no whole zstd frame
@@ -101,6 +102,12 @@ class BlobNotFoundError(CastoreError, KeyError):
         super().__init__(f"no blob {digest}{where}")
         self.digest = digest
         self.instance = instance
+
+
+class NodeNotFoundError(CastoreError, KeyError):
+    """No root has this digest or name, or it has nothing at a path, or nothing of the kind that is needed."""
+
+    code = "node-not-found"
 
 
 class CorruptBlobError(CastoreError):

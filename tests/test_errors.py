@@ -25,6 +25,7 @@ FOUND = B3Digest.of(b"found")
 CODES = {
     "castore": errors.CastoreError,
     "blob-not-found": errors.BlobNotFoundError,
+    "node-not-found": errors.NodeNotFoundError,
     "corrupt-blob": errors.CorruptBlobError,
     "corrupt-chunk": errors.CorruptChunkError,
     "bad-frame": errors.BadFrameError,
@@ -56,6 +57,7 @@ CODES = {
 
 ALSO = {
     errors.BlobNotFoundError: (KeyError,),
+    errors.NodeNotFoundError: (KeyError,),
     errors.InvalidDigestError: (ValueError,),
     errors.InvalidSeekError: (OSError, ValueError),
     errors.InvalidDirectoryError: (ValueError,),
@@ -69,6 +71,7 @@ EXAMPLES: list[CastoreError] = [
     errors.CastoreError("it broke"),
     errors.BlobNotFoundError(WANTED),
     errors.BlobNotFoundError(WANTED, instance="near"),
+    errors.NodeNotFoundError("nothing is there"),
     errors.CorruptBlobError("it rots", expected=WANTED),
     errors.CorruptBlobError("it rots", expected=WANTED, found=FOUND, key="blobs/b3/41f8"),
     errors.CorruptChunkError("it rots", expected=WANTED, found=FOUND, key="chunks/b3/41f8"),

@@ -6,9 +6,9 @@ import click
 
 from castore.cli.options import shared_options
 from castore.cli.output import STDOUT, PlainText, emit
-from castore.cli.roots import NoRootError, TreePlace, as_place, directories_of, node_at
+from castore.cli.roots import as_place
 from castore.cli.settings import Settings
-from castore.format.nodes import FileNode
+from castore.trees.naming import TreeLookup, TreePlace
 
 _EPILOG = """\b
 Examples:
@@ -25,16 +25,13 @@ Examples:
 def command(settings: Settings, *, files: tuple[TreePlace, ...], raw: bool) -> None:
     """Write files of trees to stdout, one after the other. Every byte is checked before it is written.
 
-    No link is followed.
+    Links within a tree are followed.
     """
     name = settings.service_name
     with settings.opened() as stores:
-        blobs, directories = stores.blobs(name), directories_of(stores, name)
+        blobs, lookup = stores.blobs(name), TreeLookup(stores, name)
         for place in files:
-            node = node_at(place, stores, name, directories)
-            if not isinstance(node, FileNode):
-                raise NoRootError(f"{place} is no file, and has no contents to be shown; see `castore ls`")
-            with blobs.open(node.digest) as reader:
+            with blobs.open(lookup.file(place).digest) as reader:
                 write = (
                     PlainText("`--raw` writes it all the same") if STDOUT.is_terminal and not raw else emit
                 )

@@ -15,10 +15,9 @@ from castore.cli.output import complain, emit_json, emit_text, table
 from castore.cli.parts import has_no_store, without_capability
 from castore.cli.pools import pool_of
 from castore.cli.progress import ProgressMeter
+from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.contract.capabilities import BlobLister
-from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.text import size_text
 from castore.upkeep import Copied, Copier, CopyCounts
@@ -39,7 +38,7 @@ With --json, bytes before compression:
 
 
 @click.command("copy", epilog=_EPILOG)
-@click.argument("digests", metavar="[DIGEST]...", nargs=-1, type=as_digest)
+@click.argument("digests", metavar="[DIGEST]...", nargs=-1, type=as_blob)
 @click.option(
     "--from",
     "source",
@@ -64,7 +63,7 @@ With --json, bytes before compression:
 def command(
     settings: Settings,
     *,
-    digests: tuple[B3Digest | ShortDigest, ...],
+    digests: tuple[BlobPlace, ...],
     files: tuple[str, ...],
     source: str,
     target: str,
@@ -88,7 +87,7 @@ def command(
         if every and origin.capability(BlobLister) is None:
             raise UnsupportedError(without_capability(stores, source, "list its blobs", option="--from"))
         with pool_of(stores, workers, origin, goal) as pool, ProgressMeter(hidden=settings.quiet) as meter:
-            whole = (completed(digest, stores, source) for digest in digests)
+            whole = BlobFinder(stores, source).digests(digests)
             named = None if every else chain(whole, read_all_digests(files))
             if meter.active:
                 # How long a list is turns out at its end: stdin is read only once.

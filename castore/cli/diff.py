@@ -9,10 +9,11 @@ import click
 from castore.cli.ls import quoted
 from castore.cli.options import shared_options
 from castore.cli.output import emit_json_rows, emit_text, stdout_is_terminal
-from castore.cli.roots import TreePlace, as_place, directories_of, node_at
+from castore.cli.roots import as_place
 from castore.cli.settings import Settings
 from castore.format.nodes import DirectoryNode, Node, node_to_json
 from castore.trees.comparing import Change, diff
+from castore.trees.naming import TreeLookup, TreePlace
 
 _EPILOG = """\b
 Examples:
@@ -38,12 +39,10 @@ def command(settings: Settings, before: TreePlace, after: TreePlace) -> int:
     now, or not any more, L is a link that leads elsewhere, T is of another kind. The exit code is 0 if they
     are the same, 1 if they differ.
     """
-    name = settings.service_name
     differ = False
     with settings.opened() as stores:
-        directories = directories_of(stores, name)
-        nodes = [node_at(place, stores, name, directories) for place in (before, after)]
-        changes = diff(directories, *nodes)
+        lookup = TreeLookup(stores, settings.service_name)
+        changes = diff(lookup.directories, lookup.node(before), lookup.node(after))
         if settings.json:
             rows = [_row(change) for change in changes]
             emit_json_rows("changes", rows)

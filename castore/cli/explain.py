@@ -10,10 +10,11 @@ import click
 from castore.cli.holdings import holding_row
 from castore.cli.options import as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, emphasised, folded, printable
+from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import ShortDigest, as_digest, completed_anywhere
+from castore.cli.short_digests import completed_anywhere
 from castore.contract.plans import OPERATIONS, Operation, Plan, Step
-from castore.digest import B3Digest
+from castore.trees.naming import TreePlace
 from castore.upkeep import explain
 from castore.upkeep.surveying import TIMEOUT
 
@@ -33,7 +34,7 @@ With --json; a step is a remark, or an instance that is described beside it:
 
 
 @click.command("explain", epilog=_EPILOG)
-@click.argument("digest", metavar="DIGEST", type=as_digest)
+@click.argument("blob", metavar="DIGEST", type=as_blob)
 @click.option("--op", type=click.Choice(OPERATIONS), help="Only one of the operations.")
 @click.option(
     "--timeout",
@@ -44,7 +45,7 @@ With --json; a step is a remark, or an instance that is described beside it:
 )
 @shared_options
 @click.pass_obj
-def command(settings: Settings, digest: B3Digest | ShortDigest, op: Operation | None, timeout: float) -> None:
+def command(settings: Settings, blob: BlobPlace, op: Operation | None, timeout: float) -> None:
     """Tell what a has, a get and a put of a blob would do, step by step, without doing it.
 
     Stores are asked whether they have it, its index and its chunks; nothing else is read, and nothing is
@@ -52,7 +53,10 @@ def command(settings: Settings, digest: B3Digest | ShortDigest, op: Operation | 
     """
     operations = OPERATIONS if op is None else (op,)
     with settings.opened() as stores:
-        digest = completed_anywhere(digest, stores, settings.service_name, timeout)
+        if isinstance(blob, TreePlace):
+            digest = BlobFinder(stores, settings.service_name).digest(blob)
+        else:
+            digest = completed_anywhere(blob, stores, settings.service_name, timeout)
         plans = explain(stores, digest, name=settings.service_name, operations=operations, timeout=timeout)
     if settings.json:
         emit_json({"digest": str(digest), "operations": [_document(plan, settings) for plan in plans]})

@@ -8,9 +8,10 @@ from castore.cli.faults import FAILED, INCOMPLETE, document_of
 from castore.cli.options import shared_options
 from castore.cli.output import complain, emit_json
 from castore.cli.progress import ProgressMeter
-from castore.cli.roots import TreePlace, as_place, directories_of, node_at
+from castore.cli.roots import as_place
 from castore.cli.settings import Settings
 from castore.trees.exporting import export_tree
+from castore.trees.naming import TreeLookup, TreePlace
 
 _EPILOG = """\b
 Examples:
@@ -42,8 +43,8 @@ def command(settings: Settings, root: TreePlace, target: str, read_only: bool, s
     """
     name = settings.service_name
     with settings.opened() as stores:
-        directories = directories_of(stores, name)
-        node = node_at(root, stores, name, directories)
+        lookup = TreeLookup(stores, name)
+        node = lookup.node(root)
         verb = "" if settings.json else "wrote"
         with ProgressMeter(noun="file", verb=verb, hidden=settings.quiet) as meter:
 
@@ -55,7 +56,7 @@ def command(settings: Settings, root: TreePlace, target: str, read_only: bool, s
                 node,
                 target,
                 stores.blobs(name),
-                directories,
+                lookup.directories,
                 read_only=read_only,
                 skip_unreadable=skip_unreadable,
                 progress=progress,

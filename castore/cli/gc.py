@@ -13,16 +13,15 @@ from castore.cli.options import as_time_with_unit, shared_options
 from castore.cli.output import emit_json, emit_text, table
 from castore.cli.parts import named_parts
 from castore.cli.progress import ProgressMeter
-from castore.cli.roots import reached_by
+from castore.cli.roots import BlobFinder, BlobPlace, as_blob, as_place, reached_by
 from castore.cli.settings import Settings
-from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import StoredItem, Sweepable
-from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.problems import listing
 from castore.text import size_text
+from castore.trees.naming import TreePlace
 from castore.upkeep import Collected, MissingRootsError, collect
 from castore.upkeep.collecting import ItemCount, ItemKind
 
@@ -52,7 +51,7 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
 
 
 @click.command("gc", epilog=_EPILOG)
-@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_digest)
+@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_blob)
 @click.option(
     "--roots",
     "files",
@@ -66,7 +65,7 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
     "trees",
     metavar="ROOT",
     multiple=True,
-    type=as_digest,
+    type=as_place,
     help="Keep the tree ROOT: its directories and all files in it.",
 )
 @click.option(
@@ -85,9 +84,9 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
 def command(
     settings: Settings,
     *,
-    digests: tuple[B3Digest | ShortDigest, ...],
+    digests: tuple[BlobPlace, ...],
     files: tuple[str, ...],
-    trees: tuple[B3Digest | ShortDigest, ...],
+    trees: tuple[TreePlace, ...],
     grace: float,
     dry_run: bool,
     no_roots: bool,
@@ -102,7 +101,7 @@ def command(
     started = time.time()
     with settings.opened() as stores, ProgressMeter(hidden=settings.quiet) as meter:
         _require_sweepable(stores, settings.service_name)
-        named = [completed(digest, stores, settings.service_name) for digest in digests]
+        named = BlobFinder(stores, settings.service_name).digests(digests)
         roots = {*named, *(digest for file in files for digest in read_digests(file)), *stores.roots()}
         for tree in trees:
             roots |= reached_by(tree, stores, settings.service_name)

@@ -16,8 +16,8 @@ from castore.cli.getting import Getter, copy_blob, naming
 from castore.cli.options import as_size, shared_options
 from castore.cli.output import STDOUT, OutputError, PlainText, emit, emit_json, stdout_is_terminal
 from castore.cli.progress import ProgressMeter
+from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import ShortDigest, as_digest, completed
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobReader
 from castore.digest import B3Digest
@@ -42,7 +42,7 @@ Into a folder:
 
 
 @click.command("get", epilog=_EPILOG)
-@click.argument("digests", metavar="DIGEST...", nargs=-1, type=as_digest)
+@click.argument("digests", metavar="DIGEST...", nargs=-1, type=as_blob)
 @click.option(
     "-o",
     "--output",
@@ -58,7 +58,7 @@ Into a folder:
 def command(
     settings: Settings,
     *,
-    digests: tuple[B3Digest | ShortDigest, ...],
+    digests: tuple[BlobPlace, ...],
     output: str | None,
     files: tuple[str, ...],
     offset: int,
@@ -82,7 +82,7 @@ def command(
     if (several or folder is not None) and (offset or length is not None):
         raise click.UsageError("--offset and --length are for one blob, to one file or stdout.")
     with settings.opened() as stores:
-        whole = (completed(digest, stores, settings.service_name) for digest in digests)
+        whole = BlobFinder(stores, settings.service_name).digests(digests)
         if not several and folder is None:
             write = _to_stdout(output)
             _get_one(stores, settings, next(whole), path, to_stdout=write, offset=offset, length=length)

@@ -14,7 +14,6 @@ from castore.cli.options import shared_options
 from castore.cli.output import complain, emit, emit_json
 from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
-from castore.cli.roots import directories_of
 from castore.cli.settings import Settings
 from castore.cli.storing import b3sum_line
 from castore.contract.blobs import BlobService
@@ -22,6 +21,7 @@ from castore.contract.directories import DirectoryService
 from castore.errors import SourceError
 from castore.format.nodes import SymlinkNode, node_to_json
 from castore.trees.importing import Imported, import_tree
+from castore.trees.naming import directories_of
 
 _EPILOG = """\b
 Examples:

@@ -10,9 +10,10 @@ from castore.cli.faults import FAILED
 from castore.cli.holdings import holding_row
 from castore.cli.options import as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, table
+from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import ShortDigest, as_digest, completed_anywhere
-from castore.digest import B3Digest
+from castore.cli.short_digests import completed_anywhere
+from castore.trees.naming import TreePlace
 from castore.upkeep import Location, locate
 from castore.upkeep.surveying import TIMEOUT
 
@@ -31,7 +32,7 @@ With --json; sizes in bytes, of different chunks; what is not known is null:
 
 
 @click.command("locate", epilog=_EPILOG)
-@click.argument("digest", metavar="DIGEST", type=as_digest)
+@click.argument("blob", metavar="DIGEST", type=as_blob)
 @click.option("--verify", is_flag=True, help="Read what each store has, and check every byte.")
 @click.option(
     "--timeout",
@@ -42,7 +43,7 @@ With --json; sizes in bytes, of different chunks; what is not known is null:
 )
 @shared_options
 @click.pass_obj
-def command(settings: Settings, digest: B3Digest | ShortDigest, verify: bool, timeout: float) -> int:
+def command(settings: Settings, blob: BlobPlace, verify: bool, timeout: float) -> int:
     """Tell for each instance of the composition what it has of a blob.
 
     Stores are asked whether they have it, its index and its chunks, all at the same time; what is made of
@@ -52,7 +53,10 @@ def command(settings: Settings, digest: B3Digest | ShortDigest, verify: bool, ti
     The exit code is 0 if one of the stores has all of it, and with --verify found it right; else 1.
     """
     with settings.opened() as stores:
-        digest = completed_anywhere(digest, stores, settings.service, timeout)
+        if isinstance(blob, TreePlace):
+            digest = BlobFinder(stores, settings.service_name).digest(blob)
+        else:
+            digest = completed_anywhere(blob, stores, settings.service, timeout)
         found = locate(stores, digest, name=settings.service, verify=verify, timeout=timeout)
     whole = any(entry.store and entry.holding.state == "whole" for entry in found)
     if settings.json:

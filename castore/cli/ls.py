@@ -8,10 +8,11 @@ import click
 
 from castore.cli.options import shared_options
 from castore.cli.output import emit_json_rows, emit_text, stdout_is_terminal
-from castore.cli.roots import TreePlace, as_place, directories_of, node_at
+from castore.cli.roots import as_place
 from castore.cli.settings import Settings
 from castore.cli.short_digests import shown
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, TreePath, node_to_json
+from castore.trees.naming import TreeLookup, TreePlace
 from castore.trees.walking import walk
 
 _EPILOG = """\b
@@ -42,10 +43,9 @@ def command(settings: Settings, root: TreePlace, *, long: bool, recursive: bool,
 
     Paths begin at ROOT. Names with quotes, backslashes or control codes are quoted as git does it.
     """
-    name = settings.service_name
     with settings.opened() as stores:
-        directories = directories_of(stores, name)
-        node = node_at(root, stores, name, directories)
+        lookup = TreeLookup(stores, settings.service_name)
+        directories, node = lookup.directories, lookup.node(root)
         if isinstance(node, DirectoryNode):
             entries = walk(directories, node, path=root.path, recursive=recursive)
         else:

@@ -1,93 +1,90 @@
-"""Arguments that name a root, or something below it: `ROOT` and `ROOT:PATH`."""
+"""Arguments that name a root, or something below it: `ROOT` and `ROOT:PATH`.
+
+Where a digest is taken a file of a tree may stand as well. What is written is read by `castore.trees.naming`.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
 import click
 
-from castore.cli.short_digests import ShortDigest, as_digest, completed
-from castore.contract.directories import DirectoryService
+from castore.cli.short_digests import as_digest, completed
+from castore.contract.short_digests import ShortDigest
+from castore.digest import B3Digest
 from castore.directories.in_blobs import BlobsDirectoryService
-from castore.errors import CastoreError, InvalidDirectoryError
-from castore.format.nodes import FileNode, Node, TreePath
-from castore.trees.walking import descend_to
+from castore.errors import InvalidDigestError, InvalidDirectoryError, NodeNotFoundError
+from castore.format.nodes import DirectoryNode, FileNode
+from castore.trees.naming import TreeLookup, TreePlace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from castore.composition.composition import Composition
-    from castore.digest import B3Digest
 
-_ROOT: Final = re.compile(r"(?P<root>(?:b3:)?[^:]*)(?::(?P<path>.*))?", re.DOTALL)
-
-
-class NoRootError(CastoreError):
-    """No directory has this digest, or nothing is at the path."""
-
-    code = "no-root"
-
-
-@attrs.frozen
-class TreePlace:
-    """A root, and a path below it."""
-
-    root: B3Digest | ShortDigest
-    path: TreePath
-
-    def __str__(self) -> str:
-        return f"{self.root}:{self.path}" if self.path else str(self.root)
+BlobPlace: TypeAlias = B3Digest | ShortDigest | TreePlace
+"""What stands for a blob: its digest, or a place in a tree where it is."""
 
 
 def as_place(text: str) -> TreePlace:
     """Read an argument as `ROOT` or `ROOT:PATH`; what is neither is wrong usage."""
-    match = _ROOT.fullmatch(text)
-    assert match is not None
     try:
-        path = TreePath.parse_loosely((match["path"] or "").strip("/"))
-    except InvalidDirectoryError as error:
+        return TreePlace.parse(text)
+    except (InvalidDigestError, InvalidDirectoryError) as error:
         raise click.BadParameter(str(error)) from None
-    return TreePlace(as_digest(match["root"]), path)
 
 
-def directories_of(stores: Composition, name: str) -> DirectoryService:
-    """Return where trees are kept: in the instance *name*, else in `root`; or in the blob service *name*.
-
-    The last where no directory service is declared.
-    """
-    instances = stores.graph.instances.values()
-    declared = {each.name for each in instances if each.kind.contract is DirectoryService}
-    if declared:
-        return stores.directories(name if name in declared else "root")
-    return BlobsDirectoryService(stores.blobs(name))
+def as_blob(text: str) -> BlobPlace:
+    """Read an argument as a digest, or as `ROOT:PATH`; what is neither is wrong usage."""
+    if ":" not in text.removeprefix("b3:"):
+        return as_digest(text)
+    return as_place(text)
 
 
-def reached_by(root: B3Digest | ShortDigest, stores: Composition, name: str) -> set[B3Digest]:
+class BlobFinder:
+    """Finds the digests of what stands for blobs in the service *name*."""
+
+    def __init__(self, stores: Composition, name: str) -> None:
+        self._stores = stores
+        self._name = name
+        self._lookup: TreeLookup | None = None
+
+    def digest(self, blob: BlobPlace) -> B3Digest:
+        """Return the digest; raises as `completed` does, and `NodeNotFoundError` where no file is there."""
+        if isinstance(blob, TreePlace):
+            return self.lookup.file(blob).digest
+        return completed(blob, self._stores, self._name)
+
+    def digests(self, blobs: Iterable[BlobPlace]) -> Iterator[B3Digest]:
+        """Yield the digests of several, one after the other."""
+        return map(self.digest, blobs)
+
+    @property
+    def lookup(self) -> TreeLookup:
+        """What looks up places in trees."""
+        if self._lookup is None:
+            self._lookup = TreeLookup(self._stores, self._name)
+        return self._lookup
+
+
+def reached_by(place: TreePlace, stores: Composition, name: str) -> set[B3Digest]:
     """Return the blobs in the service *name* that make up a tree: its files, and directories if kept there.
 
-    Raises `NoRootError`, and what is wrong with a directory of the tree.
+    Raises `NodeNotFoundError`, and what is wrong with a directory of the tree.
     """
-    directories = directories_of(stores, name)
-    digest = completed(root, stores, name)
-    closure = directories.closure(digest)
+    lookup = TreeLookup(stores, name)
+    node = lookup.node(place)
+    if isinstance(node, FileNode):
+        return {node.digest}
+    if not isinstance(node, DirectoryNode):
+        return set()
+    closure = lookup.directories.closure(node.digest)
     if closure is None:
-        raise NoRootError(f"no directory {digest} in `{name}`")
-    in_blobs = isinstance(directories, BlobsDirectoryService)
+        raise NodeNotFoundError(f"no directory {node.digest} in `{name}`")
+    in_blobs = isinstance(lookup.directories, BlobsDirectoryService)
     found: set[B3Digest] = set()
     for directory in closure:
         if in_blobs and directory:
             found.add(directory.digest)
         found.update(node.digest for node in directory.values() if isinstance(node, FileNode))
     return found
-
-
-def node_at(place: TreePlace, stores: Composition, name: str, directories: DirectoryService) -> Node:
-    """Return the node at a place; raise `NoRootError` if there is none."""
-    digest = completed(place.root, stores, name)
-    root = directories.get(digest)
-    if root is None:
-        raise NoRootError(f"no directory {digest} in `{name}`")
-    node = descend_to(directories, root.node, place.path)
-    if node is None:
-        raise NoRootError(f"the tree {digest} has nothing at {str(place.path)!r}")
-    return node

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import click
 
 from castore.cli.output import stdout_is_terminal
+from castore.contract.short_digests import ShortDigest, only_one, parse_digest
 from castore.digest import B3Digest
 from castore.errors import CastoreError, InvalidDigestError, UnsupportedError
 
@@ -18,15 +15,11 @@ if TYPE_CHECKING:
     from castore.composition.composition import Composition
     from castore.contract.blobs import BlobService
 
-FEWEST: Final = 8
-"""How many digits are enough."""
-
 SHOWN: Final = 16
 """How many digits a terminal shows: of a million blobs no two begin with the same ones by chance."""
 
-_MOST_SHOWN: Final = 10
-
-_DIGITS: Final = re.compile(rf"[0-9a-fA-F]{{{FEWEST},63}}")
+_MOST: Final = 11
+"""More than these that begin alike need not be known."""
 
 
 class NothingBeginsSoError(CastoreError):
@@ -35,25 +28,12 @@ class NothingBeginsSoError(CastoreError):
     code = "blob-not-found"
 
 
-@attrs.frozen
-class ShortDigest:
-    """The first digits of a digest, in lower case."""
-
-    digits: str
-
-    def __str__(self) -> str:
-        return self.digits
-
-
 def as_digest(text: str) -> B3Digest | ShortDigest:
     """Read an argument as a digest in any form, or the beginning of one; what is neither is wrong usage."""
-    if _DIGITS.fullmatch(text):
-        return ShortDigest(text.lower())
     try:
-        return B3Digest.parse(text)
+        return parse_digest(text)
     except InvalidDigestError as error:
-        hint = f", or at least {FEWEST}" if re.fullmatch(r"[0-9a-fA-F]{1,7}", text) else ""
-        raise click.BadParameter(f"{error}{hint}") from None
+        raise click.BadParameter(str(error)) from None
 
 
 def completed(digest: B3Digest | ShortDigest, stores: Composition, name: str) -> B3Digest:
@@ -80,8 +60,7 @@ def find(digest: B3Digest | ShortDigest, stores: Composition, name: str) -> B3Di
     if lister is None:
         reason = without_capability(stores, name, "list its blobs")
         raise UnsupportedError(f"{digest} is the beginning of a digest, and {reason}; all 64 digits will do")
-    found = list(islice(lister.complete(digest.digits), _MOST_SHOWN + 1))
-    return _only(digest, found, f"`{name}`")
+    return only_one(digest, lister.complete(digest.digits), f"`{name}`")
 
 
 def completed_anywhere(
@@ -113,7 +92,7 @@ def completed_anywhere(
             silent.append(instance.name)
         finally:
             deadlines.close()
-    whole = _only(digest, list(found), "the composition")
+    whole = only_one(digest, found, "the composition")
     if whole is None:
         unheard = f"; {listing(silent)} could not be asked: give all 64 digits" if silent else ""
         raise NothingBeginsSoError(f"no blob of a service that lists its blobs begins with {digest}{unheard}")
@@ -121,20 +100,14 @@ def completed_anywhere(
 
 
 def _listed(service: BlobService, digest: ShortDigest) -> list[B3Digest]:
+    from itertools import islice  # noqa: PLC0415 - as above
+
     from castore.contract.capabilities import BlobLister  # noqa: PLC0415 - as above
 
     lister = service.capability(BlobLister)
-    return [] if lister is None else list(islice(lister.complete(digest.digits), _MOST_SHOWN + 1))
+    return [] if lister is None else list(islice(lister.complete(digest.digits), _MOST))
 
 
 def shown(digest: B3Digest | str, *, full: bool = False) -> str:
     """Return a digest as stdout shows it: on a terminal its first digits, unless all are asked for."""
     return str(digest) if full or not stdout_is_terminal() else str(digest)[:SHOWN]
-
-
-def _only(digest: ShortDigest, found: Sequence[B3Digest], where: str) -> B3Digest | None:
-    if len(found) <= 1:
-        return next(iter(found), None)
-    rows = "".join(f"\n  {each}" for each in sorted(found)[:_MOST_SHOWN])
-    more = "\n  ..." if len(found) > _MOST_SHOWN else ""
-    raise InvalidDigestError(f"{digest} is ambiguous in {where}; these begin with it:{rows}{more}")

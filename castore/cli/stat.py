@@ -14,8 +14,9 @@ from castore.cli.digests import digests_option, read_all_digests
 from castore.cli.faults import FAILED, document_of
 from castore.cli.options import shared_options, workers_option
 from castore.cli.output import JsonRows, complain, emit_text, stdout_is_terminal, table
+from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import ShortDigest, as_digest, completed, shown
+from castore.cli.short_digests import shown
 from castore.cli.totals import show_totals
 from castore.composition.composition import Composition
 from castore.contract.batches import CALLS_AT_ONCE
@@ -54,7 +55,7 @@ Without DIGEST; what the service does not tell is null:
 
 
 @click.command("stat", epilog=_EPILOG)
-@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_digest)
+@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_blob)
 @digests_option
 @click.option("--all", "every", is_flag=True, help="List all chunks with all digits, also on a terminal.")
 @workers_option
@@ -63,7 +64,7 @@ Without DIGEST; what the service does not tell is null:
 def command(
     settings: Settings,
     *,
-    digests: tuple[B3Digest | ShortDigest, ...],
+    digests: tuple[BlobPlace, ...],
     files: tuple[str, ...],
     every: bool,
     workers: int | None,
@@ -77,11 +78,11 @@ def command(
     For what there is in all, each index is read, and each blob that is a single chunk.
     """
     with settings.opened() as stores:
+        whole = BlobFinder(stores, settings.service_name).digests(digests)
         if len(digests) > 1 or files:
-            whole = (completed(digest, stores, settings.service_name) for digest in digests)
             return _show_many(stores, settings, chain(whole, read_all_digests(files)))
         if digests:
-            _show_blob(stores, settings, completed(digests[0], stores, settings.service_name), every=every)
+            _show_blob(stores, settings, next(whole), every=every)
         else:
             show_totals(stores, settings, workers)
     return 0

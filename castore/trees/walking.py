@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
 from castore.contract.directories import DirectoryService
 from castore.digest import B3Digest
-from castore.errors import CastoreError, InvalidDirectoryError, MissingDirectoryError
+from castore.errors import CastoreError, InvalidDirectoryError, MissingDirectoryError, NodeNotFoundError
 from castore.format.directories import Directory, check_edge
-from castore.format.nodes import DirectoryNode, Node, PathComponent, TreePath
+from castore.format.nodes import DirectoryNode, Node, PathComponent, SymlinkNode, TreePath, shown
 
 MOST_LEVELS: Final = 4096
 """Deeper trees are refused: no file system could hold them, and a few bytes can name millions of levels."""
+
+MOST_LINKS: Final = 40
+"""So many links are followed on one way, as a rule of file systems has it."""
+
+_MOST_HELD: Final = 1 << 16
+"""So many entries of directories are remembered on the way."""
 
 _BATCH: Final = 256
 """So many directories within one are had together, and held."""
@@ -101,6 +108,94 @@ def descend_to(directories: DirectoryService, root: Node, path: TreePath) -> Nod
             return None
         node = below
     return node
+
+
+class RecentDirectories:
+    """Directories of a service, of which those that were read lately are remembered, within a bound."""
+
+    def __init__(self, directories: DirectoryService) -> None:
+        self._directories = directories
+        self._held: OrderedDict[B3Digest, Directory] = OrderedDict()
+        self._entries = 0
+
+    def get(self, digest: B3Digest, *, within: B3Digest | None = None) -> Directory | None:
+        """Return a directory, as `get_many` of the service with *within*; raises what is wrong with it."""
+        directory = self._held.get(digest)
+        if directory is not None:
+            self._held.move_to_end(digest)
+            return directory
+        found = self._directories.get_many((digest,), within=within).get(digest)
+        if isinstance(found, CastoreError):
+            raise found
+        if found is not None:
+            self._held[digest] = found
+            self._entries += 1 + len(found)
+            while self._entries > _MOST_HELD and len(self._held) > 1:
+                _, gone = self._held.popitem(last=False)
+                self._entries -= 1 + len(gone)
+        return found
+
+
+def resolve(
+    directories: DirectoryService | RecentDirectories, root: Node, path: TreePath, *, follow: bool = True
+) -> Node | None:
+    """Return the node at *path*, `None` if there is none; links within the tree are followed.
+
+    Arguments:
+        directories: Where they are.
+        root: The root of the tree, which no link may leave.
+        path: Where to go. A link in the middle leads on from where it is.
+        follow: Whether a link at its end is followed, too.
+
+    Raises `NodeNotFoundError` for a link that leads out of the tree, and for more than `MOST_LINKS` of them,
+    `MissingDirectoryError` if a directory on the way is named and is not there, and what the service raises.
+    """
+    recent = directories if isinstance(directories, RecentDirectories) else RecentDirectories(directories)
+    link: tuple[bytes, bytes] | None = None
+    if not isinstance(root, DirectoryNode):
+        if isinstance(root, SymlinkNode) and (path or follow):
+            raise _out_of_tree(b"", root.target)
+        return None if path else root
+    # The directories from the root down to where we are; the names that are still to come, the next one last.
+    names: list[bytes] = []
+    way = [root]
+    waiting: list[bytes] = list(reversed(path))
+    links = 0
+    while waiting:
+        name = waiting.pop()
+        if name == b"..":
+            if link is not None and not names:
+                raise _out_of_tree(*link)
+            del names[-1], way[-1]
+        elif name not in (b"", b"."):
+            node = _read(recent, way, names, root).get(name)  # type: ignore[call-overload] # bytes are as good
+            if isinstance(node, DirectoryNode):
+                names.append(name)
+                way.append(node)
+            elif isinstance(node, SymlinkNode) and (waiting or follow):
+                link = b"/".join((*names, name)), node.target
+                links += 1
+                if links > MOST_LINKS:
+                    raise NodeNotFoundError(f"more than {MOST_LINKS} links lead on from {str(path)!r}")
+                if node.target.startswith(b"/"):
+                    raise _out_of_tree(*link)
+                waiting += reversed(node.target.split(b"/"))
+            else:
+                return None if waiting else node
+    return way[-1]
+
+
+def _read(
+    recent: RecentDirectories, way: list[DirectoryNode], names: list[bytes], root: DirectoryNode
+) -> Directory:
+    directory = recent.get(way[-1].digest, within=root.digest)
+    if directory is None:
+        raise MissingDirectoryError(way[-1].digest, path=b"/".join(names))
+    return directory
+
+
+def _out_of_tree(path: bytes, target: bytes) -> NodeNotFoundError:
+    return NodeNotFoundError(f"the link {shown(path)} leads out of the tree, to {shown(target)}")
 
 
 def directory_of(directories: DirectoryService, node: DirectoryNode, path: TreePath) -> Directory:

@@ -116,7 +116,7 @@ def test_of_digits_that_begin_nothing_has_says_absent(castore, digest):
 @pytest.mark.parametrize("service", ["near", "root", "sqlite"])
 def test_ambiguous_digits_are_an_error_with_the_candidates(castore, place, monkeypatch, service):
     """Whole, so that one can be chosen."""
-    monkeypatch.setattr("castore.cli.short_digests._DIGITS", __import__("re").compile("[0-9a-f]{5,63}"))
+    monkeypatch.setattr("castore.contract.short_digests._DIGITS", __import__("re").compile("[0-9a-f]{5,63}"))
     add(place, SERVICES["sqlite"])
     for number, data in enumerate(alike(3)):
         place.file(f"files/{number}", data)

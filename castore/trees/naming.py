@@ -1,0 +1,182 @@
+"""What a person writes for a root of a tree, or for something below it: `ROOT` and `ROOT:PATH`.
+
+This is the one place that reads it. A root is a digest in any form, or its first digits.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Self
+
+import attrs
+
+from castore.contract.capabilities import BlobLister
+from castore.contract.directories import DirectoryLister, DirectoryService
+from castore.contract.short_digests import ShortDigest, only_one, parse_digest
+from castore.digest import B3Digest
+from castore.directories.in_blobs import BlobsDirectoryService
+from castore.errors import BlobNotFoundError, NodeNotFoundError, UnsupportedError
+from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
+from castore.trees.walking import RecentDirectories, resolve
+
+if TYPE_CHECKING:
+    from castore.composition.composition import Composition
+    from castore.contract.blobs import BlobReader
+
+# A time in braces, and the older form of a digest, have colons of their own.
+_PLACE: Final = re.compile(r"(?P<root>(?:b3:)?(?:@\{[^}]{0,64}\}|[^:])*)(?P<colon>:)?(?P<path>.*)", re.DOTALL)
+
+_ROOT: Final = TreePath()
+
+
+@attrs.frozen
+class TreePlace:
+    """A root, and a path below it, as somebody wrote them.
+
+    Attributes:
+        root: A digest, or its first digits.
+        path: Where below the root; without names it is the root itself.
+        in_tree: Whether a colon was written: what is named is something in a tree, if only its root.
+    """
+
+    root: B3Digest | ShortDigest
+    path: TreePath = _ROOT
+    in_tree: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `ROOT` or `ROOT:PATH`; bytes of the path that are no UTF-8 stand as surrogates.
+
+        Slashes around the path, doubled ones and `.` are passed over, and `..` goes up.
+
+        Raises `InvalidDigestError` for what is no root, `InvalidDirectoryError` for what is no path.
+        """
+        match = _PLACE.fullmatch(text)
+        assert match is not None
+        root = parse_digest(match["root"])
+        return cls(root, TreePath.parse_loosely(match["path"].strip("/")), match["colon"] is not None)
+
+    def __str__(self) -> str:
+        return f"{self.root}:{self.path}" if self.in_tree else str(self.root)
+
+
+def directories_of(stores: Composition, service: str = "root") -> DirectoryService:
+    """Return where trees are kept: in the instance of this name, or else `root`.
+
+    Where no directory service is declared, in the blob service of this name.
+    """
+    instances = stores.graph.instances.values()
+    declared = {each.name for each in instances if each.kind.contract is DirectoryService}
+    if declared:
+        return stores.directories(service if service in declared else "root")
+    return BlobsDirectoryService(stores.blobs(service))
+
+
+class TreeLookup:
+    """Looks up places in trees. Directories that were read for one are at hand for the next ones.
+
+    Arguments:
+        stores: The composition.
+        service: The name of the service in it that has the trees, as for `directories_of`.
+    """
+
+    def __init__(self, stores: Composition, service: str = "root") -> None:
+        self.directories = directories_of(stores, service)
+        self._stores = stores
+        self._service = service
+        self._recent = RecentDirectories(self.directories)
+
+    def root(self, root: B3Digest | ShortDigest) -> Node:
+        """Return the node of a root; raise `NodeNotFoundError` if there is none."""
+        digest = root if isinstance(root, B3Digest) else self._completed(root)
+        directory = self._recent.get(digest)
+        if directory is None:
+            raise NodeNotFoundError(f"no directory {digest} in `{self._service}`")
+        return directory.node
+
+    def find(self, place: TreePlace, *, follow: bool = False) -> Node | None:
+        """Return the node at a place; `None` if the root is there, and has nothing at the path.
+
+        Links on the way are followed, and the last one if *follow*.
+
+        Raises `NodeNotFoundError` if there is no such root, or a link leads out of the tree;
+        `UnsupportedError` for first digits where nothing lists; and what is wrong with a directory.
+        """
+        return resolve(self._recent, self.root(place.root), place.path, follow=follow)
+
+    def node(self, place: TreePlace, *, follow: bool = False) -> Node:
+        """Return the same; raise `NodeNotFoundError` if there is nothing."""
+        node = self.find(place, follow=follow)
+        if node is None:
+            raise NodeNotFoundError(f"the tree {place.root} has nothing at {str(place.path)!r}")
+        return node
+
+    def file(self, place: TreePlace) -> FileNode:
+        """Return the file at a place, to which links may lead; raise `NodeNotFoundError` if there is none."""
+        node = self.node(place, follow=True)
+        if isinstance(node, FileNode):
+            return node
+        what = "a directory" if isinstance(node, DirectoryNode) else "a link"
+        raise NodeNotFoundError(f"{place} is no file but {what}; `castore ls` shows what is in a tree")
+
+    def _completed(self, short: ShortDigest) -> B3Digest:
+        """Return the whole of a digest, of those that the services list."""
+        directories = self.directories
+        lister = directories.capability(DirectoryLister)
+        if lister is not None:
+            found = only_one(
+                short,
+                (each for each in lister.list_directories() if each.hex().startswith(short.digits)),
+                f"`{self._service}`",
+            )
+        else:
+            blobs = (
+                directories.blobs
+                if isinstance(directories, BlobsDirectoryService)
+                else self._stores.blobs(self._service)
+            )
+            blob_lister = blobs.capability(BlobLister)
+            if blob_lister is None:
+                raise UnsupportedError(
+                    f"{short} is the beginning of a digest, and `{self._service}` cannot list what it has;"
+                    " all 64 digits will do"
+                )
+            found = only_one(short, blob_lister.complete(short.digits), f"`{self._service}`")
+        if found is None:
+            raise NodeNotFoundError(f"no directory in `{self._service}` begins with {short}")
+        return found
+
+
+def find_node(stores: Composition, place: str | TreePlace, *, service: str = "root") -> Node:
+    """Return the node at a place, such as `ROOT` or `ROOT:docs`; only links on the way are followed.
+
+    Arguments:
+        stores: The composition.
+        place: What and where: as text it is read by `TreePlace.parse`.
+        service: The name of the service in it that has the tree.
+
+    Raises `NodeNotFoundError` if there is none, and what is wrong with a directory on the way.
+    """
+    return TreeLookup(stores, service).node(_parsed(place))
+
+
+def open_path(stores: Composition, place: str | TreePlace, *, service: str = "root") -> BlobReader:
+    """Open a file of a tree, such as `ROOT:docs/index.html`; links within the tree are followed.
+
+    Arguments:
+        stores: The composition.
+        place: What and where: as text it is read by `TreePlace.parse`.
+        service: The name of the service in it that has the tree, and of the one that has the blobs.
+
+    Raises `NodeNotFoundError` if there is no file, `BlobNotFoundError` if its blob is gone, and what is wrong
+    with a directory on the way.
+    """
+    node = TreeLookup(stores, service).file(_parsed(place))
+    reader = stores.blobs(service).open_read(node.digest)
+    if reader is None:
+        raise BlobNotFoundError(node.digest, instance=service)
+    return reader
+
+
+def _parsed(place: str | TreePlace) -> TreePlace:
+    return TreePlace.parse(place) if isinstance(place, str) else place
