@@ -24,6 +24,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -153,11 +154,15 @@ def _share_file(file: int | str | os.PathLike[str], path: str | os.PathLike[str]
                 os.chmod(file, mode | 0o060)
 
 
-def make_folder(path: str) -> None:
-    """Make a folder, for all who may change what is in the one above; raises `OSError` as `os.mkdir` does."""
+def make_folder(path: str, *, shared: Mapping[str, bool] | None = None) -> None:
+    """Make a folder, for all who may change what is in the one above; raises `OSError` as `os.mkdir` does.
+
+    *shared* is what is known of the folders above, as a `SharedFolders` that is asked for many of them.
+    """
     os.mkdir(path)
+    above = os.path.dirname(path)
     with contextlib.suppress(OSError):
-        if _is_shared(os.path.dirname(path)):
+        if _is_shared(above) if shared is None else shared[above]:
             mode = stat.S_IMODE(os.stat(path).st_mode)
             if mode | 0o2070 != mode:
                 os.chmod(path, mode | 0o2070)
@@ -178,6 +183,13 @@ def make_folders(path: str | os.PathLike[str]) -> None:
         # A link to nowhere is there, too.
         if not os.path.isdir(path):
             raise
+
+
+class SharedFolders(dict[str, bool]):
+    """Whether what is made in a folder is for its group, too; each folder is looked at once."""
+
+    def __missing__(self, folder: str) -> bool:
+        return self.setdefault(folder, _is_shared(folder))
 
 
 def _is_shared(folder: str) -> bool:

@@ -100,12 +100,20 @@ class NewFiles:
     def __init__(self) -> None:
         self._needs_folder = False
         """What was so the last time; only a guess, so that threads need no lock for it."""
+        self._shared: owned.SharedFolders | None = None
+
+    def for_batch(self) -> NewFiles:
+        """Return one for many files at once, which looks once at each folder in which it makes others."""
+        batch = NewFiles()
+        batch._needs_folder = self._needs_folder
+        batch._shared = owned.SharedFolders()
+        return batch
 
     def create(self, path: str) -> int | None:
         """Create a new file; return it open for writing, `None` if there is something of that name."""
         if self._needs_folder:
             try:
-                owned.make_folder(path.rpartition("/")[0])
+                owned.make_folder(path.rpartition("/")[0], shared=self._shared)
             except OSError:
                 # Mostly it is there. What else is wrong is seen again below.
                 self._needs_folder = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import math
 import os
@@ -14,7 +15,7 @@ from typing import Final, Literal
 
 from castore import B3Digest, owned
 from castore.errors import UnavailableError
-from castore.places import WHOLE, KeptFolder, Site, dangling
+from castore.places import WHOLE, KeptFolder, Site
 from castore.threads.process_locks import FolderOfLocks, FolderOfMarks
 from castore_objectstore.files import (
     CANNOT,
@@ -28,6 +29,7 @@ from castore_objectstore.files import (
 )
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.leasing import LEASES, Leases
+from castore_objectstore.looks import Looks, LooksEachTime, LooksOfBatch
 from castore_objectstore.object_store import (
     LARGEST,
     LastObject,
@@ -88,8 +90,23 @@ class LocalObjectStore(ObjectStore):
         self._locks = FolderOfLocks(f"{self._root}/{_BEING_FILLED}")
         self._marks: dict[str, FolderOfMarks] = {LEASES: self._leases, _BEING_FILLED: self._locks}
         self._new_files = NewFiles()
-        self._is_folder: set[str] = set()
-        """Those of the two at the top that are known to be there, and no links."""
+        self._looks: Looks = LooksEachTime(self._place)
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[ObjectStore]:
+        """Look once for all whether the folder is there, and the same."""
+        with self._batch() as store:
+            yield store
+
+    @contextlib.contextmanager
+    def _batch(self) -> Iterator[LocalObjectStore]:
+        looks = LooksOfBatch(self._looks)
+        store = copy.copy(self)
+        store._looks = looks  # noqa: SLF001 - its own
+        store._new_files = self._new_files.for_batch()  # noqa: SLF001 - its own
+        yield store
+        with self._reporting(self._root):
+            looks.finish()
 
     def get(self, key: str, most: int = LARGEST) -> bytes | None:
         """Return a whole object, `None` if there is no file of its name."""
@@ -104,7 +121,7 @@ class LocalObjectStore(ObjectStore):
         with self._reporting(path):
             descriptor = self._open(path)
             if descriptor is None:
-                self._require_place(key)
+                self._looks.require(key)
                 return False
             try:
                 read_all(descriptor, take, most)
@@ -137,27 +154,9 @@ class LocalObjectStore(ObjectStore):
             try:
                 os.stat(path)
             except FileNotFoundError:
-                self._require_place(key)
+                self._looks.require(key)
                 return self._is_waiting(path)
         return True
-
-    def _require_place(self, key: str) -> None:
-        """Raise `OSError` if an object was not found for want of the folder in which it would be.
-
-        So where a disk is not mounted, to which the folder, one above it or one at its top is a link.
-        """
-        kind = key.partition("/")[0]
-        if not self._place.require() or kind in self._is_folder:
-            return
-        folder = self._path(kind)
-        try:
-            mode = os.lstat(folder).st_mode
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(mode):
-            self._is_folder.add(kind)
-        elif not os.path.exists(folder):
-            raise dangling(folder)
 
     def _is_waiting(self, path: str) -> bool:
         """Tell whether an object waits for a flush, or has just got its name."""
@@ -194,7 +193,7 @@ class LocalObjectStore(ObjectStore):
 
     def _create_empty(self, path: str) -> bool:
         """Create an empty file in its place: nobody could see half of it. False if something is there."""
-        self._place.make()
+        self._looks.make()
         descriptor = self._new_files.create(path)
         if descriptor is None:
             return False
@@ -205,7 +204,7 @@ class LocalObjectStore(ObjectStore):
         return True
 
     def _write_beside(self, path: str, data: bytes) -> str:
-        self._place.make()
+        self._looks.make()
         descriptor, temporary = self._new_files.create_beside(path)
         try:
             try:
@@ -220,6 +219,10 @@ class LocalObjectStore(ObjectStore):
 
     def flush(self, last: Sequence[LastObject] = ()) -> None:
         """Flush and rename what waits, flush the names; then rename *last*, and flush its names."""
+        with self._batch() as store:
+            store._flush_with(last)  # noqa: SLF001 - its own
+
+    def _flush_with(self, last: Sequence[LastObject]) -> None:
         if self._flusher is None or self._staging is None:
             super().flush(last)
             return
@@ -268,7 +271,7 @@ class LocalObjectStore(ObjectStore):
         """Yield what is there; no link is followed but those of the two folders at the top."""
         folder = prefix.rstrip("/")
         with self._reporting(self._path(folder)):
-            self._require_place(folder)
+            self._looks.require(folder)
             owned.require_no_link(self._path(folder))
         for key, entry in self._scan(folder):
             if owned.has_some_digests(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -330,7 +333,7 @@ class LocalObjectStore(ObjectStore):
             # One that is torn may have been written anew, and wait to be replaced.
             there = any(self._claim_file(key, place, is_whole, most) for place in self._places(path))
             if not there:
-                self._require_place(key)
+                self._looks.require(key)
         if there and self._staging is not None:
             self._staging.found(path)
         return there
@@ -454,7 +457,7 @@ class LocalObjectStore(ObjectStore):
                     if place is not None:
                         found = _stored_object(key, os.stat(place))
                         return None if found.foreign else found
-            self._require_place(key)
+            self._looks.require(key)
         return None
 
     def remove(self, keys: Iterable[str]) -> None:

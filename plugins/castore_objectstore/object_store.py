@@ -131,6 +131,13 @@ class ObjectStore(ABC):
         for entry in last:
             self.put(entry.key, entry.data)
 
+    def batch(self) -> contextlib.AbstractContextManager[ObjectStore]:
+        """Enter for many calls at once; give the store to make them on, which may do for all what one needs.
+
+        What it does so at the end may raise `UnavailableError`: then no answer of these calls counts.
+        """
+        return contextlib.nullcontext(self)
+
     def check_usable(self) -> None:  # noqa: B027 - requests tell most
         """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
 

@@ -101,10 +101,12 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is neither an index nor a chunk."""
         wanted = set(digests)
-        return wanted - self._find_each(self._exists, wanted)
+        with self._store.batch() as store:
 
-    def _exists(self, digest: B3Digest) -> bool:
-        return self._store.exists(key_of(_BLOBS, digest)) or self._store.exists(key_of(_CHUNKS, digest))
+            def exists(digest: B3Digest) -> bool:
+                return store.exists(key_of(_BLOBS, digest)) or store.exists(key_of(_CHUNKS, digest))
+
+            return wanted - self._find_each(exists, wanted)
 
     def open_read(self, digest: B3Digest) -> BlobReader | None:
         """Open a blob or chunk. The empty blob is always there, without asking."""
@@ -160,22 +162,24 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is an object."""
-        return self._find_each(lambda digest: self._store.exists(key_of(_CHUNKS, digest)), digests)
+        with self._store.batch() as store:
+            return self._find_each(lambda digest: store.exists(key_of(_CHUNKS, digest)), digests)
 
     def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
         """Return chunks, unpacked within bounds and checked."""
 
         def get(digest: B3Digest) -> bytes | None:
             key, size = key_of(_CHUNKS, digest), sizes[digest]
-            frame = self._frame(digest, size)
+            frame = self._frame(store, digest, size)
             return None if frame is None else frames.decode_chunk(frame, digest, size=size, key=key)
 
-        return self._get_each(get, sizes)
+        with self._store.batch() as store:
+            return self._get_each(get, sizes)
 
-    def _frame(self, digest: B3Digest, size: int | None) -> bytes | None:
+    def _frame(self, store: ObjectStore, digest: B3Digest, size: int | None) -> bytes | None:
         key = key_of(_CHUNKS, digest)
         try:
-            return self._store.get(key, frames.longest(size))
+            return store.get(key, frames.longest(size))
         except NoObjectError as error:
             raise BadFrameError(
                 f"there is {error} where chunk {digest} belongs", expected=digest, key=key
@@ -185,9 +189,10 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is a whole frame."""
-        return self._find_each(
-            lambda digest: self._store.claim(key_of(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
-        )
+        with self._store.batch() as store:
+            return self._find_each(
+                lambda digest: store.claim(key_of(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
+            )
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
         """Compress and store chunks; small ones are compressed together."""
@@ -195,9 +200,10 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
         def put(digest: B3Digest) -> None:
             frame = frames.compress(chunks[digest], self._level) if packed is None else next(packed)
-            self._store.put(key_of(_CHUNKS, digest), frame)
+            store.put(key_of(_CHUNKS, digest), frame)
 
-        self._put_each(put, chunks)
+        with self._store.batch() as store:
+            self._put_each(put, chunks)
 
     def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:
         """Keep a lease in the store, unless what is young is spared anyway."""
@@ -212,29 +218,32 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
         """Return those of which the index and all chunks are there."""
-        found = zip(
-            blobs, self._each(lambda digest: self._claim_list(digest, blobs[digest]), blobs), strict=True
-        )
+        with self._store.batch() as store:
+            lists = self._each(lambda digest: self._claim_list(store, digest, blobs[digest]), blobs)
+        found = zip(blobs, lists, strict=True)
         needs = {digest: needed for digest, needed in found if needed is not None}
         there = self.claim(set().union(*needs.values()))
         return {digest for digest, needed in needs.items() if needed <= there}
 
-    def _claim_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta] | None) -> set[B3Digest] | None:
+    def _claim_list(
+        self, store: ObjectStore, digest: B3Digest, chunks: Sequence[ChunkMeta] | None
+    ) -> set[B3Digest] | None:
         """Return the chunks that a blob needs, if its index is there, and says what is known of it."""
         if chunks is None:
-            if not self._store.claim(key_of(_BLOBS, digest), _anything):
+            if not store.claim(key_of(_BLOBS, digest), _anything):
                 return None
             try:
                 chunks = self.chunks(digest)
             except BadIndexError:
                 return None
-        elif not self._claim_index(digest, chunks):
+        elif not self._claim_index(store, digest, chunks):
             return None
         return None if chunks is None else {meta.digest for meta in chunks} or {digest} - {EMPTY}
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Store indexes, durably and after all chunks, unless they are there."""
-        there = self._find_each(lambda digest: self._claim_index(digest, blobs[digest]), blobs)
+        with self._store.batch() as store:
+            there = self._find_each(lambda digest: self._claim_index(store, digest, blobs[digest]), blobs)
         last = {
             digest: LastObject(
                 key_of(_BLOBS, digest),
@@ -250,7 +259,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         self._store.flush()
         self._put_each(lambda digest: self._store.put(last[digest].key, last[digest].data), last)
 
-    def _claim_index(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+    def _claim_index(self, store: ObjectStore, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Tell whether this index is there; any other one is to be replaced by it."""
         key = key_of(_BLOBS, digest)
         same = False
@@ -262,7 +271,7 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
             return same
 
         # A store in which nothing is ever torn need not have let it be compared.
-        return self._store.claim(key, compare) and (same or self._has_list(digest, chunks))
+        return store.claim(key, compare) and (same or self._has_list(digest, chunks))
 
     def _has_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Read the index that is there, and tell the same of it."""
@@ -288,13 +297,15 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
         def get(digest: B3Digest) -> bytes | None:
             size = sizes.get(digest)
-            return self._frame(digest, size if isinstance(size, int) else default)
+            return self._frame(store, digest, size if isinstance(size, int) else default)
 
-        return self._get_each(get, wanted)
+        with self._store.batch() as store:
+            return self._get_each(get, wanted)
 
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
         """Store frames."""
-        self._put_each(lambda digest: self._store.put(key_of(_CHUNKS, digest), frames[digest]), frames)
+        with self._store.batch() as store:
+            self._put_each(lambda digest: store.put(key_of(_CHUNKS, digest), frames[digest]), frames)
 
     @property
     def durability(self) -> Literal["process", "full"]:
@@ -372,7 +383,8 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
         """Return what a listing would say of indexes or chunks."""
         prefix = _BLOBS if kind == "index" else _CHUNKS
         wanted = list(dict.fromkeys(digests))
-        found = self._each(lambda digest: self._store.describe(key_of(prefix, digest)), wanted)
+        with self._store.batch() as store:
+            found = self._each(lambda digest: store.describe(key_of(prefix, digest)), wanted)
         return {
             digest: _item(kind, prefix, entry)
             for digest, entry in zip(wanted, found, strict=True)
