@@ -18,7 +18,7 @@ from castore.contract.blobs import BlobService
 from castore.errors import BuildError, ClosedError, CompositionError, PluginError
 from castore.metrics.meters import Meters
 from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
-from castore.metrics.shell import bare, measured
+from castore.metrics.shell import bare, measured, shut
 from castore.problems import escaped
 from castore.secrets import fields_of
 from castore.threads import forks
@@ -260,6 +260,9 @@ class Builder:
                 errors.append(error)
             finally:
                 self._is_closing_one = False
+            for slot in self._slots.values():
+                if bare(slot.service) is bare(service):
+                    shut(slot.service)
             self._built.pop()
         _raise_all(errors)
 

@@ -22,7 +22,7 @@ from castore.contract.operations import (
     size_of,
 )
 from castore.digest import B3Digest
-from castore.errors import CastoreError
+from castore.errors import CastoreError, ClosedError
 from castore.metrics.meters import MOST, Meter, Meters, clock
 from castore.metrics.model import Gauges
 from castore.streams.readers import BytesReader, PieceReader
@@ -56,10 +56,34 @@ def bare(service: T) -> T:
     while True:
         if type(service) is MeasuredService:
             service = service._inner  # type: ignore[attr-defined]  # noqa: SLF001 - it is our own shell
-        elif type(service) is DiscreetService:
+        elif type(service) in (DiscreetService, _Closed):
             service = service.inner  # type: ignore[attr-defined] # as above
         else:
             return service
+
+
+def shut(service: object) -> None:
+    """Let a service in a shell, which its composition has closed, be used no more through it."""
+    if type(service) is MeasuredService:
+        service._shut()  # noqa: SLF001 - it is our own shell
+
+
+class _Closed:
+    """What a shell has in the place of a service that was closed."""
+
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ClosedError("the composition is closed")
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
+    def close(self) -> None:
+        """Do nothing: it was closed."""
 
 
 class MeasuredService(BlobService):
@@ -196,6 +220,12 @@ class MeasuredService(BlobService):
     def close(self) -> None:
         """Close the service."""
         self._inner.close()
+
+    def _shut(self) -> None:
+        if type(self._inner) is not _Closed:  # type: ignore[comparison-overlap]
+            self._inner = _Closed(self._inner)  # type: ignore[assignment] # it raises for all that is asked
+            for found in self._measuring.forwarded.values():
+                found._found = _Closed(found._found)  # noqa: SLF001 - it is made here
 
 
 class _Measuring:
