@@ -13,6 +13,7 @@
     │   ├── MissingChunkError           missing-chunk        an index whose chunk is gone
     │   └── CorruptDirectoryError       corrupt-directory    bytes that are not the directory they should be
     │       └── MissingDirectoryError   missing-directory    a tree of which a directory is gone
+    ├── CorruptRefError                 corrupt-ref          what is stored under a name is no ref
     ├── UnavailableError                unavailable          could not find out: try later, or elsewhere
     │   └── BatchError                  batch                a call for many, done in part; see its faults
     ├── UnsupportedError                unsupported          this service cannot do that, ever
@@ -21,6 +22,7 @@
     ├── InvalidDirectoryError           invalid-directory    no directory can be so (a ValueError)
     │   ├── DirectorySizeError          directory-size       an entry that gives its directory a wrong size
     │   └── DirectoryOrderError         directory-order      directories that are no tree, or in no order
+    ├── InvalidRefError                 invalid-ref          no ref can be so, or be called so (a ValueError)
     ├── WriterClosedError               writer-closed        used after close or abort (a ValueError)
     ├── SourceError                     source               what was to be stored failed (an OSError)
     │   └── SourceChangedError          source-changed       it is being written to (an OSError)
@@ -251,6 +253,37 @@ class DirectoryOrderError(InvalidDirectoryError):
     def __init__(self, message: str, digests: Iterable[B3Digest] = ()) -> None:
         super().__init__(message, rule="order")
         self.digests = tuple(digests)
+
+
+class InvalidRefError(CastoreError, ValueError):
+    """What is no name of a ref, or cannot be written as one.
+
+    Attributes:
+        name: The name that it is about; `None` if it is about none.
+    """
+
+    code = "invalid-ref"
+
+    def __init__(self, message: str, *, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class CorruptRefError(CastoreError):
+    """What is stored under the name of a ref is none.
+
+    Attributes:
+        name: The name.
+        key: Where it is stored, if that is known.
+    """
+
+    code = "corrupt-ref"
+
+    def __init__(self, name: str, reason: str, *, key: str | None = None) -> None:
+        where = "" if key is None else f" (stored as {key})"
+        super().__init__(f"the ref `{name}` cannot be read: {reason}{where}; set it anew, or delete it")
+        self.name = name
+        self.key = key
 
 
 class UnavailableError(CastoreError):

@@ -95,6 +95,14 @@ def require_no_link(folder: str | os.PathLike[str]) -> None:
         raise OSError(errno.ELOOP, reason, os.fspath(folder))
 
 
+def require_no_links_above(root: str, key: str) -> None:
+    """Raise `OSError` if a folder between that of a store and what is under *key* in it is a link."""
+    folder = root
+    for name in key.split("/")[:-1]:
+        folder = f"{folder}/{name}"
+        require_no_link(folder)
+
+
 def require_no_links_beside(database: str | os.PathLike[str]) -> None:
     """Raise `OSError` if a file that SQLite keeps beside a database is a link: SQLite would remove it."""
     real = os.path.realpath(database)

@@ -16,6 +16,7 @@ from castore.composition.types.plugins import call_roots
 from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 from castore.errors import CompositionError, PluginError
 from castore.metrics.model import Metrics
 from castore.problems import Problem, did_you_mean, escaped, listing
@@ -156,6 +157,31 @@ class Composition:
 
             return BlobsDirectoryService(self.blobs())
         return self.build(DirectoryService, name)
+
+    def refs(self, name: str = "root") -> RefService:
+        """Return a ref service; as `build(RefService, name)`.
+
+        Where none is declared, `root` is one that keeps refs in the blob service `root`, if that can. Raises
+        `CompositionError` if it cannot.
+        """
+        if name == "root" and not self.graph.named(self._known.kind(RefService)):
+            return self.refs_of_blobs(name)
+        return self.build(RefService, name)
+
+    def refs_of_blobs(self, name: str) -> RefService:
+        """Return a ref service that keeps refs where the blob service *name* keeps blobs.
+
+        Raises `CompositionError` if there is no such place, or more than one.
+        """
+        refs = self.blobs(name).capability(RefService)
+        if refs is None:
+            tag = self.instance(BlobService, name).type.tag
+            raise CompositionError(
+                f"{self.name}: there is no place for refs: the blob service `{escaped(name)}`, a `{tag}`,"
+                " keeps none; write a table for them, such as\n"
+                '  [refservices.root]\n  type = "sqlite"\n  path = "./refs.sqlite"'
+            )
+        return refs
 
     def roots(self) -> Iterator[B3Digest]:
         """Yield the digests of the blobs that plugins refer to, by their hook `castore_roots`.

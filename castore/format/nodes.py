@@ -120,6 +120,9 @@ def node_from_json(data: Mapping[str, Any]) -> Node:
     """Read what `node_to_json` has written; raise `InvalidDirectoryError` for anything else."""
     try:
         match dict(data):
+            # A truth value is a number for Python.
+            case {"size": bool()}:
+                raise InvalidDirectoryError("a size is a number", rule="node")
             case {"type": "file", "digest": str(text), "size": int(size), "executable": bool(mark), **rest}:
                 node: Node = FileNode(B3Digest.parse(text), size, mark)
             case {"type": "directory", "digest": str(text), "size": int(size), **rest}:

@@ -34,7 +34,7 @@ from castore.threads import forks
 _MOST: Final = 256
 """So many files are open for one call: a process may often have no more than 1,024."""
 
-_NO_LOCKS: Final = LACKING | {errno.ENOLCK}
+NO_LOCKS: Final = LACKING | {errno.ENOLCK}
 """What `flock` fails with where a file system locks no files."""
 
 _FIRST_PAUSE: Final = 0.001
@@ -88,7 +88,7 @@ def lock(descriptor: int, mode: int, *, needed: bool = False, wait: float | None
             time.sleep(min(pause, ends - now))
             pause = min(2 * pause, _LONGEST_PAUSE)
         except OSError as error:
-            if needed or error.errno not in _NO_LOCKS:
+            if needed or error.errno not in NO_LOCKS:
                 raise OSError(error.errno, f"flock: {error.strerror}") from error
             return
         else:
@@ -150,7 +150,7 @@ class FolderOfMarks:
         try:
             yield from (mark for mark, locked in self._look() if not locked)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
 
     def remove_dead(self, name: str, older_than: float) -> bool:
@@ -185,7 +185,7 @@ class FolderOfMarks:
             except BlockingIOError:
                 return False
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
+                if error.errno not in NO_LOCKS:
                     raise
                 return False
             with contextlib.suppress(FileNotFoundError):

@@ -7,6 +7,9 @@ Example::
 
     [directoryservices.root]
     type = "memory"
+
+    [refservices.root]
+    type = "memory"
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import attrs
 from castore import BlobService
 from castore.composition import Between, BuildContext, ByteSize, ServiceUrl, Traits, View, read_query
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 from castore.format.chunking import DEFAULT_AVG_SIZE, FastCdc2020
 from castore.problems import escaped
 
@@ -29,10 +33,7 @@ class MemoryConfig:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Accept `memory:` and `memory://`, with nothing behind."""
-        for key, _ in _without_address(url).query:
-            raise ValueError(
-                f"a memory service has no address, and no field `{escaped(key)}`; write `memory:`"
-            )
+        _require_nothing(url)
         return cls()
 
     def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
@@ -69,6 +70,28 @@ class MemoryDirectoriesConfig:
         from castore_memory.directories import MemoryDirectoryService  # noqa: PLC0415 - once it is named
 
         return MemoryDirectoryService(self.max_size)
+
+
+@attrs.frozen
+class MemoryRefsConfig:
+    """Refs in memory. URL form: `memory:`."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Accept `memory:` and `memory://`, with nothing behind."""
+        _require_nothing(url)
+        return cls()
+
+    def build(self, name: str, context: BuildContext) -> RefService:  # noqa: ARG002 - all configs have them
+        """Return a new, empty service."""
+        from castore_memory.refs import MemoryRefService  # noqa: PLC0415 - once it is named
+
+        return MemoryRefService()
+
+
+def _require_nothing(url: str) -> None:
+    for key, _ in _without_address(url).query:
+        raise ValueError(f"a memory service has no address, and no field `{escaped(key)}`; write `memory:`")
 
 
 def _without_address(url: str) -> ServiceUrl:

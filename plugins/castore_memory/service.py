@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from castore import B3Digest, ChunkMeta
 from castore.chunks.backend import ChunkBackend
 from castore.contract.batches import MOST_UNKNOWN
 from castore.contract.capabilities import BlobLister, FoundChunks
 from castore.contract.chunk_list import ChunkList
+from castore.contract.refs import RefService
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem
 from castore.digest import EMPTY, no_digest
 from castore.errors import CorruptBlobError, OversizedFrameError
 from castore.format.blob_index import same_list
 from castore.format.checks import check_size
+from castore_memory.refs import MemoryRefService
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+
+P = TypeVar("P")
 
 _SIZE_IN_INDEX: Final = 40
 """How many bytes a chunk counts in an index: its digest, and its size."""
@@ -34,6 +38,11 @@ class MemoryBlobService(ChunkBackend, BlobLister, Evictable):
         # Values never change and each operation is one step of a dict, so readers need no lock.
         self._chunks: dict[B3Digest, bytes] = {}
         self._indexes: dict[B3Digest, Sequence[ChunkMeta]] = {}
+        self._refs = MemoryRefService()
+
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability. Names of what it keeps are forgotten with it, and so it keeps them, too."""
+        return cast("P", self._refs) if kind is RefService else super().capability(kind)
 
     def has(self, digest: B3Digest) -> bool:
         """Tell whether a blob or chunk of this digest was put."""

@@ -1,9 +1,10 @@
-"""The `objectstore` service types: chunks and indexes, or trees, as objects in a folder or a cloud bucket."""
+"""The `objectstore` service types: blobs, trees or refs as objects in a folder or a cloud bucket."""
 
 from __future__ import annotations
 
 from castore import BlobService, Registry, hookimpl
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 
 _SOUGHT = (
     "s3", "gs", "gcs", "azure", "abfs", "minio", "bucket", "sftp", "ssh", "http", "https", "webdav", "file",
@@ -21,3 +22,4 @@ def castore_register(registry: Registry) -> None:
     registry.register(
         DirectoryService, "objectstore", "castore_objectstore.config:ObjectStoreDirectoriesConfig"
     )
+    registry.register(RefService, "objectstore", "castore_objectstore.config:ObjectStoreRefsConfig")

@@ -39,6 +39,7 @@ from castore.composition import (
     secrets_in,
 )
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.places import Create, locate
 from castore.problems import toml_string
@@ -196,6 +197,17 @@ class ObjectStoreDirectoriesConfig(StoreFields):
         from castore_objectstore.directories import ClosureDirectoryService  # noqa: PLC0415 - once it is named
 
         return ClosureDirectoryService(self.open(name, context))
+
+
+@attrs.frozen
+class ObjectStoreRefsConfig(StoreFields):
+    """Refs in an object store, each as one object. URL form: `objectstore+<url>?<fields and options>`."""
+
+    def build(self, name: str, context: BuildContext) -> RefService:
+        """Return the service. A folder is made when the first ref is set, not before."""
+        from castore_objectstore.refs import ObjectRefService  # noqa: PLC0415 - once it is named
+
+        return ObjectRefService(self.open(name, context), pool=context.pool, closes=True)
 
 
 def _problems_in_query(url: str, options: Mapping[str, Any], beside: Sequence[str] = ()) -> list[Problem]:

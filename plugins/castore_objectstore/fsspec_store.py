@@ -19,7 +19,7 @@ from castore.errors import CastoreError, UnavailableError, UnsupportedError, des
 from castore.places import Create
 from castore.threads import forks
 from castore.urls import masked
-from castore_objectstore import drivers
+from castore_objectstore import conditions, drivers
 from castore_objectstore.bounded import http_client, read_pieces
 from castore_objectstore.object_store import (
     LARGEST,
@@ -85,6 +85,8 @@ class FsspecObjectStore(ObjectStore):
         self._placing = forks.new_lock()
         self._place_seen = self._sort == "memory"
         """Whether there is what the objects lie in: an object that is not found is absent then."""
+        self._replacing = forks.new_lock()
+        self._heeds_conditions = False
         forks.begin_anew_in_child(self)
 
     def begin_anew(self) -> None:
@@ -262,6 +264,63 @@ class FsspecObjectStore(ObjectStore):
             "neither that folder nor the one above it is there: make them, or let castore make the whole path"
             ' with `create = "path"`'
         )
+
+    # -- names that are set anew --
+
+    def replace(
+        self, key: str, data: bytes | None, allowed: Callable[[bytes | None], bool] | None = None
+    ) -> bool:
+        """Replace or remove an object: in a bucket of S3's by requests with a condition."""
+        if allowed is None:
+            with self._replacing:
+                return self._replace_now(key, data)
+        if self._scheme == "memory":
+            with self._replacing:
+                return allowed(self.get(key)) and self._replace_now(key, data)
+        with self._using(key) as (fs, path):
+            if self._chained or not conditions.has_conditions(fs):
+                raise self._cannot_compare("its driver has no requests with a condition")
+            try:
+                if not self._heeds_conditions:
+                    conditions.require_heeded(fs, f"{path.removesuffix(key)}refs")
+                    self._heeds_conditions = True
+                return conditions.replace(fs, path, data, allowed)
+            except conditions.NoConditionsError as error:
+                raise self._cannot_compare("the server passes over what a request is to depend on") from error
+            except conditions.ChangedAgainError as error:
+                raise self._unavailable("others change it all the time") from error
+            except FileNotFoundError as error:
+                raise self._no_place() from error
+
+    def _replace_now(self, key: str, data: bytes | None) -> bool:
+        if data is not None:
+            self.put(key, data)
+            return True
+        self._require_removes()
+        there = self.exists(key)
+        if there:
+            self._remove(key)
+        return there
+
+    def _cannot_compare(self, why: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"`{self._instance}`: {masked(self._url)} cannot compare and replace in one step, as {why};"
+            " keep refs elsewhere, in [refservices.root], or expect nothing"
+        )
+
+    def list_below(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all objects."""
+        with self._using(prefix.rstrip("/")) as (fs, path):
+            try:
+                found = fs.find(path, detail=True)
+            except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
+                self._require_absence(fs, error)
+                found = {}
+            if not found and not self._place_seen:
+                self._require_place(fs)
+        for name, info in found.items():
+            if info.get("type") == "file" and path in name:
+                yield f"{prefix}{name[name.index(path) + len(path) :].lstrip('/')}"
 
     # -- writers and sweeps --
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from castore import B3Digest, owned
-from castore.errors import UnavailableError
-from castore.places import WHOLE, KeptFolder, Site
-from castore.threads.process_locks import FolderOfLocks, FolderOfMarks
+from castore.errors import UnavailableError, UnsupportedError
+from castore.places import WHOLE, KeptFolder, Site, flush_folder
+from castore.threads.process_locks import NO_LOCKS, FolderOfLocks, FolderOfMarks
 from castore_objectstore.files import (
     CANNOT,
     READ,
@@ -324,6 +324,86 @@ class LocalObjectStore(ObjectStore):
                     os.close(descriptor)
             yield b"".join(pieces)
 
+    # -- names that are set anew --
+
+    def replace(
+        self, key: str, data: bytes | None, allowed: Callable[[bytes | None], bool] | None = None
+    ) -> bool:
+        """Replace or remove a file under the lock that sweeps take: nobody else does meanwhile."""
+        path = self._path(key)
+        with self._reporting(path):
+            self._place.make()
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(self._leases.for_sweeping())
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                    if allowed is not None:
+                        raise UnsupportedError(
+                            f"`{self._instance}`: {self._root} is where files cannot be locked, so nothing"
+                            " can be compared and replaced in one step"
+                        ) from error
+                owned.require_no_links_above(self._root, key)
+                if not self._may_replace(key, data, allowed):
+                    return False
+                self._write_named(path, data)
+        return True
+
+    def _may_replace(
+        self, key: str, data: bytes | None, allowed: Callable[[bytes | None], bool] | None
+    ) -> bool:
+        if allowed is None:
+            return data is not None or os.path.lexists(self._path(key))
+        there = self.get(key)
+        return allowed(there) and not (there is None and data is None)
+
+    def _write_named(self, path: str, data: bytes | None) -> None:
+        lasting = self.durability == "full"
+        folder = os.path.dirname(path)
+        if data is None:
+            os.unlink(path)
+            if lasting:
+                flush_folder(folder)
+            # An empty folder is of no use; one that is not stays.
+            with contextlib.suppress(OSError):
+                while folder.startswith(f"{self._root}/"):
+                    os.rmdir(folder)
+                    folder = os.path.dirname(folder)
+            return
+        made = _missing_folders(folder)
+        # That of one who was killed: nobody else is here.
+        remove_quietly(f"{path}#1")
+        descriptor, temporary = self._new_files.create_beside(path)
+        try:
+            try:
+                write_all(descriptor, data)
+                if lasting:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+        except BaseException:
+            remove_quietly(temporary)
+            raise
+        if lasting:
+            for each in (folder, *made):
+                flush_folder(each)
+
+    def list_below(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of files; no link is followed, nor is one a file."""
+        folder = prefix.rstrip("/")
+        with self._reporting(self._path(folder)):
+            self._looks.require(folder)
+            owned.require_no_link(self._path(folder))
+        waiting = [folder]
+        while waiting:
+            for key, entry in self._scan(waiting.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(key)
+                elif entry.is_file(follow_symlinks=False):
+                    yield key
+
     # -- writers and sweeps --
 
     def claim(self, key: str, is_whole: Wholeness, most: int = LARGEST) -> bool:
@@ -531,6 +611,15 @@ class LocalObjectStore(ObjectStore):
     def _reporting(self, path: str) -> Reporting:
         """Turn an error of the operating system into castore's, with the name of a file."""
         return Reporting(self._instance, path)
+
+
+def _missing_folders(folder: str) -> list[str]:
+    """Return the folders in which one is yet to be made so that *folder* is there."""
+    found = []
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+        found.append(folder)
+    return found
 
 
 def _open_to_claim(path: str) -> tuple[int, bool]:

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from castore import B3Digest
+from castore.errors import UnsupportedError
 from castore.format import blob_index
 
 Wholeness: TypeAlias = Callable[[Callable[[int, int], bytes], int], bool]
@@ -190,6 +191,28 @@ class ObjectStore(ABC):
         What has more than *most* bytes is left out.
         """
         return iter(())
+
+    # -- names that are set anew --
+
+    def replace(
+        self,
+        key: str,
+        data: bytes | None,  # noqa: ARG002 - for overriding
+        allowed: Callable[[bytes | None], bool] | None = None,  # noqa: ARG002 - as above
+    ) -> bool:
+        """Store an object lastingly, or remove it if *data* is `None`; tell whether that was done.
+
+        With *allowed* that is done only if it is true of what is there, `None` for nothing, in one step: of
+        several who replace an object at once each finds what another one has left. What it raises ends the
+        call, with nothing changed. To remove what is absent changes nothing, and is False.
+
+        Raises `UnsupportedError` if the store cannot compare.
+        """
+        raise UnsupportedError(f"nothing is replaced in this store, so {key} is not")
+
+    def list_below(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all objects below *prefix*, which ends in `/`, in folders of any names."""
+        raise UnsupportedError(f"this store does not list what is below {prefix}")
 
     # -- what takes things away --
 

@@ -3,6 +3,7 @@
 ==================================================  ====================================================
 `blobs/b3/<first 4 hex digits>/<64 hex digits>`     the index of a blob; no bytes for one of 0 or 1 chunks
 `chunks/b3/<first 4 hex digits>/<64 hex digits>`    a chunk as a zstd frame, under the digest of its bytes
+`refs/<name>.json`                                  what a name stands for (`castore_objectstore.refs`)
 ==================================================  ====================================================
 """
 
@@ -23,6 +24,7 @@ from castore.contract.capabilities import (
     FrameStore,
     SharedPlace,
 )
+from castore.contract.refs import RefService
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY
 from castore.errors import BadFrameError, BadIndexError
@@ -38,6 +40,7 @@ from castore_objectstore.object_store import (
     StoredObject,
     TooLargeError,
 )
+from castore_objectstore.refs import ObjectRefService
 from castore_objectstore.sharing import SharedStore
 
 if TYPE_CHECKING:
@@ -138,6 +141,8 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def capability(self, kind: Callable[..., P]) -> P | None:
         """Return a capability; whether processes can tell each other anything depends on the store."""
+        if kind is RefService:
+            return cast("P", ObjectRefService(self._store, pool=self._pool))
         return cast("P | None", self._shared) if kind is SharedPlace else super().capability(kind)
 
     def list_blobs(self) -> Iterator[B3Digest]:

@@ -1,9 +1,10 @@
-"""The `sqlite` service types: blobs, and directories, as rows of one file."""
+"""The `sqlite` service types: blobs, directories and refs as rows of one file."""
 
 from __future__ import annotations
 
 from castore import BlobService, Registry, hookimpl
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 
 
 @hookimpl
@@ -19,5 +20,11 @@ def castore_register(registry: Registry) -> None:
         DirectoryService,
         "sqlite",
         "castore_sqlite.config:SqliteDirectoriesConfig",
+        sought_as=("sqlite3", "sql", "database", "db"),
+    )
+    registry.register(
+        RefService,
+        "sqlite",
+        "castore_sqlite.config:SqliteRefsConfig",
         sought_as=("sqlite3", "sql", "database", "db"),
     )

@@ -19,6 +19,10 @@ Example::
     [directoryservices.root]
     type = "sqlite"
     path = "./blobs.sqlite"        # directories and blobs may share a file
+
+    [refservices.root]
+    type = "sqlite"
+    path = "./blobs.sqlite"        # and refs as well
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from castore.composition import (
     secrets_in,
 )
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.places import Create, locate
 
@@ -182,3 +187,19 @@ class SqliteDirectoriesConfig(FileFields):
         from castore_sqlite.schema import DIRECTORIES  # noqa: PLC0415 - as above
 
         return SqliteDirectoryService(self.database(name, context, DIRECTORIES))
+
+
+@attrs.frozen
+class SqliteRefsConfig(FileFields):
+    """Refs in one SQLite file, which may be that of blobs. URL form: `sqlite:<path>?<fields>`."""
+
+    def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
+        """Say that it can be written. With blobs in the same file it has nothing in common."""
+        return Traits(writable=True, answers=True)
+
+    def build(self, name: str, context: BuildContext) -> RefService:
+        """Return the service. The file is made when the first ref is set, not before."""
+        from castore_sqlite.refs import SqliteRefService  # noqa: PLC0415 - once it is named
+        from castore_sqlite.schema import REFS  # noqa: PLC0415 - as above
+
+        return SqliteRefService(self.database(name, context, REFS), closes=True)

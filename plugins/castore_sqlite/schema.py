@@ -53,7 +53,14 @@ CREATE TABLE directories (
 )"""
 """Made with the first directory. Not `WITHOUT ROWID`, for the same reason as the indexes."""
 
-OPTIONAL: Final = (DIRECTORIES,)
+REFS: Final = """
+CREATE TABLE refs (
+    name TEXT NOT NULL PRIMARY KEY,
+    ref BLOB NOT NULL
+)"""
+"""Made with the first ref."""
+
+OPTIONAL: Final = (DIRECTORIES, REFS)
 """Tables that a file has only if something was kept in them."""
 
 _TABLES: Final = (_CHUNKS, _INDEXES, _QUARANTINE, _FLUSHES)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from castore import B3Digest, ChunkMeta, UnavailableError
 from castore.chunks.backend import ChunkBackend
@@ -18,6 +18,7 @@ from castore.contract.capabilities import (
     FrameStore,
     SharedPlace,
 )
+from castore.contract.refs import RefService
 from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY
 from castore.errors import BadIndexError, CastoreError, CorruptBlobError
@@ -29,9 +30,12 @@ from castore_sqlite import keeping, rows
 from castore_sqlite.database import Database
 from castore_sqlite.group_commit import GroupCommit, Transaction
 from castore_sqlite.leases import leases_of
+from castore_sqlite.refs import SqliteRefService
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+P = TypeVar("P")
 
 _log: Final = logging.getLogger("castore_sqlite")
 
@@ -98,6 +102,10 @@ class SqliteBlobService(
 
     def _key(self, table: str, digest: B3Digest) -> str:
         return f"{self._database.path}: {table}/{digest}"
+
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability; refs are in a table of their own."""
+        return cast("P", SqliteRefService(self._database)) if kind is RefService else super().capability(kind)
 
     # -- blobs --
 

@@ -16,11 +16,21 @@ from typing import Any
 
 import pytest
 
-from castore import BlobService, Composition, CompositionError, CorruptChunkError, UnavailableError
+from castore import (
+    BlobService,
+    Composition,
+    CompositionError,
+    CorruptChunkError,
+    RefService,
+    UnavailableError,
+    UnsupportedError,
+)
 from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
 from castore.contract.upkeep import Evictable, Sweepable
+from castore.format import refs as written
 from castore.testing import BLOB_A, BLOB_B, EMPTY, HELLO, P3M, BlobServiceContract
 from castore.upkeep import CopyCounts, collect, copy, repair, verify
+from tests.refs import test_services as refs
 
 if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask")):
     pytest.skip("needs moto[s3,server] and s3fs", allow_module_level=True)
@@ -433,3 +443,108 @@ def test_garbage_is_collected(bucket: Any, compose: Callable[..., Composition]) 
     assert not blobs.has(gone)
     assert blobs.read(kept) == P3M.data
     assert len(list(bucket.objects.all())) == 9
+
+
+REFS = NAMES_OF_THE_REFERENCE.replace("blobservices", "refservices") + NAMES_OF_THE_REFERENCE
+
+
+class TestRefs(refs.TestReadingAndWriting):
+    """In a bucket as everywhere."""
+
+    @pytest.fixture
+    def service(self, bucket: Any, compose: Callable[..., Composition]) -> RefService:
+        return compose(REFS).refs()
+
+
+class TestRefsExpected(refs.TestExpecting):
+    """What is expected is compared by the server, in one step with the change."""
+
+    @pytest.fixture
+    def service(self, bucket: Any, compose: Callable[..., Composition]) -> RefService:
+        return compose(FSSPEC_NAMES).refs()
+
+    def test_nothing_else_stays_in_the_bucket(self, bucket: Any, service: RefService) -> None:
+        service.set("www", refs.of(1), expect=None)
+        assert [entry.key for entry in bucket.objects.all()] == ["pre/fix/refs/www.json"]
+        assert service.delete("www", expect=refs.of(1))
+        assert list(bucket.objects.all()) == []
+
+    def test_somebody_else_is_faster(self, bucket: Any, service: RefService) -> None:
+        """Between the look at a ref and its change."""
+        service.set("www", refs.of(1), expect=None)
+        data = written.encode(refs.of(1))
+        store = compose_store(service)
+        looks: list[bytes | None] = []
+
+        def allowed(there: bytes | None) -> bool:
+            looks.append(there)
+            if len(looks) == 1:
+                bucket.put_object(Key="pre/fix/refs/www.json", Body=written.encode(refs.of(2)))
+            return there == data
+
+        assert not store.replace("refs/www.json", written.encode(refs.of(3)), allowed)
+        assert not store.replace("refs/www.json", None, allowed)
+        assert looks == [data, written.encode(refs.of(2)), written.encode(refs.of(2))]
+        assert service.get("www") == refs.of(2)
+
+        def always(_: bytes | None) -> bool:
+            bucket.put_object(Key="pre/fix/refs/www.json", Body=written.encode(refs.of(len(looks))))
+            looks.append(None)
+            return True
+
+        with pytest.raises(UnavailableError, match="others change it all the time"):
+            store.replace("refs/www.json", b"mine", always)
+
+    def test_a_ref_that_was_deleted_meanwhile(self, bucket: Any, service: RefService) -> None:
+        service.set("www", refs.of(1), expect=None)
+        looks: list[bytes | None] = []
+
+        def allowed(there: bytes | None) -> bool:
+            looks.append(there)
+            bucket.objects.all().delete()
+            return there is not None
+
+        assert not compose_store(service).replace("refs/www.json", b"mine", allowed)
+        assert looks[-1] is None
+        assert list(bucket.objects.all()) == []
+
+
+def compose_store(service: RefService) -> Any:
+    """Return the store of refs, beneath what measures and hides secrets."""
+    found: Any = service
+    while not hasattr(found, "_store"):
+        found = found._found
+    return found._store
+
+
+def test_a_server_that_passes_over_conditions(
+    bucket: Any, compose: Callable[..., Composition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out before anything is changed."""
+    service = compose(REFS).refs()
+    service.set("www", refs.of(1))
+    fs, _ = compose_store(service)._open()
+    send = fs.call_s3
+
+    def without_conditions(method: str, *args: Any, **kwargs: Any) -> Any:
+        kept = {name: value for name, value in kwargs.items() if name not in ("IfMatch", "IfNoneMatch")}
+        return send(method, *args, **kept)
+
+    monkeypatch.setattr(fs, "call_s3", without_conditions)
+    with pytest.raises(UnsupportedError, match="the server passes over"):
+        service.set("www", refs.of(2), expect=refs.of(1))
+    assert service.get("www") == refs.of(1)
+    assert [entry.key for entry in bucket.objects.all()] == ["pre/fix/refs/www.json"]
+
+
+def test_refs_where_there_is_no_bucket(compose: Callable[..., Composition]) -> None:
+    service = compose(REFS).refs()
+    for call in (
+        lambda: service.get("www"),
+        lambda: list(service.names()),
+        lambda: service.set("www", refs.of(1)),
+        lambda: service.set("www", refs.of(1), expect=None),
+        lambda: service.delete("www"),
+    ):
+        with pytest.raises(UnavailableError, match="no bucket `bucket`"):
+            call()

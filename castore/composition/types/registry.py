@@ -16,6 +16,7 @@ from castore.composition.types.strangers import is_fault, printing_to_stderr
 from castore.composition.types.versions import unmet
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 from castore.errors import DuplicatePluginError, PluginError
 from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.problems import did_you_mean, listing
@@ -61,6 +62,7 @@ class Registry:
         """The plugins that were loaded."""
         self.add_kind(BlobService, "blobservices", "blob service")
         self.add_kind(DirectoryService, "directoryservices", "directory service")
+        self.add_kind(RefService, "refservices", "ref service")
 
     @classmethod
     def default(cls) -> Registry:

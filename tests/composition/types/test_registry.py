@@ -384,6 +384,8 @@ def test_all_types_are_tried_by_who_asks_for_all(install: Install, registry: Reg
         "reel",
         "memory",
         "objectstore",
+        "memory",
+        "objectstore",
     ]
     assert len(registry.broken) == 1
 
