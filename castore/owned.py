@@ -8,6 +8,7 @@ else's, wherever it lies, and stays as it is.
 `<64 hex digits>#<n>`  left there by a writer that was killed: *n* is a number, or 16 hex digits
 `<a random UUID>`      a mark: an empty file, locked while the program lives that has made it
 `<32 hex digits>`      a mark in a bucket, of the bytes `castore`
+`.<n>.castore-<8 hex>` what an export builds in the place of *n*, or the first 200 bytes of that
 =====================  ===================================================================================
 
 All digits are in lower case. castore makes no links, so a link is never its own. Only the folder of a store,
@@ -39,6 +40,8 @@ _OBJECT: Final = re.compile(r"([0-9a-f]{4})/((?:\1)[0-9a-f]{60})(#(?:[1-9][0-9]{
 _SOME_DIGESTS: Final = re.compile(r"[0-9a-f]{4}")
 _MARK: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _BUCKET_MARK: Final = re.compile(r"[0-9a-f]{32}")
+
+_BUILT: Final = re.compile(rb"\.(.{1,200})\.castore-[0-9a-f]{8}", re.DOTALL)
 
 _LOCK: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -81,6 +84,17 @@ def is_mark(name: str) -> bool:
 def is_bucket_mark(name: str) -> bool:
     """Tell whether an object has the name of a mark in a bucket."""
     return _BUCKET_MARK.fullmatch(name) is not None
+
+
+def name_while_built(name: bytes, digits: str) -> bytes:
+    """Return what something is called until all of it is there, in the folder where it will be *name*."""
+    return b".%s.castore-%s" % (name[:200], digits.encode())
+
+
+def named_while_built(name: bytes) -> bytes | None:
+    """Return the first 200 bytes of what something that is built will be called; `None` for other names."""
+    match = _BUILT.fullmatch(name)
+    return None if match is None else match[1]
 
 
 def is_empty_file(status: os.stat_result) -> bool:

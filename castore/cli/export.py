@@ -2,33 +2,70 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any, Final
+
+import attrs
 import click
 
 from castore.cli.faults import FAILED, INCOMPLETE, document_of
+from castore.cli.ls import quoted
 from castore.cli.options import shared_options
-from castore.cli.output import complain, emit_json
+from castore.cli.output import complain, emit_json, emit_text, stdout_is_terminal
+from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.roots import as_place
 from castore.cli.settings import Settings
+from castore.composition.composition import Composition
+from castore.errors import TargetError
+from castore.format.nodes import Node, TreePath
+from castore.trees.comparing import Letter
 from castore.trees.exporting import export_tree
+from castore.trees.exports import Exported, ExportOptions
 from castore.trees.naming import TreeLookup, TreePlace
+from castore.trees.placing import Placing
 
 _EPILOG = """\b
 Examples:
   castore export ROOT restored
   castore export ROOT:docs/readme.md readme.md
+  castore export ROOT restored --update --delete --dry-run
 
 \b
-With --json, sizes in bytes:
-  {"root", "target", "files", "directories", "links", "size",
+With --json, sizes in bytes; `root` is a list if there are several:
+  {"root", "target", "written", "directories", "links", "kept", "deleted",
+   "bytes", "renamed": {path: its path in the tree},
+   "changes": [{"change", "path"}], (with --dry-run)
    "lost": [{"path", "code", "message"}]}
 """
 
+_PLACING: Final = tuple(attrs.fields_dict(Placing))
+
 
 @click.command("export", epilog=_EPILOG)
-@click.argument("root", metavar="ROOT[:PATH]", type=as_place)
+@click.argument("roots", metavar="ROOT[:PATH]...", type=as_place, nargs=-1, required=True)
 @click.argument("target", metavar="TARGET", type=click.Path(readable=False))
+@click.option(
+    "--update", is_flag=True, help="Bring a TARGET that is there up to date; go on with what was cut short."
+)
+@click.option("--delete", is_flag=True, help="With --update: remove from TARGET what the tree does not have.")
+@click.option(
+    "--dry-run", is_flag=True, help="Change nothing; print what would change, as `castore diff` does."
+)
+@click.option(
+    "--on-collision",
+    type=click.Choice(["fail", "rename"]),
+    default="fail",
+    show_default=True,
+    help="Of names that TARGET takes for one: write nothing, or add `~2` to the later ones.",
+)
 @click.option("--read-only", is_flag=True, help="Let nobody write to what is made.")
+@click.option(
+    "--hardlink", is_flag=True, help="Make files with the same contents names of one; implies --read-only."
+)
+@click.option("--sparse", is_flag=True, help="Leave holes for runs of zeros of 64 KiB and more.")
+@click.option("--durable", is_flag=True, help="Flush all to the disk before TARGET has its name.")
+@click.option("--verify", is_flag=True, help="Read each file again when it was written.")
 @click.option(
     "--skip-unreadable",
     is_flag=True,
@@ -36,40 +73,112 @@ With --json, sizes in bytes:
 )
 @shared_options
 @click.pass_obj
-def command(settings: Settings, root: TreePlace, target: str, read_only: bool, skip_unreadable: bool) -> int:
-    """Make a folder of a tree, or of a part of it.
+def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **options: Any) -> int:
+    """Make a folder of a tree, or of a part of it; or bring a folder up to date.
 
-    TARGET must not exist. It appears when all of it is there. Each byte is checked before it is written.
+    TARGET must not exist, unless --update is given. It appears when all of it is there. Each byte is checked
+    before it is written. Several roots go into the folder TARGET, each under the last part of its PATH.
+
+    With --update what is right is not touched, and each other file takes its place when all of it is there:
+    so that a run that was cut short goes on. What the tree does not have stays, unless --delete is given.
     """
-    name = settings.service_name
+    if options["delete"] and not options["update"]:
+        raise click.UsageError("--delete is for --update: a new folder has nothing else in it.")
+    options["read_only"] |= options["hardlink"]
+    job = _Job(settings, roots, target, options)
     with settings.opened() as stores:
+        done = job.run(stores)
+    if settings.json:
+        emit_json(job.document(done))
+    else:
+        job.tell(done)
+    if not done.lost:
+        return 0
+    return INCOMPLETE if options["skip_unreadable"] else FAILED
+
+
+@attrs.define
+class _Job:
+    settings: Settings
+    roots: tuple[TreePlace, ...]
+    target: str
+    options: dict[str, Any]
+    changes: list[tuple[Letter, TreePath]] = attrs.field(factory=list)
+
+    def run(self, stores: Composition) -> Exported:
+        name = self.settings.service_name
+        own = OwnPlaces(stores)
+        if reason := own.reason_against_all_in(self.target):
+            raise TargetError(f"cannot write {self.target!r}: it is {reason}")
         lookup = TreeLookup(stores, name)
-        node = lookup.node(root)
-        verb = "" if settings.json else "wrote"
-        with ProgressMeter(noun="file", verb=verb, hidden=settings.quiet) as meter:
+        report = self._note if self.options["dry_run"] else None
+        verb = "" if self.settings.json or self.options["dry_run"] else "wrote"
+        with ProgressMeter(noun="file", verb=verb, hidden=self.settings.quiet) as meter:
 
             def progress(size: int) -> None:
                 meter.item_done()
                 meter.advance(size)
 
-            done = export_tree(
-                node,
-                target,
+            return export_tree(
+                self._top(lookup),
+                self.target,
                 stores.blobs(name),
                 lookup.directories,
-                read_only=read_only,
-                skip_unreadable=skip_unreadable,
+                self._options(own),
                 progress=progress,
+                report=report,
             )
-    if settings.json:
-        lost = [{"path": str(each.path), **document_of(each.error, settings)} for each in done.lost]
-        counts = {"directories": done.directories, "links": done.links, "size": done.size}
-        emit_json({"root": str(root), "target": target, "files": done.files, **counts, "lost": lost})
-    else:
+
+    def _options(self, own: OwnPlaces) -> ExportOptions:
+        given = self.options
+        return ExportOptions(
+            update=given["update"],
+            delete=given["delete"],
+            dry_run=given["dry_run"],
+            rename_collisions=given["on_collision"] == "rename",
+            skip_unreadable=given["skip_unreadable"],
+            placing=Placing(**{name: given[name] for name in _PLACING}),
+            protected=own.reasons,
+        )
+
+    def _top(self, lookup: TreeLookup) -> Node | dict[bytes, Node]:
+        if len(self.roots) == 1:
+            return lookup.node(self.roots[0])
+        top: dict[bytes, Node] = {}
+        for place in self.roots:
+            name = bytes(place.path[-1]) if place.path else str(place.root).encode()
+            if name in top:
+                shown = os.fsdecode(name)
+                raise click.UsageError(f"Two roots would be {shown!r} in {self.target!r}; export them apart.")
+            top[name] = lookup.node(place)
+        return top
+
+    def _note(self, letter: Letter, path: TreePath) -> None:
+        if self.settings.json:
+            self.changes.append((letter, path))
+        else:
+            emit_text(f"{letter}  {quoted(bytes(path) or b'.')}\n", flush=stdout_is_terminal())
+
+    def document(self, done: Exported) -> dict[str, Any]:
+        roots = [str(root) for root in self.roots]
+        counts = attrs.asdict(done, filter=lambda field, _: field.name not in ("lost", "renamed", "size"))
+        document: dict[str, Any] = {"root": roots if len(roots) > 1 else roots[0], "target": self.target}
+        document |= {**counts, "bytes": done.size}
+        document["renamed"] = {os.fsdecode(here): os.fsdecode(path) for here, path in done.renamed.items()}
+        if self.options["dry_run"]:
+            document["changes"] = [{"change": letter, "path": str(path)} for letter, path in self.changes]
+        document["lost"] = [
+            {"path": str(each.path), **document_of(each.error, self.settings)} for each in done.lost
+        ]
+        return document
+
+    def tell(self, done: Exported) -> None:
+        """Say what is not as in the tree."""
+        for here, path in done.renamed.items():
+            complain(f"castore: {os.fsdecode(path)!r} is {os.fsdecode(here)!r} here")
         for each in done.lost:
-            complain(f"castore: cannot write {str(each.path)!r}: {settings.scrubbed(each.error.message)}")
-        if done.lost and not skip_unreadable:
-            complain(f"castore: {target!r} would not be whole, and was not made")
-    if not done.lost:
-        return 0
-    return INCOMPLETE if skip_unreadable else FAILED
+            message = self.settings.scrubbed(each.error.message)
+            complain(f"castore: cannot write {str(each.path)!r}: {message}")
+        if done.lost and not self.options["skip_unreadable"]:
+            rest = "is not as the tree" if self.options["update"] else "would not be whole, and was not made"
+            complain(f"castore: {self.target!r} {rest}")

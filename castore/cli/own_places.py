@@ -61,6 +61,11 @@ class OwnPlaces:
                 return _said(place)
         return None
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """All places, with the reason that each is one."""
+        return {place.path: _said(place) for place in self._places}
+
     def _reason(self, folder: str, name: str, *, beside: bool = False) -> str | None:
         for place in self._places:
             above, called = os.path.split(place.path)

@@ -7,6 +7,7 @@ same way when they are needed, if they are still the same ones.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -117,6 +118,19 @@ class Folder:
         finally:
             os.close(descriptor)
 
+    def status(self, name: bytes) -> os.stat_result:
+        """Return what the system knows of an entry; a link is one."""
+        with self._opened.lock:
+            return os.stat(name, dir_fd=self._descriptor(), follow_symlinks=False)
+
+    def has(self, name: bytes) -> bool:
+        """Tell whether there is anything by a name."""
+        try:
+            self.status(name)
+        except FileNotFoundError:
+            return False
+        return True
+
     def read_link(self, name: bytes) -> bytes:
         """Return the target of a link."""
         with self._opened.lock:
@@ -126,6 +140,33 @@ class Folder:
         """Make a link; raise `FileExistsError` if there is something."""
         with self._opened.lock:
             os.symlink(target, name, dir_fd=self._descriptor())
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        """Give an entry another name here; a file or link of that name is replaced, not followed."""
+        with self._opened.lock:
+            descriptor = self._descriptor()
+            os.rename(old, new, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+
+    def link_file(self, name: bytes, folder: Folder, other: bytes) -> None:
+        """Give a file in *folder*, of the same tree, a name in this one as well; raise `FileExistsError`."""
+        with self._opened.lock:
+            # The second may close the first, if that is the one that was not used longest.
+            source = os.dup(folder._descriptor())
+            try:
+                os.link(other, name, src_dir_fd=source, dst_dir_fd=self._descriptor(), follow_symlinks=False)
+            finally:
+                os.close(source)
+
+    @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """Give its descriptor, for a moment in which no other folder of the tree is used."""
+        with self._opened.lock:
+            yield self._descriptor()
+
+    def flush(self) -> None:
+        """Have the names in it written to the disk."""
+        with self._opened.lock:
+            os.fsync(self._descriptor())
 
     def remove(self, name: bytes) -> None:
         """Remove a file or link."""
@@ -142,6 +183,14 @@ class Folder:
         with self._opened.lock:
             descriptor = self._descriptor()
             os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & keep | add)
+
+    def make_usable(self) -> None:
+        """Let the owner of this folder do all with it."""
+        with self._opened.lock:
+            descriptor = self._descriptor()
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            if mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.fchmod(descriptor, mode | stat.S_IRWXU)
 
     def _descriptor(self) -> int:
         """Return its descriptor, which is its own as long as the lock is held."""
@@ -220,31 +269,43 @@ class OpenTree:
 
 def make_read_only(root: Folder) -> None:
     """Take the right to write from a folder, and from those within it."""
-    for folder, _, _ in _leaves_first(root):
+    for folder, _, _ in leaves_first(root):
         folder.change_mode(keep=0o555)
+
+
+def flush_folders(root: Folder) -> None:
+    """Have the names in a folder, and in those within it, written to the disk."""
+    for folder, _, _ in leaves_first(root):
+        folder.flush()
 
 
 def remove_tree(path: bytes) -> None:
     """Remove a folder and all that is in it; raise `OSError` if that cannot be."""
-    with OpenTree(path) as root:
-        root.change_mode(keep=0o777, add=0o700)
-        for folder, above, name in _leaves_first(
-            root, entering=lambda each: each.change_mode(keep=0o777, add=0o700)
-        ):
-            for other, kind in folder.entries():
-                if kind != stat.S_IFDIR:
-                    folder.remove(other)
-            if above is not None:
-                above.remove_folder(name)
-    os.rmdir(path)
+    above, name = os.path.split(path)
+    with OpenTree(above) as folder:
+        remove_within(folder, name)
 
 
-def _leaves_first(
+def remove_within(above: Folder, name: bytes) -> None:
+    """Remove a folder in another one, and all that is in it; raise `OSError` if that cannot be."""
+    root = above.enter(name)
+    root.make_usable()
+    for folder, outer, inner in leaves_first(root, entering=Folder.make_usable):
+        for other, kind in folder.entries():
+            if kind != stat.S_IFDIR:
+                folder.remove(other)
+        if outer is not None:
+            outer.remove_folder(inner)
+    above.remove_folder(name)
+
+
+def leaves_first(
     root: Folder, *, entering: Callable[[Folder], object] = lambda _: None
 ) -> Iterator[tuple[Folder, Folder | None, bytes]]:
     """Yield a folder and those within it, each after those in it, with the one above it and its name there.
 
-    Without recursion: a tree may be deeper than that may go.
+    *entering* is called with each one but the first before what is in it is listed. Without recursion: a tree
+    may be deeper than that may go.
     """
     waiting: list[tuple[Folder, Folder | None, bytes, Iterator[bytes]]] = [
         (root, None, b"", _folders_in(root))

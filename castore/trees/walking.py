@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -58,6 +58,44 @@ def walk(
                     raise InvalidDirectoryError(message, rule="too-deep")
                 levels.append(_Level(directories, level.path.join(name), below, root.digest))
                 break
+        else:
+            levels.pop()
+
+
+def walk_directories(
+    directories: DirectoryService,
+    root: DirectoryNode,
+    *,
+    path: TreePath | None = None,
+    enters: Callable[[TreePath, DirectoryNode], bool] = lambda _, __: True,
+) -> Iterator[tuple[TreePath, Directory]]:
+    """Yield a directory and those below it with the paths to them, each before those within it.
+
+    Arguments:
+        directories: Where they are.
+        root: What to begin with.
+        path: That of *root*, which the others begin with.
+        enters: Asked of each directory within another one that was yielded, when its turn has come: what it
+            is false of is passed over, with all below it.
+
+    Raises as `walk` does.
+    """
+    begin = TreePath() if path is None else path
+    first = directory_of(directories, root, begin)
+    yield begin, first
+    levels = [_Level(directories, begin, first, root.digest)]
+    while levels:
+        level = levels[-1]
+        for name, node in level.entries:
+            if not isinstance(node, DirectoryNode) or not enters(below := level.path.join(name), node):
+                continue
+            if len(levels) == MOST_LEVELS:
+                message = f"the tree {root.digest} has more than {MOST_LEVELS} levels"
+                raise InvalidDirectoryError(message, rule="too-deep")
+            directory = level.directory_at(name, node)
+            yield below, directory
+            levels.append(_Level(directories, below, directory, root.digest))
+            break
         else:
             levels.pop()
 

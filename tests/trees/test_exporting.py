@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,12 +23,16 @@ from castore import (
 )
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, SymlinkTarget
-from castore.trees.exporting import Exported, export_tree
+from castore.trees.exporting import export_tree
+from castore.trees.exports import Exported, ExportOptions
 from castore.trees.importing import import_tree
+from castore.trees.placing import Placing
 from castore_memory.directories import MemoryDirectoryService
 from castore_memory.service import MemoryBlobService
 from tests.format.test_nodes import NAMES, TARGETS
 
+PLACING = attrs.fields_dict(Placing)
+SKIP = ExportOptions(skip_unreadable=True)
 Snapshot = Callable[[Path], dict[bytes, object]]
 
 
@@ -40,8 +45,14 @@ def root(golden: Path, stores: Composition) -> Node:
 
 @pytest.fixture
 def exported(stores: Composition) -> Callable[..., Exported]:
-    def exported(node: Node, target: Any, **options: Any) -> Exported:
-        return export_tree(node, target, stores.blobs(), stores.directories(), **options)
+    def exported(
+        node: Any, target: Any, *, progress: Any = None, report: Any = None, **options: Any
+    ) -> Exported:
+        chosen = {name: options.pop(name) for name in PLACING if name in options}
+        how = ExportOptions(placing=Placing(**chosen), **options)
+        return export_tree(
+            node, target, stores.blobs(), stores.directories(), how, progress=progress, report=report
+        )
 
     return exported
 
@@ -58,7 +69,7 @@ def test_it_is_as_it_was(
 ) -> None:
     """Names, bytes, links and modes; a second import gives the same root."""
     done = exported(root, tmp_path / "out")
-    assert done == Exported((), files=17, directories=8, links=4, size=3_168_991)
+    assert done == Exported((), written=17, directories=8, links=4, size=3_168_991)
     assert snapshot(tmp_path / "out") == snapshot(golden)
     assert import_tree(tmp_path / "out", stores.blobs(), stores.directories()).node == root
     assert os.listdir(tmp_path) == ["out"]
@@ -164,7 +175,7 @@ class TestDamage:
 
     def test_without_it(self, tree: Any, tmp_path: Path, snapshot: Snapshot) -> None:
         blobs, directories, root = tree
-        done = export_tree(root, tmp_path / "out", blobs, directories, skip_unreadable=True)
+        done = export_tree(root, tmp_path / "out", blobs, directories, SKIP)
         assert len(done.lost) == 2
         assert snapshot(tmp_path / "out") == {b"sub": "0o40755", b"sub/there": ("0o100644", b"there")}
 
@@ -182,7 +193,7 @@ class TestDamage:
             path.write_bytes(path.read_bytes()[:-1])
             root = Directory({b"big": FileNode(digest, len(data))})
             directories.put(root)
-            done = export_tree(root.node, tmp_path / "out", blobs, directories, skip_unreadable=True)
+            done = export_tree(root.node, tmp_path / "out", blobs, directories, SKIP)
         assert [str(each.path) for each in done.lost] == ["big"]
         assert os.listdir(tmp_path / "out") == []
 
@@ -200,7 +211,7 @@ class TestDamage:
                 yield from ((digest, UnavailableError("far", "down")) for digest in digests)
 
         with pytest.raises(UnavailableError, match="far"):
-            export_tree(root, tmp_path / "out", Down(), directories, skip_unreadable=True)
+            export_tree(root, tmp_path / "out", Down(), directories, SKIP)
         assert os.listdir(tmp_path) == []
 
     def test_an_interrupt(self, root: Node, exported: Any, tmp_path: Path) -> None:

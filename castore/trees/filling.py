@@ -1,0 +1,588 @@
+"""Folders that become what a tree is, entry by entry, each from within its folder: no link is followed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, TypeAlias
+
+import attrs
+
+from castore.contract.blobs import Answer, BlobReader, BlobService
+from castore.contract.directories import DirectoryService
+from castore.digest import B3Digest
+from castore.errors import (
+    BlobNotFoundError,
+    CastoreError,
+    CorruptBlobError,
+    InvalidDirectoryError,
+    TargetError,
+)
+from castore.format.directories import Directory
+from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent, SymlinkNode, TreePath
+from castore.owned import name_while_built, named_while_built
+from castore.threads.process_locks import lock
+from castore.trees.comparing import Letter
+from castore.trees.exports import Exported, ExportOptions, LostFile
+from castore.trees.folders import Folder, flush_folders, make_read_only
+from castore.trees.folding import Folding
+from castore.trees.placing import FilePlacer, digest_of_file
+from castore.trees.selecting import ALL, DirectoryView, SelectedFolder
+from castore.trees.walking import walk_directories
+
+_MOST_FILES: Final = 2048
+"""So many files are read together: in requests as few and as large as the service makes them."""
+
+_MOST_LINKS: Final = 100_000
+"""So many links wait for the end."""
+
+_MOST_NAMED: Final = 10
+"""So many names that collide are told."""
+
+
+Top: TypeAlias = "Node | Directory"
+"""A node, or what a folder is to have that no directory of a tree is."""
+
+
+class Hold:
+    """A folder that is locked, for nobody else to write to; a context manager.
+
+    Raises `BlockingIOError` if somebody has it locked. Where folders cannot be locked nobody is kept out.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        with folder.descriptor() as descriptor:
+            self._descriptor = os.dup(descriptor)
+        try:
+            lock(self._descriptor, fcntl.LOCK_EX, wait=0)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            reason = "another export is writing to it; let that end, or name another place"
+            raise BlockingIOError(errno.EWOULDBLOCK, reason) from None
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def close(self) -> None:
+        """Let it go."""
+        # Closing would not do: the folder has another descriptor, which the lock is of as well.
+        lock(self._descriptor, fcntl.LOCK_UN, wait=0)
+        os.close(self._descriptor)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@attrs.frozen
+class _Old:
+    """What is there already."""
+
+    name: bytes
+    kind: int
+
+
+@attrs.define(eq=False)
+class _Place:
+    """A folder that is being filled, and what is known of it.
+
+    Attributes:
+        folder: The folder; `None` in a rehearsal if there is none.
+        selected: What of the directory is taken.
+        names: What its entries are called here, if not as in the tree.
+        old: What was in it, by the keys of the names; `None` if it is new.
+    """
+
+    folder: Folder | None
+    selected: SelectedFolder | None
+    names: dict[bytes, bytes]
+    old: dict[bytes, _Old] | None
+
+    def takes(self, name: bytes, node: Node) -> bool:
+        return self.selected is None or not self.selected.reason_against(
+            name,
+            is_folder=isinstance(node, DirectoryNode),
+            size=node.size if isinstance(node, FileNode) else 0,
+        )
+
+    def keeps(self, name: bytes, kind: int) -> bool:
+        """Tell whether something that the tree does not have is none of its concern."""
+        return self.selected is not None and bool(
+            self.selected.reason_against(name, is_folder=kind == stat.S_IFDIR)
+        )
+
+
+@attrs.frozen(slots=True)
+class _Wanted:
+    """A file that is to be written."""
+
+    folder: Folder
+    name: bytes
+    path: TreePath
+    node: FileNode
+    letter: Letter
+    replace: bool
+
+
+@attrs.frozen(slots=True)
+class _Link:
+    folder: Folder
+    name: bytes
+    path: TreePath
+    target: bytes
+    letter: Letter
+    replace: bool
+
+
+class TreeFiller:
+    """Makes folders, files and links what a tree has by their names."""
+
+    def __init__(
+        self,
+        blobs: BlobService,
+        directories: DirectoryService,
+        options: ExportOptions,
+        progress: Callable[[int], object] | None,
+        report: Callable[[Letter, TreePath], object] | None,
+    ) -> None:
+        self.options = options
+        self.lost: list[LostFile] = []
+        self._counts = dict.fromkeys(("written", "directories", "links", "kept", "deleted", "size"), 0)
+        self._renamed: dict[bytes, bytes] = {}
+        self._blobs = blobs
+        self._directories = directories
+        self._progress = progress
+        self._report = report
+        self._placer = FilePlacer(options.placing)
+        self._folding = Folding()
+        self._replacing = False
+        self._waiting: list[_Wanted] = []
+        self._links: list[_Link] = []
+        self._surplus: list[tuple[_Place, _Old, TreePath]] = []
+        self._places: list[_Place] = []
+        self._hold: Hold | None = None
+
+    def outcome(self) -> Exported:
+        """Return what has come of it so far."""
+        return Exported(tuple(self.lost), **self._counts, renamed=self._renamed)
+
+    def let_go(self) -> None:
+        """Let others write to the folder."""
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
+
+    # -- the ways --
+
+    def build(self, above: Folder, name: bytes, root: Top, *, resumed: bool) -> None:
+        """Make what *root* is, by this name, in a folder."""
+        if not isinstance(root, (DirectoryNode, Directory)):
+            self._visit(_Place(above, None, {}, None), name, TreePath(), root)
+            self._finish()
+            return
+        folder = above.enter(name) if resumed else above.make(name, 0o755)
+        self._hold = Hold(folder)
+        if not resumed:
+            self._count("A", TreePath(), "directories")
+        self._fill(folder, root, is_new=not resumed, delete=resumed)
+
+    def update(self, folder: Folder, root: DirectoryNode | Directory) -> None:
+        """Bring a folder up to date."""
+        self._hold = Hold(folder)
+        self._fill(folder, root, is_new=False, delete=self.options.delete)
+
+    def update_entry(self, folder: Folder, name: bytes, root: Node) -> None:
+        """Bring a file or link up to date."""
+        self._replacing = True
+        old = {name: _Old(name, folder.kind_of(name))}
+        self._visit(_Place(folder, None, {}, old), name, TreePath(), root)
+        self._finish()
+
+    def rehearse(self, root: Top) -> None:
+        """Tell what would be made where there is nothing."""
+        if isinstance(root, (DirectoryNode, Directory)):
+            self._count("A", TreePath(), "directories")
+            self._go_through(None, root, is_new=True, delete=False)
+        else:
+            self._visit(_Place(None, None, {}, None), b"", TreePath(), root)
+        self._finish()
+
+    def _fill(self, folder: Folder, root: DirectoryNode | Directory, *, is_new: bool, delete: bool) -> None:
+        self._replacing = not is_new
+        if not self.options.dry_run:
+            folder.make_usable()
+            self._folding = self.options.prober(folder)
+            if self._folding and not self.options.rename_collisions:
+                self._require_apart(root)
+        self._go_through(folder, root, is_new=is_new, delete=delete)
+        self._finish()
+        if self.lost and not self.options.skip_unreadable:
+            return
+        for place, old, path in self._surplus:
+            self._delete(place, old, path)
+        if self.options.dry_run:
+            return
+        if self.options.placing.read_only:
+            make_read_only(folder)
+        if self.options.placing.durable:
+            flush_folders(folder)
+
+    # -- going through the tree --
+
+    def _go_through(
+        self,
+        folder: Folder | None,
+        root: DirectoryNode | Directory,
+        *,
+        is_new: bool,
+        delete: bool,
+    ) -> None:
+        for path, directory in self._taken(root):
+            place = self._places[-1]
+            if not path:
+                place.folder = folder
+                place.old = None if is_new else self._old_in(folder)
+            else:
+                self._open(self._places[-2], place, path)
+            place.names = self._folding.apart(directory) if self.options.rename_collisions else {}
+            for name, other in place.names.items():
+                self._renamed[bytes(path.join(other))] = bytes(path.join(name))
+            for name, node in directory.items():
+                if not isinstance(node, DirectoryNode):
+                    self._visit(place, place.names.get(name, name), path.join(name), node)
+            if place.old:
+                self._look_for_surplus(place, path, directory, delete=delete)
+
+    def _taken(
+        self, root: DirectoryNode | Directory
+    ) -> Iterator[tuple[TreePath, Mapping[PathComponent, Node]]]:
+        """Yield what is taken of each directory, and keep a place for each of those above it."""
+        places: list[_Place] = []
+        self._places = places
+        selection = self.options.selection
+
+        def enters(path: TreePath, node: DirectoryNode) -> bool:
+            return places[len(path) - 1].takes(path[-1], node)
+
+        if isinstance(root, DirectoryNode):
+            found = walk_directories(self._directories, root, enters=enters)
+        else:
+            found = _of_several(self._directories, root, enters)
+        for path, directory in found:
+            del places[len(path) :]
+            above = places[-1].selected if path else None
+            view = DirectoryView(directory, self._blobs)
+            selected = None
+            if selection is not ALL:
+                selected = selection.at_root(view) if above is None else above.enter(path[-1], view)
+            place = _Place(None, selected, {}, None)
+            places.append(place)
+            if selected is None:
+                yield path, directory
+            else:
+                yield path, {name: node for name, node in directory.items() if place.takes(name, node)}
+
+    def _require_apart(self, root: DirectoryNode | Directory) -> None:
+        """Raise `TargetError` if some names are one here; nothing is written then."""
+        pairs = []
+        number = 0
+        for path, directory in self._taken(root):
+            for one, other in self._folding.collisions(directory):
+                number += 1
+                if number <= _MOST_NAMED:
+                    pairs.append(f"{str(path.join(one))!r} and {str(path.join(other))!r}")
+        if number:
+            more = f", and {number - _MOST_NAMED} more" if number > _MOST_NAMED else ""
+            raise TargetError(
+                f"names of the tree are one and the same here: {', '.join(pairs)}{more}; "
+                "--on-collision=rename gives the later ones others"
+            )
+
+    def _open(self, above: _Place, place: _Place, path: TreePath) -> None:
+        """Make or enter a folder."""
+        name = above.names.get(path[-1], path[-1])
+        old = self._find_old(above, name)
+        if old is not None and old.kind == stat.S_IFDIR:
+            assert above.folder is not None
+            place.folder = above.folder.enter(name)
+            if not self.options.dry_run:
+                place.folder.make_usable()
+            place.old = self._old_in(place.folder)
+            return
+        self._count("A" if old is None else "T", path, "directories")
+        if self.options.dry_run:
+            return
+        assert above.folder is not None
+        if old is not None:
+            above.folder.remove(name)
+        place.folder = above.folder.make(name, 0o755)
+
+    def _old_in(self, folder: Folder | None) -> dict[bytes, _Old] | None:
+        if folder is None:
+            return None
+        return {self._folding.key(name): _Old(name, kind) for name, kind in folder.entries()}
+
+    def _find_old(self, place: _Place, name: bytes) -> _Old | None:
+        """Return what has a name in a folder; it is given that name as it is written here."""
+        old = place.old.get(self._folding.key(name)) if place.old else None
+        if old is not None and old.name != name and not self.options.dry_run:
+            assert place.folder is not None
+            place.folder.rename(old.name, name)
+        return old
+
+    # -- entries --
+
+    def _visit(self, place: _Place, name: bytes, path: TreePath, node: Node) -> None:
+        """Have a file or link written, unless it is right."""
+        old = self._find_old(place, name)
+        letter: Letter = "A"
+        if old is not None:
+            assert place.folder is not None
+            found = self._difference(place.folder, name, old, node)
+            if found is None:
+                self._counts["kept"] += 1
+                if self._progress is not None and isinstance(node, FileNode):
+                    self._progress(node.size)
+                return
+            letter = found
+            if letter == "X" and self._change_mode(place.folder, name, path, node):
+                return
+            if old.kind == stat.S_IFDIR and not self._clear_the_way(place, old, name, path):
+                return
+        if self.options.dry_run:
+            self._count(letter, path, "links" if isinstance(node, SymlinkNode) else "written")
+            self._counts["size"] += node.size if isinstance(node, FileNode) else 0
+            return
+        assert place.folder is not None
+        if isinstance(node, SymlinkNode):
+            link = _Link(place.folder, name, path, node.target, letter, old is not None)
+            self._links.append(link)
+            if len(self._links) >= _MOST_LINKS:
+                self._make_links()
+        elif isinstance(node, FileNode):
+            wanted = _Wanted(place.folder, name, path, node, letter, self._replacing)
+            self._waiting.append(wanted)
+            if len(self._waiting) >= _MOST_FILES:
+                self._write_files()
+
+    def _difference(self, folder: Folder, name: bytes, old: _Old, node: Node) -> Letter | None:
+        """Return in what an entry that is there differs from the one of the tree, `None` if in nothing."""
+        if isinstance(node, SymlinkNode):
+            if old.kind != stat.S_IFLNK:
+                return "T"
+            return None if folder.read_link(name) == node.target else "L"
+        assert isinstance(node, FileNode)
+        if old.kind != stat.S_IFREG:
+            return "T"
+        status = folder.status(name)
+        if status.st_size != node.size or not _has_digest(folder, name, node):
+            return "M"
+        writable = self.options.placing.read_only and status.st_mode & 0o222
+        return "X" if writable or bool(status.st_mode & stat.S_IXUSR) != node.executable else None
+
+    def _change_mode(self, folder: Folder, name: bytes, path: TreePath, node: Node) -> bool:
+        """Give a file that has the right bytes its mode; return False if it is to be written anew."""
+        assert isinstance(node, FileNode)
+        if not self.options.dry_run:
+            descriptor = folder.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                if os.fstat(descriptor).st_nlink > 1:
+                    return False  # Its other names are not of this tree, or may be not.
+                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                # Who may read it may execute it.
+                mode = mode | (mode & 0o444) >> 2 if node.executable else mode & ~0o111
+                os.fchmod(descriptor, mode & ~0o222 if self.options.placing.read_only else mode)
+            except PermissionError:
+                return False  # It is somebody else's.
+            finally:
+                os.close(descriptor)
+        self._count("X", path, "kept")
+        return True
+
+    def _clear_the_way(self, place: _Place, old: _Old, name: bytes, path: TreePath) -> bool:
+        """Remove a folder that is where a file or link should be, if that is allowed."""
+        assert place.folder is not None
+        if self.options.delete:
+            self._delete(place, _Old(name, old.kind), path)
+            if self.options.dry_run or not place.folder.has(name):
+                return True
+            way = "what is in it and is excluded is kept"
+        else:
+            way = "--delete removes it"
+        self.lost.append(LostFile(path, TargetError(f"a folder is in its place; {way}")))
+        return False
+
+    # -- what the tree does not have --
+
+    def _look_for_surplus(
+        self, place: _Place, path: TreePath, directory: Mapping[PathComponent, Node], *, delete: bool
+    ) -> None:
+        assert place.old is not None
+        names = {place.names.get(name, name) for name in directory}
+        keys = {self._folding.key(name) for name in names}
+        beginnings: set[bytes] | None = None
+        for key, old in place.old.items():
+            if key in keys:
+                continue
+            beginning = named_while_built(old.name)
+            if beginning is not None and old.kind in (stat.S_IFREG, stat.S_IFLNK):
+                beginnings = beginnings or {name[:200] for name in names}
+                if beginning in beginnings and not self.options.dry_run:
+                    # An export that was killed has left it: one that goes on has the folder locked.
+                    assert place.folder is not None
+                    place.folder.remove(old.name)
+                    continue
+            if delete and not place.keeps(old.name, old.kind):
+                self._surplus.append((place, old, path.join(old.name)))
+
+    def _delete(self, place: _Place, old: _Old, path: TreePath) -> None:
+        """Remove an entry, and what is in it but for what is excluded and what is mounted there."""
+        assert place.folder is not None
+        if old.kind != stat.S_IFDIR:
+            self._delete_entry(place.folder, old.name, path)
+            return
+        # Folders from the one to be removed down to the one that is emptied, with what is left to do there.
+        waiting = [(place, old, path, *self._within(place, old))]
+        while waiting:
+            above, own, where, inner, entries = waiting[-1]
+            entry = next(entries, None)
+            if entry is None:
+                waiting.pop()
+                assert above.folder is not None
+                if self.options.dry_run or _remove_if_empty(above.folder, own.name):
+                    self._count("D", where, "deleted")
+            elif not inner.keeps(entry.name, entry.kind):
+                assert inner.folder is not None
+                if entry.kind == stat.S_IFDIR:
+                    waiting.append((inner, entry, where.join(entry.name), *self._within(inner, entry)))
+                else:
+                    self._delete_entry(inner.folder, entry.name, where.join(entry.name))
+
+    def _within(self, place: _Place, old: _Old) -> tuple[_Place, Iterator[_Old]]:
+        """Return a folder that is to be removed, and what is in it."""
+        assert place.folder is not None
+        folder = place.folder.enter(old.name)
+        selected = None if place.selected is None else place.selected.enter(old.name)
+        inner = _Place(folder, selected, {}, None)
+        if folder.device != place.folder.device:
+            return inner, iter(())  # Another disk is mounted there: that stays, and so does the folder.
+        if not self.options.dry_run:
+            folder.make_usable()
+        return inner, iter([_Old(name, kind) for name, kind in folder.entries()])
+
+    def _delete_entry(self, folder: Folder, name: bytes, path: TreePath) -> None:
+        if not self.options.dry_run:
+            folder.remove(name)
+        self._count("D", path, "deleted")
+
+    # -- writing --
+
+    def _finish(self) -> None:
+        self._write_files()
+        self._make_links()
+
+    def _write_files(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        wanted: dict[B3Digest, list[_Wanted]] = {}
+        for each in waiting:
+            wanted.setdefault(each.node.digest, []).append(each)
+        for digest, answer in self._blobs.read_many(wanted):
+            with answer if isinstance(answer, BlobReader) else contextlib.nullcontext():
+                for each in wanted[digest]:
+                    self._write_file(each, answer)
+
+    def _write_file(self, wanted: _Wanted, answer: Answer) -> None:
+        digest = wanted.node.digest
+        try:
+            if answer is None:
+                raise BlobNotFoundError(digest)
+            if isinstance(answer, CastoreError):
+                raise answer
+            try:
+                self._place(wanted, answer)
+            except CorruptBlobError as error:
+                if not error.passed_over:
+                    raise
+                with self._blobs.open(digest) as reader:
+                    self._place(wanted, reader)
+        except (BlobNotFoundError, CorruptBlobError, InvalidDirectoryError) as error:
+            self.lost.append(LostFile(wanted.path, error))
+            return
+        self._count(wanted.letter, wanted.path, "written")
+        self._counts["size"] += wanted.node.size
+        if self._progress is not None:
+            self._progress(wanted.node.size)
+
+    def _place(self, wanted: _Wanted, content: bytes | BlobReader) -> None:
+        try:
+            self._placer.place(wanted.folder, wanted.name, wanted.node, content, replace=wanted.replace)
+        except OSError as error:
+            if isinstance(error, CastoreError):
+                raise
+            raise _refused(wanted.path, error) from error
+
+    def _make_links(self) -> None:
+        links, self._links = self._links, []
+        for each in links:
+            try:
+                name = name_while_built(each.name, secrets.token_hex(4)) if each.replace else each.name
+                each.folder.make_link(name, each.target)
+                if each.replace:
+                    each.folder.rename(name, each.name)
+            except OSError as error:
+                raise _refused(each.path, error) from error
+            self._count(each.letter, each.path, "links")
+
+    def _count(self, letter: Letter, path: TreePath, what: str) -> None:
+        self._counts[what] += 1
+        if self._report is not None:
+            self._report(letter, path)
+
+
+def _of_several(
+    directories: DirectoryService, root: Directory, enters: Callable[[TreePath, DirectoryNode], bool]
+) -> Iterator[tuple[TreePath, Directory]]:
+    """Yield what `walk_directories` does of a directory that no service has, but for those within it."""
+    yield TreePath(), root
+    for name, node in root.directories:
+        path = TreePath([name])
+        if enters(path, node):
+            yield from walk_directories(directories, node, path=path, enters=enters)
+
+
+def _has_digest(folder: Folder, name: bytes, node: FileNode) -> bool:
+    """Tell whether a file has the bytes that the tree has for it; one that cannot be read has not."""
+    try:
+        descriptor = folder.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return digest_of_file(descriptor) == node.digest
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_empty(folder: Folder, name: bytes) -> bool:
+    try:
+        folder.remove_folder(name)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+            return False
+        raise
+    return True
+
+
+def _refused(path: TreePath, error: OSError) -> TargetError:
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError):
+        reason = "it is there: somebody has made it meanwhile, or another name is the same one here"
+    return TargetError(f"cannot write {str(path)!r} of the tree: {reason}")
