@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from castore.faults.injecting import Faults
@@ -49,6 +51,14 @@ class FaultyObjects:
             return False
         take(data)
         return True
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[FaultyObjects]:
+        """Enter a batch of the store, whose operations meet faults, too."""
+        with self._objects.batch() as objects:
+            faulty = copy.copy(self)
+            faulty._objects = objects  # noqa: SLF001 - its own
+            yield faulty
 
     def close(self) -> None:
         """Let go of all who wait, and close the store."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from castore import B3Digest, BlobService, CastoreError, UnavailableError
 from castore.contract.capabilities import ChunkStore
-from castore.errors import describe
+from castore.errors import ClosedError, describe
 from castore.threads import forks
 from castore.threads.deadlines import CLOCK, Clock
 from castore.threads.pool import Pool
@@ -206,11 +206,16 @@ class Uploader:
 
         faults: dict[B3Digest, CastoreError | None] = {}
         failure: Exception | None = None
-        copier = Copier(self._near, self._far, self._pool, self._go_on)
         try:
+            copier = Copier(self._near, self._far, self._pool, self._go_on)
             for copied in copier.run(batch):
+                if self._stopped or isinstance(copied.error, ClosedError):
+                    # Near and far are closed by now, or about to be, so no fault says anything of a blob.
+                    raise _StoppedError
                 if copied.error is not None:
                     faults[copied.digest] = copied.error
+        except ClosedError as error:
+            raise _StoppedError from error
         except _StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 - a stranger's service may raise anything

@@ -145,6 +145,8 @@ class HealingQueue:
                     self._entries[key] = self._entries.pop(key)
             return
         except CastoreError as error:
+            if key not in self._entries:
+                return  # It was given up meanwhile, and after the end the members are closed.
             # Another time would be no better: no member has it right, or this one cannot take it.
             _log.warning("`%s`: %s cannot be copied to `%s`: %s", self._name, digest, member.name, error)
             done = False

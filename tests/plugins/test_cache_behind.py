@@ -603,6 +603,35 @@ class TestClosing:
             threading.Event().wait(0.001)
         scene.far = FaultyService(MemoryBlobService())
 
+    def test_an_upload_that_outlives_the_composition_gives_nothing_up(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What it is at fails because all is closed, which says nothing of the blob."""
+
+        def tables(**chances: Any) -> dict[str, Any]:
+            queue = {"write": "behind", "queue": "queue", "drain": 0}
+            services = {
+                "root": {"type": "cache", "near": "&slow", "far": "objectstore+file:far", **queue},
+                "slow": {"type": "faulty", "inner": "objectstore+file:near", **chances},
+            }
+            return {"allow_faults": True, "blobservices": services}
+
+        hanging = tables(hang=1, hang_time="1 h", operations=["chunks"])
+        with Composition.from_mapping(hanging, base=tmp_path) as composition:
+            digest = composition.blobs().write(P3M.data)
+            assert composition.blobs("slow").faults.wait_until_hanging()  # type: ignore[attr-defined]
+        for thread in threading.enumerate():
+            if thread.name.startswith("castore-upload"):
+                thread.join(30)
+        assert "is lost" not in caplog.text
+        assert list((tmp_path / "queue").rglob(str(digest)))
+        with Composition.from_mapping(tables(), base=tmp_path) as composition:
+            cache = composition.blobs()
+            assert cache.flush(30)  # type: ignore[attr-defined]
+        far = {"blobservices": {"root": {"type": "objectstore", "object_store_url": "file:far"}}}
+        with Composition.from_mapping(far, base=tmp_path) as composition:
+            assert composition.blobs().read(digest) == P3M.data
+
 
 class TestPinning:
     class Pinned(MemoryBlobService, Pinning):

@@ -23,6 +23,7 @@ from castore import (
 )
 from castore.composition.schema import schema_of
 from castore.contract.capabilities import BlobLister, ChunkStore
+from castore.errors import ClosedError
 from castore.testing import HELLO, P3M
 
 
@@ -137,13 +138,14 @@ class TestService:
         assert (plan.latency, plan.hang_seconds) == (0.25, 120)
 
     def test_closing_lets_go_of_who_hangs(self) -> None:
-        """And leaves the service behind to the composition, which closes it once."""
+        """The service behind is closed by then, and answers nothing."""
         with ThreadPoolExecutor(1) as pool:
             with stores(hang=1, hang_time="1 h") as composition:
                 service = composition.blobs()
                 answer = pool.submit(service.has, HELLO.digest)
                 assert service.faults.wait_until_hanging()
-            assert answer.result(60) is False
+            with pytest.raises(ClosedError):
+                answer.result(60)
 
     def test_faults_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         """A warning each, but for delays."""
