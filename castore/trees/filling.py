@@ -41,7 +41,7 @@ _MOST_FILES: Final = 2048
 _MOST_LINKS: Final = 100_000
 """So many links wait for the end."""
 
-_MOST_NAMED: Final = 10
+_MOST_NAMED: Final = 100
 """So many names that collide are told."""
 
 
