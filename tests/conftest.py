@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Final
 
@@ -37,3 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long") is None:
             item.add_marker(tier_of(item.path))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves out of each collection of garbage: there are many."""
+    gc.collect()
+    gc.freeze()
