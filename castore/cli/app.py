@@ -28,6 +28,8 @@ SECTIONS: Final = {
         "ingest": "The same as import.",
         "export": "Make a folder of a tree.",
         "ls": "List what is in a tree.",
+        "tree": "Draw what is in a tree.",
+        "find": "Find things in a tree.",
         "cat": "Write files of a tree to stdout.",
         "diff": "Tell what two trees differ in.",
     },
@@ -63,8 +65,9 @@ Examples:
 The composition is FILE of --composition, else $CASTORE_COMPOSITION, else composition.toml here or in the
 nearest folder above; without any of these, blobs are kept in your data folder.
 
-With --json a command prints one JSON object on stdout; errors are {"error": {"code", "message", ...}} on
-stderr, and so is what --stats shows: {"stats": {"instances": [...]}}.
+With --json a command prints one JSON object on stdout, or for what is in trees one on each line; errors
+are {"error": {"code", "message", ...}} on stderr, and so is what --stats shows:
+{"stats": {"instances": [...]}}.
 
 Exit codes: 0 done; 1 not there, or a check failed; 2 wrong usage or configuration.
 

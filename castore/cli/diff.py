@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from castore.cli.ls import quoted
+from castore.cli.entries import quoted
 from castore.cli.options import shared_options
 from castore.cli.output import emit_json_rows, emit_text, stdout_is_terminal
 from castore.cli.roots import as_place

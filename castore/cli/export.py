@@ -8,8 +8,8 @@ from typing import Any, Final
 import attrs
 import click
 
+from castore.cli.entries import quoted
 from castore.cli.faults import FAILED, INCOMPLETE, document_of
-from castore.cli.ls import quoted
 from castore.cli.options import shared_options
 from castore.cli.output import complain, emit_json, emit_text, stdout_is_terminal
 from castore.cli.own_places import OwnPlaces

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import click
 
+from castore.cli.entries import show_entries
 from castore.cli.options import shared_options
-from castore.cli.output import emit_json_rows, emit_text, stdout_is_terminal
 from castore.cli.roots import as_place
 from castore.cli.settings import Settings
-from castore.cli.short_digests import shown
-from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, TreePath, node_to_json
+from castore.format.nodes import DirectoryNode
 from castore.trees.naming import TreeLookup, TreePlace
-from castore.trees.walking import walk
 
 _EPILOG = """\b
 Examples:
@@ -22,13 +18,9 @@ Examples:
   castore ls -R ROOT | wc -l
 
 \b
-With --json, one row for each entry:
-  {"entries": [{"path", "type", "digest", "size", "executable", "target"}]}
+With --json, one object on each line; an entry has what it has of:
+  {"path", "type", "digest", "size", "executable", "target"}
 """
-
-_ESCAPES: Final = {byte: b"\\%03o" % byte for byte in (*range(0x20), 0x7F)} | {
-    byte: b"\\" + letter.encode() for byte, letter in zip(b'\a\b\t\n\v\f\r"\\', 'abtnvfr"\\', strict=True)
-}
 
 
 @click.command("ls", epilog=_EPILOG)
@@ -45,37 +37,9 @@ def command(settings: Settings, root: TreePlace, *, long: bool, recursive: bool,
     """
     with settings.opened() as stores:
         lookup = TreeLookup(stores, settings.service_name)
-        directories, node = lookup.directories, lookup.node(root)
+        node = lookup.node(root)
         if isinstance(node, DirectoryNode):
-            entries = walk(directories, node, path=root.path, recursive=recursive)
+            entries = lookup.walk(root, depth=None if recursive else 1)
         else:
             entries = iter([(root.path, node)])
-        if settings.json:
-            emit_json_rows("entries", ({"path": str(path), **node_to_json(below)} for path, below in entries))
-            return
-        at_once = stdout_is_terminal()
-        for path, below in entries:
-            emit_text(_line(path, below, long=long, full=full) + "\n", flush=at_once)
-
-
-def _line(path: TreePath, node: Node, *, long: bool, full: bool) -> str:
-    name = quoted(bytes(path))
-    if not long:
-        return name + ("/" if isinstance(node, DirectoryNode) else "")
-    match node:
-        case FileNode():
-            kind = "x" if node.executable else "-"
-            return f"{kind} {node.size:>12} {shown(node.digest, full=full)}  {name}"
-        case DirectoryNode():
-            return f"d {'':>12} {shown(node.digest, full=full)}  {name}/"
-        case SymlinkNode():
-            width = len(shown("0" * 64, full=full))
-            return f"l {'':>12} {'':{width}}  {name} -> {quoted(node.target)}"
-
-
-def quoted(name: bytes) -> str:
-    """Return a name as a word on one line: in quotes, with escapes, if it would be anything else."""
-    if _ESCAPES.keys().isdisjoint(name):
-        return name.decode("utf-8", "surrogateescape")
-    inner = b"".join([_ESCAPES.get(byte) or bytes([byte]) for byte in name])
-    return f'"{inner.decode("utf-8", "surrogateescape")}"'
+        show_entries(entries, long=long, full=full, as_json=settings.json)

@@ -248,6 +248,13 @@ def emit_json_rows(name: str, rows: Iterable[Any]) -> None:
     document.end()
 
 
+def emit_json_lines(rows: Iterable[Any]) -> None:
+    """Write a JSON document on each line, however many: who reads them can begin with the first one."""
+    at_once = stdout_is_terminal()
+    for row in rows:
+        emit_text(json.dumps(row) + "\n", flush=at_once)
+
+
 def finish_output() -> None:
     """Write what is left, and learn whether all has arrived; raises `OutputError` if not."""
     STDOUT.finish()

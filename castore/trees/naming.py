@@ -17,9 +17,12 @@ from castore.digest import B3Digest
 from castore.directories.in_blobs import BlobsDirectoryService
 from castore.errors import BlobNotFoundError, NodeNotFoundError, UnsupportedError
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
-from castore.trees.walking import RecentDirectories, resolve
+from castore.trees.reading_ahead import RecentDirectories
+from castore.trees.walking import resolve, walk_with_ends
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from castore.composition.composition import Composition
     from castore.contract.blobs import BlobReader
 
@@ -55,6 +58,10 @@ class TreePlace:
         assert match is not None
         root = parse_digest(match["root"])
         return cls(root, TreePath.parse_loosely(match["path"].strip("/")), match["colon"] is not None)
+
+    def join(self, path: TreePath) -> TreePlace:
+        """Return the place that is at *path* from this one."""
+        return TreePlace(self.root, self.path.join(*path), in_tree=True)
 
     def __str__(self) -> str:
         return f"{self.root}:{self.path}" if self.in_tree else str(self.root)
@@ -118,6 +125,18 @@ class TreeLookup:
             return node
         what = "a directory" if isinstance(node, DirectoryNode) else "a link"
         raise NodeNotFoundError(f"{place} is no file but {what}; `castore ls` shows what is in a tree")
+
+    def walk(self, place: TreePlace, *, depth: int | None = None) -> Iterator[tuple[TreePath, Node]]:
+        """Yield what is below a place, as `castore.trees.walking.walk` does; paths begin at the root."""
+        return ((path, node) for path, node, _ in self.walk_with_ends(place, depth=depth))
+
+    def walk_with_ends(
+        self, place: TreePlace, *, depth: int | None = None
+    ) -> Iterator[tuple[TreePath, Node, bool]]:
+        """Yield the same, and whether it is the last entry of its directory."""
+        root, node = self.root(place.root), self.node(place)
+        within = root.digest if isinstance(root, DirectoryNode) else None
+        return walk_with_ends(self.directories, node, path=place.path, depth=depth, within=within)
 
     def _completed(self, short: ShortDigest) -> B3Digest:
         """Return the whole of a digest, of those that the services list."""

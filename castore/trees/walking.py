@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain
 from typing import Final
 
 from castore.contract.directories import DirectoryService
 from castore.digest import B3Digest
-from castore.errors import CastoreError, InvalidDirectoryError, MissingDirectoryError, NodeNotFoundError
-from castore.format.directories import Directory, check_edge
-from castore.format.nodes import DirectoryNode, Node, PathComponent, SymlinkNode, TreePath, shown
+from castore.errors import InvalidDirectoryError, MissingDirectoryError, NodeNotFoundError
+from castore.format.directories import Directory
+from castore.format.nodes import DirectoryNode, Node, SymlinkNode, TreePath, shown
+from castore.trees.reading_ahead import ReadAhead, RecentDirectories
 
 MOST_LEVELS: Final = 4096
 """Deeper trees are refused: no file system could hold them, and a few bytes can name millions of levels."""
@@ -19,44 +19,58 @@ MOST_LEVELS: Final = 4096
 MOST_LINKS: Final = 40
 """So many links are followed on one way, as a rule of file systems has it."""
 
-_MOST_HELD: Final = 1 << 16
-"""So many entries of directories are remembered on the way."""
-
-_BATCH: Final = 256
-"""So many directories within one are had together, and held."""
-
 
 def walk(
-    directories: DirectoryService, root: Node, *, path: TreePath | None = None, recursive: bool = True
+    directories: DirectoryService,
+    root: Node,
+    *,
+    path: TreePath | None = None,
+    depth: int | None = None,
+    within: B3Digest | None = None,
 ) -> Iterator[tuple[TreePath, Node]]:
     """Yield what is below *root* with the path to it, each directory before what is in it, by their names.
 
-    Nothing is below a file or a link. What is held grows with the depth of the tree, not with its size.
+    Nothing is below a file or a link. Directories are read level by level, with one call for many; what is
+    held grows with the depth of the tree, not with its size.
 
     Arguments:
         directories: Where they are.
         root: What to begin with; it is not yielded itself.
         path: That of *root*, which the others begin with.
-        recursive: Whether to go into directories.
+        depth: How many levels to go down; by default all.
+        within: The root of the tree, if *root* is a part of it: for services that keep whole trees.
 
     Raises `MissingDirectoryError`, `CorruptDirectoryError`, `UnavailableError`, and `InvalidDirectoryError`
     for wrong sizes and more than `MOST_LEVELS` levels.
     """
-    if not isinstance(root, DirectoryNode):
+    for where, node, _ in walk_with_ends(directories, root, path=path, depth=depth, within=within):
+        yield where, node
+
+
+def walk_with_ends(
+    directories: DirectoryService,
+    root: Node,
+    *,
+    path: TreePath | None = None,
+    depth: int | None = None,
+    within: B3Digest | None = None,
+) -> Iterator[tuple[TreePath, Node, bool]]:
+    """Yield the same as `walk`, and whether it is the last entry of its directory."""
+    if not isinstance(root, DirectoryNode) or depth == 0:
         return
     begin = TreePath() if path is None else path
+    ahead = ReadAhead(directories, root.digest if within is None else within)
     # No recursion, however deep it is.
-    levels = [_Level(directories, begin, directory_of(directories, root, begin), root.digest)]
+    levels = [_Level(begin, ahead.take(root, begin))]
     while levels:
         level = levels[-1]
         for name, node in level.entries:
-            yield level.path.join(name), node
-            if recursive and isinstance(node, DirectoryNode):
-                below = level.directory_at(name, node)
-                if len(levels) == MOST_LEVELS:
-                    message = f"the tree {root.digest} has more than {MOST_LEVELS} levels"
-                    raise InvalidDirectoryError(message, rule="too-deep")
-                levels.append(_Level(directories, level.path.join(name), below, root.digest))
+            where = level.path.join(name)
+            level.left -= 1
+            yield where, node, not level.left
+            if isinstance(node, DirectoryNode) and (depth is None or len(levels) < depth):
+                level.begun += 1
+                levels.append(_Level(where, _enter(levels, ahead, where, node, depth=depth, root=root)))
                 break
         else:
             levels.pop()
@@ -81,54 +95,75 @@ def walk_directories(
     Raises as `walk` does.
     """
     begin = TreePath() if path is None else path
-    first = directory_of(directories, root, begin)
+    ahead = ReadAhead(directories, root.digest)
+    first = ahead.take(root, begin)
     yield begin, first
-    levels = [_Level(directories, begin, first, root.digest)]
+    levels = [_Level(begin, first)]
     while levels:
         level = levels[-1]
         for name, node in level.entries:
-            if not isinstance(node, DirectoryNode) or not enters(below := level.path.join(name), node):
+            if not isinstance(node, DirectoryNode):
                 continue
-            if len(levels) == MOST_LEVELS:
-                message = f"the tree {root.digest} has more than {MOST_LEVELS} levels"
-                raise InvalidDirectoryError(message, rule="too-deep")
-            directory = level.directory_at(name, node)
+            level.begun += 1
+            below = level.path.join(name)
+            if not enters(below, node):
+                continue
+            directory = _enter(levels, ahead, below, node, depth=None, root=root)
             yield below, directory
-            levels.append(_Level(directories, below, directory, root.digest))
+            levels.append(_Level(below, directory))
             break
         else:
             levels.pop()
 
 
-class _Level:
-    """A directory that is gone through, and some of those within it."""
+def _enter(
+    levels: list[_Level],
+    ahead: ReadAhead,
+    path: TreePath,
+    node: DirectoryNode,
+    *,
+    depth: int | None,
+    root: DirectoryNode,
+) -> Directory:
+    """Return the directory that comes next, which is read with others that come after it."""
+    if not ahead.is_known(node.digest):
+        ahead.fetch(chain((node,), _coming(levels, ahead, depth)))
+    if len(levels) == MOST_LEVELS:
+        message = f"the tree {root.digest} has more than {MOST_LEVELS} levels"
+        raise InvalidDirectoryError(message, rule="too-deep")
+    return ahead.take(node, path)
 
-    def __init__(
-        self, directories: DirectoryService, path: TreePath, directory: Directory, root: B3Digest
-    ) -> None:
+
+class _Level:
+    """A directory that is gone through."""
+
+    def __init__(self, path: TreePath, directory: Directory) -> None:
         self.path = path
         self.entries = iter(directory.items())
-        self._directories = directories
-        self._coming = directory.directories
-        self._root = root
-        self._found: dict[B3Digest, Directory | CastoreError] = {}
+        self.left = len(directory)
+        self.begun = 0
+        self.directories = [node for _, node in directory.directories]
 
-    def directory_at(self, name: PathComponent, node: DirectoryNode) -> Directory:
-        """Return the directory of the next entry that is one."""
-        if node.digest not in self._found:
-            # Those of which the entries have been yielded are passed over.
-            for other, _ in self._coming:
-                if other == name:
+
+def _coming(levels: list[_Level], ahead: ReadAhead, depth: int | None) -> Iterator[DirectoryNode]:
+    """Yield the directories that will be needed next and were not read yet, as far as they are known."""
+    seen: set[B3Digest] = set()
+    for above in range(len(levels) - 1, -1, -1):
+        rows = [(levels[above].directories, levels[above].begun)]
+        while rows:
+            nodes, position = rows.pop()
+            if depth is not None and above + len(rows) + 1 >= depth:
+                continue
+            for number in range(position, len(nodes)):
+                digest = nodes[number].digest
+                if digest in seen:
+                    continue
+                seen.add(digest)
+                directory = ahead.peek(digest)
+                if directory is not None:
+                    rows += [(nodes, number + 1), ([node for _, node in directory.directories], 0)]
                     break
-            batch = [node, *(each for _, each in islice(self._coming, _BATCH - 1))]
-            self._found = self._directories.get_many({each.digest for each in batch}, within=self._root)
-        directory = self._found.get(node.digest)
-        if directory is None:
-            raise MissingDirectoryError(node.digest, path=bytes(self.path.join(name)))
-        if isinstance(directory, CastoreError):
-            raise directory
-        check_edge(name, node, directory)
-        return directory
+                yield nodes[number]
 
 
 def descend_to(directories: DirectoryService, root: Node, path: TreePath) -> Node | None:
@@ -146,32 +181,6 @@ def descend_to(directories: DirectoryService, root: Node, path: TreePath) -> Nod
             return None
         node = below
     return node
-
-
-class RecentDirectories:
-    """Directories of a service, of which those that were read lately are remembered, within a bound."""
-
-    def __init__(self, directories: DirectoryService) -> None:
-        self._directories = directories
-        self._held: OrderedDict[B3Digest, Directory] = OrderedDict()
-        self._entries = 0
-
-    def get(self, digest: B3Digest, *, within: B3Digest | None = None) -> Directory | None:
-        """Return a directory, as `get_many` of the service with *within*; raises what is wrong with it."""
-        directory = self._held.get(digest)
-        if directory is not None:
-            self._held.move_to_end(digest)
-            return directory
-        found = self._directories.get_many((digest,), within=within).get(digest)
-        if isinstance(found, CastoreError):
-            raise found
-        if found is not None:
-            self._held[digest] = found
-            self._entries += 1 + len(found)
-            while self._entries > _MOST_HELD and len(self._held) > 1:
-                _, gone = self._held.popitem(last=False)
-                self._entries -= 1 + len(gone)
-        return found
 
 
 def resolve(

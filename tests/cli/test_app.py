@@ -37,6 +37,8 @@ def test_the_list_of_commands_is_that_of_the_design():
             "ingest",
             "export",
             "ls",
+            "tree",
+            "find",
             "cat",
             "diff",
             "locate",

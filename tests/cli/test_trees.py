@@ -52,7 +52,7 @@ def test_listing(castore, root):
         "5ca7815adcb484e9a136c11efe69c1d530176d549b5d18d038eb5280b4b3470c",
         "readme.md",
     ]
-    entries = json.loads(castore("ls", "-R", "--json", root).stdout)["entries"]
+    entries = [json.loads(row) for row in castore("ls", "-R", "--json", root).stdout.splitlines()]
     assert entries[0] == {"path": "link", "type": "symlink", "target": "readme.md"}
     assert [each["path"] for each in entries][-1] == "sub/a\nb"
 

@@ -19,7 +19,8 @@ from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, SymlinkNode, SymlinkTarget, TreePath
 from castore.trees import find_node, open_path
 from castore.trees.naming import TreeLookup, TreePlace
-from castore.trees.walking import MOST_LINKS, RecentDirectories, resolve
+from castore.trees.reading_ahead import RecentDirectories
+from castore.trees.walking import MOST_LINKS, resolve
 from tests.trees.test_walking import Rows
 
 DIGEST = B3Digest.of(b"some root")
