@@ -59,7 +59,7 @@ class RecentDirectories:
             self._entries -= 1 + len(gone)
 
 
-class ReadAhead:
+class DirectoriesAhead:
     """Reads directories of one tree.
 
     Whoever needs one tells which others come next, as far as that is known.

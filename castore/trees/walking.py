@@ -11,7 +11,7 @@ from castore.digest import B3Digest
 from castore.errors import InvalidDirectoryError, MissingDirectoryError, NodeNotFoundError
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, Node, SymlinkNode, TreePath, shown
-from castore.trees.reading_ahead import ReadAhead, RecentDirectories
+from castore.trees.reading_ahead import DirectoriesAhead, RecentDirectories
 
 MOST_LEVELS: Final = 4096
 """Deeper trees are refused: no file system could hold them, and a few bytes can name millions of levels."""
@@ -59,7 +59,7 @@ def walk_with_ends(
     if not isinstance(root, DirectoryNode) or depth == 0:
         return
     begin = TreePath() if path is None else path
-    ahead = ReadAhead(directories, root.digest if within is None else within)
+    ahead = DirectoriesAhead(directories, root.digest if within is None else within)
     # No recursion, however deep it is.
     levels = [_Level(begin, ahead.take(root, begin))]
     while levels:
@@ -95,7 +95,7 @@ def walk_directories(
     Raises as `walk` does.
     """
     begin = TreePath() if path is None else path
-    ahead = ReadAhead(directories, root.digest)
+    ahead = DirectoriesAhead(directories, root.digest)
     first = ahead.take(root, begin)
     yield begin, first
     levels = [_Level(begin, first)]
@@ -118,7 +118,7 @@ def walk_directories(
 
 def _enter(
     levels: list[_Level],
-    ahead: ReadAhead,
+    ahead: DirectoriesAhead,
     path: TreePath,
     node: DirectoryNode,
     *,
@@ -145,7 +145,7 @@ class _Level:
         self.directories = [node for _, node in directory.directories]
 
 
-def _coming(levels: list[_Level], ahead: ReadAhead, depth: int | None) -> Iterator[DirectoryNode]:
+def _coming(levels: list[_Level], ahead: DirectoriesAhead, depth: int | None) -> Iterator[DirectoryNode]:
     """Yield the directories that will be needed next and were not read yet, as far as they are known."""
     seen: set[B3Digest] = set()
     for above in range(len(levels) - 1, -1, -1):
