@@ -32,6 +32,7 @@ SECTIONS: Final = {
         "find": "Find things in a tree.",
         "cat": "Write files of a tree to stdout.",
         "diff": "Tell what two trees differ in.",
+        "ref": "Give names to roots, look at them, forget them.",
     },
     "Looking after services": {
         "locate": "Tell who holds a blob: all of it, or a part.",

@@ -27,6 +27,7 @@ from castore.errors import (
     CastoreError,
     CompositionError,
     InvalidDigestError,
+    InvalidRefError,
     PluginError,
     UnavailableError,
     UnsupportedError,
@@ -45,7 +46,7 @@ OUTPUT_GONE: Final = 141
 
 _NO_MEMORY: Final = "there is not enough memory; fewer `--workers`, where the command has them, need less"
 
-_MISUSE: Final = (CompositionError, InvalidDigestError, PluginError, UnsupportedError)
+_MISUSE: Final = (CompositionError, InvalidDigestError, InvalidRefError, PluginError, UnsupportedError)
 
 
 @contextlib.contextmanager

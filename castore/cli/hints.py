@@ -35,8 +35,12 @@ _SERVE: Final = (
     " services over a network are buckets and whatever else fsspec opens."
 )
 _TREES: Final = (
-    "`castore import FOLDER` stores a folder under the digest of its root; castore keeps no names for roots,"
-    " and no versions."
+    "`castore import FOLDER` stores a folder under the digest of its root; `castore ref` gives"
+    " names to roots."
+)
+_NAMES: Final = (
+    "`castore ref set NAME ROOT` lets a name stand for a root, `castore import FOLDER --snapshot NAME` keeps"
+    " versions of a folder, and `castore ref list` lists them."
 )
 _LOCKS: Final = "Locks and leases end with the process that has them; there is nothing to unlock."
 _SECRETS: Final = (
@@ -66,7 +70,8 @@ HINTS: Final = {
         "backup archive snapshot": _BACKUP,
         "mount umount unmount": _MOUNT,
         "serve server daemon http web ui": _SERVE,
-        "tree merge filter ref refs tag tags log history snapshots commit branch name": _TREES,
+        "refs tag tags log history snapshots commit branch name": _NAMES,
+        "tree merge filter": _TREES,
         "lock unlock break-lock": _LOCKS,
         "encrypt decrypt key keys password passwd login logout auth": _SECRETS,
         "types backends drivers": "`castore plugins` shows the types of services.",

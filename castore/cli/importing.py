@@ -10,6 +10,7 @@ import attrs
 import click
 
 from castore.cli.faults import FAILED, INCOMPLETE, document_of
+from castore.cli.keeping_refs import RefKeeper, naming_options
 from castore.cli.options import shared_options
 from castore.cli.output import complain, emit, emit_json
 from castore.cli.own_places import OwnPlaces
@@ -26,13 +27,14 @@ from castore.trees.naming import directories_of
 _EPILOG = """\b
 Examples:
   castore import photos/
+  castore import photos/ --snapshot photos -m "after the trip"
   castore export ROOT restored
   castore ls ROOT
 
 \b
 With --json, sizes in bytes:
   {"trees": [{"source", "node", "files", "directories", "links", "size",
-              "problems": [{"path", "kind", "message"}]}],
+              "problems": [{"path", "kind", "message"}], "ref"}],
    "errors": [{"path", "code", "message"}]}
 """
 
@@ -51,26 +53,39 @@ With --json, sizes in bytes:
     show_default=True,
     help="Whether pipes, sockets and devices are a problem, or left out.",
 )
+@naming_options
 @shared_options
 @click.pass_obj
-def command(settings: Settings, sources: tuple[str, ...], skip_unreadable: bool, special: str) -> int:
+def command(
+    settings: Settings,
+    *,
+    sources: tuple[str, ...],
+    skip_unreadable: bool,
+    special: str,
+    ref: str | None,
+    snapshot: str | None,
+    message: str | None,
+) -> int:
     """Store folders as trees, and print a line `DIGEST  SOURCE` for each.
 
     The digest is that of the root, from which all of it can be had again: names, contents, links, and which
     files may be executed. Times, owners and other modes are not kept. A SOURCE may be a file or a link, too;
     its own name is not in the tree. No link is followed.
 
-    If something cannot be read all that is wrong is listed, no root is printed, and the exit code is 1.
+    If something cannot be read all that is wrong is listed, no root is printed, and the exit code is 1. No
+    name is set then.
     """
+    keeper = RefKeeper.of(ref, snapshot, message, len(sources))
     with settings.opened() as stores:
-        job = _Job(settings, skip_unreadable, skip_special=special == "skip")
+        job = _Job(settings, keeper, skip_unreadable, skip_special=special == "skip")
         blobs, directories = (
             stores.blobs(settings.service_name),
             directories_of(stores, settings.service_name),
         )
         own = OwnPlaces(stores)
-        for source in sources:
-            job.take(source, blobs, directories, own)
+        with keeper.keeping(stores, settings.service_name, blobs, directories):
+            for source in sources:
+                job.take(source, blobs, directories, own)
     if settings.json:
         emit_json({"trees": job.trees, "errors": job.errors})
     return job.exit_code
@@ -81,6 +96,7 @@ class _Job:
     """What is being imported, and what came of it."""
 
     settings: Settings
+    keeper: RefKeeper
     skip_unreadable: bool
     skip_special: bool
     exit_code: int = 0
@@ -120,10 +136,13 @@ class _Job:
             return
         if done.problems and self.exit_code != FAILED:
             self.exit_code = FAILED if done.node is None else INCOMPLETE
+        name = None if done.node is None else self.keeper.name(done.node, source)
         if self.settings.json:
-            self.trees.append(_document(source, done))
-        else:
-            _tell(source, done)
+            self.trees.append({**_document(source, done), "ref": name})
+            return
+        _tell(source, done)
+        if name is not None:
+            self.settings.remark(f"castore: it is `{name}`")
 
     def _leaves_out(self, path: str, own: OwnPlaces) -> bool:
         reason = own.reason_against(path)

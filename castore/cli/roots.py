@@ -13,7 +13,7 @@ from castore.cli.short_digests import as_digest, completed
 from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
 from castore.directories.in_blobs import BlobsDirectoryService
-from castore.errors import InvalidDigestError, InvalidDirectoryError, NodeNotFoundError
+from castore.errors import InvalidDigestError, InvalidDirectoryError, InvalidRefError, NodeNotFoundError
 from castore.format.nodes import DirectoryNode, FileNode
 from castore.trees.naming import TreeLookup, TreePlace
 
@@ -30,7 +30,7 @@ def as_place(text: str) -> TreePlace:
     """Read an argument as `ROOT` or `ROOT:PATH`; what is neither is wrong usage."""
     try:
         return TreePlace.parse(text)
-    except (InvalidDigestError, InvalidDirectoryError) as error:
+    except (InvalidDigestError, InvalidRefError, InvalidDirectoryError) as error:
         raise click.BadParameter(str(error)) from None
 
 

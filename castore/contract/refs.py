@@ -42,7 +42,7 @@ LONGEST_NAME: Final = 1024
 
 _PART: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z", re.ASCII)
-_DIGITS: Final = re.compile(r"[0-9a-fA-F]{8,64}")
+_DIGITS: Final = re.compile(r"[0-9a-fA-F]{8,}")
 _FORMS: Final = ("b3", "dir")
 """What stands before the colon in a digest, or in a root that is one."""
 

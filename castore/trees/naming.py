@@ -1,6 +1,6 @@
 """What a person writes for a root of a tree, or for something below it: `ROOT` and `ROOT:PATH`.
 
-This is the one place that reads it. A root is a digest in any form, or its first digits.
+This is the one place that reads it. A root is a digest in any form, its first digits, or a name of a ref.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ from castore.contract.directories import DirectoryLister, DirectoryService
 from castore.contract.short_digests import ShortDigest, only_one, parse_digest
 from castore.digest import B3Digest
 from castore.directories.in_blobs import BlobsDirectoryService
-from castore.errors import BlobNotFoundError, NodeNotFoundError, UnsupportedError
+from castore.errors import (
+    BlobNotFoundError,
+    InvalidDigestError,
+    InvalidRefError,
+    NodeNotFoundError,
+    UnsupportedError,
+)
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
 from castore.trees.reading_ahead import RecentDirectories
+from castore.trees.ref_names import RefName, find_ref, refs_of
 from castore.trees.walking import resolve, walk_with_ends
 
 if TYPE_CHECKING:
@@ -37,12 +44,12 @@ class TreePlace:
     """A root, and a path below it, as somebody wrote them.
 
     Attributes:
-        root: A digest, or its first digits.
+        root: A digest, its first digits, or the name of a ref.
         path: Where below the root; without names it is the root itself.
         in_tree: Whether a colon was written: what is named is something in a tree, if only its root.
     """
 
-    root: B3Digest | ShortDigest
+    root: B3Digest | ShortDigest | RefName
     path: TreePath = _ROOT
     in_tree: bool = False
 
@@ -52,11 +59,12 @@ class TreePlace:
 
         Slashes around the path, doubled ones and `.` are passed over, and `..` goes up.
 
-        Raises `InvalidDigestError` for what is no root, `InvalidDirectoryError` for what is no path.
+        Raises `InvalidRefError` or `InvalidDigestError` for what is no root, `InvalidDirectoryError` for what
+        is no path.
         """
         match = _PLACE.fullmatch(text)
         assert match is not None
-        root = parse_digest(match["root"])
+        root = parse_root(match["root"])
         return cls(root, TreePath.parse_loosely(match["path"].strip("/")), match["colon"] is not None)
 
     def join(self, path: TreePath) -> TreePlace:
@@ -65,6 +73,22 @@ class TreePlace:
 
     def __str__(self) -> str:
         return f"{self.root}:{self.path}" if self.in_tree else str(self.root)
+
+
+def parse_root(text: str) -> B3Digest | ShortDigest | RefName:
+    """Read a digest, the beginning of one, or the name of a ref; raise `InvalidRefError` for anything else.
+
+    What looks like a digest, and is none, raises `InvalidDigestError`.
+    """
+    try:
+        return parse_digest(text)
+    except InvalidDigestError as error:
+        try:
+            return RefName.parse(text)
+        except InvalidRefError as wrong:
+            # A name with a mistake is told from a digest with one by what could be in a digest.
+            digits = re.fullmatch(r"[0-9a-fA-F]{20,}|(?:b3:|blake3-).*", text, re.DOTALL)
+            raise (error if digits else wrong) from None
 
 
 def directories_of(stores: Composition, service: str = "root") -> DirectoryService:
@@ -93,8 +117,13 @@ class TreeLookup:
         self._service = service
         self._recent = RecentDirectories(self.directories)
 
-    def root(self, root: B3Digest | ShortDigest) -> Node:
-        """Return the node of a root; raise `NodeNotFoundError` if there is none."""
+    def root(self, root: B3Digest | ShortDigest | RefName) -> Node:
+        """Return the node of a root; raise `NodeNotFoundError` if there is none.
+
+        That of a ref need not be a directory, nor is it looked for.
+        """
+        if isinstance(root, RefName):
+            return find_ref(refs_of(self._stores, self._service), root)[1].node
         digest = root if isinstance(root, B3Digest) else self._completed(root)
         directory = self._recent.get(digest)
         if directory is None:

@@ -20,6 +20,7 @@ from castore.composites.failover_reading import SMALL
 from castore.composites.members import Member, Members
 from castore.composites.union import UnionLister
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.contract.refs import RefService
 from castore.digest import no_digest
 from castore.streams.readers import BytesReader
 from castore.threads.deadlines import CLOCK, Clock
@@ -230,7 +231,8 @@ class CacheBlobService(BlobService):
         """Return a capability if near and far make it possible.
 
         Chunks can always be read; written if the services that are written to can. Blobs can be listed, or
-        deleted, if near and far can do it. What is written is as durable as where it is sure to be.
+        deleted, if near and far can do it. Refs are where blobs go in the end. What is written is as durable
+        as where it is sure to be.
         """
         answer: Any = None
         if kind is ChunkSource:
@@ -245,6 +247,10 @@ class CacheBlobService(BlobService):
         elif kind is BlobDeleter:
             deleters = self._members.all_with(BlobDeleter)
             answer = None if deleters is None else CacheDeleter(self._members.name, deleters, self._behind)
+        elif kind is RefService:
+            # Where blobs are in the end: one place, so that no name is ever stale.
+            kept_in = self._near if self._write == "near" else self._far
+            answer = kept_in.service.capability(RefService)
         found: P | None = answer
         return found
 

@@ -41,6 +41,7 @@ def test_the_list_of_commands_is_that_of_the_design():
             "find",
             "cat",
             "diff",
+            "ref",
             "locate",
             "explain",
             "copy",

@@ -79,7 +79,7 @@ def test_a_part(castore, place, root):
         (["cat", "ROOT:sub"], 1, "is no file"),
         (["cat", "ROOT:nope"], 1, "has nothing at 'nope'"),
         (["ls", "0" * 64], 1, "no directory 0000"),
-        (["ls", "123"], 2, "is not a digest"),
+        (["ls", "123"], 1, "no ref is named `123`"),
         (["ls", "ROOT:../x"], 2, "leads out of the tree"),
         (["export", "ROOT", "docs"], 1, "it is there already"),
         (["export", "ROOT", "none/out"], 1, "No such file or directory"),
