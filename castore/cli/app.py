@@ -30,6 +30,7 @@ SECTIONS: Final = {
         "ls": "List what is in a tree.",
         "tree": "Draw what is in a tree.",
         "find": "Find things in a tree.",
+        "du": "Tell how large trees are.",
         "cat": "Write files of a tree to stdout.",
         "diff": "Tell what two trees differ in.",
         "ref": "Give names to roots, look at them, forget them.",

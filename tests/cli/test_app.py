@@ -39,6 +39,7 @@ def test_the_list_of_commands_is_that_of_the_design():
             "ls",
             "tree",
             "find",
+            "du",
             "cat",
             "diff",
             "ref",

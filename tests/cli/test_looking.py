@@ -139,3 +139,55 @@ def test_no_blob_is_read(castore, root, command):
     assert done.exit_code == 0
     stats = json.loads(done.stderr.splitlines()[-1])["stats"]["instances"]
     assert [each["name"] for each in stats if each["operations"] and each["kind"] == "blobservices"] == []
+
+
+class TestDu:
+    def test_sizes(self, castore, root):
+        assert castore("du", root).stdout == (
+            f"files     size  distinct  tree\n    6  2.0 KiB   2.0 KiB  {root}\n"
+        )
+        lines = castore("du", "-d", "1", root, f"{root}:sub").stdout.splitlines()
+        assert [line.split()[-1] for line in lines] == [
+            "tree",
+            "empty/",
+            "sub/",
+            root,
+            "sub/deep/",
+            f"{root}:sub",
+            "total",
+        ]
+
+    def test_as_json(self, castore, root):
+        found = rows(castore("du", "--json", root, root).stdout)
+        numbers = {"files": 6, "directories": 3, "links": 1, "size": 2026, "distinct": 2026}
+        assert found[0] == {"root": root, "path": "", **numbers}
+        assert found[-1] == {"total": {**numbers, "files": 12, "directories": 6, "links": 2, "size": 4052}}
+
+    def test_what_is_only_here(self, castore, place, root):
+        place.file("docs/new", b"12345")
+        after = castore("import", "docs").stdout[:64]
+        (row, total) = rows(castore("du", "--json", after, "--not-in", root).stdout)
+        assert (row["files"], row["size"], row["distinct"]) == (1, 5, 5)
+        assert total["total"]["size"] == 5
+
+    def test_chunks_and_what_is_stored(self, castore, root):
+        """Where the service tells: a cache does not."""
+        (row, _) = rows(castore("du", "--json", "--chunks", root).stdout)
+        assert (row["chunks"], row["stored"]) == (2026, None)
+        (row, _) = rows(castore("du", "--json", "--chunks", "--service", "near", root).stdout)
+        assert row["chunks"] == 2026
+        assert 0 < row["stored"] < 2026
+        assert castore("du", "--chunks", root).stdout.split()[:5] == [
+            "files",
+            "size",
+            "distinct",
+            "chunks",
+            "tree",
+        ]
+        head = castore("du", "--chunks", "--service", "near", root).stdout.split()[:6]
+        assert head == ["files", "size", "distinct", "chunks", "stored", "tree"]
+
+    def test_no_blob_is_asked_for(self, castore, root):
+        done = castore("du", "-d", "2", root, "--stats", "--json")
+        stats = json.loads(done.stderr.splitlines()[-1])["stats"]["instances"]
+        assert [each["name"] for each in stats if each["operations"] and each["kind"] == "blobservices"] == []
