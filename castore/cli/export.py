@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import os
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final, cast
 
 import attrs
 import click
 
 from castore.cli.entries import quoted
 from castore.cli.faults import FAILED, INCOMPLETE, document_of
+from castore.cli.files import replacing
 from castore.cli.options import shared_options
-from castore.cli.output import complain, emit_json, emit_text, stdout_is_terminal
+from castore.cli.output import STDOUT, complain, emit, emit_json, emit_text, stdout_is_terminal
 from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.roots import as_place
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
-from castore.errors import TargetError
+from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
+from castore.errors import CastoreError, InvalidDirectoryError, TargetError
 from castore.format.nodes import Node, TreePath
 from castore.trees.comparing import Letter
 from castore.trees.exporting import export_tree
 from castore.trees.exports import Exported, ExportOptions
 from castore.trees.naming import TreeLookup, TreePlace
+from castore.trees.packing import ArchiveFormat, PackOptions, format_of, pack_tree
 from castore.trees.placing import Placing
 
 _EPILOG = """\b
@@ -30,6 +36,7 @@ Examples:
   castore export ROOT restored
   castore export ROOT:docs/readme.md readme.md
   castore export ROOT restored --update --delete --dry-run
+  castore export ROOT photos.tar.zst
 
 \b
 With --json, sizes in bytes; `root` is a list if there are several:
@@ -39,12 +46,15 @@ With --json, sizes in bytes; `root` is a list if there are several:
    "lost": [{"path", "code", "message"}]}
 """
 
+_STDOUT: Final = "-"
+_GATHERED: Final = 256 << 10
+_OF_FOLDERS: Final = ("update", "delete", "dry_run", "on_collision")
 _PLACING: Final = tuple(attrs.fields_dict(Placing))
 
 
 @click.command("export", epilog=_EPILOG)
 @click.argument("roots", metavar="ROOT[:PATH]...", type=as_place, nargs=-1, required=True)
-@click.argument("target", metavar="TARGET", type=click.Path(readable=False))
+@click.argument("target", metavar="TARGET", type=click.Path(readable=False, allow_dash=True))
 @click.option(
     "--update", is_flag=True, help="Bring a TARGET that is there up to date; go on with what was cut short."
 )
@@ -58,6 +68,17 @@ _PLACING: Final = tuple(attrs.fields_dict(Placing))
     default="fail",
     show_default=True,
     help="Of names that TARGET takes for one: write nothing, or add `~2` to the later ones.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["dir", "tar", "zip"]),
+    help="What TARGET is; by default what the end of its name says: `.tar`, `.tar.zst`, `.zip` ...",
+)
+@click.option(
+    "--prefix",
+    metavar="NAME",
+    help="The name of the one folder in an archive.  [default: root]",
 )
 @click.option("--read-only", is_flag=True, help="Let nobody write to what is made.")
 @click.option(
@@ -81,11 +102,14 @@ def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **
 
     With --update what is right is not touched, and each other file takes its place when all of it is there:
     so that a run that was cut short goes on. What the tree does not have stays, unless --delete is given.
+
+    TARGET may be an archive as well: `.tar`, also with `.gz`, `.zst`, `.xz` or `.bz2`, or `.zip`; or `-`,
+    which is stdout, with --format. The same tree gives the same tar.
     """
     if options["delete"] and not options["update"]:
         raise click.UsageError("--delete is for --update: a new folder has nothing else in it.")
     options["read_only"] |= options["hardlink"]
-    job = _Job(settings, roots, target, options)
+    job = _Job(settings, roots, target, options, _archive_of(target, options))
     with settings.opened() as stores:
         done = job.run(stores)
     if settings.json:
@@ -97,17 +121,75 @@ def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **
     return INCOMPLETE if options["skip_unreadable"] else FAILED
 
 
+def _archive_of(target: str, options: dict[str, Any]) -> PackOptions | None:
+    """Return how TARGET is packed; `None` if it is none."""
+    kind, prefix = options["kind"], options["prefix"]
+    found = None if os.path.isdir(target) else format_of(target)  # noqa: PTH112 - the user's string
+    if kind is None and found is None:
+        if target == _STDOUT:
+            raise click.UsageError("`-` is stdout, which takes an archive: --format tar, or --format zip.")
+        kind = "dir"
+    kind = kind or (found and found[0])
+    if kind == "dir":
+        if prefix is not None:
+            raise click.UsageError("--prefix is for archives; a folder has the name TARGET.")
+        return None
+    for name in (*_OF_FOLDERS, *_PLACING):
+        if options[name] and options[name] != "fail":
+            raise click.UsageError(f"--{name.replace('_', '-')} is for folders, and TARGET is an archive.")
+    compression = found[1] if found is not None and found[0] == kind else ""
+    try:
+        top = os.fsencode("root" if prefix is None else prefix.rstrip("/"))
+        return PackOptions(
+            cast("ArchiveFormat", kind), compression, top, skip_unreadable=options["skip_unreadable"]
+        )
+    except InvalidDirectoryError as error:
+        raise click.UsageError(f"--prefix: {error.message}") from None
+
+
+class _CutError(CastoreError):
+    """An archive lacks something, and is given up."""
+
+    def __init__(self, done: Exported) -> None:
+        super().__init__("the archive is not whole")
+        self.done = done
+
+
+class _Gathering(io.RawIOBase):
+    """A stream that passes many small pieces on as few large ones."""
+
+    def __init__(self, write: Callable[[memoryview | bytes], Any]) -> None:
+        self._pass_on = write
+        self._held = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._held += data
+        if len(self._held) >= _GATHERED:
+            self.finish()
+        return len(data)
+
+    def finish(self) -> None:
+        """Pass on what is left."""
+        held, self._held = self._held, bytearray()
+        self._pass_on(bytes(held))
+
+
 @attrs.define
 class _Job:
     settings: Settings
     roots: tuple[TreePlace, ...]
     target: str
     options: dict[str, Any]
+    archive: PackOptions | None
     changes: list[tuple[Letter, TreePath]] = attrs.field(factory=list)
 
     def run(self, stores: Composition) -> Exported:
         name = self.settings.service_name
         own = OwnPlaces(stores)
+        blobs = stores.blobs(name)
         if reason := own.reason_against_all_in(self.target):
             raise TargetError(f"cannot write {self.target!r}: it is {reason}")
         lookup = TreeLookup(stores, name)
@@ -119,15 +201,47 @@ class _Job:
                 meter.item_done()
                 meter.advance(size)
 
+            if self.archive is not None:
+                return self._pack(self._top(lookup), blobs, lookup.directories, self.archive, progress)
             return export_tree(
                 self._top(lookup),
                 self.target,
-                stores.blobs(name),
+                blobs,
                 lookup.directories,
                 self._options(own),
                 progress=progress,
                 report=report,
             )
+
+    def _pack(
+        self,
+        top: Node | dict[bytes, Node],
+        blobs: BlobService,
+        directories: DirectoryService,
+        how: PackOptions,
+        progress: Callable[[int], object],
+    ) -> Exported:
+        def pack(write: Callable[[memoryview | bytes], Any]) -> Exported:
+            stream = _Gathering(write)
+            done = pack_tree(top, cast("BinaryIO", stream), blobs, directories, how, progress=progress)
+            stream.finish()
+            if done.lost and not how.skip_unreadable:
+                raise _CutError(done)
+            return done
+
+        try:
+            if self.target == _STDOUT:
+                if self.settings.json:
+                    raise click.UsageError("--json would be in the midst of the archive; name a file.")
+                if STDOUT.is_terminal:
+                    raise click.UsageError("An archive is nothing for a terminal; pipe it, or name a file.")
+                return pack(emit)
+            if os.path.lexists(self.target):
+                raise TargetError(f"cannot write {self.target!r}: it is there already; name a new one")
+            with replacing(self.target) as write:
+                return pack(write)
+        except _CutError as cut:
+            return cut.done
 
     def _options(self, own: OwnPlaces) -> ExportOptions:
         given = self.options

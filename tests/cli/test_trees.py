@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -196,3 +197,100 @@ def test_comparing(castore, place, root):
     assert [(row["change"], row["path"]) for row in rows][:2] == [("D", "link"), ("A", "more")]
     assert rows[0]["after"] is None
     assert rows[0]["before"] == {"type": "symlink", "target": "readme.md"}
+
+
+class TestExportedFolders:
+    def test_bringing_up_to_date(self, castore, place, root):
+        castore("export", root, "out")
+        place.file("out/readme.md", b"other")
+        place.file("out/mine", b"mine")
+        done = castore("export", "--update", "--delete", "--dry-run", root, "out")
+        assert (done.exit_code, done.stdout) == (0, "M  readme.md\nD  mine\n")
+        assert (place.folder / "out/mine").exists()
+        done = castore("export", "--update", "--delete", "--json", root, "out")
+        document = json.loads(done.stdout)
+        assert document["root"] == root
+        assert {name: document[name] for name in ("written", "kept", "deleted", "bytes")} == {
+            "written": 1,
+            "kept": 3,
+            "deleted": 1,
+            "bytes": 12,
+        }
+        assert castore("import", "out").stdout[:64] == root
+
+    def test_several(self, castore, place, root):
+        assert castore("export", f"{root}:sub", f"{root}:readme.md", root, "out").exit_code == 0
+        names = {path.name for path in (place.folder / "out").iterdir()}
+        assert names == {"sub", "readme.md", root}
+        done = castore("export", f"{root}:sub", f"{root}:sub", "two")
+        assert (done.exit_code, "Two roots would be 'sub'" in done.stderr) == (2, True)
+
+    def test_where_blobs_are_kept(self, castore, place, root):
+        """Nothing is deleted around them, and nothing written into them."""
+        done = castore("export", "--update", "--delete", root, "..")
+        assert (done.exit_code, "--delete is not for that" in done.stderr) == (1, True)
+        done = castore("export", root, "../stores/far/out")
+        assert (done.exit_code, "where `far` keeps" in done.stderr) == (1, True)
+
+
+class TestArchives:
+    @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "a.tar.zst", "a.tar.xz", "a.tar.bz2"])
+    def test_a_tar_comes_back(self, castore, place, root, name):
+        done = castore("export", root, name)
+        assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+        subprocess.run(["tar", "-xpf", name], cwd=place.folder, check=True)
+        assert castore("import", "root").stdout[:64] == root
+        assert not [each for each in place.names if "castore-" in each]
+
+    def test_a_zip_comes_back(self, castore, place, root):
+        assert castore("export", "--prefix", "docs2", root, "a.zip").exit_code == 0
+        subprocess.run(["unzip", "-q", "-^", "a.zip"], cwd=place.folder, check=True)
+        assert castore("import", "docs2").stdout[:64] == root
+
+    def test_stdout(self, castore, place, root):
+        castore("export", root, "a.tar")
+        done = place.run("export", "--format", "tar", root, "-")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == (place.folder / "a.tar").read_bytes()
+
+    def test_what_is_there_stays(self, castore, place, root):
+        place.file("a.tar", b"mine")
+        done = castore("export", root, "a.tar")
+        assert (done.exit_code, "it is there already" in done.stderr) == (1, True)
+        assert (place.folder / "a.tar").read_bytes() == b"mine"
+
+    def test_a_blob_that_is_gone(self, castore, place, root):
+        """There is no archive, unless it may be left out."""
+        for path in place.folder.parent.rglob(HELLO):
+            path.unlink()
+        done = castore("export", root, "a.tar")
+        assert (done.exit_code, "a.tar" in place.names) == (1, False)
+        assert "cannot write 'readme.md'" in done.stderr
+        assert castore("export", "--skip-unreadable", root, "a.tar").exit_code == 3
+        names = subprocess.run(
+            ["tar", "-tf", "a.tar"], cwd=place.folder, check=True, capture_output=True
+        ).stdout
+        assert (b"root/run\n" in names, b"readme" in names) == (True, False)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["ROOT", "-"], "takes an archive"),
+            (["--update", "ROOT", "a.tar"], "--update is for folders"),
+            (["--read-only", "ROOT", "a.zip"], "--read-only is for folders"),
+            (["--on-collision=rename", "ROOT", "a.zip"], "--on-collision is for folders"),
+            (["--prefix", "a/b", "ROOT", "a.tar"], "is no name"),
+            (["--prefix", "a", "ROOT", "a"], "--prefix is for archives"),
+            (["--format", "tar", "--json", "ROOT", "-"], "in the midst of the archive"),
+            (["--delete", "ROOT", "out"], "--delete is for --update"),
+        ],
+    )
+    def test_wrong_usage(self, castore, place, root, arguments, words):
+        done = castore("export", *(argument.replace("ROOT", root) for argument in arguments))
+        assert (done.exit_code, words in done.stderr, done.stdout) == (2, True, "")
+        assert not place.names & {"a.tar", "a.zip", "a", "out"}
+
+    def test_a_folder_that_is_called_so(self, castore, place, root):
+        assert castore("export", "--format", "dir", root, "a.tar").exit_code == 0
+        assert castore("export", "--update", root, "a.tar").exit_code == 0
+        assert (place.folder / "a.tar/run").exists()
