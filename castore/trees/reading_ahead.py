@@ -12,7 +12,7 @@ from castore.errors import CastoreError, MissingDirectoryError
 from castore.format.directories import Directory, check_edge
 from castore.format.nodes import DirectoryNode, TreePath
 
-_MOST_ITEMS: Final = 512
+MOST_ITEMS: Final = 512
 _MOST_SIZE: Final = 1 << 18
 """So many directories are asked for at once, or until their sizes, which are no less than their entries, add
 up to so much. A few such portions are held."""
@@ -95,7 +95,7 @@ class DirectoriesAhead:
             if wanted and size > _MOST_SIZE:
                 break
             wanted[node.digest] = None
-            if len(wanted) == _MOST_ITEMS:
+            if len(wanted) == MOST_ITEMS:
                 break
         if wanted:
             found = self._directories.get_many(wanted, within=self._within)

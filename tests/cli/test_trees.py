@@ -193,8 +193,8 @@ def test_comparing(castore, place, root):
     done = castore("diff", root, after)
     assert (done.exit_code, done.stdout) == (1, "D  link\nA  more/\nA  more/new\nM  readme.md\nX  run\n")
     assert castore("diff", f"{root}:sub", f"{after}:sub").exit_code == 0
-    rows = json.loads(castore("diff", "--json", root, after).stdout)["changes"]
-    assert [(row["change"], row["path"]) for row in rows][:2] == [("D", "link"), ("A", "more")]
+    rows = [json.loads(row) for row in castore("diff", "--json", root, after).stdout.splitlines()]
+    assert [(row["change"], row["path"]) for row in rows[:2]] == [("D", "link"), ("A", "more")]
     assert rows[0]["after"] is None
     assert rows[0]["before"] == {"type": "symlink", "target": "readme.md"}
 

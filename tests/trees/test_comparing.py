@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castore import B3Digest, MissingDirectoryError
+from castore import B3Digest, Composition, MissingDirectoryError
+from castore.contract.capabilities import BlobLister
 from castore.contract.directories import FoundDirectories
 from castore.digest import EMPTY
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, SymlinkTarget
-from castore.trees.comparing import diff
+from castore.trees.comparing import diff, with_renames
+from castore.trees.hashing import hash_tree
+from castore.trees.importing import import_tree
 from castore.trees.walking import walk
 from castore_memory.directories import MemoryDirectoryService
+from tests.trees.conftest import ROOT
 
 ONE, OTHER = FileNode(B3Digest.of(b"one"), 3), FileNode(B3Digest.of(b"other"), 5)
 LINK, ELSEWHERE = SymlinkNode(SymlinkTarget(b"here")), SymlinkNode(SymlinkTarget(b"there"))
@@ -122,3 +128,107 @@ def test_the_changes_make_one_of_the_other(before: Any, after: Any) -> None:
             is_folder = isinstance(change.after, DirectoryNode)
             made[change.path] = DirectoryNode(EMPTY, 0) if is_folder else change.after
     assert made == paths(second)
+
+
+class TestRenames:
+    @pytest.mark.parametrize(
+        ("before", "after", "found"),
+        [
+            ({b"a": ONE}, {b"b": ONE}, ["R a -> b"]),
+            ({b"a": ONE}, {b"b": OTHER}, ["D a", "A b"]),
+            ({b"a": ONE}, {b"b": FileNode(ONE.digest, 3, True)}, ["R a -> b"]),
+            ({b"a": LINK}, {b"b": LINK}, ["D a", "A b"]),
+            ({b"a": FileNode(EMPTY, 0)}, {b"b": FileNode(EMPTY, 0)}, ["D a", "A b"]),
+            ({b"a": {}}, {b"b": {}}, ["D a", "A b"]),
+            (
+                {b"a": {b"x": ONE, b"y": {b"z": OTHER}}},
+                {b"b": {b"x": ONE, b"y": {b"z": OTHER}}},
+                ["R a -> b"],
+            ),
+            (
+                {b"a": {b"x": ONE, b"y": OTHER}},
+                {b"b": {b"x": ONE, b"y": OTHER, b"n": LINK}},
+                ["D a", "A b", "A b/n", "R a/x -> b/x", "R a/y -> b/y"],
+            ),
+            ({b"a": ONE, b"d": {b"k": ONE}}, {b"x": {b"k": ONE}, b"y": ONE}, ["R d -> x", "R a -> y"]),
+            ({b"a": ONE, b"c": {b"k": ONE}}, {b"k": ONE}, ["D a", "D c", "R c/k -> k"]),
+            ({b"a": ONE}, {b"b": ONE, b"c": ONE}, ["R a -> b", "A c"]),
+            ({b"a": ONE, b"b": ONE}, {b"c": ONE}, ["D b", "R a -> c"]),
+        ],
+    )
+    def test_renames(self, before: dict[bytes, Any], after: dict[bytes, Any], found: list[str]) -> None:
+        service = Counting()
+        changes = with_renames(diff(service, service.tree(before), service.tree(after)))
+        shown = [
+            f"{each.letter} {each.path}" if each.source is None else f"R {each.source} -> {each.path}"
+            for each in changes
+        ]
+        assert sorted(shown) == sorted(found)
+
+    def test_many_that_are_alike(self) -> None:
+        """It takes no longer for each the more there are."""
+        service = Counting()
+        before = service.tree({b"a%d" % number: ONE for number in range(20_000)})
+        after = service.tree({b"b%d" % number: ONE for number in range(20_000)})
+        assert {change.letter for change in with_renames(diff(service, before, after))} == {"R"}
+
+
+class TestCost:
+    class Calls(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
+
+        def get_many(
+            self, digests: Iterable[B3Digest], *, within: B3Digest | None = None
+        ) -> FoundDirectories:
+            self.calls += 1
+            return super().get_many(digests)
+
+    def grown(self, changed: set[int], width: int, depth: int, number: int = 0) -> dict[bytes, Any]:
+        if not depth:
+            return {b"file": OTHER if number in changed else ONE, b"which": FileNode(EMPTY, number)}
+        return {
+            b"%d" % below: self.grown(changed, width, depth - 1, number * width + below)
+            for below in range(width)
+        }
+
+    def test_few_changes(self) -> None:
+        """Of 1,111 directories those on the ways to 10 changed files, level by level."""
+        service = self.Calls()
+        before = service.tree(self.grown(set(), 10, 3))
+        after = service.tree(self.grown({*range(7, 1000, 100)}, 10, 3))
+        service.asked.clear()
+        assert len(changes(service, before, after)) == 10
+        assert len(service.asked) <= 10 * 4 * 2
+        assert service.calls == 2 * 4
+
+    def test_shared_directories_without_end(self) -> None:
+        service = self.Calls()
+        nodes: tuple[Any, Any] = {b"f": ONE}, {b"f": OTHER}
+        roots = [service.tree(node) for node in nodes]
+        for _ in range(40):
+            roots = [service.tree({b"a": root, b"b": root}) for root in roots]
+        found = diff(service, *roots)
+        assert [change.letter for change in islice(found, 100)] == ["M"] * 100
+
+
+class TestOnDisk:
+    def test_a_folder_is_compared_as_if_it_were_stored(self, golden: Path, stores: Composition) -> None:
+        done, directories = hash_tree(golden)
+        assert str(getattr(done.node, "digest", "")) == ROOT
+        assert done.node is not None
+        stored = import_tree(golden, stores.blobs(), stores.directories()).node
+        assert stored is not None
+        assert list(diff(stores.directories(), stored, done.node, after_in=directories)) == []
+
+    def test_nothing_is_stored(self, golden: Path, stores: Composition) -> None:
+        done, directories = hash_tree(golden)
+        assert done.node is not None
+        nothing = stores.directories().put(Directory())
+        found = list(diff(stores.directories(), DirectoryNode(nothing, 0), done.node, after_in=directories))
+        assert {change.letter for change in found} == {"A"}
+        assert len(found) == done.files + done.directories - 1 + done.links
+        lister = stores.blobs().capability(BlobLister)
+        assert lister is not None
+        assert list(lister.list_blobs()) == []
