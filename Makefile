@@ -38,7 +38,8 @@ docs: $(VENV)/.installed-dev
 proto:
 	$(PYTHON) -m venv build/protoc
 	build/protoc/bin/pip install --quiet 'grpcio-tools==1.66.2' 'setuptools<70'
-	build/protoc/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. castore/format/proto/castore.proto
+	build/protoc/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. \
+		castore/format/proto/castore.proto castore/format/proto/tvix_castore.proto
 
 clean:
 	rm -rf $(VENV) .demo build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

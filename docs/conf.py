@@ -33,6 +33,7 @@ SEARCHED = {
     "how-to/collect-garbage": ("garbage", "gc"),
     "how-to/troubleshooting": ("error", "message", "problem", "help"),
     "how-to/share-a-store": ("permission", "group", "users", "umask"),
+    "how-to/share-with-snix": ("snix", "tvix", "grpc", "serve", "systemd"),
     "how-to/use-a-bucket": ("bucket", "s3", "azure", "sftp", "cloud"),
     "how-to/keep-secrets": ("password", "secret", "credentials", "token"),
     "how-to/coming-from": ("restic", "borg", "dvc", "fsspec", "nix", "sccache", "backup", "mount"),

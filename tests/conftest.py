@@ -10,7 +10,14 @@ import pytest
 
 HERE: Final = Path(__file__).parent
 
-KIT: Final = ("plugins", "simulation", "testing", "test_capability_algebra.py", "test_conformance.py")
+KIT: Final = (
+    "plugins",
+    "serving",
+    "simulation",
+    "testing",
+    "test_capability_algebra.py",
+    "test_conformance.py",
+)
 """Whole services: each type, and stacks of them."""
 
 PROCESSES: Final = (

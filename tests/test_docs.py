@@ -63,6 +63,16 @@ NOT_RUN: Final = {
     ("examples/web/README.md", "uvicorn --factory app:create_app &"): (
         "leaves a server running; tests/examples/test_web.py makes the same requests over HTTP"
     ),
+    (
+        "docs/how-to/share-with-snix.md",
+        "castore serve --listen unix:/run/castore/castore.sock --listen localhost:8000",
+    ): ("goes on; tests/serving/test_serve.py starts servers"),
+    (
+        "docs/how-to/share-with-snix.md",
+        "castore serve --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem --tokens tokens.txt",
+    ): "as above",
+    ("docs/how-to/share-with-snix.md", "# /etc/systemd/system/castore.service"): "a unit of systemd",
+    ("docs/how-to/share-with-snix.md", "# name     rights        token"): "a file of tokens",
     ("docs/reference/errors.md", "CastoreError                        castore"): (
         "a drawing; tests/test_errors.py holds it against the classes"
     ),

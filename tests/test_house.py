@@ -30,6 +30,7 @@ ORDER = [
     {"faults"},
     {"upkeep"},
     {"opening", "aio"},
+    {"serving"},
     {"testing", "cli"},
     {"__main__"},
 ]

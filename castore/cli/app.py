@@ -42,6 +42,9 @@ SECTIONS: Final = {
         "verify": "Check all that a service keeps, and mend it.",
         "gc": "Remove what no root reaches.",
     },
+    "Doors": {
+        "serve": "Serve blobs and directories to other programs, over gRPC.",
+    },
     "Compositions": {
         "check": "Check a composition, and with --connect its services.",
         "graph": "Draw a composition.",

@@ -31,8 +31,8 @@ _MOUNT: Final = (
     " `stores.blobs().open(digest)` is a file object that reads from anywhere in it."
 )
 _SERVE: Final = (
-    "castore serves nothing by itself. examples/web of its source is a small server of blobs over HTTP;"
-    " services over a network are buckets and whatever else fsspec opens."
+    "`castore serve` serves blobs and directories over gRPC, to castore, snix and tvix. examples/web of its"
+    " source is a small server of blobs over HTTP."
 )
 _TREES: Final = (
     "`castore import FOLDER` stores a folder under the digest of its root; `castore ref` gives"
@@ -69,7 +69,7 @@ HINTS: Final = {
         "init setup new bootstrap remote repo": _INIT,
         "backup archive snapshot": _BACKUP,
         "mount umount unmount": _MOUNT,
-        "serve server daemon http web ui": _SERVE,
+        "server daemon listen http web ui": _SERVE,
         "refs tag tags log history snapshots commit branch name": _NAMES,
         "tree merge filter": _TREES,
         "lock unlock break-lock": _LOCKS,

@@ -33,7 +33,7 @@ from castore.cli.hints import HINTS
         ("init", "nothing to set up"),
         ("config", "composition.toml"),
         ("mount", "mounts nothing"),
-        ("serve", "serves nothing"),
+        ("daemon", "castore serve"),
         ("unlock", "nothing to unlock"),
         ("encrypt", "does not encrypt"),
         ("upgrade", "need no upgrade"),

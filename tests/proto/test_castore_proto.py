@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 import castore.format.proto
-from castore.format.proto import castore_pb2
+from castore.format.proto import castore_pb2, tvix_castore_pb2
 from castore.format.proto.castore_pb2 import (
     Directory,
     Entry,
@@ -194,17 +194,20 @@ def test_messages_are_these_bytes(message: Any, encoding: str) -> None:
 # -- the generated module is up to date --
 
 
-def test_the_generated_module_is_that_of_the_proto_file(file: FileDescriptorProto, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", [castore_pb2, tvix_castore_pb2])
+def test_the_generated_module_is_that_of_the_proto_file(module: Any, tmp_path: Path) -> None:
     """Compiles the file again, with whichever compiler is installed; run `make proto` if this fails."""
     if importlib.util.find_spec("grpc_tools") is None:
         pytest.skip("needs grpcio-tools, which has a protoc")
+    file = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
     root, compiled = PROTO.parents[3], tmp_path / "descriptors"
+    source = PROTO.with_name(f"{module.__name__.rpartition('.')[2].removesuffix('_pb2')}.proto")
 
     subprocess.run(
         [
             sys.executable,
             *("-m", "grpc_tools.protoc", "-I", str(root), f"--descriptor_set_out={compiled}"),
-            str(PROTO),
+            str(source),
         ],
         check=True,
     )
@@ -215,8 +218,28 @@ def test_the_generated_module_is_that_of_the_proto_file(file: FileDescriptorProt
             # The compiler spells this one out, the generated module only where it is not the usual one.
             if field.json_name == _camel(field.name):
                 field.ClearField("json_name")
-    assert fresh.name == "castore/format/proto/castore.proto"
+    assert fresh.name == f"castore/format/proto/{source.name}"
     assert fresh == file
+
+
+def test_the_older_names_are_for_the_same_bytes(file: FileDescriptorProto) -> None:
+    """Messages, fields and calls, in their order: only names differ."""
+    older = FileDescriptorProto.FromString(tvix_castore_pb2.DESCRIPTOR.serialized_pb)
+    assert older.package == "tvix.castore.v1"
+
+    def shape(one: FileDescriptorProto) -> Any:
+        fields = [
+            [(field.number, field.type, field.label) for field in message.field]
+            for message in _messages(one).values()
+        ]
+        methods = [
+            (service.name, method.name, method.client_streaming, method.server_streaming)
+            for service in one.service
+            for method in service.method
+        ]
+        return fields, methods
+
+    assert shape(older) == shape(file)
 
 
 def _camel(name: str) -> str:

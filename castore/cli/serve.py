@@ -1,0 +1,276 @@
+"""`castore serve`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from castore.cli.options import as_seconds, as_size, shared_options
+from castore.cli.output import complain, emit_text
+from castore.cli.settings import Settings
+from castore.composition.composition import Composition
+from castore.contract.blobs import BlobService
+from castore.errors import CompositionError, MissingDriverError, UnavailableError
+from castore.threads.waiting import Flag
+
+if TYPE_CHECKING:
+    from castore.serving.grpc.access import Tokens
+    from castore.serving.grpc.calls import CallRecord
+    from castore.serving.grpc.server import GrpcServer
+
+_EPILOG = """\b
+Examples:
+  castore serve                                     at localhost, port 8000
+  castore serve --listen unix:/run/castore.sock
+  castore serve --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem --tokens tokens.txt
+
+\b
+A file of tokens has a line for each: a name, its rights (read, write, or both with a comma), and the token.
+SIGHUP reads it anew; certificates are read anew by themselves.
+
+With --json the first line on stdout says where it listens: {"listening": [...]}
+"""
+
+
+@click.command("serve", epilog=_EPILOG)
+@click.option(
+    "--listen",
+    "places",
+    metavar="PLACE",
+    multiple=True,
+    help="Where to listen: unix:PATH or HOST:PORT; may be given more than once. By default localhost:8000.",
+)
+@click.option("--tls-cert", metavar="FILE", type=click.Path(), help="The certificate of this server, in PEM.")
+@click.option("--tls-key", metavar="FILE", type=click.Path(), help="Its key.")
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    type=click.Path(),
+    help="Let in only clients with a certificate that one in FILE has signed.",
+)
+@click.option("--tokens", metavar="FILE", type=click.Path(), help="Let in only who has a token in FILE.")
+@click.option("--insecure", is_flag=True, help="Let other machines connect without encryption.")
+@click.option(
+    "--socket-mode",
+    metavar="MODE",
+    default="600",
+    show_default=True,
+    help="The mode of unix sockets, in octal.",
+)
+@click.option("--no-directories", is_flag=True, help="Serve blobs alone.")
+@click.option("--read-only", is_flag=True, help="Store nothing.")
+@click.option(
+    "--reflection/--no-reflection",
+    default=None,
+    help="Tell clients which services there are; by default only if no other machine can connect.",
+)
+@click.option(
+    "--access-log",
+    type=click.Choice(["text", "json"]),
+    help="Write a line for each call to stderr.",
+)
+@click.option(
+    "--grace",
+    metavar="TIME",
+    default="30 s",
+    show_default=True,
+    type=as_seconds,
+    help="How long calls that run may take to end, once the server is told to.",
+)
+@click.option(
+    "--idle",
+    metavar="TIME",
+    default="30 s",
+    show_default=True,
+    type=as_seconds,
+    help="Cut off a client that neither sends nor takes anything for so long.",
+)
+@click.option(
+    "--streams",
+    metavar="N",
+    default=24,
+    show_default=True,
+    type=click.IntRange(1, 1024),
+    help="How many blobs and trees to send and receive at once.",
+)
+@click.option(
+    "--in-flight",
+    metavar="SIZE",
+    default="256 MiB",
+    show_default=True,
+    type=as_size,
+    help="How many bytes to hold for all of them together.",
+)
+@shared_options
+@click.pass_obj
+def command(settings: Settings, /, **options: Any) -> int | None:
+    """Serve blobs and directories to other programs: clients of castore, snix and tvix.
+
+    It serves the blob service `root`, or that of --service, and the directories of the composition, by the
+    gRPC protocol of the reference, until it gets SIGTERM or SIGINT. Then calls that run are finished.
+    """
+    try:
+        from castore.serving.grpc.server import GrpcServer  # noqa: PLC0415 - help needs no gRPC
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "grpc":
+            raise
+        raise MissingDriverError(
+            "`castore serve` needs a package that is not installed: pip install 'castore[grpc]'"
+        ) from error
+    del GrpcServer
+    with settings.opened() as stores:
+        return _Serving(settings, stores, options).run()
+
+
+class _Serving:
+    """One run of the command."""
+
+    def __init__(self, settings: Settings, stores: Composition, options: dict[str, Any]) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._options = options
+        self._stopping = Flag()
+        self._tokens: Tokens | None = None
+        self._name = settings.service_name
+
+    def run(self) -> int | None:
+        from castore.serving.grpc.health import HealthReport, add_reflection  # noqa: PLC0415 - as above
+        from castore.serving.notifying import notify  # noqa: PLC0415 - as above
+
+        # Built now: a mistake is told before anybody connects.
+        self._stores.blobs(self._name)
+        self._read_tokens()
+        server, listening, all_local = self._server()
+        health = HealthReport(server, self._probe)
+        reflection = self._options["reflection"]
+        if all_local if reflection is None else reflection:
+            add_reflection(server)
+        with _Signals(self._stop, self._read_tokens_again):
+            server.start()
+            health.start()
+            self._tell(listening)
+            notify("READY=1")
+            self._stopping.wait()
+            notify("STOPPING=1")
+            health.leave()
+            if server.stop(self._options["grace"]):
+                return None
+        complain(f"castore: some calls did not end within {self._options['grace']:g} s, and were cut off")
+        return 1
+
+    def _server(self) -> tuple[GrpcServer, list[str], bool]:
+        from castore.serving.grpc.access import Tokens  # noqa: PLC0415 - as above
+        from castore.serving.grpc.limits import Limits  # noqa: PLC0415 - as above
+        from castore.serving.grpc.listening import Address  # noqa: PLC0415 - as above
+        from castore.serving.grpc.server import GrpcServer  # noqa: PLC0415 - as above
+
+        options = self._options
+        try:
+            addresses = [Address.parse(place) for place in options["places"] or ("localhost:8000",)]
+            mode = int(options["socket_mode"], 8)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        none = Tokens()
+        server = GrpcServer(
+            self._blobs,
+            None if options["no_directories"] else self._stores.directories,
+            limits=Limits(
+                streams=options["streams"], bytes_in_flight=options["in_flight"], idle_seconds=options["idle"]
+            ),
+            tokens=lambda: self._tokens or none,
+            record=self._record(options["access_log"]),
+            tls=self._tls(),
+            insecure=options["insecure"],
+            read_only=options["read_only"],
+        )
+        listening = [server.listen(address, mode=mode) for address in addresses]
+        return server, listening, all(address.is_local for address in addresses)
+
+    def _blobs(self) -> BlobService:
+        return self._stores.blobs(self._name)
+
+    def _tls(self) -> Any:
+        from castore.serving.grpc.tls import TlsFiles  # noqa: PLC0415 - as above
+
+        certificate, key, client_ca = (self._options[f"tls_{name}"] for name in ("cert", "key", "client_ca"))
+        if certificate is None and key is None:
+            if client_ca is not None:
+                raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
+            return None
+        if certificate is None or key is None:
+            raise click.UsageError("--tls-cert and --tls-key come together.")
+        return TlsFiles(Path(certificate), Path(key), None if client_ca is None else Path(client_ca))
+
+    @staticmethod
+    def _record(form: Literal["text", "json"] | None) -> Callable[[CallRecord], object]:
+        from castore.serving.grpc.access_log import AccessLog  # noqa: PLC0415 - as above
+
+        return (lambda _: None) if form is None else AccessLog(complain, form)
+
+    def _tell(self, listening: list[str]) -> None:
+        if self._settings.json:
+            # In one line: who has started this reads no further.
+            emit_text(json.dumps({"listening": listening}) + "\n")
+        else:
+            self._settings.remark(f"castore: `{self._name}` is served at {', '.join(listening)}")
+
+    def _probe(self) -> dict[str, bool]:
+        instance = self._stores.instance(BlobService, self._name)
+        (probe,) = self._stores.probe([instance], timeout=5.0)
+        found = {"BlobService": probe.ok}
+        if not self._options["no_directories"]:
+            found["DirectoryService"] = self._directories_answer()
+        return found
+
+    def _directories_answer(self) -> bool:
+        from castore.digest import B3Digest  # noqa: PLC0415 - once there is a server
+
+        try:
+            self._stores.directories().get(B3Digest(bytes(32)))
+        except (UnavailableError, CompositionError):
+            return False
+        return True
+
+    def _read_tokens(self) -> None:
+        from castore.serving.grpc.access import Tokens  # noqa: PLC0415 - as above
+
+        if self._options["tokens"] is not None:
+            self._tokens = Tokens.read(Path(self._options["tokens"]))
+
+    def _read_tokens_again(self) -> None:
+        try:
+            self._read_tokens()
+        except CompositionError as error:
+            complain(f"castore: the tokens stay as they are: {error}")
+
+    def _stop(self) -> None:
+        self._stopping.set()
+
+
+class _Signals:
+    """Calls functions on signals, in the main thread, for as long as a block takes."""
+
+    def __init__(self, stop: Callable[[], None], reload: Callable[[], None]) -> None:
+        self._calls = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        self._before: dict[int, Any] = {}
+        self._told = False
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if number != signal.SIGHUP:
+            if self._told:
+                raise KeyboardInterrupt
+            self._told = True
+        self._calls[signal.Signals(number)]()
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._handle) for number in self._calls}
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)

@@ -1,0 +1,1 @@
+"""Servers: services of a composition for other programs, each an extra of the distribution."""

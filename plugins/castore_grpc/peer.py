@@ -1,0 +1,334 @@
+"""A peer: its connection, the calls that are made to it, and what its refusals mean.
+
+A connection belongs to the process that has made it. A child of a fork makes its own, and leaves that of its
+parent alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from castore import B3Digest
+from castore.composition import scrub
+from castore.errors import CastoreError, CorruptBlobError, UnavailableError, UnsupportedError
+from castore.format.wire import MOST_MESSAGE, PACKAGES, method_path
+from castore.threads import forks
+from castore.threads.idle import IdleWatch
+
+if TYPE_CHECKING:
+    from castore_grpc.target import Target
+
+# Before the library is loaded, which then lets go of its threads for as long as a fork takes.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
+import grpc
+
+Code: Final = grpc.StatusCode
+
+MOST_ANSWER: Final = 32 << 20
+"""How many bytes a message has at most: the list of chunks of a blob of 200 GiB, say."""
+
+_MOST_EMPTY: Final = 1000
+"""So many messages without anything in them may come one after the other."""
+
+_BESIDE: Final = 64
+"""How many bytes a message has beside those of a blob."""
+
+_BLOBS: Final = "BlobService"
+_DIRECTORIES: Final = "DirectoryService"
+_PROBES: Final = {_BLOBS: ("Stat", False), _DIRECTORIES: ("Get", True)}
+"""A call that each service refuses at once, if there is such a service, and whether that is a stream."""
+
+_RETRIED: Final = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+@attrs.frozen
+class Tls:
+    """The files of an encrypted connection, each `None` if there is none, and the name of the peer."""
+
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+    server_name: str | None
+
+    def credentials(self, instance: str) -> grpc.ChannelCredentials:
+        """Read the files; raise `UnavailableError` for one that cannot be read."""
+        try:
+            ca, certificate, key = (
+                None if path is None else path.read_bytes() for path in (self.ca, self.certificate, self.key)
+            )
+            if ca is None:
+                system = ssl.get_default_verify_paths().cafile
+                ca = Path(system).read_bytes() if system else None
+        except OSError as error:
+            raise UnavailableError(instance, error) from error
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+class AbsentError(Exception):
+    """The peer does not have what it was asked for."""
+
+
+class _Connection:
+    """What belongs to one process."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.generation = forks.generation()
+        self.calls: dict[tuple[str, str], Any] = {}
+        self.packages: dict[str, str] = {}
+
+
+class Peer:
+    """Makes calls to a peer.
+
+    Arguments:
+        target: Where it is.
+        instance: The name of the service that it is called for, for errors.
+        package: `snix`, `tvix`, or `auto`.
+        token: A bearer token.
+        timeout: In seconds: how long an answer may take, or a stream stand still.
+        keepalive: In seconds: after which silence it is asked whether it is there; 0 is never.
+        tls: The files of an encrypted connection.
+        secrets: What no error may show.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        instance: str,
+        package: str = "auto",
+        token: str | None = None,
+        timeout: float = 30.0,
+        keepalive: float = 30.0,
+        tls: Tls | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.instance = instance
+        self.timeout = timeout
+        self._target = target
+        self._package = package
+        self._keepalive = keepalive
+        self._tls = tls
+        self._secrets = secrets
+        self._metadata = [("authorization", f"Bearer {token}")] if token else None
+        self._lock = forks.new_lock()
+        self._connection: _Connection | None = None
+        self._closed = False
+        self.idle = IdleWatch(lambda: self.timeout)
+
+    # -- the connection --
+
+    def _connected(self) -> _Connection:
+        with self._lock:
+            if self._closed:
+                raise UnavailableError(self.instance, "the service was closed")
+            connection = self._connection
+            if connection is None or connection.generation != forks.generation():
+                connection = self._connection = _Connection(self._open())
+            return connection
+
+    def _open(self) -> grpc.Channel:
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MOST_ANSWER),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.service_config", _service_config()),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 5000),
+            ("grpc.primary_user_agent", "castore"),
+            # Each service has a connection of its own, so that closing one ends none of another.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if self._keepalive:
+            options += [
+                ("grpc.keepalive_time_ms", max(int(self._keepalive * 1000), 1000)),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.max_pings_without_data", 0),
+            ]
+        target = self._target
+        if target.scheme == "unix":
+            return grpc.insecure_channel(f"unix:{target.path}", options)
+        address = f"dns:///{target.shown}"
+        if self._tls is None:
+            return grpc.insecure_channel(address, options)
+        if self._tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
+        return grpc.secure_channel(address, self._tls.credentials(self.instance), options)
+
+    def connect(self) -> None:
+        """Connect now; raise `UnavailableError` if that cannot be."""
+        ready = grpc.channel_ready_future(self._connected().channel)
+        try:
+            ready.result(timeout=self.timeout)
+        except grpc.FutureTimeoutError:
+            ready.cancel()
+            raise UnavailableError(
+                self.instance, f"no connection to {self._target.shown} within {self.timeout:g} s"
+            ) from None
+
+    def close(self) -> None:
+        """Close the connection, if it is this process's."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+        if connection is not None and connection.generation == forks.generation():
+            connection.channel.close()
+
+    # -- calls --
+
+    def _path(self, connection: _Connection, service: str, method: str) -> str:
+        package = connection.packages.get(service)
+        if package is None:
+            package = connection.packages[service] = self._find_package(connection, service)
+        return method_path(package, service, method)
+
+    def _find_package(self, connection: _Connection, service: str) -> str:
+        """Return the package that the peer has for a service: that by which a wrong request is refused."""
+        known = dict(zip(("snix", "tvix"), PACKAGES, strict=True))
+        if self._package in known:
+            return known[self._package]
+        probe, is_stream = _PROBES[service]
+        for package in known.values():
+            path = method_path(package, service, probe)
+            try:
+                call = self._callable(connection, "unary_stream" if is_stream else "unary_unary", path)
+                answer = call(b"", timeout=self.timeout, metadata=self._metadata)
+                if is_stream:
+                    next(answer, None)
+            except grpc.RpcError as error:
+                if error.code() is Code.UNIMPLEMENTED:
+                    continue
+                if error.code() in (Code.INVALID_ARGUMENT, Code.NOT_FOUND):
+                    return package
+                raise self.error_of(error) from error
+            return package
+        raise UnsupportedError(f"`{self.instance}`: {self._target.shown} has no {service}, by neither name")
+
+    @staticmethod
+    def _callable(connection: _Connection, kind: str, path: str) -> Any:
+        found = connection.calls.get((kind, path))
+        if found is None:
+            try:
+                found = connection.calls[kind, path] = getattr(connection.channel, kind)(path)
+            except ValueError as error:
+                raise UnavailableError("grpc", error) from error
+        return found
+
+    def _begin(self, kind: str, service: str, method: str, request: Any, timeout: float | None) -> Any:
+        connection = self._connected()
+        call = self._callable(connection, kind, self._path(connection, service, method))
+        if kind == "stream_unary":
+            call = call.future
+        try:
+            return call(request, timeout=timeout, metadata=self._metadata)
+        except ValueError as error:
+            # The channel was closed meanwhile.
+            raise UnavailableError(self.instance, error) from error
+
+    def ask(self, service: str, method: str, request: bytes) -> bytes:
+        """Return the answer to a request; raise `AbsentError`, or what else it was refused for."""
+        try:
+            answer: bytes = self._begin("unary_unary", service, method, request, self.timeout)
+        except grpc.RpcError as error:
+            raise self.error_of(error) from error
+        return answer
+
+    def send(self, service: str, method: str, messages: Iterator[bytes]) -> Any:
+        """Begin to send a stream of messages; return the call, a future of its answer."""
+        return self._begin("stream_unary", service, method, messages, None)
+
+    def receive(
+        self, service: str, method: str, request: bytes, *, most: int = MOST_MESSAGE
+    ) -> Iterator[bytes]:
+        """Yield the messages of a stream.
+
+        Raises `AbsentError`, `UnavailableError` for one that stands still, or has a message of more than
+        *most* bytes, or what else it was refused for. Closing the iterator ends the call.
+        """
+        call = self._begin("unary_stream", service, method, request, None)
+        empty = 0
+        with self.idle.over(call.cancel) as waiting:
+            try:
+                while True:
+                    waiting.begin()
+                    message = next(call, None)
+                    waiting.end()
+                    if message is None:
+                        return
+                    if len(message) > most + _BESIDE:
+                        raise UnavailableError(
+                            self.instance, f"it sent a message of {len(message)} bytes; {most} are the most"
+                        )
+                    empty = 0 if message else empty + 1
+                    if empty > _MOST_EMPTY:
+                        raise UnavailableError(
+                            self.instance, f"it sent {empty} messages with nothing in them"
+                        )
+                    yield message
+            except grpc.RpcError as error:
+                if waiting.expired:
+                    raise self.silent() from error
+                raise self.error_of(error) from error
+            finally:
+                call.cancel()
+
+    # -- what refusals mean --
+
+    def silent(self) -> UnavailableError:
+        """Return the error for a peer that does nothing."""
+        return UnavailableError(self.instance, f"{self._target.shown} did nothing for {self.timeout:g} s")
+
+    def refusal_of(self, error: grpc.RpcError) -> CastoreError:
+        """Return what a status means for a call that stores something."""
+        found = self.error_of(error)
+        if isinstance(found, CastoreError):
+            return found
+        return UnavailableError(self.instance, f"{self._target.shown}: {error.code().name}: {found}")
+
+    def error_of(self, error: grpc.RpcError) -> CastoreError | AbsentError:
+        """Return what a status means for a call that asks for something."""
+        code = error.code()
+        details = scrub(str(error.details() or ""), self._secrets)
+        if code is Code.NOT_FOUND:
+            return AbsentError(details)
+        if code is Code.DATA_LOSS:
+            return RemoteDamageError(details)
+        if code is Code.FAILED_PRECONDITION:
+            return UnsupportedError(f"`{self.instance}`: {details or 'the peer does not do that'}")
+        if code is Code.PERMISSION_DENIED:
+            return UnsupportedError(f"`{self.instance}` refuses this: {details or 'permission denied'}")
+        if code is Code.UNAUTHENTICATED:
+            return UnavailableError(
+                self.instance, f"{details or 'it wants to know who calls'}; give it a `token`, or another one"
+            )
+        words = {Code.DEADLINE_EXCEEDED: f"no answer within {self.timeout:g} s"}.get(code, details)
+        return UnavailableError(
+            self.instance, f"{self._target.shown}: {code.name}: {words or 'no reason given'}"
+        )
+
+
+class RemoteDamageError(AbsentError):
+    """The peer says that what it has is damaged."""
+
+    def of(self, digest: B3Digest) -> CorruptBlobError:
+        """Return the error for this blob."""
+        return CorruptBlobError(f"blob {digest} is corrupt at the peer: {self}", expected=digest)
+
+
+def _service_config() -> str:
+    names = [{"service": f"{package}.{service}"} for package in PACKAGES for service in _PROBES]
+    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": _RETRIED}]})

@@ -1,0 +1,225 @@
+"""`castore serve` as a process of its own: how it begins, what it tells, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import castore
+from castore.errors import UnavailableError, UnsupportedError
+from castore.format.wire import PACKAGES
+
+
+class Process:
+    """A server that was started as a command, when it says where it listens."""
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "castore", "--json", "serve", *args],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            said = self.process.stderr.read()
+            self.leave()
+            raise RuntimeError(said)
+        self.places: list[str] = json.loads(line)["listening"]
+
+    def leave(self) -> None:
+        """End it, whatever it is at."""
+        with self.process as process:
+            process.kill()
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal; return the exit code and what was said."""
+        self.process.send_signal(number)
+        assert self.process.stderr is not None
+        said = self.process.stderr.read()
+        return self.process.wait(timeout=60), said
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Any]:
+    (tmp_path / "composition.toml").write_text(
+        '[blobservices.root]\ntype = "objectstore"\nobject_store_url = "file:./store"\n'
+    )
+    with contextlib.ExitStack() as stack:
+
+        def start(*args: str) -> Process:
+            server = Process(tmp_path, *args)
+            stack.callback(server.leave)
+            return server
+
+        yield start
+
+
+def refused_at_last(blobs: castore.BlobService) -> bool:
+    """Ask until that is refused; return whether it was."""
+    for _ in range(10_000):
+        try:
+            blobs.has(castore.B3Digest(bytes(32)))
+        except UnavailableError:
+            return True
+    return False
+
+
+def url_of(place: str) -> str:
+    return f"grpc+{place}" if place.startswith("unix:") else f"grpc+http://{place}"
+
+
+def test_it_serves_at_several_places_until_it_is_told_to_stop(started: Any, sockets: Any) -> None:
+    """What was put at one is got at another; health and reflection answer; it ends with 0."""
+    path = next(sockets)
+    server = started("--listen", f"unix:{path}", "--listen", "127.0.0.1:0", "--access-log", "json")
+    unix, tcp = server.places
+    assert unix == f"unix:{path}"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with castore.from_url(url_of(unix)) as one, castore.from_url(url_of(tcp)) as other:
+        digest = one.write(b"by one door")
+        assert other.read(digest) == b"by one door"
+    with grpc.insecure_channel(tcp) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+
+        def state(name: str) -> int:
+            return health.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status
+
+        for name in ("", "snix.castore.v1.BlobService", "tvix.castore.v1.DirectoryService"):
+            assert state(name) == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as unknown:
+            state("x")
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=20)
+        names = {service.name for service in answer.list_services_response.service}
+        kinds = ("BlobService", "DirectoryService")
+        assert {f"{package}.{kind}" for package in PACKAGES for kind in kinds} <= names
+    code, said = server.end()
+    assert code == 0
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert "/snix.castore.v1.BlobService/Put" in {line["path"] for line in lines}
+    assert not path.exists()
+
+
+def test_a_call_that_was_accepted_is_answered_though_the_server_stops(started: Any, sockets: Any) -> None:
+    """A blob that is half sent when SIGTERM comes is stored; a new call is refused."""
+    path = next(sockets)
+    server = started("--listen", f"unix:{path}")
+    with castore.from_url(f"grpc+unix:{path}") as blobs:
+        writer = blobs.open_write()
+        writer.write(bytes(2 << 20))
+        threading.Timer(0.3, lambda: server.process.send_signal(signal.SIGTERM)).start()
+        assert refused_at_last(blobs)
+        writer.write(b"the end")
+        assert writer.close() == castore.B3Digest.of(bytes(2 << 20) + b"the end")
+    assert server.process.wait(timeout=60) == 0
+
+
+def test_another_server_is_not_pushed_aside(started: Any, sockets: Any) -> None:
+    """A socket that is answered is somebody's; one that is left behind is removed."""
+    path = next(sockets)
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    first = started("--listen", f"unix:{path}")
+    with pytest.raises(RuntimeError, match="another server does"):
+        started("--listen", f"unix:{path}")
+    assert first.end()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--listen", "0.0.0.0:0"], "can be reached from other machines"),
+        (["--listen", "somewhere"], "is no place to listen at"),
+        (["--listen", "localhost:99999"], "is no port"),
+        (["--tls-cert", "x.pem"], "come together"),
+        (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "x.pem"),
+        (["--tokens", "composition.toml"], "composition.toml"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(castore_command: Any, args: list[str], words: str) -> None:
+    """And nothing listens."""
+    code, said = castore_command("serve", *args)
+    assert code != 0
+    assert words in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def castore_command(tmp_path: Path) -> Any:
+    (tmp_path / "composition.toml").write_text('[blobservices.root]\ntype = "memory"\n')
+
+    def run(*args: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "castore", *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    return run
+
+
+def test_tokens_have_rights_and_are_read_anew(started: Any, sockets: Any, tmp_path: Path) -> None:
+    """Without one nobody gets in; `read` does not write; after SIGHUP the file counts as it is."""
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("# who\nreader read 0123456789abcdef\nwriter read,write fedcba9876543210\n")
+    tokens.chmod(0o600)
+    path = next(sockets)
+    server = started("--listen", f"unix:{path}", "--tokens", str(tokens))
+    url = f"grpc+unix:{path}"
+    with castore.from_url(url) as nobody, pytest.raises(UnavailableError, match="bearer token"):
+        nobody.has(castore.B3Digest(bytes(32)))
+    with castore.from_url(f"{url}?token=fedcba9876543210") as writer:
+        digest = writer.write(b"kept")
+    with castore.from_url(f"{url}?token=0123456789abcdef") as reader:
+        assert reader.read(digest) == b"kept"
+        with pytest.raises(UnsupportedError, match="no right to write"):
+            reader.write(b"not kept")
+        tokens.write_text("reader read,write 0123456789abcdef\n")
+        server.process.send_signal(signal.SIGHUP)
+        for _ in range(100):
+            with contextlib.suppress(UnsupportedError):
+                reader.write(b"kept now")
+                break
+            threading.Event().wait(0.05)
+        else:
+            pytest.fail("the tokens were not read anew")
+    assert server.end(signal.SIGINT)[0] == 0
+
+
+def test_systemd_is_told(started: Any, sockets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is ready, and that it is about to stop."""
+    path, told = next(sockets), next(sockets)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(told))
+        systemd.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(told))
+        server = started("--listen", f"unix:{path}")
+        assert systemd.recv(100) == b"READY=1"
+        assert server.end()[0] == 0
+        assert systemd.recv(100) == b"STOPPING=1"
