@@ -401,6 +401,8 @@ def test_the_example_in_the_docstring_of_a_config_loads(source: str, runner: Run
     Path("composition.toml").write_text(source)
 
     with Composition.from_toml("composition.toml") as stores:
+        if "grpc+http:" in source:
+            return  # Its peer is in tests/serving.
         digest = stores.blobs().write(b"Hello World!")
         assert stores.blobs().read(digest) == b"Hello World!"
 

@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Examples:
-  castore serve                                     at localhost, port 8000
+  castore serve                                 at localhost, port 8000
   castore serve --listen unix:/run/castore.sock
-  castore serve --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem --tokens tokens.txt
+  castore serve --listen [::]:8443 --tls-cert cert.pem --tls-key key.pem
 
-\b
 A file of tokens has a line for each: a name, its rights (read, write, or both with a comma), and the token.
 SIGHUP reads it anew; certificates are read anew by themselves.
 
