@@ -23,6 +23,7 @@
     │   ├── DirectorySizeError          directory-size       an entry that gives its directory a wrong size
     │   └── DirectoryOrderError         directory-order      directories that are no tree, or in no order
     ├── InvalidRefError                 invalid-ref          no ref can be so, or be called so (a ValueError)
+    ├── MergeConflictError              merge-conflict       trees that have different things at one path
     ├── WriterClosedError               writer-closed        used after close or abort (a ValueError)
     ├── SourceError                     source               what was to be stored failed (an OSError)
     │   └── SourceChangedError          source-changed       it is being written to (an OSError)
@@ -349,6 +350,22 @@ class InvalidSeekError(CastoreError, OSError, ValueError):
 
     # On the class, where it survives pickling: that of an object is not in its `__dict__`.
     errno = errno.EINVAL
+
+
+class MergeConflictError(CastoreError):
+    """Trees that were to become one have different things at the same paths.
+
+    Attributes:
+        paths: The paths, in order, as bytes; at most 1,000 of them.
+    """
+
+    code = "merge-conflict"
+
+    def __init__(self, paths: Iterable[Iterable[bytes]]) -> None:
+        self.paths = tuple(b"/".join(path) for path in paths)
+        shown = ", ".join(repr(path.decode("utf-8", "backslashreplace")) for path in self.paths[:10])
+        more = f" and {len(self.paths) - 10} more" if len(self.paths) > 10 else ""
+        super().__init__(f"the trees have different things at {shown}{more}")
 
 
 class WriterClosedError(CastoreError, ValueError):

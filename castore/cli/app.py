@@ -33,6 +33,8 @@ SECTIONS: Final = {
         "du": "Tell how large trees are.",
         "cat": "Write files of a tree to stdout.",
         "diff": "Tell what two trees differ in.",
+        "merge": "Make one tree of several.",
+        "filter": "Make a tree of a part of another one.",
         "ref": "Give names to roots, look at them, forget them.",
     },
     "Looking after services": {

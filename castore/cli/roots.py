@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from castore.cli.output import emit, emit_text
 from castore.cli.short_digests import as_digest, completed
 from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
 from castore.directories.in_blobs import BlobsDirectoryService
 from castore.errors import InvalidDigestError, InvalidDirectoryError, InvalidRefError, NodeNotFoundError
-from castore.format.nodes import DirectoryNode, FileNode
+from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from castore.trees.naming import TreeLookup, TreePlace
 
 if TYPE_CHECKING:
@@ -88,3 +89,11 @@ def reached_by(place: TreePlace, stores: Composition, name: str) -> set[B3Digest
             found.add(directory.digest)
         found.update(node.digest for node in directory.values() if isinstance(node, FileNode))
     return found
+
+
+def emit_root(node: Node) -> None:
+    """Write the digest of a new root; of a link its target."""
+    if isinstance(node, SymlinkNode):
+        emit(b"-> %s\n" % node.target)
+    else:
+        emit_text(f"{node.digest}\n")

@@ -42,6 +42,8 @@ def test_the_list_of_commands_is_that_of_the_design():
             "du",
             "cat",
             "diff",
+            "merge",
+            "filter",
             "ref",
             "locate",
             "explain",

@@ -1,0 +1,286 @@
+"""New trees of others, without that a blob is read: several as one, and what rules leave of one.
+
+A directory that stays as it is is taken over by its digest, with all that is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from castore.contract.directories import DirectoryService, DirectoryWriter
+from castore.digest import B3Digest
+from castore.errors import InvalidDirectoryError, MergeConflictError
+from castore.format.directories import Directory
+from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent, TreePath
+from castore.trees.reading_ahead import DirectoriesAhead
+from castore.trees.selecting import ALL, SelectedFolder, Selection
+from castore.trees.walking import MOST_LEVELS, walk
+
+OnConflict: TypeAlias = Literal["error", "last", "first"]
+"""What becomes of a path at which two trees have different things that are not both directories."""
+
+_MOST_CONFLICTS: Final = 1000
+
+_Several: TypeAlias = list[tuple[int, DirectoryNode]]
+"""Directories that become one, each with the number of its tree."""
+
+
+class _Builder:
+    """Writes the directories that are new; a writer is opened with the first one."""
+
+    def __init__(self, directories: DirectoryService) -> None:
+        self._directories = directories
+        self._writer: DirectoryWriter | None = None
+        self._new: set[B3Digest] = set()
+
+    def build(self, nodes: dict[PathComponent, Node]) -> DirectoryNode:
+        """Put a directory, whose children were built here, or are there."""
+        directory = Directory(nodes)
+        if self._writer is None:
+            self._writer = self._directories.open_write()
+        for _, node in directory.directories:
+            if node.digest not in self._new:
+                self._writer.graft(node)
+        self._writer.put(directory)
+        self._new.add(directory.digest)
+        return directory.node
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+
+
+# -- merging --
+
+
+@attrs.define
+class _Merge:
+    """Directories that become one: what is known of it, and what is still to be merged in it."""
+
+    path: TreePath
+    nodes: dict[PathComponent, Node]
+    below: Iterator[tuple[PathComponent, _Several]]
+    name: PathComponent | None = None
+
+
+def merge(directories: DirectoryService, roots: Sequence[Node], *, conflict: OnConflict = "error") -> Node:
+    """Return the root of a tree that has what several trees have.
+
+    Directories at one path become one. What is equal is no conflict.
+
+    Arguments:
+        directories: Where they are, and where the new ones go.
+        roots: The trees, one at least.
+        conflict: What becomes of a path at which two have different things: an error, or the one of the last
+            or the first of them.
+
+    Raises `MergeConflictError` with the paths, and as `castore.trees.walking.walk` does. Then there is no new
+    tree.
+    """
+    return _Merging(directories, roots, conflict).run()
+
+
+class _Merging:
+    def __init__(self, directories: DirectoryService, roots: Sequence[Node], conflict: OnConflict) -> None:
+        self._roots = roots
+        self._conflict = conflict
+        self._conflicts: list[TreePath] = []
+        self._builder = _Builder(directories)
+        self._ahead = [
+            DirectoriesAhead(directories, root.digest if isinstance(root, DirectoryNode) else None)
+            for root in roots
+        ]
+
+    def run(self) -> Node:
+        try:
+            node = self._merge()
+            if self._conflicts:
+                raise MergeConflictError(self._conflicts[:_MOST_CONFLICTS])
+            self._builder.close()
+        except BaseException:
+            self._builder.abort()
+            raise
+        return node
+
+    def _merge(self) -> Node:
+        # No recursion, however deep it is.
+        decided = self._decide(TreePath(), list(enumerate(self._roots)))
+        if not isinstance(decided, list):
+            return decided
+        frames = [self._begin(TreePath(), decided)]
+        while True:
+            frame = frames[-1]
+            for name, several in frame.below:
+                frame.name = name
+                frames.append(self._begin(frame.path.join(name), several))
+                break
+            else:
+                # After a conflict nothing is built: only the others are looked for.
+                built: Node = (
+                    DirectoryNode(Directory().digest, 0)
+                    if self._conflicts
+                    else self._builder.build(frame.nodes)
+                )
+                frames.pop()
+                if not frames:
+                    return built
+                assert frames[-1].name is not None
+                frames[-1].nodes[frames[-1].name] = built
+
+    def _begin(self, path: TreePath, several: _Several) -> _Merge:
+        if len(path) > MOST_LEVELS:
+            raise InvalidDirectoryError(f"the trees have more than {MOST_LEVELS} levels", rule="too-deep")
+        entries: dict[PathComponent, list[tuple[int, Node]]] = {}
+        for side, node in several:
+            for name, below in self._ahead[side].take(node, path).items():
+                entries.setdefault(name, []).append((side, below))
+        nodes: dict[PathComponent, Node] = {}
+        below_these: list[tuple[PathComponent, _Several]] = []
+        for name in sorted(entries):
+            decided = self._decide(path.join(name), entries[name])
+            if isinstance(decided, list):
+                below_these.append((name, decided))
+            else:
+                nodes[name] = decided
+        for side, _ in several:
+            self._ahead[side].fetch(
+                node for _, decided in below_these for which, node in decided if which == side
+            )
+        return _Merge(path, nodes, iter(below_these))
+
+    def _decide(self, path: TreePath, nodes: list[tuple[int, Node]]) -> Node | _Several:
+        """Return what is at a path; several directories if they must be merged first."""
+        kept = nodes[:1]
+        for side, node in nodes[1:]:
+            if any(node == each for _, each in kept):
+                continue
+            if isinstance(node, DirectoryNode) and isinstance(kept[0][1], DirectoryNode):
+                if all(node.digest != getattr(each, "digest", None) for _, each in kept):
+                    kept.append((side, node))
+            elif self._conflict == "last":
+                kept = [(side, node)]
+            elif self._conflict == "error" and path not in self._conflicts[-1:]:
+                self._conflicts.append(path)
+        if len(kept) == 1:
+            return kept[0][1]
+        return [(side, node) for side, node in kept if isinstance(node, DirectoryNode)]
+
+
+# -- filtering --
+
+
+@attrs.define
+class _Filter:
+    """A directory that is gone through, and what is taken of it."""
+
+    path: TreePath
+    node: DirectoryNode
+    directory: Directory
+    selected: SelectedFolder
+    nodes: dict[PathComponent, Node]
+    entries: Iterator[tuple[PathComponent, Node]]
+    name: PathComponent | None = None
+
+
+def filter_tree(
+    directories: DirectoryService,
+    root: Node,
+    selection: Selection = ALL,
+    *,
+    keep_empty: bool = True,
+    strip: int = 0,
+    prefix: TreePath | None = None,
+    conflict: OnConflict = "error",
+) -> Node | None:
+    """Return the root of a tree that has what rules leave of a tree; `None` if nothing is left.
+
+    Arguments:
+        directories: Where it is, and where new directories go.
+        root: The tree.
+        selection: What is taken; of its rules only those that need no blob and no file system.
+        keep_empty: Whether directories stay of which all was dropped.
+        strip: How many names paths lose at their beginning; what is less deep is dropped.
+        prefix: The path at which all of it is then.
+        conflict: As of `merge`, for paths that become the same when they lose names.
+
+    Without arguments it is the same tree. Raises as `merge` does.
+    """
+    node: Node | None = root
+    if selection is not ALL and isinstance(root, DirectoryNode):
+        node = _filtered(directories, root, selection, keep_empty=keep_empty)
+    if strip and node is not None:
+        level = [each for path, each in walk(directories, node, depth=strip) if len(path) == strip]
+        inner = [each for each in level if isinstance(each, DirectoryNode)]
+        node = merge(directories, inner, conflict=conflict) if inner else None
+    if node is None or not prefix:
+        return node
+    builder = _Builder(directories)
+    try:
+        for name in reversed(prefix):
+            node = builder.build({name: node})
+        builder.close()
+    except BaseException:
+        builder.abort()
+        raise
+    return node
+
+
+def _filtered(
+    directories: DirectoryService, root: DirectoryNode, selection: Selection, *, keep_empty: bool
+) -> Node | None:
+    builder = _Builder(directories)
+    ahead = DirectoriesAhead(directories, root.digest)
+
+    def begin(path: TreePath, node: DirectoryNode, selected: SelectedFolder) -> _Filter:
+        if len(path) > MOST_LEVELS:
+            message = f"the tree {root.digest} has more than {MOST_LEVELS} levels"
+            raise InvalidDirectoryError(message, rule="too-deep")
+        directory = ahead.take(node, path)
+        taken = {
+            name: below
+            for name, below in directory.items()
+            if selected.reason_against(
+                name,
+                is_folder=isinstance(below, DirectoryNode),
+                size=below.size if isinstance(below, FileNode) else 0,
+            )
+            is None
+        }
+        ahead.fetch(below for below in taken.values() if isinstance(below, DirectoryNode))
+        return _Filter(path, node, directory, selected, taken, iter(list(taken.items())))
+
+    try:
+        frames = [begin(TreePath(), root, selection.at_root())]
+        while True:
+            frame = frames[-1]
+            for name, below in frame.entries:
+                if isinstance(below, DirectoryNode):
+                    frame.name = name
+                    frames.append(begin(frame.path.join(name), below, frame.selected.enter(name)))
+                    break
+            else:
+                frames.pop()
+                node: DirectoryNode | None = frame.node
+                if not frame.nodes and frame.directory and not keep_empty:
+                    node = None
+                elif frame.nodes != dict(frame.directory):
+                    node = builder.build(frame.nodes)
+                if not frames:
+                    builder.close()
+                    return node
+                above = frames[-1]
+                assert above.name is not None
+                if node is None:
+                    del above.nodes[above.name]
+                else:
+                    above.nodes[above.name] = node
+    except BaseException:
+        builder.abort()
+        raise
