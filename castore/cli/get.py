@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from castore.composition.composition import Composition
 from castore.contract.blobs import BlobReader
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError, CorruptBlobError, InvalidSeekError
+from castore.trees.naming import TreePlace
 
 _STDOUT: Final = "-"
 
@@ -30,6 +31,7 @@ Examples:
   castore get DIGEST -o photo.raw
   castore get DIGEST -o archive.tar && tar xf archive.tar
   castore get DIGEST --offset 1GiB --length 512 | xxd
+  castore get ROOT:docs/readme.md > readme.md
   castore get --digests keep.txt -o folder/
 
 \b
@@ -48,7 +50,7 @@ Into a folder:
     "--output",
     metavar="FILE|FOLDER",
     type=click.Path(readable=False, allow_dash=True),
-    help="Write to FILE, which appears, or is replaced, when all of it is there; or into FOLDER, by digest.",
+    help="Write to FILE, which appears, or is replaced, when all of it is there; or into FOLDER.",
 )
 @digests_option
 @click.option("--offset", metavar="N", type=as_size, default=0, help="Begin at byte N, from 0.")
@@ -72,7 +74,7 @@ def command(
     `-o -`.
 
     Several blobs are written to stdout one after the other, or into FOLDER, where one that cannot be had
-    keeps no other away.
+    keeps no other away. There they are named by their digests, files of trees by their names.
     """
     require_digests(digests, files)
     to_stdout = output is None or output == _STDOUT or is_stdout(output)
@@ -90,11 +92,29 @@ def command(
         items = None if files else len(digests)
         with _meter(path, None, settings, items) as meter:
             getter = Getter(stores.blobs(settings.service_name), meter, settings)
-            given = chain(whole, read_all_digests(files))
+            listed = read_all_digests(files)
             if folder is not None:
-                return getter.fill(folder, given)
-            getter.write_all(given, _to_stdout(output))
+                named = _names(digests, whole)
+                return getter.fill(folder, chain(named, ((digest, str(digest)) for digest in listed)))
+            getter.write_all(chain(whole, listed), _to_stdout(output))
     return 0
+
+
+def _names(given: Sequence[BlobPlace], digests: Iterator[B3Digest]) -> list[tuple[B3Digest, str]]:
+    """Return each digest with the name of its file: the last one of a path, else the digest itself.
+
+    Two that would have one name are wrong usage.
+    """
+    names: dict[str, tuple[B3Digest, BlobPlace]] = {}
+    for place, digest in zip(given, digests, strict=True):
+        in_tree = isinstance(place, TreePlace) and place.path
+        name = os.fsdecode(place.path[-1]) if in_tree else str(digest)  # type: ignore[union-attr]
+        other = names.setdefault(name, (digest, place))
+        if other[0] != digest:
+            raise click.UsageError(
+                f"{other[1]} and {place} would both be named {name!r}; get them into two folders."
+            )
+    return [(digest, name) for name, (digest, _) in names.items()]
 
 
 def _as_folder(path: str, *, several: bool) -> str | None:

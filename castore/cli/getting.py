@@ -56,26 +56,26 @@ class Getter:
         for digest in digests:
             self._copy(digest, self.service.open_read(digest), write)
 
-    def fill(self, folder: str, digests: Iterable[B3Digest]) -> int:
-        """Write each blob into a file of its name in *folder*; return the exit code.
+    def fill(self, folder: str, wanted: Iterable[tuple[B3Digest, str]]) -> int:
+        """Write each blob into a file of this name in *folder*; return the exit code.
 
         One that is absent or corrupt does not keep the others from it.
         """
         errors: list[dict[str, Any]] = []
         document = JsonRows("files", errors=errors) if self.settings.json else None
         with document or contextlib.nullcontext():
-            self._fill(folder, digests, document, errors)
+            self._fill(folder, wanted, document, errors)
         return FAILED if errors else 0
 
     def _fill(
         self,
         folder: str,
-        digests: Iterable[B3Digest],
+        wanted: Iterable[tuple[B3Digest, str]],
         document: JsonRows | None,
         errors: list[dict[str, Any]],
     ) -> None:
-        for digest, answer in self._answers(digests):
-            path = os.path.join(folder, str(digest))  # noqa: PTH118 - the user's string
+        for digest, name, answer in self._answers(wanted):
+            path = os.path.join(folder, name)  # noqa: PTH118 - the user's string
             try:
                 size = self._get(digest, answer, path)
             except (BlobNotFoundError, CorruptBlobError) as error:
@@ -87,10 +87,20 @@ class Getter:
             if document is not None:
                 document.add({"digest": str(digest), "path": path, "size": size})
 
-    def _answers(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
-        remaining = iter(digests)
+    def _answers(self, wanted: Iterable[tuple[B3Digest, str]]) -> Iterator[tuple[B3Digest, str, Answer]]:
+        remaining = iter(wanted)
         while batch := list(islice(remaining, MOST_ITEMS)):
-            yield from self.service.read_many(batch)
+            names: dict[B3Digest, list[str]] = {}
+            for digest, name in batch:
+                if name not in names.setdefault(digest, []):
+                    names[digest].append(name)
+            for digest, answer in self.service.read_many(names):
+                first, *others = names[digest]
+                yield digest, first, answer
+                for name in others:
+                    # What reads a large blob is closed when that was written.
+                    again = answer if not isinstance(answer, BlobReader) else self.service.open_read(digest)
+                    yield digest, name, again
 
     def _get(self, digest: B3Digest, answer: Answer, path: str) -> int:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 HELLO = "5ca7815adcb484e9a136c11efe69c1d530176d549b5d18d038eb5280b4b3470c"
@@ -86,8 +88,59 @@ def test_trees_and_parts_of_them(castore, place, root):
 
 
 @pytest.mark.parametrize("name", ["get", "has", "stat", "locate", "explain", "ls", "cat"])
-@pytest.mark.parametrize("wrong", ["abc:x", "b3:abc", "b3:abc:x", ":x", "0" * 64 + ":../x"])
+@pytest.mark.parametrize("wrong", ["a b:x", "b3:abc", "b3:abc:x", ":x", "0" * 64 + ":../x"])
 def test_wrong_usage(castore, place, name, wrong):
     done = castore(name, wrong)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "Invalid value" in done.stderr
+
+
+class TestIntoAFolder:
+    def test_files_of_trees_have_their_names(self, place, root):
+        """Others are named by their digests; the same file may be there twice."""
+        paths = (b":caf\xe9", b":link", b":sub/readme.md")
+        done = place.run("get", *(root.encode() + path for path in paths), HELLO, "-o", "out/")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        written = {path.name: path.read_bytes() for path in (place.folder / "out").iterdir()}
+        hello = b"Hello World!"
+        assert written == {"caf\udce9": b"odd", "link": hello, "readme.md": hello, HELLO: hello}
+
+    def test_one_alone(self, castore, place, root):
+        (place.folder / "out").mkdir()
+        assert castore("get", f"{root}:sub/readme.md", "-o", "out").exit_code == 0
+        assert castore("get", f"{root}:sub/readme.md", "-o", "copy.md").exit_code == 0
+        assert (place.folder / "out/readme.md").read_bytes() == (place.folder / "copy.md").read_bytes()
+
+    def test_two_of_one_name(self, castore, place, root):
+        """An error, before anything is written; but one file given twice is none."""
+        place.file("docs/readme.md", b"another")
+        other = castore("import", "docs").stdout[:64]
+        done = castore("get", f"{root}:sub/readme.md", f"{other}:readme.md", "-o", "out/")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "would both be named 'readme.md'" in done.stderr
+        assert list((place.folder / "out").iterdir()) == []
+        assert castore("get", f"{root}:sub/readme.md", f"{other}:sub/readme.md", "-o", "out/").exit_code == 0
+
+    def test_a_large_file_by_two_names(self, castore, place, root):
+        data = bytes(range(256)) * (1 << 13)
+        place.file("docs/large", data)
+        (place.folder / "docs/again").symlink_to("large")
+        after = castore("import", "docs").stdout[:64]
+        assert castore("get", f"{after}:large", f"{after}:again", "-o", "out/").exit_code == 0
+        for name in ("large", "again"):
+            assert (place.folder / "out" / name).read_bytes() == data
+
+    def test_few_calls(self, castore, place, root):
+        """The small ones come together, and each directory on the way is read once."""
+        for number in range(300):
+            place.file(f"docs/many/deep/{number}", b"%d" % number)
+        after = castore("import", "docs").stdout[:64]
+        places = [f"{after}:many/deep/{number}" for number in range(300)]
+        done = castore("get", *places, "-o", "out/", "--service", "near", "--stats", "--json")
+        assert done.exit_code == 0
+        assert len(list((place.folder / "out").iterdir())) == 300
+        instances = json.loads(done.stderr.splitlines()[-1])["stats"]["instances"]
+        (near,) = [each for each in instances if each["operations"]]
+        calls = {name: each["calls"] for name, each in near["operations"].items()}
+        # 3 directories; of blobs whose sizes it does not know a call is for 16.
+        assert calls == {"get_chunks": 3 + 300 // 16 + 1}
