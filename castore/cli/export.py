@@ -19,6 +19,7 @@ from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.roots import as_place
 from castore.cli.settings import Settings
+from castore.cli.sidecars import preserving_of, preserving_options
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
@@ -30,6 +31,8 @@ from castore.trees.exports import Exported, ExportOptions
 from castore.trees.naming import TreeLookup, TreePlace
 from castore.trees.packing import ArchiveFormat, PackOptions, format_of, pack_tree
 from castore.trees.placing import Placing
+from castore.trees.preserving import Preserving
+from castore.trees.ref_names import RefName
 
 _EPILOG = """\b
 Examples:
@@ -41,14 +44,14 @@ Examples:
 \b
 With --json, sizes in bytes; `root` is a list if there are several:
   {"root", "target", "written", "directories", "links", "kept", "deleted",
-   "bytes", "renamed": {path: its path in the tree},
+   "bytes", "renamed": {path: its path in the tree}, "notes": [text],
    "changes": [{"change", "path"}], (with --dry-run)
    "lost": [{"path", "code", "message"}]}
 """
 
 _STDOUT: Final = "-"
 _GATHERED: Final = 256 << 10
-_OF_FOLDERS: Final = ("update", "delete", "dry_run", "on_collision")
+_OF_FOLDERS: Final = ("update", "delete", "dry_run", "on_collision", "preserve")
 _PLACING: Final = tuple(attrs.fields_dict(Placing))
 
 
@@ -78,8 +81,9 @@ _PLACING: Final = tuple(attrs.fields_dict(Placing))
 @click.option(
     "--prefix",
     metavar="NAME",
-    help="The name of the one folder in an archive.  [default: root]",
+    help="The name of the one folder in an archive.  [default: the last part of the ref, else root]",
 )
+@preserving_options
 @click.option("--read-only", is_flag=True, help="Let nobody write to what is made.")
 @click.option(
     "--hardlink", is_flag=True, help="Make files with the same contents names of one; implies --read-only."
@@ -109,7 +113,9 @@ def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **
     if options["delete"] and not options["update"]:
         raise click.UsageError("--delete is for --update: a new folder has nothing else in it.")
     options["read_only"] |= options["hardlink"]
-    job = _Job(settings, roots, target, options, _archive_of(target, options))
+    if options["read_only"] and "mode" in (options["preserve"] or ()):
+        raise click.UsageError("--preserve=mode and --read-only say different things of modes.")
+    job = _Job(settings, roots, target, options, _archive_of(target, roots, options))
     with settings.opened() as stores:
         done = job.run(stores)
     if settings.json:
@@ -121,7 +127,7 @@ def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **
     return INCOMPLETE if options["skip_unreadable"] else FAILED
 
 
-def _archive_of(target: str, options: dict[str, Any]) -> PackOptions | None:
+def _archive_of(target: str, roots: tuple[TreePlace, ...], options: dict[str, Any]) -> PackOptions | None:
     """Return how TARGET is packed; `None` if it is none."""
     kind, prefix = options["kind"], options["prefix"]
     found = None if os.path.isdir(target) else format_of(target)  # noqa: PTH112 - the user's string
@@ -139,12 +145,19 @@ def _archive_of(target: str, options: dict[str, Any]) -> PackOptions | None:
             raise click.UsageError(f"--{name.replace('_', '-')} is for folders, and TARGET is an archive.")
     compression = found[1] if found is not None and found[0] == kind else ""
     try:
-        top = os.fsencode("root" if prefix is None else prefix.rstrip("/"))
+        top = os.fsencode(_default_prefix(roots) if prefix is None else prefix.rstrip("/"))
         return PackOptions(
             cast("ArchiveFormat", kind), compression, top, skip_unreadable=options["skip_unreadable"]
         )
     except InvalidDirectoryError as error:
         raise click.UsageError(f"--prefix: {error.message}") from None
+
+
+def _default_prefix(roots: tuple[TreePlace, ...]) -> str:
+    """Return the last part of the name of the ref that is the only root, else `root`."""
+    root = roots[0].root
+    named = len(roots) == 1 and not roots[0].path and isinstance(root, RefName)
+    return str(root.name).rpartition("/")[2] if named and isinstance(root, RefName) else "root"
 
 
 class _CutError(CastoreError):
@@ -193,6 +206,8 @@ class _Job:
         if reason := own.reason_against_all_in(self.target):
             raise TargetError(f"cannot write {self.target!r}: it is {reason}")
         lookup = TreeLookup(stores, name)
+        given = self.options
+        preserving = preserving_of(given["preserve"], given["metadata"], self.roots, stores, name)
         report = self._note if self.options["dry_run"] else None
         verb = "" if self.settings.json or self.options["dry_run"] else "wrote"
         with ProgressMeter(noun="file", verb=verb, hidden=self.settings.quiet) as meter:
@@ -208,7 +223,7 @@ class _Job:
                 self.target,
                 blobs,
                 lookup.directories,
-                self._options(own),
+                self._options(own, preserving),
                 progress=progress,
                 report=report,
             )
@@ -243,7 +258,7 @@ class _Job:
         except _CutError as cut:
             return cut.done
 
-    def _options(self, own: OwnPlaces) -> ExportOptions:
+    def _options(self, own: OwnPlaces, preserving: Preserving | None) -> ExportOptions:
         given = self.options
         return ExportOptions(
             update=given["update"],
@@ -252,6 +267,7 @@ class _Job:
             rename_collisions=given["on_collision"] == "rename",
             skip_unreadable=given["skip_unreadable"],
             placing=Placing(**{name: given[name] for name in _PLACING}),
+            preserving=preserving,
             protected=own.reasons,
         )
 
@@ -275,10 +291,13 @@ class _Job:
 
     def document(self, done: Exported) -> dict[str, Any]:
         roots = [str(root) for root in self.roots]
-        counts = attrs.asdict(done, filter=lambda field, _: field.name not in ("lost", "renamed", "size"))
+        counts = attrs.asdict(
+            done, filter=lambda field, _: field.name not in ("lost", "renamed", "size", "notes")
+        )
         document: dict[str, Any] = {"root": roots if len(roots) > 1 else roots[0], "target": self.target}
         document |= {**counts, "bytes": done.size}
         document["renamed"] = {os.fsdecode(here): os.fsdecode(path) for here, path in done.renamed.items()}
+        document["notes"] = list(done.notes)
         if self.options["dry_run"]:
             document["changes"] = [{"change": letter, "path": str(path)} for letter, path in self.changes]
         document["lost"] = [
@@ -288,6 +307,8 @@ class _Job:
 
     def tell(self, done: Exported) -> None:
         """Say what is not as in the tree."""
+        for note in done.notes:
+            complain(f"castore: {note}")
         for here, path in done.renamed.items():
             complain(f"castore: {os.fsdecode(path)!r} is {os.fsdecode(here)!r} here")
         for each in done.lost:

@@ -16,6 +16,7 @@ from castore.cli.output import complain, emit, emit_json
 from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.settings import Settings
+from castore.cli.sidecars import keep_metadata
 from castore.cli.storing import b3sum_line
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
@@ -34,7 +35,8 @@ Examples:
 \b
 With --json, sizes in bytes:
   {"trees": [{"source", "node", "files", "directories", "links", "size",
-              "problems": [{"path", "kind", "message"}], "ref"}],
+              "problems": [{"path", "kind", "message"}],
+              "metadata", "ref"}],
    "errors": [{"path", "code", "message"}]}
 """
 
@@ -53,6 +55,11 @@ With --json, sizes in bytes:
     show_default=True,
     help="Whether pipes, sockets and devices are a problem, or left out.",
 )
+@click.option(
+    "--metadata",
+    is_flag=True,
+    help="Store modes, owners, times and more in a blob beside the tree; say its digest.",
+)
 @naming_options
 @shared_options
 @click.pass_obj
@@ -62,6 +69,7 @@ def command(
     sources: tuple[str, ...],
     skip_unreadable: bool,
     special: str,
+    metadata: bool,
     ref: str | None,
     snapshot: str | None,
     message: str | None,
@@ -77,7 +85,7 @@ def command(
     """
     keeper = RefKeeper.of(ref, snapshot, message, len(sources))
     with settings.opened() as stores:
-        job = _Job(settings, keeper, skip_unreadable, skip_special=special == "skip")
+        job = _Job(settings, keeper, skip_unreadable, skip_special=special == "skip", metadata=metadata)
         blobs, directories = (
             stores.blobs(settings.service_name),
             directories_of(stores, settings.service_name),
@@ -99,6 +107,7 @@ class _Job:
     keeper: RefKeeper
     skip_unreadable: bool
     skip_special: bool
+    metadata: bool = False
     exit_code: int = 0
     trees: list[dict[str, Any]] = attrs.field(factory=list)
     errors: list[dict[str, Any]] = attrs.field(factory=list)
@@ -136,11 +145,17 @@ class _Job:
             return
         if done.problems and self.exit_code != FAILED:
             self.exit_code = FAILED if done.node is None else INCOMPLETE
-        name = None if done.node is None else self.keeper.name(done.node, source)
+        metadata = None
+        if self.metadata and done.node is not None:
+            metadata = keep_metadata(source, done.node, blobs, directories)
+        name = None if done.node is None else self.keeper.name(done.node, source, metadata)
         if self.settings.json:
-            self.trees.append({**_document(source, done), "ref": name})
+            kept = None if metadata is None else metadata.sri
+            self.trees.append({**_document(source, done), "metadata": kept, "ref": name})
             return
         _tell(source, done)
+        if metadata is not None:
+            complain(f"castore: the metadata of {source!r} are {metadata}")
         if name is not None:
             self.settings.remark(f"castore: it is `{name}`")
 

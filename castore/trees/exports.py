@@ -10,6 +10,7 @@ from castore.errors import CastoreError
 from castore.format.nodes import TreePath
 from castore.trees.folding import Prober, probe
 from castore.trees.placing import Placing
+from castore.trees.preserving import Preserving
 from castore.trees.selecting import ALL, Selection
 
 
@@ -38,7 +39,8 @@ class Exported:
         kept: How many files and links were right already.
         deleted: How many things were removed that the tree does not have.
         size: How many bytes were written.
-        renamed: What the tree calls otherwise: the path in the folder, by that in the tree.
+        renamed: What the tree calls otherwise: the path in the tree, by that in the folder.
+        notes: What else is not as somebody might expect, in words.
     """
 
     lost: tuple[LostFile, ...] = ()
@@ -49,6 +51,7 @@ class Exported:
     deleted: int = 0
     size: int = 0
     renamed: Mapping[bytes, bytes] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -63,6 +66,7 @@ class ExportOptions:
         rename_collisions: Whether of several names that are one in the folder all but the first get a `~2`.
         skip_unreadable: Whether files whose blobs are absent or corrupt are left out.
         placing: How files are written.
+        preserving: What entries are given that the tree does not have; not for several roots.
         protected: Folders that must not be in one from which something is removed, with the reason.
         prober: What finds out which names are one in a folder.
     """
@@ -74,5 +78,6 @@ class ExportOptions:
     rename_collisions: bool = False
     skip_unreadable: bool = False
     placing: Placing = attrs.field(factory=Placing)
+    preserving: Preserving | None = None
     protected: Mapping[str, str] = attrs.field(factory=dict)
     prober: Prober = probe

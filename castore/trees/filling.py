@@ -32,6 +32,7 @@ from castore.trees.exports import Exported, ExportOptions, LostFile
 from castore.trees.folders import Folder, flush_folders, make_read_only
 from castore.trees.folding import Folding
 from castore.trees.placing import FilePlacer, digest_of_file
+from castore.trees.preserving import Preserver
 from castore.trees.selecting import ALL, DirectoryView, SelectedFolder
 from castore.trees.walking import walk_directories
 
@@ -156,6 +157,7 @@ class TreeFiller:
         self.lost: list[LostFile] = []
         self._counts = dict.fromkeys(("written", "directories", "links", "kept", "deleted", "size"), 0)
         self._renamed: dict[bytes, bytes] = {}
+        self._notes: tuple[str, ...] = ()
         self._blobs = blobs
         self._directories = directories
         self._progress = progress
@@ -171,7 +173,7 @@ class TreeFiller:
 
     def outcome(self) -> Exported:
         """Return what has come of it so far."""
-        return Exported(tuple(self.lost), **self._counts, renamed=self._renamed)
+        return Exported(tuple(self.lost), **self._counts, renamed=self._renamed, notes=self._notes)
 
     def let_go(self) -> None:
         """Let others write to the folder."""
@@ -186,6 +188,7 @@ class TreeFiller:
         if not isinstance(root, (DirectoryNode, Directory)):
             self._visit(_Place(above, None, {}, None), name, TreePath(), root)
             self._finish()
+            self._preserve(above, name, root)
             return
         folder = above.enter(name) if resumed else above.make(name, 0o755)
         self._hold = Hold(folder)
@@ -204,6 +207,7 @@ class TreeFiller:
         old = {name: _Old(name, folder.kind_of(name))}
         self._visit(_Place(folder, None, {}, old), name, TreePath(), root)
         self._finish()
+        self._preserve(folder, name, root)
 
     def rehearse(self, root: Top) -> None:
         """Tell what would be made where there is nothing."""
@@ -229,10 +233,21 @@ class TreeFiller:
             self._delete(place, old, path)
         if self.options.dry_run:
             return
+        if not isinstance(root, Directory):
+            self._preserve(folder, None, root)
         if self.options.placing.read_only:
             make_read_only(folder)
         if self.options.placing.durable:
             flush_folders(folder)
+
+    def _preserve(self, folder: Folder, name: bytes | None, root: Node) -> None:
+        """Give what was made what the tree does not have."""
+        if self.options.preserving is None or self.options.dry_run:
+            return
+        names = {path: here.rpartition(b"/")[2] for here, path in self._renamed.items()}
+        preserver = Preserver(self.options.preserving, self._directories, names)
+        preserver.give(folder, name, root)
+        self._notes = preserver.notes
 
     # -- going through the tree --
 

@@ -294,3 +294,65 @@ class TestArchives:
         assert castore("export", "--format", "dir", root, "a.tar").exit_code == 0
         assert castore("export", "--update", root, "a.tar").exit_code == 0
         assert (place.folder / "a.tar/run").exists()
+
+
+class TestMetadata:
+    @pytest.fixture
+    def kept(self, castore, place, folder):
+        """A folder that was imported with its metadata: its root, and their digest."""
+        (folder / "readme.md").chmod(0o640)
+        os.utime(folder / "readme.md", (5, 5))
+        tree = json.loads(castore("import", "--json", "--metadata", "docs").stdout)["trees"][0]
+        shown = castore("import", "--metadata", "docs")
+        assert shown.stderr.startswith("castore: the metadata of 'docs' are ")
+        return shown.stdout[:64], tree["metadata"]
+
+    def test_they_come_back(self, castore, place, kept):
+        root, metadata = kept
+        done = castore("export", "--preserve", "all", "--metadata", metadata, root, "out")
+        assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+        status = (place.folder / "out/readme.md").stat()
+        assert (status.st_mode & 0o777, status.st_mtime) == (0o640, 5)
+        castore("export", "--preserve", "times", "--metadata", metadata, f"{root}:readme.md", "file")
+        status = (place.folder / "file").stat()
+        assert (status.st_mode & 0o777, status.st_mtime) == (0o644, 5)
+
+    def test_without_a_ref_that_has_them(self, castore, place, root):
+        done = castore("export", "--preserve", "all", root, "out")
+        assert (done.exit_code, "needs --metadata DIGEST" in done.stderr) == (2, True)
+
+    def test_those_of_a_ref(self, castore, place, folder):
+        place.compose(
+            """
+            [blobservices.root]
+            type = "objectstore"
+            object_store_url = "file:../stores/near"
+            """
+        )
+        (folder / "readme.md").chmod(0o600)
+        assert castore("import", "--metadata", "--ref", "www", "docs").exit_code == 0
+        assert castore("export", "--preserve", "mode", "www", "out").exit_code == 0
+        assert (place.folder / "out/readme.md").stat().st_mode & 0o777 == 0o600
+        castore("import", "--ref", "bare", "docs")
+        done = castore("export", "--preserve", "mode", "bare", "more")
+        assert (done.exit_code, "`bare` has no metadata" in done.stderr) == (2, True)
+        assert castore("export", "www", "www.tar").exit_code == 0
+        names = subprocess.run(
+            ["tar", "-tf", "www.tar"], cwd=place.folder, check=True, capture_output=True
+        ).stdout
+        assert names.startswith(b"www/\n")
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "words"),
+        [
+            (["--preserve", "colour", "ROOT", "out"], 2, "nor some of"),
+            (["--metadata", HELLO, "ROOT", "out"], 2, "is for --preserve"),
+            (["--preserve", "all", "--metadata", HELLO, "--read-only", "ROOT", "out"], 2, "different things"),
+            (["--preserve", "all", "--metadata", HELLO, "ROOT", "ROOT", "out"], 2, "is for one root"),
+            (["--preserve", "all", "--metadata", "0" * 64, "ROOT", "out"], 1, "no blob 000"),
+            (["--preserve", "all", "--metadata", HELLO, "ROOT", "out"], 1, "no metadata of a tree: line 1"),
+        ],
+    )
+    def test_mistakes(self, castore, place, root, arguments, code, words):
+        done = castore("export", *(argument.replace("ROOT", root) for argument in arguments))
+        assert (done.exit_code, words in done.stderr, "out" in place.names) == (code, True, False)
