@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import click
 
 from castore.cli.faults import FAILED, exit_code, problems_of, row_of
@@ -15,6 +16,7 @@ from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.composition.graph.graph import Instance
 from castore.composition.probing import Probe
+from castore.composition.reloading import ReloadPlan
 from castore.contract.blobs import BlobService
 from castore.errors import CompositionError
 
@@ -22,12 +24,14 @@ _EPILOG = """\b
 Examples:
   castore check
   castore check staging.toml --connect
+  castore check new.toml --against composition.toml
 
 \b
 With --json, also if there are problems; the last three of an instance are of
 --connect:
   {"composition", "ok", "warnings": [like "problems"],
    "instances": [{"kind", "name", "type", "ok", "result", "seconds"}],
+   "reload" (with --against): [{"id", "fate", "reasons"}],
    "problems": [{"code", "path", "message", "hint", "line", "column"}]}
 """
 
@@ -35,16 +39,28 @@ With --json, also if there are problems; the last three of an instance are of
 @click.command("check", epilog=_EPILOG)
 @click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--connect", is_flag=True, help="Build each instance and ask it for a blob that is nowhere.")
+@click.option(
+    "--against",
+    "running",
+    metavar="FILE",
+    type=click.Path(readable=False),
+    help="Say what would become of each instance of FILE if this one were read in its place.",
+)
 @click.option("--strict", is_flag=True, help="Let warnings fail the check, with exit code 1.")
 @timeout_option
 @shared_options
 @click.pass_obj
-def command(settings: Settings, *, file: str | None, connect: bool, strict: bool, timeout: float) -> int:
+def command(
+    settings: Settings, *, file: str | None, connect: bool, running: str | None, strict: bool, timeout: float
+) -> int:
     """Check a composition, FILE or the one that other commands would use, and say all that is wrong.
 
     What only looks wrong is a warning, on stderr. Without --connect nothing is opened, made or contacted.
     With it, the exit code is 1 if an instance does not answer in time; --service NAME asks only that one and
     those that it needs.
+
+    With --against, FILE is a composition that runs: an instance that is kept goes on with its connections,
+    one that changed is built anew, and so is what uses it.
     """
     settings.composition = file or settings.composition
     with contextlib.ExitStack() as stack:
@@ -52,6 +68,7 @@ def command(settings: Settings, *, file: str | None, connect: bool, strict: bool
             stores = stack.enter_context(settings.opened())
             stores.check_buildable()
             instances = _instances(stores, settings)
+            plan = None if running is None else _plan(stores, running)
         except CompositionError as error:
             if not settings.json:
                 raise
@@ -69,12 +86,32 @@ def command(settings: Settings, *, file: str | None, connect: bool, strict: bool
         failed = any(not probe.ok for probe in probes) or (strict and bool(stores.warnings))
         if settings.json:
             warnings = [row_of(warning, settings) for warning in stores.warnings]
-            emit_json(_document(stores, instances, probes, settings) | {"warnings": warnings})
+            document = _document(stores, instances, probes, settings) | {"warnings": warnings}
+            if plan is not None:
+                document["reload"] = [attrs.asdict(change) for change in plan.changes]
+            emit_json(document)
         else:
             if stores.warnings:
                 complain(settings.scrubbed(stores.describe_warnings()) + "\n")
             emit_text(_table(probes, settings) if connect else _summary(stores, instances))
+            if plan is not None:
+                emit_text("\n" + _fates(plan))
     return FAILED if failed else 0
+
+
+def _plan(stores: Composition, running: str) -> ReloadPlan:
+    """Return what becomes of a composition that runs if *stores* takes its place."""
+    with contextlib.closing(Composition.from_toml(running)) as old:
+        return old.plan_reload(stores)
+
+
+def _fates(plan: ReloadPlan) -> str:
+    words = {"kept": "kept", "changed": "built anew", "added": "new", "removed": "closed"}
+    rows = [
+        (printable(change.id), words[change.fate], printable("; ".join(change.reasons)))
+        for change in plan.changes
+    ]
+    return table(("instance", "becomes", "why"), rows)
 
 
 def _instances(stores: Composition, settings: Settings) -> list[Instance]:

@@ -11,6 +11,8 @@ from castore.composition.config.structure import formerly
 from castore.composition.config.values import Between, ByteSize, Duration
 from castore.composition.graph.traits import Evicts, Traits, View
 from castore.composition.probing import Probe
+from castore.composition.reloading import InstanceChange, Reloaded, ReloadPlan
+from castore.composition.source import ConfigSource
 from castore.composition.types.registry import Registry
 from castore.contract.plans import Asking, Holding, Plan, Step, together
 from castore.problems import InvalidValueError, Problem, ProblemsError
@@ -23,9 +25,11 @@ __all__ = [
     "BuildContext",
     "ByteSize",
     "Composition",
+    "ConfigSource",
     "Duration",
     "Evicts",
     "Holding",
+    "InstanceChange",
     "InvalidValueError",
     "Plan",
     "Probe",
@@ -33,6 +37,8 @@ __all__ = [
     "ProblemsError",
     "Ref",
     "Registry",
+    "ReloadPlan",
+    "Reloaded",
     "Secret",
     "ServiceUrl",
     "Step",

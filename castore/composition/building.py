@@ -69,10 +69,22 @@ class BuildContext:
         )
 
 
+class _Line:
+    """The builders of a composition that was read anew, each in the place of the one before."""
+
+    __slots__ = ("current",)
+
+    def __init__(self, current: Builder) -> None:
+        self.current = current
+
+
 class Builder:
     """Builds each instance at most once, also when several threads ask for it at the same time.
 
     With *metrics* each blob service is measured, by whomever it is asked.
+
+    A builder may take the place of another (`succeed`). Of the instances that are kept there is one service,
+    whichever of the two is asked: the current one has it.
     """
 
     def __init__(
@@ -87,7 +99,11 @@ class Builder:
         self._last_gauges: dict[str, dict[str, float]] = {}
         self._lock = forks.new_lock()
         self._slots: dict[str, _Slot] = {}
-        self._built: list[Any] = []
+        self._built: list[tuple[str, Any]] = []
+        """What was built, each after all that it needs, by the ids of their instances."""
+        self._line = _Line(self)
+        self._kept: frozenset[str] = frozenset()
+        """Those instances that the current builder of the line has, if it is not this one."""
         self._closed = False
         self._closing = Baton()
         self._is_closing_one = False
@@ -116,9 +132,14 @@ class Builder:
     def service(self, key: str) -> Any:
         """Return the service of an instance that was built, by its id; raises what `build` raises."""
         with self._lock:
-            if self._closed:
+            if key in self._kept:
+                current = self._line.current
+            elif self._closed:
                 raise ClosedError("the composition is closed")
-            slot = self._slots[key]
+            else:
+                current, slot = self, self._slots[key]
+        if current is not self:
+            return current.service(key)
         if slot.failure is not None:
             chain, cause = slot.failure
             # A new error each time: its traceback is of this call, that of the cause is of the first.
@@ -131,12 +152,39 @@ class Builder:
             slot = None if self._closed else self._slots.get(key)
         return None if slot is None else slot.service
 
+    # -- one in the place of another --
+
+    def stand_beside(self, other: Builder, kept: Iterable[str]) -> None:
+        """Have the instances *kept* from the other builder, which goes on."""
+        self._line = other._line
+        self._kept = frozenset(kept)
+        self._meters = {key: other._meters.get(key, new) for key, new in self._meters.items()}
+
+    def succeed(self, other: Builder) -> None:
+        """Take over what was kept, and the duty to close it, from the one beside which this one stands."""
+        with other._lock, self._lock:
+            kept, self._kept = self._kept, frozenset()
+            moved = {key: slot for key, slot in other._slots.items() if key in kept}
+            # What could not be built is tried again.
+            self._slots |= {key: slot for key, slot in moved.items() if slot.failure is None}
+            self._built = [each for each in other._built if each[0] in kept] + self._built
+            other._slots = {key: slot for key, slot in other._slots.items() if key not in kept}
+            other._built = [each for each in other._built if each[0] not in kept]
+            other._kept = kept
+            self._line.current = self
+
     def _fill(self, instance: Instance) -> None:
         """Build an instance that has not been built, or has not been found impossible to build."""
         with self._lock:
-            if self._closed:
+            if instance.id in self._kept:
+                current = self._line.current
+            elif self._closed:
                 raise ClosedError("the composition is closed")
-            slot = self._slots.setdefault(instance.id, _Slot())
+            else:
+                current, slot = self, self._slots.setdefault(instance.id, _Slot())
+        if current is not self:
+            current._fill(current.graph.instances[instance.id])
+            return
         # All that the instance needs is there, so whoever holds this lock waits for no other.
         with slot.lock:
             if not slot.filled:
@@ -163,9 +211,9 @@ class Builder:
             hidden = self._hidden(instance)
             if hidden and isinstance(service, BlobService):
                 service = DiscreetService(service, hidden)
-                self._keep(service)
+                self._keep(instance.id, service)
             else:
-                self._keep(bare(service))
+                self._keep(instance.id, bare(service))
             _name(bare(service), instance)
             meters = self._meters.get(instance.id)
             if meters is not None and isinstance(service, BlobService):
@@ -178,13 +226,17 @@ class Builder:
         beneath = self.graph.reachable(instance)
         return list(dict.fromkeys(hidden for each in beneath for hidden in _hidden_in(each.config)))
 
-    def _keep(self, service: Any) -> None:
+    def _keep(self, key: str, service: Any) -> None:
         with self._lock:
-            if not self._closed:
+            current = self._line.current if key in self._kept else self
+            if current is self and not self._closed:
                 # A type may hand on what another built; it is closed once, after all that use it.
-                if not any(bare(service) is bare(other) for other in self._built):
-                    self._built.append(service)
+                if not any(bare(service) is bare(other) for _, other in self._built):
+                    self._built.append((key, service))
                 return
+        if current is not self:
+            current._keep(key, service)  # noqa: SLF001 - its own
+            return
         # The composition was closed in the meantime, and will not come back for it.
         service.close()
         raise ClosedError("the composition was closed while it was building")
@@ -193,7 +245,7 @@ class Builder:
         """Forget what was built, as the caller will close *service*; return the others in order to close."""
         with self._lock:
             built, self._built = self._built, []
-        return [other for other in reversed(built) if bare(other) is not bare(service)]
+        return [other for _, other in reversed(built) if bare(other) is not bare(service)]
 
     @property
     def has_to_close(self) -> bool:
@@ -222,11 +274,12 @@ class Builder:
             )
         )
 
-    def close(self) -> None:
+    def close(self, *, last: bool = True) -> None:
         """Close what was built, dependants before what they depend on, even if some fail.
 
-        Closing again does nothing, but for what an interrupt has left open. Raises what a service raised
-        while closing: a single error as it is, several as an `ExceptionGroup`.
+        And the pool, if it is the *last* of the builders that use it. Closing again does nothing, but for
+        what an interrupt has left open. Raises what a service raised while closing: a single error as it is,
+        several as an `ExceptionGroup`.
         """
         if self._is_closing_one and self._closing.is_mine:
             return  # A service that is being closed closes what it came from.
@@ -244,7 +297,8 @@ class Builder:
                 # An instance is listed when it is complete, so after all that it needs.
                 self._close_built()
             finally:
-                self._pool.close()
+                if last:
+                    self._pool.close()
         finally:
             self._closing.give_back(mine)
 
@@ -252,7 +306,7 @@ class Builder:
         errors: list[Exception] = []
         while self._built:
             # It is listed until it is closed: an interrupt leaves it to who closes again.
-            service = self._built[-1]
+            _, service = self._built[-1]
             self._is_closing_one = True
             try:
                 service.close()
@@ -264,7 +318,7 @@ class Builder:
                 if bare(slot.service) is bare(service):
                     shut(slot.service)
             self._built.pop()
-        _raise_all(errors)
+        raise_all(errors)
 
 
 def _name(service: Any, instance: Instance) -> None:
@@ -284,10 +338,11 @@ def close_all(services: Iterable[Any]) -> None:
             service.close()
         except Exception as error:  # noqa: BLE001 - the others must still be closed
             errors.append(error)
-    _raise_all(errors)
+    raise_all(errors)
 
 
-def _raise_all(errors: list[Exception]) -> None:
+def raise_all(errors: list[Exception]) -> None:
+    """Raise what several have raised while closing: a single error as it is, several as a group."""
     if len(errors) == 1:
         raise errors[0]
     if errors:

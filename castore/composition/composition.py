@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from castore.composition.building import Builder
+import attrs
+
+from castore.composition.building import Builder, raise_all
 from castore.composition.graph.graph import Graph, Instance
+from castore.composition.loading import Loaded
 from castore.composition.probing import PROBE_SECONDS, Probe, probe_all
+from castore.composition.reloading import Reloaded, ReloadPlan, plan_reload
 from castore.composition.source import ConfigSource
 from castore.composition.types.plugins import call_roots
 from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
 from castore.contract.refs import RefService
-from castore.errors import CompositionError, PluginError
+from castore.errors import ClosedError, CompositionError, PluginError
 from castore.metrics.model import Metrics
 from castore.problems import Problem, did_you_mean, escaped, listing
+from castore.threads import forks
 from castore.threads.pool import Pool
 
 if TYPE_CHECKING:
@@ -33,6 +38,19 @@ S = TypeVar("S")
 _log: Final = logging.getLogger("castore.composition")
 
 
+@attrs.frozen
+class _State:
+    """What was read, and what builds it."""
+
+    source: ConfigSource
+    loaded: Loaded
+    builder: Builder
+
+
+def _as_source(source: ConfigSource | str | Path) -> ConfigSource:
+    return source if isinstance(source, ConfigSource) else ConfigSource.of_file(Path(source))
+
+
 class Composition:
     """Named services, declared in TOML or in a mapping, built when they are first asked for.
 
@@ -43,23 +61,47 @@ class Composition:
     """
 
     def __init__(self, source: ConfigSource, registry: Registry | None = None, metrics: bool = True) -> None:
-        self._source = source
         self._registry = registry
         self._measures = metrics
-        known = registry or Registry.default()
-        loaded = source.load(known)
-        self.graph: Graph = loaded.graph
-        self.warnings: tuple[Problem, ...] = loaded.warnings
-        """What looks wrong, and works all the same; each is logged as well, by `castore.composition`."""
-        for warning in loaded.warnings:
-            _log.warning("%s", source.headline(warning))
-        self.obstacles: tuple[Problem, ...] = loaded.obstacles
-        """What keeps an instance from being built: more services in a row than a call can go through."""
+        self._known = registry or Registry.default()
         self.pool = Pool()
         """The pool of threads that all services of the composition share."""
-        self._secrets = loaded.secrets
-        self._builder = Builder(loaded.graph, source.base, self.pool, loaded.secrets, metrics=metrics)
-        self._known = known
+        self._reloading = forks.new_lock()
+        self._retired: list[Builder] = []
+        self._closed = False
+        self._state = self._read(source)
+
+    def _read(self, source: ConfigSource, told: Collection[Problem] = ()) -> _State:
+        loaded = source.load(self._known)
+        for warning in loaded.warnings:
+            if warning in told:
+                continue
+            _log.warning("%s", source.headline(warning))
+        builder = Builder(loaded.graph, source.base, self.pool, loaded.secrets, metrics=self._measures)
+        return _State(source, loaded, builder)
+
+    @property
+    def graph(self) -> Graph:
+        """What is declared: the instances, and how they refer to each other."""
+        return self._state.loaded.graph
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What looks wrong, and works all the same; each is logged as well, by `castore.composition`."""
+        return self._state.loaded.warnings
+
+    @property
+    def obstacles(self) -> tuple[Problem, ...]:
+        """What keeps an instance from being built: more services in a row than a call can go through."""
+        return self._state.loaded.obstacles
+
+    @property
+    def _source(self) -> ConfigSource:
+        return self._state.source
+
+    @property
+    def _builder(self) -> Builder:
+        return self._state.builder
 
     @classmethod
     def from_toml(cls, path: str | Path, *, registry: Registry | None = None, metrics: bool = True) -> Self:
@@ -108,8 +150,15 @@ class Composition:
             BuildError: It, or one that it needs, could not be built.
             ClosedError: The composition is closed.
         """
-        service: S = self._builder.build(self.instance(kind, name))
-        return service
+        while True:
+            state = self._state  # All of one reading: another thread may be about to put a new one here.
+            try:
+                service: S = state.builder.build(self._instance(state, kind, name))
+            except ClosedError:
+                if state is self._state:
+                    raise
+            else:
+                return service
 
     def probe(
         self, instances: Iterable[Instance] | None = None, *, timeout: float = PROBE_SECONDS
@@ -123,11 +172,12 @@ class Composition:
             timeout: In seconds.
         """
         chosen = self.graph.instances.values() if instances is None else instances
-        return probe_all(self._builder, list(chosen), timeout, self._secrets)
+        return probe_all(self._builder, list(chosen), timeout, self._state.loaded.secrets)
 
     def service(self, instance: Instance) -> Any:
         """Return the service of one of the instances in `graph`, named or not; raises as `build` does."""
-        return self._builder.build(instance)
+        state = self._state
+        return state.builder.build(state.loaded.graph.instances.get(instance.id, instance))
 
     def running(self, instance: Instance) -> Any:
         """Return the service of an instance if it is built already; else `None`."""
@@ -135,12 +185,17 @@ class Composition:
 
     def instance(self, kind: Callable[..., Any], name: str = "root") -> Instance:
         """Return what is declared of an instance; raises `CompositionError` if it is not."""
+        return self._instance(self._state, kind, name)
+
+    def _instance(self, state: _State, kind: Callable[..., Any], name: str) -> Instance:
         known = self._known.kind(kind)
-        instance = self.graph.find(known, name)
+        instance = state.loaded.graph.find(known, name)
         if instance is None:
-            names = [entry.name for entry in self.graph.named(known)]
+            names = [entry.name for entry in state.loaded.graph.named(known)]
             hint = did_you_mean(name, names) or f"the names are {listing(names)}"
-            raise CompositionError(f"{self.name}: no {known.label} is named `{escaped(name)}`; {hint}")
+            raise CompositionError(
+                f"{state.source.name}: no {known.label} is named `{escaped(name)}`; {hint}"
+            )
         return instance
 
     def blobs(self, name: str = "root") -> BlobService:
@@ -223,14 +278,74 @@ class Composition:
 
         return picture_of(self.graph, Path(self.name).name, probes)
 
+    def plan_reload(self, new: Composition) -> ReloadPlan:
+        """Return what `reload` would do if it read *new*; nothing is built or closed."""
+        return plan_reload(self.graph, new.graph, same_folder=self.base == new.base)
+
+    def reload(self, source: ConfigSource | str | Path | None = None) -> Reloaded:
+        """Read the composition anew, and put what is new in the place of what has changed, in one step.
+
+        What did not change, and refers to nothing that did, is kept as it is; see `ReloadPlan`. What was
+        built and has changed is built before the step, beside the old one. So those who ask afterwards get
+        the new services. Those that were handed out before go on until `Reloaded.close`.
+
+        Arguments:
+            source: A file, or what `ConfigSource` takes; by default the file that was read before.
+
+        Raises:
+            CompositionError: Something is wrong with the new one; or there is no file to read again.
+            BuildError: An instance that is in use could not be built anew.
+            ClosedError: The composition is closed.
+
+        In all these cases the composition is as it was.
+        """
+        with self._reloading:
+            if self._closed:
+                raise ClosedError("the composition is closed")
+            old = self._state
+            new = self._read(
+                old.source.again() if source is None else _as_source(source), old.loaded.warnings
+            )
+            plan = plan_reload(
+                old.loaded.graph, new.loaded.graph, same_folder=old.source.base == new.source.base
+            )
+            new.builder.stand_beside(old.builder, plan.of("kept"))
+            try:
+                for key in plan.of("changed"):
+                    if old.builder.running(key) is not None:
+                        new.builder.build(new.loaded.graph.instances[key])
+            except BaseException:
+                new.builder.close(last=False)
+                raise
+            # In this order an interrupt leaves nothing that `close` would not close.
+            self._retired.append(old.builder)
+            self._state = new
+            new.builder.succeed(old.builder)
+        return Reloaded(plan, lambda: self._retire(old.builder))
+
+    def _retire(self, builder: Builder) -> None:
+        with self._reloading:
+            if builder not in self._retired:
+                return
+            self._retired.remove(builder)
+        builder.close(last=False)
+
     def close(self) -> None:
         """Close the services that were built, dependants first. Closing again does nothing."""
-        self._builder.close()
+        with self._reloading:
+            self._closed = True
+        errors: list[Exception] = []
+        for builder in [*reversed(self._retired), self._builder]:
+            try:
+                builder.close(last=builder is self._builder)
+            except Exception as error:  # noqa: BLE001 - the others must still be closed
+                errors.append(error)
+        raise_all(errors)
 
     def __del__(self) -> None:
         # Its services may have work that waits; a collector of garbage must not do that.
-        builder = getattr(self, "_builder", None)
-        if builder is not None and builder.has_to_close:
+        state = getattr(self, "_state", None)
+        if state is not None and any(each.has_to_close for each in (state.builder, *self._retired)):
             warnings.warn(f"a composition was not closed: {self!r}", ResourceWarning, 2, source=self)
 
     def __enter__(self) -> Self:

@@ -51,6 +51,18 @@ class ConfigSource:
         text, problems = _decoded(content)
         return cls(str(path), _absolute(path.parent), text, problems=problems)
 
+    def again(self) -> ConfigSource:
+        """Read the same file again; raise `CompositionError` if it cannot be read, or there is none."""
+        if self.text is None:
+            raise CompositionError(
+                f"{self.name} is no file, to be read again; give `reload` what is to be read"
+            )
+        return ConfigSource.of_file(self.base / Path(self.name).name).called(self.name)
+
+    def called(self, name: str) -> ConfigSource:
+        """Return the same, as errors are to call it."""
+        return attrs.evolve(self, name=name)
+
     @classmethod
     def of_mapping(cls, mapping: Mapping[str, Any], base: Path, name: str = "<mapping>") -> Self:
         """Take the tables that a file would have."""

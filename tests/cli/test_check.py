@@ -280,3 +280,35 @@ def test_other_commands_do_not_show_warnings(place):
 
     for arguments in (["graph"], ["has", "00" * 32]):
         assert b"cannot be written" not in place.run("--composition", "odd.toml", *arguments).stderr
+
+
+def test_what_a_reload_would_change(castore, place):
+    """Each instance, what becomes of it, and why: no value, which may be secret."""
+    place.compose(
+        '[blobservices.root]\ntype = "cache"\nnear = "&near"\nfar = "memory:"\n'
+        '[blobservices.near]\ntype = "memory"\n',
+        "old.toml",
+    )
+    place.compose(
+        '[blobservices.root]\ntype = "cache"\nnear = "&near"\nfar = "memory:"\n'
+        '[blobservices.near]\ntype = "objectstore"\nobject_store_url = "file:./secret"\n',
+        "new.toml",
+    )
+
+    run = castore("check", "new.toml", "--against", "old.toml")
+
+    assert run.exit_code == 0
+    rows = [line.split("  ") for line in run.stdout.splitlines() if line.startswith("blobservices.")]
+    assert sorted([cell.strip() for cell in row if cell.strip()] for row in rows) == [
+        ["blobservices.near", "built anew", "the type was `memory`"],
+        ["blobservices.root", "built anew", "`near` is built anew"],
+        ["blobservices.root.far", "kept"],
+    ]
+    assert "secret" not in run.stdout
+    found = json.loads(castore("check", "new.toml", "--against", "old.toml", "--json").stdout)
+    assert {row["id"]: row["fate"] for row in found["reload"]} == {
+        "blobservices.root": "changed",
+        "blobservices.root.far": "kept",
+        "blobservices.near": "changed",
+    }
+    assert castore("check", "new.toml", "--against", "nowhere.toml").exit_code == 2

@@ -203,7 +203,9 @@ def test_a_number_from_a_variable_is_left_in_messages(
         "durability": "${DURABILITY:-process}",
     }  # fmt: skip
     with Composition.from_mapping({"blobservices": {"root": table}}) as stores:
-        assert [str(secret) for secret in stores._secrets] == [f"file:{tmp_path / 'secret-place'}"]
+        assert [str(secret) for secret in stores._state.loaded.secrets] == [
+            f"file:{tmp_path / 'secret-place'}"
+        ]
         assert stores.graph.instances["blobservices.root"].config.compression_level == 3
 
 
