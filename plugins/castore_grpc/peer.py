@@ -37,9 +37,6 @@ MOST_ANSWER: Final = 32 << 20
 _MOST_EMPTY: Final = 1000
 """So many messages without anything in them may come one after the other."""
 
-_BESIDE: Final = 64
-"""How many bytes a message has beside those of a blob."""
-
 _BLOBS: Final = "BlobService"
 _DIRECTORIES: Final = "DirectoryService"
 _PROBES: Final = {_BLOBS: ("Stat", False), _DIRECTORIES: ("Get", True)}
@@ -269,7 +266,7 @@ class Peer:
                     waiting.end()
                     if message is None:
                         return
-                    if len(message) > most + _BESIDE:
+                    if len(message) > most:
                         raise UnavailableError(
                             self.instance, f"it sent a message of {len(message)} bytes; {most} are the most"
                         )

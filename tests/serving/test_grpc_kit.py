@@ -6,55 +6,80 @@ connections in a row. TLS is a connection of its own kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from certs import Authority
 
-from castore import BlobService, Composition
+import castore
 from castore.contract.capabilities import ChunkSource
+from castore.contract.operations import CAPABILITIES
 from castore.format.directories import Directory
 from castore.format.nodes import FileNode
-from castore.testing import BlobServiceContract
+from castore.serving.grpc.listening import Address
+from castore.serving.grpc.server import GrpcServer
+from castore.serving.grpc.tls import TlsFiles
+from castore.testing import CLAUSES
+from castore.testing.clause import has_of
 
 MEMORY = {"type": "memory"}
 BUCKET = {"type": "objectstore", "object_store_url": "memory:"}
 CACHE = {"root": {"type": "cache", "near": "&near", "far": "&far"}, "near": MEMORY, "far": BUCKET}
 
 
-class OverTheWire(BlobServiceContract):
-    """A server for all clauses: it need not be empty."""
-
-    capabilities = (ChunkSource,)
-    tables: ClassVar[Mapping[str, Any]] = {}
-
-    @pytest.fixture
-    def service(self, serving: Any, connected: Any) -> BlobService:
-        stores: Composition = connected(serving(self.tables).url)
-        return stores.blobs()
+@pytest.fixture
+def memory(serving: Any) -> str:
+    url: str = serving({"root": MEMORY}).url
+    return url
 
 
-class TestMemory(OverTheWire):
-    tables: ClassVar = {"root": MEMORY}
+@pytest.fixture
+def two_in_a_row(serving: Any) -> str:
+    first = serving({"root": MEMORY})
+    url: str = serving({"root": {"type": "grpc", "url": first.url}}).url
+    return url
 
 
-class TestBucket(OverTheWire):
-    tables: ClassVar = {"root": BUCKET}
+@pytest.fixture
+def objects(serving: Any) -> str:
+    url: str = serving({"root": BUCKET}).url
+    return url
 
 
-class TestCache(OverTheWire):
-    tables: ClassVar = CACHE
+@pytest.fixture
+def cache(serving: Any) -> str:
+    url: str = serving(CACHE).url
+    return url
 
 
-class TestTwoInARow(BlobServiceContract):
-    capabilities = (ChunkSource,)
+@pytest.fixture
+def tls_over_tcp(tmp_path: Path) -> Iterator[str]:
+    authority = Authority(tmp_path)
+    files = TlsFiles(*authority.issue("localhost"))
+    with castore.from_url("memory:") as kept:
+        server = GrpcServer(lambda: kept, tls=files)
+        place = server.listen(Address.parse("localhost:0"))
+        with server:
+            yield f"grpc+https://{place}?tls-ca-cert-path={authority.ca}"
 
-    @pytest.fixture
-    def service(self, serving: Any, connected: Any) -> BlobService:
-        first = serving({"root": MEMORY})
-        second = serving({"root": {"type": "grpc", "url": first.url}})
-        stores: Composition = connected(second.url)
-        return stores.blobs()
+
+@pytest.mark.parametrize("peer", ["memory", "objects", "cache", "two_in_a_row", "tls_over_tcp"])
+def test_whatever_is_behind_the_server_all_clauses_hold(
+    request: pytest.FixtureRequest, connected: Any, peer: str
+) -> None:
+    """One server for all of them, which so is not empty for most."""
+    service = connected(request.getfixturevalue(peer)).blobs()
+    assert {kind for kind in CAPABILITIES if service.capability(kind) is not None} == {ChunkSource}
+    failing = {}
+    for clause in CLAUSES:
+        if clause.reason_against(has_of(service)) is None and clause.name != "close-twice":
+            try:
+                clause.check(service)
+            except Exception as error:
+                failing[clause.name] = error
+    assert failing == {}
 
 
 def tree() -> Iterator[Directory]:
