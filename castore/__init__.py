@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from castore import composition as composition
     from castore import errors as errors
     from castore import testing as testing
+    from castore import trees as trees
     from castore.chunks.reader import ChunkedReader
     from castore.composition.composition import Composition
     from castore.composition.config.refs import Ref
@@ -133,7 +134,7 @@ _HOMES: Final = {
 }
 
 
-_MODULES: Final = ("aio", "composition", "errors", "testing")
+_MODULES: Final = ("aio", "composition", "errors", "testing", "trees")
 """Modules that stand beside the names, and are imported as these are."""
 
 

@@ -50,6 +50,8 @@ SEARCHED = {
         "macos",
     ),
     "reference/places": ("files", "lock", "lease", "quarantine", "journal"),
+    "tutorial/keep-a-folder": ("folder", "snapshot"),
+    "how-to/look-into-a-tree": ("tree", "find", "diff"),
     "tutorial/first-stack": ("begin", "install", "start"),
 }
 """Words that people search for, by the page that should come first: else the names of methods do."""

@@ -122,5 +122,5 @@ def test_under_sudo_a_file_of_the_one_who_calls_it_is_used(
 def test_what_a_person_sees_of_the_package() -> None:
     """Its names and modules, and nothing that it imports for itself."""
     shown = {name for name in dir(castore) if not name.startswith("__")}
-    assert shown == {*castore.__all__, "aio", "composition", "errors", "testing"}
+    assert shown == {*castore.__all__, "aio", "composition", "errors", "testing", "trees"}
     assert castore.aio.open is not None

@@ -10,22 +10,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from castore.trees.comparing import diff
+    from castore.trees.comparing import diff, with_renames
     from castore.trees.exporting import export_tree
+    from castore.trees.hashing import hash_tree
     from castore.trees.importing import import_tree
+    from castore.trees.measuring import measure
+    from castore.trees.merging import filter_tree, merge
     from castore.trees.naming import TreePlace, find_node, open_path
-    from castore.trees.walking import walk
+    from castore.trees.walking import resolve, walk
 
-__all__ = ["TreePlace", "diff", "export_tree", "find_node", "import_tree", "open_path", "walk"]
+__all__ = [
+    "TreePlace",
+    "diff",
+    "export_tree",
+    "filter_tree",
+    "find_node",
+    "hash_tree",
+    "import_tree",
+    "measure",
+    "merge",
+    "open_path",
+    "resolve",
+    "walk",
+    "with_renames",
+]
 
 _HOMES: Final = {
     "TreePlace": "naming",
     "diff": "comparing",
     "export_tree": "exporting",
+    "filter_tree": "merging",
     "find_node": "naming",
+    "hash_tree": "hashing",
     "import_tree": "importing",
+    "measure": "measuring",
+    "merge": "merging",
     "open_path": "naming",
+    "resolve": "walking",
     "walk": "walking",
+    "with_renames": "comparing",
 }
 
 

@@ -59,3 +59,13 @@ say "7. With the near store gone, the archive answers and fills it again"
 run "rm -r .demo/stores/near"
 run "castore get $big -o .demo/big-again && cmp .demo/big .demo/big-again && echo identical"
 run "du -sh .demo/stores/near .demo/stores/archive"
+
+say "8. A folder goes in under one digest, and comes back as it was"
+cp -R examples .demo/examples
+run "castore import .demo/examples | tee .demo/examples.sum"
+root=$(cut -c1-64 .demo/examples.sum)
+run "castore tree -L 1 $root"
+echo 'one more line' >> .demo/examples/demo/demo.sh
+run "castore diff $root ./.demo/examples || echo it has changed"
+run "castore export $root .demo/examples-again"
+run "diff -r examples .demo/examples-again && echo the same as before"
