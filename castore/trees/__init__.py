@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from castore.trees.comparing import diff, with_renames
     from castore.trees.exporting import export_tree
+    from castore.trees.exports import ExportOptions
     from castore.trees.hashing import hash_tree
     from castore.trees.importing import import_tree
     from castore.trees.measuring import measure
     from castore.trees.merging import filter_tree, merge
     from castore.trees.naming import TreePlace, find_node, open_path
+    from castore.trees.packing import pack_tree
     from castore.trees.walking import resolve, walk
 
 __all__ = [
+    "ExportOptions",
     "TreePlace",
     "diff",
     "export_tree",
@@ -30,12 +33,14 @@ __all__ = [
     "measure",
     "merge",
     "open_path",
+    "pack_tree",
     "resolve",
     "walk",
     "with_renames",
 ]
 
 _HOMES: Final = {
+    "ExportOptions": "exports",
     "TreePlace": "naming",
     "diff": "comparing",
     "export_tree": "exporting",
@@ -46,6 +51,7 @@ _HOMES: Final = {
     "measure": "measuring",
     "merge": "merging",
     "open_path": "naming",
+    "pack_tree": "packing",
     "resolve": "walking",
     "walk": "walking",
     "with_renames": "comparing",

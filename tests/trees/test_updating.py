@@ -376,3 +376,34 @@ def test_an_error_in_the_middle(stores: Composition, trees: Trees, out: Path) ->
     assert {(out / name).read_bytes() for name in os.listdir(out)} == {b"new", b"old"}
     trees.update({"a": b"new", "b": b"newer"}, out)
     assert (out / "b").read_bytes() == b"newer"
+
+
+def test_what_many_files_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs are asked for in few calls; a file is opened once, and one that is right is not written."""
+    trees = Trees()
+    tree = {f"d{n}": {f"f{n} {m}": b"%d %d" % (n, m) for m in range(100)} for n in range(50)}
+    root = trees.node(tree)
+    calls: list[int] = []
+    opened: list[int] = []
+    real = os.open
+
+    class Counting(MemoryBlobService):
+        def read_many(self, digests: Any) -> Any:
+            wanted = list(digests)
+            calls.append(len(wanted))
+            return trees.blobs.read_many(wanted)
+
+    def count(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        opened.append(flags & os.O_ACCMODE)
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", count)
+    export_tree(root, tmp_path / "out", Counting(), trees.directories)
+    assert [number for number in calls if number] == [2048, 2048, 904]
+    assert len(opened) < 5_000 + 2 * 50 + 20
+    calls.clear()
+    opened.clear()
+    done = export_tree(root, tmp_path / "out", Counting(), trees.directories, ExportOptions(update=True))
+    assert (done.kept, done.written, sum(calls)) == (5_000, 0, 0)
+    # One is opened to find out which names are one in the folder.
+    assert [flags for flags in opened if flags != os.O_RDONLY] == [os.O_WRONLY]
