@@ -18,6 +18,7 @@ from castore.cli.output import STDOUT, complain, emit, emit_json, emit_text, std
 from castore.cli.own_places import OwnPlaces
 from castore.cli.progress import ProgressMeter
 from castore.cli.roots import as_place
+from castore.cli.selecting import SelectingCommand, selection_of, tree_selection_options
 from castore.cli.settings import Settings
 from castore.cli.sidecars import preserving_of, preserving_options
 from castore.composition.composition import Composition
@@ -33,6 +34,7 @@ from castore.trees.packing import ArchiveFormat, PackOptions, format_of, pack_tr
 from castore.trees.placing import Placing
 from castore.trees.preserving import Preserving
 from castore.trees.ref_names import RefName
+from castore.trees.selecting import ALL, Selection
 
 _EPILOG = """\b
 Examples:
@@ -55,7 +57,7 @@ _OF_FOLDERS: Final = ("update", "delete", "dry_run", "on_collision", "preserve")
 _PLACING: Final = tuple(attrs.fields_dict(Placing))
 
 
-@click.command("export", epilog=_EPILOG)
+@click.command("export", epilog=_EPILOG, cls=SelectingCommand)
 @click.argument("roots", metavar="ROOT[:PATH]...", type=as_place, nargs=-1, required=True)
 @click.argument("target", metavar="TARGET", type=click.Path(readable=False, allow_dash=True))
 @click.option(
@@ -83,6 +85,7 @@ _PLACING: Final = tuple(attrs.fields_dict(Placing))
     metavar="NAME",
     help="The name of the one folder in an archive.  [default: the last part of the ref, else root]",
 )
+@tree_selection_options
 @preserving_options
 @click.option("--read-only", is_flag=True, help="Let nobody write to what is made.")
 @click.option(
@@ -97,8 +100,8 @@ _PLACING: Final = tuple(attrs.fields_dict(Placing))
     help="Leave out files that are absent or damaged, and exit with 3.",
 )
 @shared_options
-@click.pass_obj
-def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **options: Any) -> int:
+@click.pass_context
+def command(ctx: click.Context, /, roots: tuple[TreePlace, ...], target: str, **options: Any) -> int:
     """Make a folder of a tree, or of a part of it; or bring a folder up to date.
 
     TARGET must not exist, unless --update is given. It appears when all of it is there. Each byte is checked
@@ -106,16 +109,21 @@ def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **
 
     With --update what is right is not touched, and each other file takes its place when all of it is there:
     so that a run that was cut short goes on. What the tree does not have stays, unless --delete is given.
+    What is excluded is neither written nor removed.
 
     TARGET may be an archive as well: `.tar`, also with `.gz`, `.zst`, `.xz` or `.bz2`, or `.zip`; or `-`,
     which is stdout, with --format. The same tree gives the same tar.
     """
+    settings: Settings = ctx.obj
+    selection = selection_of(ctx, options)
+    if selection == ALL:
+        selection = ALL
     if options["delete"] and not options["update"]:
         raise click.UsageError("--delete is for --update: a new folder has nothing else in it.")
     options["read_only"] |= options["hardlink"]
     if options["read_only"] and "mode" in (options["preserve"] or ()):
         raise click.UsageError("--preserve=mode and --read-only say different things of modes.")
-    job = _Job(settings, roots, target, options, _archive_of(target, roots, options))
+    job = _Job(settings, roots, target, options, selection, _archive_of(target, roots, selection, options))
     with settings.opened() as stores:
         done = job.run(stores)
     if settings.json:
@@ -127,7 +135,9 @@ def command(settings: Settings, /, roots: tuple[TreePlace, ...], target: str, **
     return INCOMPLETE if options["skip_unreadable"] else FAILED
 
 
-def _archive_of(target: str, roots: tuple[TreePlace, ...], options: dict[str, Any]) -> PackOptions | None:
+def _archive_of(
+    target: str, roots: tuple[TreePlace, ...], selection: Selection, options: dict[str, Any]
+) -> PackOptions | None:
     """Return how TARGET is packed; `None` if it is none."""
     kind, prefix = options["kind"], options["prefix"]
     found = None if os.path.isdir(target) else format_of(target)  # noqa: PTH112 - the user's string
@@ -147,7 +157,11 @@ def _archive_of(target: str, roots: tuple[TreePlace, ...], options: dict[str, An
     try:
         top = os.fsencode(_default_prefix(roots) if prefix is None else prefix.rstrip("/"))
         return PackOptions(
-            cast("ArchiveFormat", kind), compression, top, skip_unreadable=options["skip_unreadable"]
+            cast("ArchiveFormat", kind),
+            compression,
+            top,
+            selection=selection,
+            skip_unreadable=options["skip_unreadable"],
         )
     except InvalidDirectoryError as error:
         raise click.UsageError(f"--prefix: {error.message}") from None
@@ -196,6 +210,7 @@ class _Job:
     roots: tuple[TreePlace, ...]
     target: str
     options: dict[str, Any]
+    selection: Selection
     archive: PackOptions | None
     changes: list[tuple[Letter, TreePath]] = attrs.field(factory=list)
 
@@ -264,6 +279,7 @@ class _Job:
             update=given["update"],
             delete=given["delete"],
             dry_run=given["dry_run"],
+            selection=self.selection,
             rename_collisions=given["on_collision"] == "rename",
             skip_unreadable=given["skip_unreadable"],
             placing=Placing(**{name: given[name] for name in _PLACING}),

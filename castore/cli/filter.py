@@ -83,7 +83,7 @@ def command(
     for name in ctx.meta[_ORDER]:
         if name in given:
             patterns += _patterns(name, os.fsencode(next(given[name])), alone=alone)
-    selection = Selection(patterns) if patterns else ALL  # type: ignore[arg-type] # of attrs' converter
+    selection = Selection(patterns) if patterns else ALL
     with settings.opened() as stores:
         lookup = TreeLookup(stores, settings.service_name)
         node = filter_tree(

@@ -99,12 +99,14 @@ class _Place:
         selected: What of the directory is taken.
         names: What its entries are called here, if not as in the tree.
         old: What was in it, by the keys of the names; `None` if it is new.
+        dropped: What the tree has, and what is not taken.
     """
 
     folder: Folder | None
     selected: SelectedFolder | None
     names: dict[bytes, bytes]
     old: dict[bytes, _Old] | None
+    dropped: frozenset[bytes] = frozenset()
 
     def takes(self, name: bytes, node: Node) -> bool:
         return self.selected is None or not self.selected.reason_against(
@@ -115,8 +117,9 @@ class _Place:
 
     def keeps(self, name: bytes, kind: int) -> bool:
         """Tell whether something that the tree does not have is none of its concern."""
-        return self.selected is not None and bool(
-            self.selected.reason_against(name, is_folder=kind == stat.S_IFDIR)
+        return self.selected is not None and (
+            name in self.dropped
+            or self.selected.reason_against(name, is_folder=kind == stat.S_IFDIR) is not None
         )
 
 
@@ -302,7 +305,9 @@ class TreeFiller:
             if selected is None:
                 yield path, directory
             else:
-                yield path, {name: node for name, node in directory.items() if place.takes(name, node)}
+                taken = {name: node for name, node in directory.items() if place.takes(name, node)}
+                place.dropped = frozenset(directory.keys() - taken.keys())
+                yield path, taken
 
     def _require_apart(self, root: DirectoryNode | Directory) -> None:
         """Raise `TargetError` if some names are one here; nothing is written then."""

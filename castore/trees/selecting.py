@@ -297,10 +297,10 @@ class Selection:
             Trees have none.
     """
 
-    patterns: Sequence[Pattern] = attrs.field(default=(), converter=tuple)
-    ignore_files: Sequence[bytes] = attrs.field(default=(), converter=tuple)
+    patterns: Sequence[Pattern] = ()
+    ignore_files: Sequence[bytes] = ()
     exclude_caches: bool = False
-    if_present: Sequence[bytes] = attrs.field(default=(), converter=tuple)
+    if_present: Sequence[bytes] = ()
     larger_than: int | None = None
     only: Iterable[bytes] | None = None
     one_file_system: bool = False

@@ -225,6 +225,24 @@ class TestExportedFolders:
         done = castore("export", f"{root}:sub", f"{root}:sub", "two")
         assert (done.exit_code, "Two roots would be 'sub'" in done.stderr) == (2, True)
 
+    def test_selection(self, castore, place, root):
+        """The last rule that fits decides; what is excluded is not removed either."""
+        assert castore("export", "--exclude", "/*", "--include", "/r*", root, "out").exit_code == 0
+        assert {path.name for path in (place.folder / "out").iterdir()} == {"readme.md", "run"}
+        place.file("out/keep.o", b"mine")
+        place.file("out/go", b"mine")
+        rules = ("--exclude", "*.o", "--exclude", "/sub")
+        assert castore("export", "--update", "--delete", *rules, root, "out").exit_code == 0
+        names = {path.name for path in (place.folder / "out").iterdir()}
+        assert names == {"readme.md", "run", "link", "keep.o"}
+        assert castore("export", *rules, root, "a.tar").exit_code == 0
+        names = subprocess.run(
+            ["tar", "-tf", "a.tar"], cwd=place.folder, check=True, capture_output=True
+        ).stdout
+        assert names == b"root/\nroot/link\nroot/readme.md\nroot/run\n"
+        done = castore("export", "--include", "x", root, "more")
+        assert (done.exit_code, "leave out all first" in done.stderr) == (2, True)
+
     def test_where_blobs_are_kept(self, castore, place, root):
         """Nothing is deleted around them, and nothing written into them."""
         done = castore("export", "--update", "--delete", root, "..")

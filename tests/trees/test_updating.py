@@ -240,6 +240,13 @@ class TestSelection:
         left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
         assert left == {"keep", "x.o", "sub/y.o", "build/w", "more/v.o"}
 
+    def test_what_is_too_large_is_not_removed(self, trees: Trees, out: Path) -> None:
+        """Also what the tree has itself."""
+        trees.export({"large": b"l" * 100, "small": b"s"}, out)
+        rules = Selection(larger_than=50)
+        done = trees.update({"large": b"x" * 100, "small": b"t"}, out, delete=True, selection=rules)
+        assert (done.written, done.deleted, (out / "large").read_bytes()) == (1, 0, b"l" * 100)
+
 
 class TestDeleting:
     @pytest.mark.parametrize("where", ["home", "above", "store", "around"])
