@@ -6,6 +6,7 @@ A directory that stays as it is is taken over by its digest, with all that is in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -15,9 +16,9 @@ from castore.digest import B3Digest
 from castore.errors import InvalidDirectoryError, MergeConflictError
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent, TreePath
-from castore.trees.reading_ahead import DirectoriesAhead
+from castore.trees.reading_ahead import MOST_ITEMS, DirectoriesAhead
 from castore.trees.selecting import ALL, SelectedFolder, Selection
-from castore.trees.walking import MOST_LEVELS, walk
+from castore.trees.walking import MOST_LEVELS, coming_next, walk
 
 OnConflict: TypeAlias = Literal["error", "last", "first"]
 """What becomes of a path at which two trees have different things that are not both directories."""
@@ -66,8 +67,13 @@ class _Merge:
 
     path: TreePath
     nodes: dict[PathComponent, Node]
-    below: Iterator[tuple[PathComponent, _Several]]
-    name: PathComponent | None = None
+    below: Sequence[tuple[PathComponent, _Several]]
+    begun: int = 0
+
+    @property
+    def name(self) -> PathComponent:
+        """That of the directories which were begun last."""
+        return self.below[self.begun - 1][0]
 
 
 def merge(directories: DirectoryService, roots: Sequence[Node], *, conflict: OnConflict = "error") -> Node:
@@ -117,22 +123,50 @@ class _Merging:
         frames = [self._begin(TreePath(), decided)]
         while True:
             frame = frames[-1]
-            for name, several in frame.below:
-                frame.name = name
+            if frame.begun < len(frame.below):
+                name, several = frame.below[frame.begun]
+                self._fetch(frames, several)
+                frame.begun += 1
                 frames.append(self._begin(frame.path.join(name), several))
-                break
-            else:
-                # After a conflict nothing is built: only the others are looked for.
-                built: Node = (
-                    DirectoryNode(Directory().digest, 0)
-                    if self._conflicts
-                    else self._builder.build(frame.nodes)
-                )
-                frames.pop()
-                if not frames:
-                    return built
-                assert frames[-1].name is not None
-                frames[-1].nodes[frames[-1].name] = built
+                continue
+            # After a conflict nothing is built: only the others are looked for.
+            built: Node = (
+                DirectoryNode(Directory().digest, 0) if self._conflicts else self._builder.build(frame.nodes)
+            )
+            frames.pop()
+            if not frames:
+                return built
+            frames[-1].nodes[frames[-1].name] = built
+
+    def _fetch(self, frames: list[_Merge], several: _Several) -> None:
+        """Read directories, unless they were, with those that are merged after them."""
+        if not all(self._ahead[side].is_known(node.digest) for side, node in several):
+            coming = [several, *islice(self._coming(frames), MOST_ITEMS)]
+            for side, ahead in enumerate(self._ahead):
+                ahead.fetch(node for each in coming for which, node in each if which == side)
+
+    def _coming(self, frames: list[_Merge]) -> Iterator[_Several]:
+        """Yield what is merged next and was not read yet, as far as it is known."""
+        seen: set[tuple[B3Digest, ...]] = set()
+        for frame in reversed(frames):
+            rows = [several for _, several in islice(frame.below, frame.begun, None)][::-1]
+            while rows:
+                several = rows.pop()
+                key = tuple(node.digest for _, node in several)
+                if key in seen:
+                    continue
+                seen.add(key)
+                read = [(side, self._ahead[side].peek(node.digest)) for side, node in several]
+                below: dict[PathComponent, _Several] = {}
+                for side, directory in read:
+                    for name, node in () if directory is None else directory.directories:
+                        others = below.setdefault(name, [])
+                        if all(node.digest != other.digest for _, other in others):
+                            others.append((side, node))
+                if any(directory is None for _, directory in read):
+                    yield several
+                else:
+                    rows += [each for _, each in sorted(below.items()) if len(each) > 1][::-1]
 
     def _begin(self, path: TreePath, several: _Several) -> _Merge:
         if len(path) > MOST_LEVELS:
@@ -149,11 +183,7 @@ class _Merging:
                 below_these.append((name, decided))
             else:
                 nodes[name] = decided
-        for side, _ in several:
-            self._ahead[side].fetch(
-                node for _, decided in below_these for which, node in decided if which == side
-            )
-        return _Merge(path, nodes, iter(below_these))
+        return _Merge(path, nodes, below_these)
 
     def _decide(self, path: TreePath, nodes: list[tuple[int, Node]]) -> Node | _Several:
         """Return what is at a path; several directories if they must be merged first."""
@@ -185,8 +215,13 @@ class _Filter:
     directory: Directory
     selected: SelectedFolder
     nodes: dict[PathComponent, Node]
-    entries: Iterator[tuple[PathComponent, Node]]
-    name: PathComponent | None = None
+    below: Sequence[tuple[PathComponent, DirectoryNode]]
+    begun: int = 0
+
+    @property
+    def name(self) -> PathComponent:
+        """That of the directory which was begun last."""
+        return self.below[self.begun - 1][0]
 
 
 def filter_tree(
@@ -253,34 +288,36 @@ def _filtered(
             )
             is None
         }
-        ahead.fetch(below for below in taken.values() if isinstance(below, DirectoryNode))
-        return _Filter(path, node, directory, selected, taken, iter(list(taken.items())))
+        inner = [(name, below) for name, below in taken.items() if isinstance(below, DirectoryNode)]
+        return _Filter(path, node, directory, selected, taken, inner)
 
     try:
         frames = [begin(TreePath(), root, selection.at_root())]
         while True:
             frame = frames[-1]
-            for name, below in frame.entries:
-                if isinstance(below, DirectoryNode):
-                    frame.name = name
-                    frames.append(begin(frame.path.join(name), below, frame.selected.enter(name)))
-                    break
+            if frame.begun < len(frame.below):
+                name, below = frame.below[frame.begun]
+                if not ahead.is_known(below.digest):
+                    # With those that are gone through after it.
+                    rows = (([node for _, node in each.below], each.begun) for each in reversed(frames))
+                    ahead.fetch(coming_next(rows, ahead))
+                frame.begun += 1
+                frames.append(begin(frame.path.join(name), below, frame.selected.enter(name)))
+                continue
+            frames.pop()
+            node: DirectoryNode | None = frame.node
+            if not frame.nodes and frame.directory and not keep_empty:
+                node = None
+            elif frame.nodes != dict(frame.directory):
+                node = builder.build(frame.nodes)
+            if not frames:
+                builder.close()
+                return node
+            above = frames[-1]
+            if node is None:
+                del above.nodes[above.name]
             else:
-                frames.pop()
-                node: DirectoryNode | None = frame.node
-                if not frame.nodes and frame.directory and not keep_empty:
-                    node = None
-                elif frame.nodes != dict(frame.directory):
-                    node = builder.build(frame.nodes)
-                if not frames:
-                    builder.close()
-                    return node
-                above = frames[-1]
-                assert above.name is not None
-                if node is None:
-                    del above.nodes[above.name]
-                else:
-                    above.nodes[above.name] = node
+                above.nodes[above.name] = node
     except BaseException:
         builder.abort()
         raise

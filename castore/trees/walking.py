@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -70,7 +70,7 @@ def walk_with_ends(
             yield where, node, not level.left
             if isinstance(node, DirectoryNode) and (depth is None or len(levels) < depth):
                 level.begun += 1
-                levels.append(_Level(where, _enter(levels, ahead, where, node, depth=depth, root=root)))
+                levels.append(_Level(where, _enter(levels, ahead, where, node, root)))
                 break
         else:
             levels.pop()
@@ -108,7 +108,7 @@ def walk_directories(
             below = level.path.join(name)
             if not enters(below, node):
                 continue
-            directory = _enter(levels, ahead, below, node, depth=None, root=root)
+            directory = _enter(levels, ahead, below, node, root)
             yield below, directory
             levels.append(_Level(below, directory))
             break
@@ -121,13 +121,12 @@ def _enter(
     ahead: DirectoriesAhead,
     path: TreePath,
     node: DirectoryNode,
-    *,
-    depth: int | None,
     root: DirectoryNode,
 ) -> Directory:
     """Return the directory that comes next, which is read with others that come after it."""
     if not ahead.is_known(node.digest):
-        ahead.fetch(chain((node,), _coming(levels, ahead, depth)))
+        rows = ((level.directories, level.begun) for level in reversed(levels))
+        ahead.fetch(chain((node,), coming_next(rows, ahead)))
     if len(levels) == MOST_LEVELS:
         message = f"the tree {root.digest} has more than {MOST_LEVELS} levels"
         raise InvalidDirectoryError(message, rule="too-deep")
@@ -145,15 +144,19 @@ class _Level:
         self.directories = [node for _, node in directory.directories]
 
 
-def _coming(levels: list[_Level], ahead: DirectoriesAhead, depth: int | None) -> Iterator[DirectoryNode]:
-    """Yield the directories that will be needed next and were not read yet, as far as they are known."""
+def coming_next(
+    levels: Iterable[tuple[Sequence[DirectoryNode], int]], ahead: DirectoriesAhead
+) -> Iterator[DirectoryNode]:
+    """Yield the directories that will be needed next and were not read yet, as far as they are known.
+
+    *levels* has for each directory that is gone through, from the innermost on, those in it, and how many of
+    these were begun.
+    """
     seen: set[B3Digest] = set()
-    for above in range(len(levels) - 1, -1, -1):
-        rows = [(levels[above].directories, levels[above].begun)]
+    for level in levels:
+        rows = [level]
         while rows:
             nodes, position = rows.pop()
-            if depth is not None and above + len(rows) + 1 >= depth:
-                continue
             for number in range(position, len(nodes)):
                 digest = nodes[number].digest
                 if digest in seen:

@@ -172,6 +172,8 @@ def test_the_demo_runs(tmp_path: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "every file is what its digest says" in done.stdout
+    assert "it has changed" in done.stdout
+    assert "the same as before" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stdout.count("\nidentical\n") == 2
     grown = re.search(r"the archive grew by (\d+) KiB", done.stdout)

@@ -203,6 +203,24 @@ class TestCost:
         assert len(service.asked) <= 10 * 4 * 2
         assert service.calls == 2 * 4
 
+    def test_what_is_the_same_many_times_is_read_once(self) -> None:
+        """And leaves room for what comes after it."""
+        service = self.Calls()
+        roots = [
+            service.tree({b"y": {b"g": node}, **{b"x%d" % number: {b"f": node} for number in range(600)}})
+            for node in (ONE, OTHER)
+        ]
+        assert len(changes(service, *roots)) == 601
+        assert service.calls == 2 * 2
+
+    def test_a_directory_with_two_sizes_is_one(self) -> None:
+        """Those that two rules give it."""
+        service = self.Calls()
+        node = service.tree({b"a": ONE})
+        service.asked.clear()
+        assert changes(service, node, DirectoryNode(node.digest, 1)) == []
+        assert not service.asked
+
     def test_shared_directories_without_end(self) -> None:
         service = self.Calls()
         nodes: tuple[Any, Any] = {b"f": ONE}, {b"f": OTHER}

@@ -127,6 +127,30 @@ def test_what_is_in_one_tree_alone_is_not_looked_into() -> None:
     assert len(service.asked) == 4
 
 
+def test_directories_are_read_many_with_one_call() -> None:
+    """More of them than one call is for, too."""
+
+    class Calls(Counting):
+        calls = 0
+
+        def get_many(self, digests: Any, *, within: Any = None) -> Any:
+            self.calls += 1
+            return super().get_many(digests)
+
+    service = Calls()
+    service._max_size = None
+    one, other = (
+        service.tree({b"%d" % number: {b"d": {b"%d-%d" % (number, which): ONE}} for number in range(700)})
+        for which in (1, 2)
+    )
+    service.calls = 0
+    merge(service, [one, other])
+    assert service.calls <= 2 * 6
+    service.calls = 0
+    filter_tree(service, one, Selection([Pattern(b"7-1", "--exclude")]))
+    assert service.calls <= 6
+
+
 def test_deep_trees() -> None:
     """Without recursion."""
     service = Counting()
