@@ -263,7 +263,8 @@ class TestDeleting:
         if where in ("home", "above"):
             monkeypatch.setenv("HOME", str(place))
         else:
-            protected[str(place)] = "where `root` keeps what it has"
+            way = tmp_path / "way" / place.relative_to(tmp_path)
+            protected[str(way)] = "where `root` keeps what it has"
         (tmp_path / "way").symlink_to(".")
         before = snapshot(folder)
         for target in (folder, tmp_path / "way/place"):

@@ -19,7 +19,7 @@ from castore.contract.directories import FoundDirectories
 from castore.digest import EMPTY
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
-from castore.trees.walking import MOST_LEVELS, descend_to, walk, walk_with_ends
+from castore.trees.walking import MOST_LEVELS, descend_to, walk, walk_directories, walk_with_ends
 from castore_memory.directories import MemoryDirectoryService
 from tests.format.test_directories import COMPLICATED, LINK, WITH_KEEP, A, B, D, E
 
@@ -46,6 +46,20 @@ def names(entries: Iterable[tuple[TreePath, Node]]) -> list[str]:
 def test_each_directory_before_what_is_in_it() -> None:
     assert names(walk(TREE, COMPLICATED.node)) == [".keep", "aa", "keep", "keep/.keep"]
     assert names(walk(TREE, E.node)) == ["d", "d/a", "d/b", "d/b/a"]
+
+
+def test_directories() -> None:
+    """Each before those within it; what is not entered is passed over with all below it, and not read."""
+    found = walk_directories(TREE, E.node, path=TreePath.parse("x"))
+    assert [(str(path), directory) for path, directory in found] == [("x", E), ("x/d", D), ("x/d/b", B)]
+    asked: list[str] = []
+
+    def enters(path: TreePath, node: DirectoryNode) -> bool:
+        asked.append(f"{path} {node.digest == D.digest}")
+        return False
+
+    assert [path for path, _ in walk_directories(TREE, E.node, enters=enters)] == [TreePath()]
+    assert asked == ["d True"]
 
 
 def test_one_level() -> None:
