@@ -30,7 +30,7 @@ ORDER = [
     {"faults"},
     {"upkeep"},
     {"opening", "aio"},
-    {"serving"},
+    {"serving", "access"},
     {"testing", "cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""Trees and blobs where other libraries look for files."""
