@@ -51,7 +51,8 @@ def test_each_directory_before_what_is_in_it() -> None:
 def test_directories() -> None:
     """Each before those within it; what is not entered is passed over with all below it, and not read."""
     found = walk_directories(TREE, E.node, path=TreePath.parse("x"))
-    assert [(str(path), directory) for path, directory in found] == [("x", E), ("x/d", D), ("x/d/b", B)]
+    expected = [("x", E), ("x/d", D), ("x/d/a", A), ("x/d/b", B), ("x/d/b/a", A)]
+    assert [(str(path), directory) for path, directory in found] == expected
     asked: list[str] = []
 
     def enters(path: TreePath, node: DirectoryNode) -> bool:
