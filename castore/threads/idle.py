@@ -15,7 +15,7 @@ from typing import Final, Self
 from castore.threads import forks
 
 _LONGEST_PAUSE: Final = 1.0
-_KEPT: Final = 30.0
+_KEPT: Final = 2.0
 """For so many seconds the thread stays without anything to look at."""
 
 

@@ -110,8 +110,8 @@ class Call:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the client still waits for it."""
-        return bool(self._context.is_active())
+        """Whether the client still waits for it, and was not given up."""
+        return not self._waiting.expired and bool(self._context.is_active())
 
     def require(self, right: Right) -> None:
         """Raise `StatusError` unless the client has a right."""
