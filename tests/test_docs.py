@@ -76,9 +76,11 @@ NOT_RUN: Final = {
     ("docs/explanation/what-a-tree-keeps.md", "#mtree"): "a file; tests/trees hold its format",
     (
         "docs/reference/refs.md",
-        '{"comment":"","metadata":null,"node":{"digest":"blake3-rxNJufX5oaagQE3qNtzJSZvLJcmtwRK3zJq'
-        'TyuQfMmI=","size":0,"type":"directory"},"source":"/home/me/www","time":"2026-11-30T14:05:0'
-        '0Z","version":1}',
+        (
+            '{"comment":"","metadata":null,"node":{"digest":"blake3-rxNJufX5oaagQE3qNtzJSZvLJcmtwRK3zJq'
+            'TyuQfMmI=","size":0,"type":"directory"},"source":"/home/me/www","time":"2026-11-30T14:05:0'
+            '0Z","version":1}'
+        ),
     ): "a file; tests of refs hold its format",
     ("docs/reference/errors.md", "CastoreError                        castore"): (
         "a drawing; tests/test_errors.py holds it against the classes"
