@@ -15,8 +15,11 @@ from castore.cli.options import as_seconds, as_size, shared_options
 from castore.cli.output import complain, emit_text
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
+from castore.composition.config.values import secrets_in
+from castore.composition.reloading import Fate
 from castore.contract.blobs import BlobService
-from castore.errors import CompositionError, MissingDriverError, UnavailableError
+from castore.errors import CastoreError, CompositionError, MissingDriverError, UnavailableError
+from castore.serving.epochs import Epochs
 from castore.threads.waiting import Flag
 
 if TYPE_CHECKING:
@@ -31,7 +34,8 @@ Examples:
   castore serve --listen [::]:8443 --tls-cert cert.pem --tls-key key.pem
 
 A file of tokens has a line for each: a name, its rights (read, write, or both with a comma), and the token.
-SIGHUP reads it anew; certificates are read anew by themselves.
+SIGHUP reads it and the composition anew; calls that run go on with what they
+began with. Certificates are read anew by themselves.
 
 With --json the first line on stdout says where it listens: {"listening": [...]}
 """
@@ -135,6 +139,9 @@ class _Serving:
         self._stores = stores
         self._options = options
         self._stopping = Flag()
+        self._reload_wanted = False
+        self._woken = Flag()
+        self._epochs = Epochs(lambda error: complain(f"castore: while it was closed: {error}"))
         self._tokens: Tokens | None = None
         self._name = settings.service_name
 
@@ -150,12 +157,16 @@ class _Serving:
         reflection = self._options["reflection"]
         if all_local if reflection is None else reflection:
             add_reflection(server)
-        with _Signals(self._stop, self._read_tokens_again):
+        with _Signals(self._stop, self._ask_to_reload):
             server.start()
             health.start()
             self._tell(listening)
             notify("READY=1")
-            self._stopping.wait()
+            while not self._stopping.is_set():
+                self._woken.wait()
+                self._woken.clear()
+                if self._reload_wanted:
+                    self._reload()
             notify("STOPPING=1")
             health.leave()
             if server.stop(self._options["grace"]):
@@ -187,6 +198,7 @@ class _Serving:
             tls=self._tls(),
             insecure=options["insecure"],
             read_only=options["read_only"],
+            around=self._epochs.use,
         )
         listening = [server.listen(address, mode=mode) for address in addresses]
         return server, listening, all(address.is_local for address in addresses)
@@ -242,14 +254,34 @@ class _Serving:
         if self._options["tokens"] is not None:
             self._tokens = Tokens.read(Path(self._options["tokens"]))
 
-    def _read_tokens_again(self) -> None:
+    def _ask_to_reload(self) -> None:
+        self._reload_wanted = True
+        self._woken.set()
+
+    def _reload(self) -> None:
+        """Read anew what can be, outside of the signal; what is wrong leaves things as they are."""
+        self._reload_wanted = False
         try:
             self._read_tokens()
         except CompositionError as error:
             complain(f"castore: the tokens stay as they are: {error}")
+        try:
+            reloaded = self._stores.reload()
+        except CastoreError as error:
+            complain(self._settings.scrubbed(f"castore: the composition stays as it is: {error}"))
+            return
+        for instance in self._stores.graph.instances.values():
+            self._settings.secrets += secrets_in(instance.config)
+        self._epochs.change(reloaded.close)
+        fates: tuple[Fate, ...] = ("changed", "added", "removed")
+        counts = [f"{count} {fate}" for fate in fates if (count := len(reloaded.plan.of(fate)))]
+        self._settings.remark(
+            f"castore: the composition was read anew: {', '.join(counts) or 'nothing changed'}"
+        )
 
     def _stop(self) -> None:
         self._stopping.set()
+        self._woken.set()
 
 
 class _Signals:

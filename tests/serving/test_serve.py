@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,44 @@ def test_tokens_have_rights_and_are_read_anew(started: Any, sockets: Any, tmp_pa
         else:
             pytest.fail("the tokens were not read anew")
     assert server.end(signal.SIGINT)[0] == 0
+
+
+def test_the_composition_is_read_anew_while_calls_run(started: Any, sockets: Any, tmp_path: Path) -> None:
+    """Twenty times, each time another one: no call fails. One that is wrong leaves the old one as it is."""
+    path = next(sockets)
+    server = started("--listen", f"unix:{path}")
+    file = tmp_path / "composition.toml"
+    text = file.read_text()
+    ended = threading.Event()
+    counts = [0, 0]
+
+    def work(number: int) -> None:
+        with castore.from_url(f"grpc+unix:{path}") as blobs:
+            while not ended.is_set() or not counts[number]:
+                data = os.urandom(300_000)
+                assert blobs.read(blobs.write(data)) == data
+                counts[number] += 1
+
+    def said() -> str:
+        assert server.process.stderr is not None
+        return server.process.stderr.readline()
+
+    with ThreadPoolExecutor(2) as pool:
+        working = [pool.submit(work, number) for number in range(2)]
+        try:
+            for number in range(20):
+                file.write_text(f"{text}avg_chunk_size = {60_000 + number}\n")
+                server.process.send_signal(signal.SIGHUP)
+                assert "read anew: 1 changed" in said()
+            file.write_text(f"{text}avg_chunk_size = 0\n")
+            server.process.send_signal(signal.SIGHUP)
+            assert "stays as it is" in said()
+        finally:
+            ended.set()
+        for each in working:
+            each.result(timeout=60)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=60) == 0
 
 
 def test_systemd_is_told(started: Any, sockets: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -195,19 +196,25 @@ class Door:
     """Makes handlers of gRPC of functions of requests and calls."""
 
     def __init__(
-        self, limits: Limits, tokens: Callable[[], Tokens], record: Recorder, idle: IdleWatch
+        self,
+        limits: Limits,
+        tokens: Callable[[], Tokens],
+        record: Recorder,
+        idle: IdleWatch,
+        around: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.limits = limits
         self.tokens = tokens
         self.budget = ByteBudget(limits.bytes_in_flight, patience=limits.crowded_seconds)
         self._record = record
         self._idle = idle
+        self._around = around
 
     def unary(self, path: str, right: Right, work: Callable[[Any, Call], bytes]) -> Callable[..., bytes]:
         """Return the behaviour of a call with one answer; *work* gets the request, or the stream of them."""
 
         def behave(request: Any, context: grpc.ServicerContext) -> bytes:
-            with self._idle.over(context.cancel) as waiting:
+            with self._around(), self._idle.over(context.cancel) as waiting:
                 call = Call(path, context, waiting, self)
                 try:
                     call.require(right)
@@ -226,7 +233,7 @@ class Door:
         """Return the behaviour of a call with a stream of answers."""
 
         def behave(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
-            with self._idle.over(context.cancel) as waiting:
+            with self._around(), self._idle.over(context.cancel) as waiting:
                 call = Call(path, context, waiting, self)
                 try:
                     call.require(right)

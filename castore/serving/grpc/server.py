@@ -45,6 +45,7 @@ class GrpcServer:
         tls: The certificates; without them nothing is encrypted.
         insecure: Whether other machines may connect where nothing is encrypted.
         read_only: Whether nobody has the right to write.
+        around: Returns a context in which a call is made, from before it gets its service to its end.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class GrpcServer:
         tls: TlsFiles | None = None,
         insecure: bool = False,
         read_only: bool = False,
+        around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self.limits = limits or Limits()
         self._insecure = insecure
@@ -66,7 +68,7 @@ class GrpcServer:
         self._streams = CountingExecutor(self.limits.streams, "stream")
         self._calls = CountingExecutor(self.limits.calls, "call")
         self._sockets: list[tuple[Path, int]] = []
-        self._door = Door(self.limits, tokens, record, IdleWatch(self._idle_seconds))
+        self._door = Door(self.limits, tokens, record, IdleWatch(self._idle_seconds), around)
         services: list[Calls] = [BlobCalls(blobs)]
         if directories is not None:
             services.append(DirectoryCalls(directories))
