@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from castore.serving.grpc.access import Tokens
     from castore.serving.grpc.calls import CallRecord
     from castore.serving.grpc.server import GrpcServer
+    from castore.serving.metrics import CallCounts, MetricsPage
 
 _EPILOG = """\b
 Examples:
@@ -79,6 +81,11 @@ With --json the first line on stdout says where it listens: {"listening": [...]}
     help="Write a line for each call to stderr.",
 )
 @click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Serve what was measured there, at /metrics, for Prometheus.",
+)
+@click.option(
     "--grace",
     metavar="TIME",
     default="30 s",
@@ -127,7 +134,7 @@ def command(settings: Settings, /, **options: Any) -> int | None:
             "`castore serve` needs a package that is not installed: pip install 'castore[grpc]'"
         ) from error
     del GrpcServer
-    with settings.opened() as stores:
+    with settings.opened(measured=options["metrics"] is not None) as stores:
         return _Serving(settings, stores, options).run()
 
 
@@ -142,6 +149,8 @@ class _Serving:
         self._reload_wanted = False
         self._woken = Flag()
         self._epochs = Epochs(lambda error: complain(f"castore: while it was closed: {error}"))
+        self._counts: CallCounts | None = None
+        self._listening_for_metrics = ""
         self._tokens: Tokens | None = None
         self._name = settings.service_name
 
@@ -154,10 +163,11 @@ class _Serving:
         self._read_tokens()
         server, listening, all_local = self._server()
         health = HealthReport(server, self._probe)
+        page = self._metrics_page()
         reflection = self._options["reflection"]
         if all_local if reflection is None else reflection:
             add_reflection(server)
-        with _Signals(self._stop, self._ask_to_reload):
+        with contextlib.closing(page) if page else contextlib.nullcontext(), self._signals():
             server.start()
             health.start()
             self._tell(listening)
@@ -173,6 +183,32 @@ class _Serving:
                 return None
         complain(f"castore: some calls did not end within {self._options['grace']:g} s, and were cut off")
         return 1
+
+    def _signals(self) -> _Signals:
+        return _Signals(self._stop, self._ask_to_reload)
+
+    def _metrics_page(self) -> MetricsPage | None:
+        from castore.serving.grpc.listening import Address  # noqa: PLC0415 - as above
+
+        place = self._options["metrics"]
+        if place is None:
+            return None
+        from castore.format.sockets import split_host_port  # noqa: PLC0415 - as above
+        from castore.serving.metrics import CallCounts, MetricsPage  # noqa: PLC0415 - as above
+
+        try:
+            address = Address.parse(place)
+            host, port = split_host_port(place)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        if not (address.is_local or self._options["insecure"]):
+            raise CompositionError(
+                f"{place} can be reached from other machines, and metrics are not encrypted: say `--insecure`"
+            )
+        assert isinstance(self._counts, CallCounts)
+        page = MetricsPage(host, port or 0, self._stores, self._counts)
+        self._listening_for_metrics = address.with_port(page.port)
+        return page
 
     def _server(self) -> tuple[GrpcServer, list[str], bool]:
         from castore.serving.grpc.access import Tokens  # noqa: PLC0415 - as above
@@ -218,16 +254,26 @@ class _Serving:
             raise click.UsageError("--tls-cert and --tls-key come together.")
         return TlsFiles(Path(certificate), Path(key), None if client_ca is None else Path(client_ca))
 
-    @staticmethod
-    def _record(form: Literal["text", "json"] | None) -> Callable[[CallRecord], object]:
+    def _record(self, form: Literal["text", "json"] | None) -> Callable[[CallRecord], object]:
         from castore.serving.grpc.access_log import AccessLog  # noqa: PLC0415 - as above
 
-        return (lambda _: None) if form is None else AccessLog(complain, form)
+        recorders: list[Callable[[CallRecord], object]] = []
+        if form is not None:
+            recorders.append(AccessLog(complain, form))
+        if self._options["metrics"] is not None:
+            from castore.serving.metrics import CallCounts  # noqa: PLC0415 - as above
+
+            self._counts = CallCounts()
+            recorders.append(self._counts)
+        return lambda record: [recorder(record) for recorder in recorders]
 
     def _tell(self, listening: list[str]) -> None:
         if self._settings.json:
             # In one line: who has started this reads no further.
-            emit_text(json.dumps({"listening": listening}) + "\n")
+            document = {"listening": listening}
+            if self._listening_for_metrics:
+                document["metrics"] = [self._listening_for_metrics]
+            emit_text(json.dumps(document) + "\n")
         else:
             self._settings.remark(f"castore: `{self._name}` is served at {', '.join(listening)}")
 

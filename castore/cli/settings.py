@@ -41,8 +41,8 @@ class Settings:
         return self.service or "root"
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Composition]:
-        """Open the composition and close it at the end. It is measured for `--stats` only."""
+    def opened(self, *, measured: bool = False) -> Iterator[Composition]:
+        """Open the composition and close it at the end. It is *measured* for `--stats` as well."""
         # Help and completion need no composition.
         from castore.composition.config.values import secrets_in  # noqa: PLC0415
         from castore.opening import DEFAULT  # noqa: PLC0415
@@ -52,7 +52,7 @@ class Settings:
         logging.getLogger("castore.composition").setLevel(logging.ERROR)
         # A shell leaves the `~` of `--composition=~/x` as it is.
         named = None if self.composition is None else expand_user(self.composition)
-        with self._closing(open_composition(named, metrics=self.stats)) as stores:
+        with self._closing(open_composition(named, metrics=measured or self.stats)) as stores:
             self.opened_composition = stores
             if stores.name == DEFAULT and self._is_watched():
                 place = stores.base / "blobs"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,7 +47,8 @@ class Process:
             said = self.process.stderr.read()
             self.leave()
             raise RuntimeError(said)
-        self.places: list[str] = json.loads(line)["listening"]
+        self.document = json.loads(line)
+        self.places: list[str] = self.document["listening"]
 
     def leave(self) -> None:
         """End it, whatever it is at."""
@@ -249,6 +252,20 @@ def test_the_composition_is_read_anew_while_calls_run(started: Any, sockets: Any
             each.result(timeout=60)
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=60) == 0
+
+
+def test_what_was_measured_is_told_to_prometheus(started: Any, sockets: Any) -> None:
+    """Of the instances, also after the composition was read anew, and of the calls."""
+    path = next(sockets)
+    server = started("--listen", f"unix:{path}", "--metrics", "127.0.0.1:0")
+    with castore.from_url(f"grpc+unix:{path}") as blobs:
+        blobs.read(blobs.write(b"a blob"))
+    with urllib.request.urlopen(f"http://{server.document['metrics'][0]}/metrics", timeout=30) as answer:
+        page = answer.read().decode()
+    assert 'castore_grpc_calls_total{code="OK",method="/snix.castore.v1.BlobService/Put"} 1.0' in page
+    counted = r'castore_operations_total\{[^}]*instance="root"[^}]*operation="open_read"[^}]*\} 1.0'
+    assert re.search(counted, page)
+    assert server.end()[0] == 0
 
 
 def test_systemd_is_told(started: Any, sockets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
