@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Before the library is loaded, which then lets go of its threads for as long as a fork takes.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
+# What goes wrong is told by errors; the library would write to stderr as well.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 
 Code: Final = grpc.StatusCode
