@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 F = TypeVar("F", bound=Callable[..., Any])
+D = TypeVar("D")
 
 STDIN: Final = "-"
 
@@ -65,10 +66,15 @@ def read_digests(path: str) -> Iterator[B3Digest]:
     escaped as b3sum does it, and lines may have the form of its `--tag`. A line with anything else is wrong
     usage: it may be a digest that was cut short.
     """
+    return read_list(path, B3Digest.parse)
+
+
+def read_list(path: str, parse: Callable[[str], D]) -> Iterator[D]:
+    """Yield the same of what *parse* reads in the place of a digest; it raises `InvalidDigestError`."""
     with _opened(path) as source:
         for number, line in enumerate(_lines(source), 1):
             try:
-                digest = _digest_of(line.removeprefix(_BOM) if number == 1 else line)
+                digest = _digest_of(line.removeprefix(_BOM) if number == 1 else line, parse)
             except InvalidDigestError as error:
                 name = "stdin" if path == STDIN else path
                 raise click.UsageError(f"{name}:{number}: {error}.") from None
@@ -76,16 +82,16 @@ def read_digests(path: str) -> Iterator[B3Digest]:
                 yield digest
 
 
-def _digest_of(line: bytes) -> B3Digest | None:
+def _digest_of(line: bytes, parse: Callable[[str], D]) -> D | None:
     """Return the digest in a line, `None` if it says nothing."""
     # b3sum marks a line with a backslash if the name in it is escaped.
     text = line.decode("utf-8", "replace").removeprefix("\\")
     if text.startswith(_TAG):
-        return B3Digest.parse(text.rpartition(") = ")[2].strip())
+        return parse(text.rpartition(") = ")[2].strip())
     words = text.split(maxsplit=1)
     if not words or words[0].startswith("#"):
         return None
-    return B3Digest.parse(words[0])
+    return parse(words[0])
 
 
 @contextlib.contextmanager

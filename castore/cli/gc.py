@@ -8,16 +8,17 @@ from typing import Any, Final
 
 import click
 
-from castore.cli.digests import read_digests
+from castore.cli.digests import read_list
 from castore.cli.options import as_time_with_unit, shared_options
 from castore.cli.output import emit_json, emit_text, table
 from castore.cli.parts import named_parts
 from castore.cli.progress import ProgressMeter
-from castore.cli.roots import BlobFinder, BlobPlace, as_blob, as_place, reached_by
+from castore.cli.roots import BlobFinder, BlobPlace, ReachedByTrees, as_blob, as_place
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import StoredItem, Sweepable
+from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.problems import listing
 from castore.text import size_text
@@ -36,7 +37,8 @@ _EPILOG = """\b
 Examples:
   castore --service archive gc --roots keep.txt --dry-run
   castore --service archive gc --roots keep.txt --grace "30 d"
-  castore gc --tree ROOT --tree OTHER
+  castore gc
+  castore gc --tree ROOT dir:DIGEST
   psql -At -c 'select digest from files' | castore gc --roots -
 
 \b
@@ -50,8 +52,25 @@ With --json, sizes in bytes of what is stored, times in seconds since 1970:
 """
 
 
+_DIRECTORY: Final = "dir:"
+
+
+def _as_root(text: str) -> BlobPlace:
+    """Read an argument as what stands for a blob, or after `dir:` for a tree."""
+    if text.startswith(_DIRECTORY):
+        place = as_place(text.removeprefix(_DIRECTORY))
+        return TreePlace(place.root, place.path, in_tree=True)
+    return as_blob(text)
+
+
+def _root_in_list(text: str) -> B3Digest | TreePlace:
+    if text.startswith(_DIRECTORY):
+        return TreePlace(B3Digest.parse(text.removeprefix(_DIRECTORY)), in_tree=True)
+    return B3Digest.parse(text)
+
+
 @click.command("gc", epilog=_EPILOG)
-@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_blob)
+@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=_as_root)
 @click.option(
     "--roots",
     "files",
@@ -94,22 +113,32 @@ def command(
 ) -> None:
     """Remove what is old and reached by no root: blobs, chunks, and what killed writers have left behind.
 
-    The roots are the DIGESTs, those in the files of --roots, what is in each --tree, and what installed
-    plugins refer to. Of a tree whose root is given as a DIGEST only that one directory is kept. Writers may
-    go on meanwhile.
+    The roots are the trees of all refs, the DIGESTs, those in the files of --roots, what is in each --tree,
+    and what installed plugins refer to. Of a tree whose root is given as a DIGEST only that one directory is
+    kept; `dir:DIGEST` keeps all of it, also in a file. Writers may go on meanwhile.
     """
     started = time.time()
     with settings.opened() as stores, ProgressMeter(hidden=settings.quiet) as meter:
         _require_sweepable(stores, settings.service_name)
-        named = BlobFinder(stores, settings.service_name).digests(digests)
-        roots = {*named, *(digest for file in files for digest in read_digests(file)), *stores.roots()}
-        for tree in trees:
-            roots |= reached_by(tree, stores, settings.service_name)
-        if not roots and not no_roots:
-            raise click.UsageError(
-                "There are no roots, so all that is old would go. Name the blobs to keep, as arguments or"
-                " with --roots FILE or --tree ROOT; say --no-roots if there are none."
-            )
+        whole = [each for each in digests if _is_whole_tree(each)]
+        trees = (*trees, *(each for each in whole if isinstance(each, TreePlace)))
+        named = BlobFinder(stores, settings.service_name).digests(
+            each for each in digests if not _is_whole_tree(each)
+        )
+        reached = ReachedByTrees(stores, settings.service_name, list(trees))
+        roots = {*named, *stores.roots()}
+        for file in files:
+            for root in read_list(file, _root_in_list):
+                reached.trees.append(root) if isinstance(root, TreePlace) else roots.add(root)
+
+        def require_any() -> None:
+            if not roots and not no_roots:
+                raise click.UsageError(
+                    "There are no roots, so all that is old would go. Name the blobs to keep, as arguments or"
+                    " with --roots FILE or --tree ROOT, or trees with `castore ref`; say --no-roots if there"
+                    " are none."
+                )
+
         gone: list[StoredItem] = []
         try:
             collected = collect(
@@ -119,6 +148,7 @@ def command(
                 dry_run=dry_run,
                 no_roots=no_roots,
                 ignore_missing_roots=ignore_missing_roots,
+                reached=reached.digests(require_any),
                 pool=stores.pool,
                 clock=lambda: started,
                 on_gone=gone.append if settings.json else None,
@@ -141,6 +171,11 @@ def command(
         emit_json(_document(settings, collected, gone, dry_run=dry_run))
         return
     _show(collected, settings, dry_run=dry_run)
+
+
+def _is_whole_tree(root: BlobPlace) -> bool:
+    """Tell whether `dir:` stood before a root: then it has no path, and is in a tree all the same."""
+    return isinstance(root, TreePlace) and root.in_tree and not root.path
 
 
 def _require_sweepable(stores: Composition, name: str) -> None:

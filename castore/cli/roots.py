@@ -5,21 +5,33 @@ Where a digest is taken a file of a tree may stand as well. What is written is r
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from castore.cli.output import emit, emit_text
 from castore.cli.short_digests import as_digest, completed
+from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
-from castore.directories.in_blobs import BlobsDirectoryService
-from castore.errors import InvalidDigestError, InvalidDirectoryError, InvalidRefError, NodeNotFoundError
-from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode
-from castore.trees.naming import TreeLookup, TreePlace
+from castore.errors import (
+    CastoreError,
+    InvalidDigestError,
+    InvalidDirectoryError,
+    InvalidRefError,
+    NodeNotFoundError,
+)
+from castore.format.nodes import Node, SymlinkNode
+from castore.trees.naming import TreeLookup, TreePlace, directories_of
+from castore.trees.reaching import reach
+from castore.trees.ref_names import refs_of
+from castore.trees.walking import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from castore.composition.composition import Composition
 
@@ -68,27 +80,68 @@ class BlobFinder:
         return self._lookup
 
 
-def reached_by(place: TreePlace, stores: Composition, name: str) -> set[B3Digest]:
-    """Return the blobs in the service *name* that make up a tree: its files, and directories if kept there.
+class ReachedByTrees:
+    """The blobs that make up the trees which a collection of garbage in the service *name* is to keep.
 
-    Raises `NodeNotFoundError`, and what is wrong with a directory of the tree.
+    Those are the trees of all refs that are kept with that service or with `root`, and more *trees*.
     """
-    lookup = TreeLookup(stores, name)
-    node = lookup.node(place)
-    if isinstance(node, FileNode):
-        return {node.digest}
-    if not isinstance(node, DirectoryNode):
-        return set()
-    closure = lookup.directories.closure(node.digest)
-    if closure is None:
-        raise NodeNotFoundError(f"no directory {node.digest} in `{name}`")
-    in_blobs = isinstance(lookup.directories, BlobsDirectoryService)
-    found: set[B3Digest] = set()
-    for directory in closure:
-        if in_blobs and directory:
-            found.add(directory.digest)
-        found.update(node.digest for node in directory.values() if isinstance(node, FileNode))
-    return found
+
+    def __init__(self, stores: Composition, name: str, trees: list[TreePlace]) -> None:
+        self.trees = trees
+        self._stores = stores
+        self._name = name
+
+    def digests(self, require_any: Callable[[], object]) -> Iterator[tuple[B3Digest, bool]]:
+        """Yield the digests, each with whether it must be there; *require_any* is called if there are none.
+
+        Refs are listed when this begins. A tree of which a directory is missing, or corrupt, raises that.
+        """
+        lookup = TreeLookup(self._stores, self._name)
+        roots = [(self._name, f"the tree {place}", lookup.node(place)) for place in self.trees]
+        blobs: list[tuple[B3Digest, bool]] = []
+        for service in dict.fromkeys((self._name, "root")):
+            refs = self._refs_with(service)
+            for name, ref in refs.list() if refs is not None else ():
+                roots.append((service, f"the ref `{name}`", ref.node))
+                if ref.metadata is not None:
+                    blobs.append((ref.metadata, service == self._name))
+        if not roots:
+            require_any()
+        yield from blobs
+        seen: dict[str, set[bytes]] = {}
+        for service, what, node in roots:
+            directories = directories_of(self._stores, service)
+            kept_in = getattr(directories, "blobs", None)
+            own = service == self._name
+            try:
+                for digest in reach(
+                    node,
+                    directories,
+                    seen=seen.setdefault(service, set()),
+                    with_directories=kept_in is not None,
+                ):
+                    yield digest, own
+            except CastoreError as error:
+                found = _with_path(error, directories, node)
+                message = f"{what} is not whole, so nothing was removed: {found}"
+                raise NodeNotFoundError(message) from found
+
+    def _refs_with(self, service: str) -> RefService | None:
+        instances = self._stores.graph.instances.values()
+        if any(each.kind.contract is RefService for each in instances):
+            return refs_of(self._stores, service)
+        if not any(each.kind.contract is BlobService and each.name == service for each in instances):
+            return None
+        return self._stores.blobs(service).capability(RefService)
+
+
+def _with_path(error: CastoreError, directories: DirectoryService, root: Node) -> CastoreError:
+    """Return what is wrong with a tree by an error that says where."""
+    try:
+        deque(walk(directories, root), maxlen=0)
+    except CastoreError as found:
+        return found
+    return error
 
 
 def emit_root(node: Node) -> None:

@@ -26,6 +26,9 @@ Indexes go before chunks, and are gone for good before the first chunk is touche
 no index is left without chunks. An index that is to stay and cannot be read ends the collection before any
 chunk is removed, for nobody knows then which chunks it needs.
 
+- *An import ends, and sets its ref, as this begins.* It has its lease until the ref is set, and the refs are
+  listed after the leases were read: either the lease is seen, or the ref.
+
 In memory are the marks, about 100 bytes for each different chunk that stays, and 400 for each index that
 goes.
 """
@@ -131,6 +134,7 @@ def collect(
     dry_run: bool = False,
     no_roots: bool = False,
     ignore_missing_roots: bool = False,
+    reached: Iterable[tuple[B3Digest, bool]] = (),
     pool: Pool | None = None,
     clock: Callable[[], float] = time.time,
     on_gone: Callable[[StoredItem], object] | None = None,
@@ -147,6 +151,9 @@ def collect(
         dry_run: Remove nothing.
         no_roots: Go on if there are no roots at all, which removes everything that is old.
         ignore_missing_roots: Go on if a root is not there, as long as another one is.
+        reached: More blobs to keep, however many, such as all those of trees, each with whether it must be
+            there. It is gone through once, after the leases were read and before anything is removed; what
+            it raises ends the collection.
         pool: Threads to read indexes and remove with; by default there are none.
         clock: Tells the time in seconds since 1970, as the store does.
         on_gone: Called with each item that was removed, or would be.
@@ -168,7 +175,9 @@ def collect(
     leased = sweepable.leased_since()
     cutoff = min(now - grace_seconds, now if leased is None else leased)
     wanted = set(roots)
-    if not wanted and not no_roots:
+    more = iter(reached)
+    first = list(itertools.islice(more, 1))
+    if not wanted and not first and not no_roots:
         raise ValueError("without roots everything that is old would be removed; say `no_roots` if so it be")
     source = service.capability(ChunkSource)
     high_latency = source is not None and source.high_latency
@@ -184,7 +193,9 @@ def collect(
         on_gone=on_gone,
         progress=progress,
     )
-    collection.mark_roots(wanted, ignore_missing=ignore_missing_roots, may_be_none=no_roots)
+    collection.mark_roots(
+        wanted, itertools.chain(first, more), ignore_missing=ignore_missing_roots, may_be_none=no_roots
+    )
     collection.mark_young()
     collection.sweep_indexes()
     collection.sweep_chunks()
@@ -205,7 +216,7 @@ class _Collection:
     _dry_run: bool = attrs.field(kw_only=True)
     _on_gone: Callable[[StoredItem], object] | None = attrs.field(kw_only=True)
     _progress: Callable[[int], object] | None = attrs.field(kw_only=True)
-    _roots: set[B3Digest] = attrs.field(init=False, factory=set)
+    _roots: set[bytes] = attrs.field(init=False, factory=set)
     # Plain bytes: a fifth smaller than digests, and equal to them.
     _marks: set[bytes] = attrs.field(init=False, factory=set)
     _young_marks: set[bytes] = attrs.field(init=False, factory=set)
@@ -213,14 +224,43 @@ class _Collection:
     _residue: list[StoredItem] = attrs.field(init=False, factory=list)
     _listing: Iterator[StoredItem] = attrs.field(init=False, default=iter(()))
 
-    def mark_roots(self, roots: set[B3Digest], *, ignore_missing: bool, may_be_none: bool) -> None:
-        self._roots = roots
-        self.collected.roots = len(roots)
-        missing = self.collected.missing = self._mark(sorted(roots), self._marks)
+    def mark_roots(
+        self,
+        roots: set[B3Digest],
+        reached: Iterable[tuple[B3Digest, bool]],
+        *,
+        ignore_missing: bool,
+        may_be_none: bool,
+    ) -> None:
+        needed = itertools.chain(((digest, True) for digest in sorted(roots)), reached)
+        missing = self.collected.missing
+        absent: B3Digest | None = None
+        some_there = False
+        for digest, required, chunks in self._pool.map(self._needed, self._different(needed)):
+            if chunks is None:
+                absent = absent or digest
+                if required:
+                    missing.append(digest)
+            else:
+                some_there = True
+                self._marks.update(bytes(meta.digest) for meta in chunks)
+        # A chunk that is the whole blob is what readers take, whatever the index lists.
+        self._marks |= self._roots
+        self.collected.roots = len(self._roots)
         if missing and not ignore_missing:
             raise MissingRootsError(missing)
-        if roots and len(missing) == len(roots) and not may_be_none:
-            raise MissingRootsError(missing, none_there=True)
+        if absent is not None and not some_there and not may_be_none:
+            raise MissingRootsError(missing or [absent], none_there=True)
+
+    def _different(self, needed: Iterable[tuple[B3Digest, bool]]) -> Iterator[tuple[B3Digest, bool]]:
+        for digest, required in needed:
+            if digest not in self._roots:
+                self._roots.add(bytes(digest))
+                yield digest, required
+
+    def _needed(self, needed: tuple[B3Digest, bool]) -> tuple[B3Digest, bool, Sequence[ChunkMeta] | None]:
+        digest, required = needed
+        return digest, required, self._chunks_of(digest)[1]
 
     def mark_young(self) -> None:
         """Mark what young indexes need; note the indexes that are to go."""
