@@ -12,7 +12,6 @@ HERE: Final = Path(__file__).parent
 
 KIT: Final = (
     "plugins",
-    "serving",
     "simulation",
     "testing",
     "test_capability_algebra.py",
@@ -27,6 +26,7 @@ PROCESSES: Final = (
     "examples",
     "forking",
     "hostile",
+    "serving",
     "test_bench.py",
     "test_deprecations.py",
     "test_docs.py",

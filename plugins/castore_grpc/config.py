@@ -127,7 +127,7 @@ class PeerFields:
 
     def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
         """Say that it may be written, for all that is known, and that nobody waits for it without end."""
-        return Traits(answers=True)
+        return Traits(answers=True, waits=False)
 
     def peer(self, name: str, context: BuildContext) -> Peer:
         """Return the peer; raise `MissingDriverError` if the library of gRPC is not installed."""
