@@ -230,7 +230,7 @@ class TestNoTable:
         ("root", "tag"),
         [
             ({"type": "fallback", "services": ["memory:", "memory:"]}, "fallback"),
-            ({"type": "read_only", "inner": "&store"}, "read_only"),
+            ({"type": "mirror", "services": ["memory:", "memory:"]}, "mirror"),
         ],
     )
     def test_a_blob_service_that_keeps_none(self, tmp_path: Path, root: dict[str, Any], tag: str) -> None:
@@ -238,6 +238,17 @@ class TestNoTable:
         stores = Composition.from_mapping({"blobservices": tables}, base=tmp_path)
         with stores, pytest.raises(CastoreError, match=rf"no place.*a `{tag}`.*\n +\[refservices.root\]"):
             stores.refs()
+
+    def test_what_is_read_only_can_be_looked_at(self, tmp_path: Path) -> None:
+        tables = {"root": {"type": "read_only", "inner": "&store"}, "store": QUICK}
+        with Composition.from_mapping({"blobservices": tables}, base=tmp_path) as stores:
+            stores.refs_of_blobs("store").set("www", of(1))
+            assert list(stores.refs().list()) == [("www", of(1))]
+            with pytest.raises(UnsupportedError, match="`root` is read-only: set the ref `www`"):
+                stores.refs().set("www", of(2))
+            with pytest.raises(UnsupportedError, match="`root` is read-only"):
+                stores.refs().delete("www", expect=of(1))
+            assert stores.refs().get("www") == of(1)
 
     def test_a_name_that_is_not_declared(self, tmp_path: Path) -> None:
         stores = Composition.from_mapping({"blobservices": {"root": QUICK}}, base=tmp_path)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, UnsupportedError
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, RefService, UnsupportedError
 from castore.contract.blobs import Answer
 from castore.contract.capabilities import BlobLister, ChunkSource, Durable, EvictionEvents
 from castore.wrapping.wrapper import SelectiveService
+from castore_wrappers.read_only.refs import ReadOnlyRefService
 
 KEPT: Final = (BlobLister, ChunkSource, Durable, EvictionEvents)
 """The capabilities that change nothing. Of one that is not known it cannot be told."""
@@ -46,4 +47,8 @@ class ReadOnlyService(SelectiveService):
 
     def listed(self) -> Mapping[type, Callable[[], Any]]:
         """Return those of *inner* that cannot write."""
-        return {kind: partial(self.pass_on, kind) for kind in KEPT}
+        return {**{kind: partial(self.pass_on, kind) for kind in KEPT}, RefService: self._refs}
+
+    def _refs(self) -> RefService | None:
+        refs = self.inner.capability(RefService)
+        return None if refs is None else ReadOnlyRefService(refs, name=self.name)
