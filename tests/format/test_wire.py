@@ -51,7 +51,7 @@ def by_hand(message: bytes) -> bytes | None:
         return None
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(PIECES | OTHERS | st.binary(max_size=20), max_size=3).map(b"".join))
 @example(b"")
 @example(BlobChunk(data=bytes(70_000)).SerializeToString())
