@@ -286,6 +286,38 @@ def _too_many_blocks() -> ZstdError:
     return ZstdError(f"it has more than {_MOST_BLOCKS} blocks")
 
 
+def outline(read_at: Callable[[int, int], bytes], size: int) -> int | None:
+    """Return how long the frame is that begins what *read_at* gives, by its outline alone.
+
+    `None` if it is no frame of a chunk, or does not end within *size* bytes.
+    """
+    try:
+        end, least = _outline_at(read_at, 0, _Blocks())
+    except ZstdError:
+        return None
+    return end if 0 < end <= min(size, longest(MAX_CHUNK_SIZE)) and 0 < least <= MAX_CHUNK_SIZE else None
+
+
+def unpack(frame: Buffer, limit: int = MAX_CHUNK_SIZE) -> bytes:
+    """Return what a frame unpacks to, whatever its digest is; raises `BadFrameError` if that cannot be."""
+    nobody = B3Digest(bytes(32))
+    try:
+        return _unpack(memoryview(frame), limit, expected=None)
+    except _TooMuchError:
+        raise OversizedFrameError(f"it unpacks to more than {limit} bytes", expected=nobody) from None
+    except (_CutShortError, ZstdError):
+        raise BadFrameError("it is not a zstd frame", expected=nobody) from None
+
+
+def is_single(frame: Buffer) -> bool:
+    """Tell whether a chunk is one frame and nothing else, as castore writes it."""
+    data = memoryview(frame)
+    try:
+        return not _is_skippable(bytes(data[:8])) and _frame_end(data, 0, _Blocks()) == len(data)
+    except (_CutShortError, ZstdError):
+        return False
+
+
 def unpack_first(data: Buffer, piece_size: int = _SMALL) -> Iterator[bytes]:
     """Yield what the first frame of *data* unpacks to, in pieces; what follows it is ignored.
 
