@@ -6,6 +6,7 @@ else's, wherever it lies, and stays as it is.
 =====================  ===================================================================================
 `<64 hex digits>`      an object, in the folder of its first 4 digits; an entry of a queue; a lock
 `<64 hex digits>#<n>`  left there by a writer that was killed: *n* is a number, or 16 hex digits
+`<10 digits>/<..>`     the same in a store of packs, in a folder named by the hour in UTC
 `<a random UUID>`      a mark: an empty file, locked while the program lives that has made it
 `<32 hex digits>`      a mark in a bucket, of the bytes `castore`
 `.<n>.castore-<8 hex>` what an export builds in the place of *n*, or the first 200 bytes of that
@@ -37,6 +38,10 @@ BUCKET_MARK: Final = b"castore"
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _OBJECT: Final = re.compile(r"([0-9a-f]{4})/((?:\1)[0-9a-f]{60})(#(?:[1-9][0-9]{0,8}|[0-9a-f]{16}))?")
+_HOUR: Final = re.compile(r"[0-9]{10}")
+_PACK: Final = re.compile(
+    r"(packs|dead|index)/(?:(?<!index/)([0-9]{10})/|(?<=index/))([0-9a-f]{64})(#(?:[1-9][0-9]{0,8}|[0-9a-f]{16}))?"
+)
 _SOME_DIGESTS: Final = re.compile(r"[0-9a-f]{4}")
 _MARK: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _BUCKET_MARK: Final = re.compile(r"[0-9a-f]{32}")
@@ -64,6 +69,37 @@ def object_at(path: str) -> OwnObject | None:
     """Return what is at *path* in a folder of objects, as `af13/af13...`; `None` if it is not castore's."""
     match = _OBJECT.fullmatch(path)
     return None if match is None else OwnObject(B3Digest(bytes.fromhex(match[2])), match[3] is not None)
+
+
+@attrs.frozen
+class OwnPack:
+    """What a name in a store of packs says.
+
+    Attributes:
+        kind: `packs`, `dead` or `index`.
+        hour: When it was put, as `2026113022` in UTC; empty where that is not said.
+        digest: That of its bytes.
+        left_over: Whether it is what a writer of it has left that was killed, or is at it.
+    """
+
+    kind: str
+    hour: str
+    digest: B3Digest
+    left_over: bool = False
+
+
+def packed_at(key: str) -> OwnPack | None:
+    """Return what is at *key* in a store of packs, as `packs/2026113022/af13...`; `None` if nothing of it."""
+    match = _PACK.fullmatch(key)
+    if match is None:
+        return None
+    kind, hour, name, left_over = match.groups()
+    return OwnPack(kind, hour or "", B3Digest(bytes.fromhex(name)), left_over is not None)
+
+
+def is_hour(name: str) -> bool:
+    """Tell whether a folder in a store of packs is named by an hour."""
+    return _HOUR.fullmatch(name) is not None
 
 
 def has_some_digests(name: str) -> bool:

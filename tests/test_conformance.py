@@ -41,6 +41,8 @@ STORIES = settings(
 MEMORY = {"type": "memory"}
 FOLDER = {"type": "objectstore", "object_store_url": "file:./store"}
 BUCKET = {"type": "objectstore", "object_store_url": "memory:"}
+PACKED = {"type": "packed", "object_store_url": "file:./packs"}
+PACKED_BUCKET = {"type": "packed", "object_store_url": "memory:"}
 SQLITE = {"type": "sqlite", "path": "folder/blobs.sqlite"}
 SMALLEST = {"type": "smallest"}
 FAILING = {"type": "failing-reads", "inner": "&kept"}
@@ -101,7 +103,9 @@ def opened(tables: Tables, folder: Path) -> Iterator[BlobService]:
 def small(tables: Tables) -> Tables:
     """Return the same stack, of stores that cut the blobs of stories into many chunks."""
     return {
-        name: {**table, "avg_chunk_size": 700} if table["type"] in {"objectstore", "sqlite"} else table
+        name: {**table, "avg_chunk_size": 700}
+        if table["type"] in {"objectstore", "packed", "sqlite"}
+        else table
         for name, table in tables.items()
     }
 
@@ -153,6 +157,8 @@ EACH: Final[Mapping[str, Tables]] = {
     "Folder": {"root": FOLDER},
     "Bucket": {"root": BUCKET},
     "Sqlite": {"root": SQLITE},
+    "Packed": {"root": PACKED},
+    "PackedBucket": {"root": PACKED_BUCKET},
     "StrangersSmallest": {"root": SMALLEST},
     "Breaker": around("breaker"),
     "Faulty": around("faulty"),

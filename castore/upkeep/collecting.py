@@ -168,7 +168,10 @@ def collect(
     """
     sweepable = service.capability(Sweepable)
     if sweepable is None:
-        raise UnsupportedError("this service cannot be swept: it does not list and remove what it keeps")
+        raise UnsupportedError(
+            "this service cannot be swept: it does not list and remove what it keeps; what is to stay can be"
+            " brought to a new store by `castore copy`"
+        )
     if not grace_seconds >= 0:
         raise ValueError(f"a grace time of {grace_seconds} seconds makes no sense")
     now = clock()

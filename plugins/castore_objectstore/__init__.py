@@ -1,4 +1,4 @@
-"""The `objectstore` service types: blobs, trees or refs as objects in a folder or a cloud bucket."""
+"""The types that keep things in a folder or a bucket: `objectstore` (blobs, trees, refs), `packed`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def castore_register(registry: Registry) -> None:
     """Register the types."""
     registry.register(
         BlobService, "objectstore", "castore_objectstore.config:ObjectStoreConfig", sought_as=_SOUGHT
+    )
+    registry.register(
+        BlobService,
+        "packed",
+        "castore_objectstore.packed.config:PackedConfig",
+        sought_as=("pack", "packs", "packfile", "small"),
     )
     registry.register(
         DirectoryService, "objectstore", "castore_objectstore.config:ObjectStoreDirectoriesConfig"

@@ -45,6 +45,7 @@ from castore.places import Create, locate
 from castore.problems import toml_string
 from castore.urls import shown_of, split_query
 from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of, waits
+from castore_objectstore.looks import OBJECTS, StoreLayout
 from castore_objectstore.object_store import ObjectStore
 from castore_objectstore.options import read_options, whole_url
 
@@ -100,7 +101,7 @@ class StoreFields:
         """Accept `objectstore+<url>`; its query has fields of the config, and options of the driver."""
         parsed = ServiceUrl.parse(url)
         if not parsed.scheme:
-            raise ValueError("the scheme of the store is missing; write `objectstore+file:` and a path")
+            raise ValueError(f"the scheme of the store is missing; write `{parsed.tag}+file:` and a path")
         check_url(parsed.inner)
         fields = [name for name in attrs.fields_dict(cls) if not name.startswith("object_store_")]
         options = {name: text for name, text in parsed.query if name not in fields}
@@ -115,7 +116,7 @@ class StoreFields:
             raise ProblemsError(problems)
         return config
 
-    def open(self, name: str, context: BuildContext) -> ObjectStore:
+    def open(self, name: str, context: BuildContext, layout: StoreLayout = OBJECTS) -> ObjectStore:
         """Return the store. A folder is made when the first object is written, not before."""
         secrets = [*secrets_in(self.object_store_options), *secrets_in(self.object_store_url)]
         url, options = whole_url(self.object_store_url, self.object_store_options)
@@ -127,6 +128,7 @@ class StoreFields:
             secrets=secrets,
             durability=self.durability,
             create=self.create,
+            layout=layout,
         )
 
 

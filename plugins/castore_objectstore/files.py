@@ -19,6 +19,8 @@ from castore_objectstore.object_store import NoObjectError, TooLargeError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Buffer
+
 READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """Opening a pipe that stands where a file should must not wait for its other end."""
 
@@ -80,10 +82,11 @@ def read_all(descriptor: int, take: Callable[[bytes], object], most: int) -> Non
         take(piece)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: Buffer) -> None:
     """Write *data*, however much goes at a time."""
     written = os.write(descriptor, data)
-    while written < len(data):
+    size = memoryview(data).nbytes
+    while written < size:
         written += os.write(descriptor, memoryview(data)[written:])
 
 

@@ -114,6 +114,19 @@ class FsspecObjectStore(ObjectStore):
             self._place_seen = True
             return True
 
+    def get_range(self, key: str, offset: int, count: int) -> bytes | None:
+        """Read a part of an object with one request; a driver that reads all of it is borne with."""
+        with self._using(key) as (fs, path):
+            try:
+                data: bytes = fs.cat_file(path, start=offset, end=offset + count)
+            except IsADirectoryError:
+                return None
+            except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
+                self._require_absence(fs, error)
+                return None
+            self._place_seen = True
+            return data if len(data) <= count else data[offset : offset + count]
+
     def exists(self, key: str) -> bool:
         """Tell whether there is an object; `fs.exists` would take every error for a no."""
         return self.describe(key) is not None
@@ -172,11 +185,13 @@ class FsspecObjectStore(ObjectStore):
             if not fs.isdir(folder):
                 raise
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield what is there; of folders those of some digests are looked into, and no others."""
+    def list(
+        self, prefix: str, *, after: str | None = None, into: Callable[[str], bool] = owned.has_some_digests
+    ) -> Iterator[StoredObject]:
+        """Yield what is there; of folders those that *into* takes are looked into, and no others."""
         with self._using(prefix.rstrip("/")) as (fs, path):
             try:
-                found = self._find(fs, path)
+                found = self._find(fs, path, into)
             except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
                 self._require_absence(fs, error)
                 found = {}
@@ -188,16 +203,17 @@ class FsspecObjectStore(ObjectStore):
         for name, info in found.items():
             # Drivers begin names differently, but all go on with the path that they were given.
             key = name[name.index(path) + len(path) :].lstrip("/") if path in name else name
-            yield _stored_object(f"{prefix}{key}", info)
+            if after is None or f"{prefix}{key}" > after:
+                yield _stored_object(f"{prefix}{key}", info)
 
-    def _find(self, fs: Any, path: str) -> dict[str, Any]:
+    def _find(self, fs: Any, path: str, into: Callable[[str], bool]) -> dict[str, Any]:
         if self._driver.sort == "bucket":
             found: dict[str, Any] = fs.find(path, detail=True)
             return found
         entries = []
         for info in fs.ls(path, detail=True):
             name = info["name"].rstrip("/")
-            if info["type"] == "directory" and owned.has_some_digests(name.rpartition("/")[2]):
+            if info["type"] == "directory" and into(name.rpartition("/")[2]):
                 with contextlib.suppress(FileNotFoundError):
                     entries += fs.ls(name, detail=True)
             elif name.endswith(path) and info["type"] == "file":

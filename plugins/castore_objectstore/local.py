@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from castore import B3Digest, owned
 from castore.errors import UnavailableError, UnsupportedError
@@ -29,7 +29,7 @@ from castore_objectstore.files import (
 )
 from castore_objectstore.flushing import Flusher
 from castore_objectstore.leasing import LEASES, Leases
-from castore_objectstore.looks import Looks, LooksEachTime, LooksOfBatch
+from castore_objectstore.looks import OBJECTS, Looks, LooksEachTime, LooksOfBatch, StoreLayout
 from castore_objectstore.object_store import (
     LARGEST,
     LastObject,
@@ -40,6 +40,9 @@ from castore_objectstore.object_store import (
     Wholeness,
 )
 from castore_objectstore.staging import Staging
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _BEING_FILLED: Final = "being-filled"
 """The folder of locks of those who bring something from elsewhere."""
@@ -52,6 +55,9 @@ STATE: Final = "lru"
 
 _MOST_UNFLUSHED: Final = 8
 """How many temporary files of one object are looked at."""
+
+_TICK_NS: Final = 50_000_000
+"""How far apart the times of a folder are at least that are told apart, in nanoseconds."""
 
 FRESH_SECONDS: Final = 60.0
 """How old the time of a file may be before a claim renews it."""
@@ -78,9 +84,10 @@ class LocalObjectStore(ObjectStore):
         durability: Literal["process", "full"] = "full",
         makes: int = WHOLE,
         fresh_seconds: float = FRESH_SECONDS,
+        layout: StoreLayout = OBJECTS,
     ) -> None:
         self._root = os.fspath(root)
-        self._place = KeptFolder(Site(root, makes), begun=_KINDS)
+        self._place = KeptFolder(Site(root, makes), begun=layout.folders)
         self._instance = instance
         self.durability = durability
         self.renewal_seconds = fresh_seconds
@@ -90,7 +97,8 @@ class LocalObjectStore(ObjectStore):
         self._locks = FolderOfLocks(f"{self._root}/{_BEING_FILLED}")
         self._marks: dict[str, FolderOfMarks] = {LEASES: self._leases, _BEING_FILLED: self._locks}
         self._new_files = NewFiles()
-        self._looks: Looks = LooksEachTime(self._place)
+        self._looks: Looks = LooksEachTime(self._place, layout)
+        self._folders_flushed: set[str] = set()
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[ObjectStore]:
@@ -146,6 +154,32 @@ class LocalObjectStore(ObjectStore):
                 yield waiting
             if waiting is not None or self._staging.published != published:
                 yield path  # It may have got its name meanwhile.
+
+    def get_range(self, key: str, offset: int, count: int) -> bytes | None:
+        """Read a part of a file."""
+        return self._read_part(key, lambda _: offset, count)
+
+    def get_tail(self, key: str, count: int) -> bytes | None:
+        """Read the end of a file."""
+        return self._read_part(key, lambda size: max(size - count, 0), count)
+
+    def _read_part(self, key: str, start: Callable[[int], int], count: int) -> bytes | None:
+        path = self._path(key)
+        with self._reporting(path):
+            descriptor = self._open(path)
+            if descriptor is None:
+                self._looks.require(key)
+                return None
+            try:
+                offset = start(os.fstat(descriptor).st_size)
+                data = os.pread(descriptor, count, offset)
+                while 0 < len(data) < count and (
+                    more := os.pread(descriptor, count - len(data), offset + len(data))
+                ):
+                    data += more
+            finally:
+                os.close(descriptor)
+        return data
 
     def exists(self, key: str) -> bool:
         """Tell whether there is a file, or anything else, of this name."""
@@ -217,6 +251,61 @@ class LocalObjectStore(ObjectStore):
             raise
         return temporary
 
+    def put_pieces(self, key: str, pieces: Sequence[Buffer]) -> None:
+        """Write a file beside its place and rename it there; with `full` flush it, and then its name."""
+        path = self._path(key)
+        with self._reporting(path):
+            self._looks.make()
+            descriptor, temporary = self._new_files.create_beside(path)
+            try:
+                try:
+                    for piece in pieces:
+                        write_all(descriptor, piece)
+                    if self.durability == "full":
+                        os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                self._rename(temporary, path)
+            except BaseException:
+                remove_quietly(temporary)
+                raise
+            if self.durability == "full":
+                self._flush_folders(os.path.dirname(path))
+
+    def _flush_folders(self, folder: str) -> None:
+        """Have the names in a folder on the disk, and once those of the folders above it as well."""
+        flush_folder(folder)
+        while folder not in self._folders_flushed:
+            self._folders_flushed.add(folder)
+            if folder == self._root:
+                # It, and what is above it, may have been made with this file.
+                flush_folder(os.path.dirname(self._place.folder))
+                return
+            folder = os.path.dirname(folder)
+            flush_folder(folder)
+
+    tells_changes = True
+
+    def stamp(self, prefixes: Sequence[str], since: str) -> object:
+        """Return the times of the folders; `None` if one is so young that its time may not change again."""
+        found: list[tuple[str, int]] = []
+        newest = 0
+        for prefix in prefixes:
+            folder = prefix.rstrip("/")
+            path = self._path(folder)
+            with self._reporting(path), contextlib.suppress(FileNotFoundError):
+                for each in (path, *(f"{path}/{name}" for name in os.listdir(path) if name >= since)):
+                    time_ns = os.stat(each).st_mtime_ns
+                    found.append((each, time_ns))
+                    newest = max(newest, time_ns)
+        if newest and abs(time.time_ns() - newest) < _TICK_NS:
+            return None
+        return found
+
+    def without_claims(self) -> contextlib.AbstractContextManager[object]:
+        """Let nobody claim an object meanwhile; raises `OSError` where files cannot be locked."""
+        return self._leases.for_sweeping()
+
     def flush(self, last: Sequence[LastObject] = ()) -> None:
         """Flush and rename what waits, flush the names; then rename *last*, and flush its names."""
         with self._batch() as store:
@@ -267,16 +356,21 @@ class LocalObjectStore(ObjectStore):
                 message = f"{lost} was lost when the disk could not be flushed; store the blob again"
                 raise UnavailableError(self._instance, message)
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(
+        self, prefix: str, *, after: str | None = None, into: Callable[[str], bool] = owned.has_some_digests
+    ) -> Iterator[StoredObject]:
         """Yield what is there; no link is followed but those of the two folders at the top."""
         folder = prefix.rstrip("/")
         with self._reporting(self._path(folder)):
             self._looks.require(folder)
             owned.require_no_link(self._path(folder))
         for key, entry in self._scan(folder):
-            if owned.has_some_digests(entry.name) and entry.is_dir(follow_symlinks=False):
-                yield from self._describe_each(self._scan(key))
-            else:
+            if into(entry.name) and entry.is_dir(follow_symlinks=False):
+                if after is None or after[: len(key)] <= key:
+                    yield from self._describe_each(
+                        found for found in self._scan(key) if after is None or found[0] > after
+                    )
+            elif after is None or key > after:
                 yield from self._describe_each([(key, entry)])
 
     def _scan(self, folder: str) -> Sequence[tuple[str, os.DirEntry[str]]]:
@@ -495,7 +589,7 @@ class LocalObjectStore(ObjectStore):
     def _remove(self, key: str, older_than: float = math.inf) -> bool:
         """Remove what castore has put under a key, if it is older; tell whether it is gone."""
         kind, _, place = key.partition("/b3/")
-        if kind not in _KINDS or owned.object_at(place) is None:
+        if (kind not in _KINDS or owned.object_at(place) is None) and owned.packed_at(key) is None:
             return False
         folder, _, name = self._path(key).rpartition("/")
         try:

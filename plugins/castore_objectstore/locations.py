@@ -15,6 +15,7 @@ from castore.problems import did_you_mean
 from castore.secrets import Secret
 from castore.urls import masked, quoted
 from castore_objectstore.drivers import driver_of, is_known, protocols_of
+from castore_objectstore.looks import OBJECTS, StoreLayout
 from castore_objectstore.object_store import ObjectStore
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -90,6 +91,7 @@ def open_store(
     secrets: Sequence[str] = (),
     durability: Literal["process", "full"] = "full",
     create: Create = "path",
+    layout: StoreLayout = OBJECTS,
 ) -> ObjectStore:
     """Open the store at *url*; relative paths start from *base*. Nothing is contacted yet.
 
@@ -99,7 +101,9 @@ def open_store(
         from castore_objectstore.local import LocalObjectStore  # noqa: PLC0415 - one of the two is needed
 
         found = locate(base, local_path(url), create)
-        return LocalObjectStore(found.path, instance=instance, durability=durability, makes=found.makes)
+        return LocalObjectStore(
+            found.path, instance=instance, durability=durability, makes=found.makes, layout=layout
+        )
     from castore_objectstore.fsspec_store import FsspecObjectStore  # noqa: PLC0415 - as above
 
     for protocol in protocols_of(url):

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
-from castore.places import KeptFolder, dangling
+import attrs
+
+from castore.places import KeptFolder, PlaceError, dangling
+
+
+@attrs.frozen
+class StoreLayout:
+    """How a store lays its objects out, told by the folders at its top.
+
+    Attributes:
+        name: The type of such a store.
+        folders: One of them is there once anything is.
+        others: A folder of another layout, and the type of store that has it.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    others: tuple[str, str]
+
+
+OBJECTS: Final = StoreLayout("objectstore", ("blobs", "chunks"), ("packs", "packed"))
+PACKS: Final = StoreLayout("packed", ("packs",), ("chunks", "objectstore"))
 
 
 class Looks(Protocol):
@@ -25,15 +48,20 @@ class LooksEachTime:
     A folder at the top of the store may be a link, to a disk that is not mounted.
     """
 
-    def __init__(self, place: KeptFolder) -> None:
+    def __init__(self, place: KeptFolder, layout: StoreLayout = OBJECTS) -> None:
         self._place = place
+        self._layout: StoreLayout | None = layout
+        """What is yet to be looked for: that it is no store of another layout."""
         self._is_folder: set[str] = set()
         """Those at the top that are known to be there, and no links."""
 
     def require(self, key: str) -> None:
         """Look at the folder of the store, and at the one at its top."""
         kind = key.partition("/")[0]
-        if not self._place.require() or kind in self._is_folder:
+        if not self._place.require():
+            return
+        self._require_layout()
+        if kind in self._is_folder:
             return
         folder = f"{self._place.folder}/{kind}"
         try:
@@ -48,6 +76,18 @@ class LooksEachTime:
     def make(self) -> None:
         """Look at the folder, and make it if need be."""
         self._place.make()
+        self._require_layout()
+
+    def _require_layout(self) -> None:
+        """Raise `OSError` if the folder has a store of another layout; that is looked for once."""
+        layout = self._layout
+        if layout is None:
+            return
+        folder, tag = layout.others
+        if Path(self._place.folder, folder).is_dir():
+            reason = f"A store of type `{tag}` is in this folder; open it as one, or take another folder"
+            raise PlaceError(errno.EEXIST, reason, self._place.folder)
+        self._layout = None
 
 
 class LooksOfBatch:

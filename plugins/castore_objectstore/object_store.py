@@ -6,13 +6,16 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
 
-from castore import B3Digest
+from castore import B3Digest, owned
 from castore.errors import UnsupportedError
 from castore.format import blob_index
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Wholeness: TypeAlias = Callable[[Callable[[int, int], bytes], int], bool]
 """Tells by some reads `(offset, count)`, and the size, whether what is stored is whole."""
@@ -106,6 +109,16 @@ class ObjectStore(ABC):
         take(data)
         return True
 
+    def get_range(self, key: str, offset: int, count: int) -> bytes | None:
+        """Return *count* bytes of an object from *offset* on, fewer at its end; `None` if it is absent."""
+        data = self.get(key, max(LARGEST, offset + count))
+        return None if data is None else data[offset : offset + count]
+
+    def get_tail(self, key: str, count: int) -> bytes | None:
+        """Return the last *count* bytes of an object, all if it has fewer; `None` if it is absent."""
+        data = self.get(key)
+        return None if data is None else data[-count:]
+
     @abstractmethod
     def exists(self, key: str) -> bool:
         """Tell whether there is an object."""
@@ -117,12 +130,33 @@ class ObjectStore(ABC):
         This object sees the new one at once, others at the latest after a call of `flush`.
         """
 
-    @abstractmethod
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield what is at *prefix*, which ends in `/`, and in the folders of some digests there.
+    def put_pieces(self, key: str, pieces: Sequence[Buffer]) -> None:
+        """Store an object that is named by its bytes; it is as lasting as `durability` says on return.
 
-        All of it, whoever has put it there; but no other folder is looked into, and no link followed.
+        The folders above it are then as well. Others see it whole, or not at all.
         """
+        self.put(key, b"".join(pieces))
+        self.flush()
+
+    @abstractmethod
+    def list(
+        self, prefix: str, *, after: str | None = None, into: Callable[[str], bool] = owned.has_some_digests
+    ) -> Iterator[StoredObject]:
+        """Yield what is at *prefix*, which ends in `/`, and in the folders there whose names *into* takes.
+
+        All of it, whoever has put it there; but no other folder is looked into, and no link followed. With
+        *after* only what has a greater key.
+        """
+
+    tells_changes: bool = False
+    """Whether `stamp` can tell anything."""
+
+    def stamp(self, prefixes: Sequence[str], since: str) -> object:  # noqa: ARG002 - for overriding
+        """Return what is another value once anything was put at *prefixes*, in folders from *since* on.
+
+        `None` if that cannot be told at the moment.
+        """
+        return None
 
     def flush(self, last: Sequence[LastObject] = ()) -> None:
         """Make all that was put before the call as durable as `durability` says; then put and flush *last*.

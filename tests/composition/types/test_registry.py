@@ -263,7 +263,7 @@ def test_a_plugin_that_fails_is_named_with_the_reason_and_stops_no_other(
     assert cause in broken.cause
     assert str(broken).startswith("plugin `tape` of castore-tape 1.0 does not load: ")
     kind = registry.kind(BlobService)
-    assert set(registry.types(kind)) == {"cache", "memory", "objectstore"}
+    assert set(registry.types(kind)) == {"cache", "memory", "objectstore", "packed"}
     assert registry.why_unknown(kind, "tape") == str(broken)
 
 
@@ -372,7 +372,7 @@ def test_a_config_class_that_fails_stops_no_other(
     assert cause in broken.cause
     assert registry.why_unknown(kind, "tape") == str(broken)
     assert str(broken).startswith("plugin `tape` of castore-tape 1.0 does not load: ")
-    assert set(registry.types(kind)) == {"cache", "memory", "objectstore", "reel"}
+    assert set(registry.types(kind)) == {"cache", "memory", "objectstore", "packed", "reel"}
 
 
 def test_all_types_are_tried_by_who_asks_for_all(install: Install, registry: Registry) -> None:
@@ -381,6 +381,7 @@ def test_all_types_are_tried_by_who_asks_for_all(install: Install, registry: Reg
         "cache",
         "memory",
         "objectstore",
+        "packed",
         "reel",
         "memory",
         "objectstore",

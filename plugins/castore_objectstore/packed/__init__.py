@@ -1,0 +1,1 @@
+"""The type `packed`: many chunks in one object."""

@@ -1,0 +1,314 @@
+"""What is known of a store of packs: which packs there are, what is in them, and which records count no more.
+
+Packs are the truth. What is kept here is read from their ends, and looked up again where something is not
+found, or a pack is gone that was there: another process may have written, or collected garbage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Final
+
+import attrs
+
+from castore import B3Digest, UnavailableError, owned
+from castore.format import packs
+from castore.format.packs import Footer, PackDamageError, UnknownVersionError
+from castore.threads import forks
+from castore.threads.pool import Pool
+from castore_objectstore.object_store import ObjectStore, StoredObject, TooLargeError
+from castore_objectstore.packed.table import Row, Table
+
+_log: Final = logging.getLogger("castore_objectstore")
+
+PACKS: Final = "packs/"
+DEAD: Final = "dead/"
+FORMAT: Final = "format"
+
+_FORMAT: Final = {"format": "castore-packed", "version": packs.VERSION}
+_TAIL: Final = 64 << 10
+"""So much of the end of a pack is read at first; mostly it is enough."""
+
+_WINDOW: Final = 4 << 20
+
+_LOOK_SECONDS: Final = 5.0
+"""How old the last look may be where it cannot be seen whether anything has changed."""
+
+
+def hour_of(seconds: float) -> str:
+    """Return the hour of a time, in UTC, as it is in keys."""
+    return time.strftime("%Y%m%d%H", time.gmtime(seconds))
+
+
+class _Window:
+    """Reads a pack in larger pieces than it is asked for."""
+
+    def __init__(self, read: Callable[[int, int], bytes]) -> None:
+        self._read = read
+        self._start = 0
+        self._data = b""
+
+    def __call__(self, offset: int, count: int) -> bytes:
+        if not self._start <= offset <= offset + count <= self._start + len(self._data):
+            self._start, self._data = offset, self._read(offset, max(count, _WINDOW))
+        return self._data[offset - self._start : offset - self._start + count]
+
+
+@attrs.define(eq=False)
+class Pack:
+    """A pack that counts.
+
+    Attributes:
+        key: Its key.
+        name: The digest of its bytes.
+        number: What it is called in tables.
+        size: How many bytes it has.
+        modified: When it was put or last claimed, as far as is known, in seconds since 1970.
+        damage: What is wrong with its footer; then its chunks were found by walking along its frames.
+        gone: Whether it is not there any more.
+    """
+
+    key: str
+    name: B3Digest
+    number: int
+    size: int
+    modified: float | None
+    damage: str | None = None
+    gone: bool = False
+
+
+class KnownPacks:
+    """The packs of an `ObjectStore`, and what is in them; used by many threads at once."""
+
+    def __init__(self, store: ObjectStore, instance: str, pool: Callable[[], Pool]) -> None:
+        self._store = store
+        self._instance = instance
+        self._pool = pool
+        self._chunks = Table()
+        self._records = Table()
+        self._packs: list[Pack] = []
+        self._by_key: dict[str, Pack] = {}
+        self._dead: set[bytes] = set()
+        self._dead_keys: set[str] = set()
+        self._checked_format = False
+        self._stamp: object = None
+        self._looked = -_LOOK_SECONDS
+        self._looking = forks.new_lock()
+
+    # -- questions --
+
+    def pack(self, number: int) -> Pack:
+        """Return a pack by its number."""
+        return self._packs[number]
+
+    def places(self, digest: bytes) -> list[Row]:
+        """Return where a chunk is, in packs that count, the newest first."""
+        return [place for place in self._chunks.find(digest) if not self._packs[place.pack].gone]
+
+    def records(self, digest: bytes) -> list[Row]:
+        """Return where the index of a blob is, in packs that count, and by records that do; newest first."""
+        return [place for place in self._records.find(digest) if self._counts(place)]
+
+    def _counts(self, place: Row) -> bool:
+        pack = self._packs[place.pack]
+        return not pack.gone and pack.name + place.digest not in self._dead
+
+    def all_chunks(self) -> Iterator[Row]:
+        """Go through the places of all chunks, by their digests."""
+        return (place for place in self._chunks if not self._packs[place.pack].gone)
+
+    def all_records(self) -> Iterator[Row]:
+        """Go through the places of all records that count, by their digests."""
+        return (place for place in self._records if self._counts(place))
+
+    def all_packs(self) -> list[Pack]:
+        """Return the packs that count."""
+        return [pack for pack in self._packs if not pack.gone]
+
+    def is_dead(self, pack: Pack, digest: bytes) -> bool:
+        """Tell whether the record of a blob in a pack counts no more."""
+        return pack.name + digest in self._dead
+
+    # -- looking --
+
+    def look(self) -> bool:
+        """Look for news, unless it can be seen that there are none; tell whether anything was looked at."""
+        with self._looking:
+            if time.monotonic() - self._looked < _LOOK_SECONDS:
+                stamp = self._store.stamp((PACKS, DEAD), hour_of(time.time() - 7200.0))
+                if self._stamp is None:
+                    # In a folder it can mostly be seen; where it cannot, not everybody looks all the time.
+                    if stamp is None and not self._store.tells_changes:
+                        return False
+                elif stamp == self._stamp:
+                    return False
+            self._look()
+            return True
+
+    def look_anew(self) -> None:
+        """Look at everything."""
+        with self._looking:
+            self._look()
+
+    def look_for_dead(self) -> None:
+        """Look which records count no more, of packs that have just been claimed."""
+        with self._looking:
+            self._read_dead()
+
+    def _look(self) -> None:
+        if not self._checked_format:
+            self._check_format()
+        # First: what is listed may change from now on.
+        stamp = self._store.stamp((PACKS, DEAD), hour_of(time.time() - 7200.0))
+        # The dead before the packs: an object of the dead goes when its packs are gone.
+        self._read_dead()
+        found: dict[str, StoredObject] = {}
+        for entry in self._store.list(PACKS, into=owned.is_hour):
+            place = None if entry.foreign else owned.packed_at(entry.key)
+            if place is not None and not place.left_over:
+                found[entry.key] = entry
+        for key in self._by_key.keys() - found.keys():
+            self._by_key.pop(key).gone = True
+        new = []
+        for key, entry in found.items():
+            pack = self._by_key.get(key)
+            if pack is None:
+                new.append(entry)
+            else:
+                pack.modified = entry.modified
+        for entry, footer, damage in self._pool().map(self._read_end, new):
+            if footer is not None:
+                self._take(entry, footer, damage)
+        self._stamp, self._looked = stamp, time.monotonic()
+
+    def _check_format(self) -> None:
+        try:
+            data = self._store.get(FORMAT, 4096)
+        except TooLargeError:
+            data = b""
+        if data is None:
+            return  # It is written with the first pack.
+        try:
+            found = json.loads(data)
+        except ValueError:
+            found = None
+        if found != _FORMAT:
+            raise UnavailableError(
+                self._instance,
+                f"what `{FORMAT}` says there is no store of packs that this castore reads: it expects"
+                f" {json.dumps(_FORMAT)}; if the store is of a newer version, use a newer castore",
+            )
+        self._checked_format = True
+
+    def ensure_format(self) -> None:
+        """Say in the store what it is, if nothing says it yet."""
+        if not self._checked_format:
+            self._check_format()
+            if not self._checked_format:
+                self._store.put_pieces(FORMAT, (json.dumps(_FORMAT).encode() + b"\n",))
+                self._checked_format = True
+
+    def _read_dead(self) -> None:
+        for entry in self._store.list(DEAD, into=owned.is_hour):
+            place = None if entry.foreign else owned.packed_at(entry.key)
+            if place is None or place.left_over or entry.key in self._dead_keys:
+                continue
+            try:
+                pairs = self.read_dead_at(entry.key)
+            except PackDamageError as error:
+                # The blobs that it hides come to light again, and lack chunks.
+                _log.warning("%s is damaged: %s", entry.key, error)
+                pairs = []
+            self._dead.update(pack + blob for pack, blob in pairs)
+            self._dead_keys.add(entry.key)
+
+    def read_dead_at(self, key: str) -> list[tuple[bytes, bytes]]:
+        """Return the pairs that an object of the dead names; none if it is gone.
+
+        Raises `PackDamageError` if that cannot be known.
+        """
+        place = owned.packed_at(key)
+        try:
+            data = self._store.get(key, packs.MOST_DEAD_BYTES)
+        except TooLargeError as error:
+            raise PackDamageError(str(error)) from None
+        if data is None:
+            return []
+        if place is None or B3Digest.of(data) != place.digest:
+            raise PackDamageError("its bytes are not those that it is named by")
+        return list(packs.decode_dead(data))
+
+    def bury(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take note of records that count no more."""
+        self._dead.update(pack + blob for pack, blob in pairs)
+
+    def _read_end(self, entry: StoredObject) -> tuple[StoredObject, Footer | None, str | None]:
+        """Return what is in a pack, nothing if it is gone; and what is wrong with its end."""
+        size = entry.size
+        if size is None:
+            described = self._store.describe(entry.key)
+            size = None if described is None else described.size
+        if size is None:
+            return entry, None, None
+        entry = attrs.evolve(entry, size=size)
+        try:
+            footer = self.read_footer(entry.key, size)
+        except UnknownVersionError as error:
+            raise UnavailableError(self._instance, f"{entry.key}: {error}") from None
+        except PackDamageError as error:
+            _log.warning("%s: %s; its chunks are looked for by their frames", entry.key, error)
+            found = packs.recover(_Window(partial(self._read, entry.key)), size)
+            # Of one chunk that is there twice the first will do.
+            entries = {each.digest: each for each in found}
+            return entry, Footer(sorted(entries.values()), ()), str(error)
+        return entry, footer, None
+
+    def read_footer(self, key: str, size: int) -> Footer | None:
+        """Read the end of a pack of *size* bytes; `None` if it is gone. Raises `PackDamageError`."""
+        count = min(size, _TAIL)
+        tail = self._store.get_range(key, size - count, count)
+        if tail is None:
+            return None
+        length = packs.footer_length(tail, size)
+        if length > len(tail):
+            more = self._store.get_range(key, size - length, length - len(tail))
+            if more is None:
+                return None
+            tail = more + tail
+        return packs.decode_footer(tail[len(tail) - length :], size)
+
+    def _read(self, key: str, offset: int, count: int) -> bytes:
+        return self._store.get_range(key, offset, count) or b""
+
+    # -- what this process does itself --
+
+    def _take(self, entry: StoredObject, footer: Footer, damage: str | None = None) -> Pack:
+        known = self._by_key.get(entry.key)
+        if known is not None and not known.gone:
+            known.modified = entry.modified
+            return known
+        place = owned.packed_at(entry.key)
+        assert place is not None
+        assert entry.size is not None
+        pack = Pack(entry.key, place.digest, len(self._packs), entry.size, entry.modified, damage)
+        self._packs.append(pack)
+        number = pack.number
+        self._chunks.add(Row(each[0], number, each[1], each[2], each[3]) for each in footer.entries)
+        self._records.add(Row(each[0], number, each[1], each[2], 0) for each in footer.records)
+        self._by_key[entry.key] = pack
+        return pack
+
+    def add(self, key: str, size: int, footer: Footer) -> Pack:
+        """Take note of a pack that this process has put."""
+        with self._looking:
+            return self._take(StoredObject(key, size, time.time()), footer)
+
+    def lose(self, pack: Pack) -> None:
+        """Take note that a pack is gone."""
+        pack.gone = True
+        if self._by_key.get(pack.key) is pack:
+            del self._by_key[pack.key]

@@ -1,0 +1,580 @@
+"""Blobs in packs: thousands of chunks, and the indexes of blobs, in one object each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets as randomness
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+
+from castore import B3Digest, BlobReader, CastoreError, ChunkMeta, CorruptBlobError
+from castore.chunks.backend import ChunkBackend
+from castore.contract.batches import batches
+from castore.contract.blobs import Answer
+from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FoundChunks, FrameStore
+from castore.digest import EMPTY, no_digest
+from castore.errors import BadIndexError, UnavailableError
+from castore.format import blob_index, frames, packs
+from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
+from castore.format.packs import PackBuilder
+from castore.streams.readers import BytesReader
+from castore.threads.pool import Pool
+from castore_objectstore.object_store import ObjectStore
+from castore_objectstore.packed.known import DEAD, PACKS, KnownPacks, Pack, hour_of
+from castore_objectstore.packed.table import Row
+from castore_objectstore.packed.writing import Frames, Packer, Work
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_log: Final = logging.getLogger("castore_objectstore")
+
+DEFAULT_PACK_SIZE: Final = 16 << 20
+
+_LOCAL_GAP: Final = 64 << 10
+_FAR_GAP: Final = 256 << 10
+"""So many bytes that nobody wants are read rather than asking twice."""
+
+_LONGEST_RUN: Final = 8 << 20
+"""How many bytes are read at once, unless a single chunk has more."""
+
+_ROUND: Final = 1024
+
+
+_Sizes: TypeAlias = Mapping[B3Digest, int | None]
+
+
+class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
+    """Keeps blobs as chunks in packs, in an `ObjectStore`.
+
+    A chunk waits in memory until its pack is full, or the index of a blob is put; readers of this service
+    find it meanwhile. The record of a blob is stored with its last chunks, or after them. No pack is ever
+    changed, and none is removed: what nobody refers to stays.
+    """
+
+    round = _ROUND
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        instance: str,
+        pack_size: int = DEFAULT_PACK_SIZE,
+        chunker: type[Chunker] = FastCdc2020,
+        avg_chunk_size: int = DEFAULT_AVG_SIZE,
+        compression_level: int = frames.DEFAULT_LEVEL,
+        pool: Pool | None = None,
+    ) -> None:
+        self._store = store
+        self._chunker = chunker
+        self._avg_chunk_size = avg_chunk_size
+        self._level = compression_level
+        self._own_pool = Pool() if pool is None else None
+        given = pool or self._own_pool or Pool()
+        self._pool = given.io_pool if store.high_latency else given
+        self.high_latency = store.high_latency
+        self._gap = _FAR_GAP if store.high_latency else _LOCAL_GAP
+        self._known = KnownPacks(store, instance, lambda: self._pool if store.high_latency else Pool(0))
+        self._packer = Packer(self._store_pack, pack_size)
+
+    @property
+    def pool(self) -> Pool:
+        """The pool that was given to the service, or its own."""
+        return self._pool
+
+    def new_chunker(self) -> Chunker:
+        """Return what cuts as the config says."""
+        return self._chunker(self._avg_chunk_size)
+
+    def chunk_key(self, digest: B3Digest) -> str:
+        """Return the key of the pack that has a chunk, and the chunk; of an unknown one where packs are."""
+        return self._key(self._known.places(digest), digest)
+
+    def index_key(self, digest: B3Digest) -> str:
+        """Return the same for the record of a blob."""
+        return self._key(self._known.records(digest), digest)
+
+    def _key(self, places: Sequence[Row], digest: B3Digest) -> str:
+        where = self._known.pack(places[0].pack).key if places else PACKS.rstrip("/")
+        return f"{where}: {digest}"
+
+    # -- blobs --
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that are neither in a record nor a chunk; nothing is asked for what is known."""
+        absent = self._absent(digests)
+        if absent and self._known.look():
+            absent = self._absent(absent)
+        return absent
+
+    def _absent(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        return {digest for digest in digests if not (self._known.records(digest) or self._has_chunk(digest))}
+
+    def _has_chunk(self, digest: B3Digest) -> bool:
+        if not isinstance(digest, bytes):
+            raise no_digest(digest)
+        return self._packer.get(digest) is not None or bool(self._known.places(digest))
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        """Open a blob or chunk. The empty blob is always there, without asking."""
+        return BytesReader(b"", EMPTY) if digest == EMPTY else super().open_read(digest)
+
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Yield many blobs; the sizes of chunks are known here, so a call has as many as it may."""
+        wanted = dict.fromkeys(digests)
+        self.find_chunks(wanted)  # Looks for news.
+        for some in batches(wanted, self._size_of):
+            found = self.get_chunks({digest: self._size_of(digest) for digest in some})
+            for digest in some:
+                data = found.pop(digest, None)
+                # What is no chunk, or a damaged one, goes through a reader: that knows more ways.
+                yield digest, data if isinstance(data, bytes) else self._opened(digest)
+
+    def _size_of(self, digest: B3Digest) -> int | None:
+        places = self._known.places(digest)
+        return places[0].size or None if places else None
+
+    def _opened(self, digest: B3Digest) -> Answer:
+        try:
+            return self.open_read(digest)
+        except CastoreError as error:
+            return error
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
+        index = self._index(digest)
+        if index is None:
+            return () if digest in self.find_chunks((digest,)) else None
+        return index
+
+    def _index(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        for _ in range(3):
+            records = self._known.records(digest)
+            if not records and self._known.look():
+                records = self._known.records(digest)
+            if not records:
+                return None
+            place = records[0]
+            if not place.length:
+                return ()
+            pack = self._known.pack(place.pack)
+            data = self._store.get_range(pack.key, place.offset, place.length)
+            if data is not None:
+                if len(data) != place.length:
+                    raise BadIndexError(
+                        f"the index of blob {digest} is cut short", expected=digest, key=pack.key
+                    )
+                return blob_index.decode(data, digest, key=pack.key)
+            self._lose(pack)
+        return None
+
+    def _lose(self, pack: Pack) -> None:
+        self._known.lose(pack)
+        self._known.look_anew()
+
+    def list_blobs(self) -> Iterator[B3Digest]:
+        """Yield the digest of every record."""
+        self._known.look_anew()
+        last = None
+        for place in self._known.all_records():
+            if place.digest != last:
+                last = place.digest
+                yield B3Digest(last)
+
+    def complete(self, digits: str) -> Iterator[B3Digest]:
+        """Yield the blobs and chunks that begin with *digits*."""
+        self._known.look_anew()
+        seen: set[bytes] = set()
+        for places in (self._known.all_records(), self._known.all_chunks()):
+            for place in places:
+                if place.digest.hex().startswith(digits) and place.digest not in seen:
+                    seen.add(place.digest)
+                    yield B3Digest(place.digest)
+
+    # -- chunks --
+
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that wait, or are in a pack."""
+        wanted = set(digests)
+        found = {digest for digest in wanted if self._has_chunk(digest)}
+        if found != wanted and self._known.look():
+            found |= {digest for digest in wanted - found if self._has_chunk(digest)}
+        return found
+
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        """Return chunks, unpacked within bounds and checked; a damaged one is taken from another pack."""
+        return self._get(sizes, self._decode)
+
+    def _decode(self, frame: bytes, digest: B3Digest, size: int | None, key: str) -> bytes:
+        return frames.decode_chunk(frame, digest, size=size, key=key)
+
+    def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
+        """Return the frames of chunks, unchecked."""
+        known = digests if isinstance(digests, Mapping) else {}
+        wanted = list(dict.fromkeys(digests))
+        # One alone may be as large as any.
+        default = MAX_CHUNK_SIZE if len(wanted) == 1 else None
+        sizes = {digest: size if isinstance(size := known.get(digest), int) else default for digest in wanted}
+        return self._get(sizes, lambda frame, *_: frame)
+
+    def _get(self, sizes: _Sizes, take: _Take) -> FoundChunks:
+        found: FoundChunks = {}
+        left = self._get_waiting(sizes, sizes, take, found)
+        tried: defaultdict[B3Digest, set[int]] = defaultdict(set)
+        looked = False
+        while left:
+            runs, absent = self._runs(left, tried, sizes, found)
+            if absent and not looked:
+                looked = True
+                # Between the look at what waits and that at packs it may have got into one.
+                still = self._get_waiting(absent, sizes, take, found)
+                if still and self._known.look():
+                    left = [digest for run in runs for digest in run] + still
+                    continue
+            left = []
+            for places, data in (self._pool.map if self.high_latency else map)(self._read_run, runs.values()):
+                if data is None:
+                    self._lose(self._known.pack(places[0].pack))
+                    looked = False
+                    left += [B3Digest(place.digest) for place in places]
+                else:
+                    left += self._take_run((places, data), sizes, take, found, tried)
+        return found
+
+    def _get_waiting(
+        self, digests: Iterable[B3Digest], sizes: _Sizes, take: _Take, found: FoundChunks
+    ) -> list[B3Digest]:
+        """Get what waits; return what does not."""
+        left = []
+        for digest in digests:
+            frame = self._packer.get(digest)
+            if frame is None:
+                left.append(digest)
+            else:
+                found[digest] = _attempt(take, frame, digest, sizes[digest], "(waits to be stored)")
+        return left
+
+    def _take_run(
+        self,
+        read: tuple[list[Row], bytes | CastoreError],
+        sizes: _Sizes,
+        take: _Take,
+        found: FoundChunks,
+        tried: Mapping[B3Digest, set[int]],
+    ) -> Iterator[B3Digest]:
+        """Take what was read; yield those that are to be had from another pack, if at all."""
+        places, data = read
+        pack = self._known.pack(places[0].pack)
+        for place in places:
+            digest = B3Digest(place.digest)
+            tried[digest].add(place.pack)
+            answer: bytes | CastoreError
+            if isinstance(data, CastoreError):
+                answer = data
+            else:
+                start = place.offset - places[0].offset
+                frame = data[start : start + place.length]
+                answer = _attempt(take, frame, digest, sizes[digest], f"{pack.key}: {digest}")
+            if not isinstance(answer, CastoreError):
+                found[digest] = answer
+                continue
+            found.setdefault(digest, answer)
+            if any(each.pack not in tried[digest] for each in self._known.places(digest)):
+                yield digest
+
+    def _runs(
+        self,
+        digests: Iterable[B3Digest],
+        tried: Mapping[B3Digest, set[int]],
+        sizes: _Sizes,
+        found: FoundChunks,
+    ) -> tuple[dict[tuple[B3Digest, ...], list[Row]], list[B3Digest]]:
+        """Return what is to be read at once, and those of which there is no place."""
+        by_pack: defaultdict[int, list[Row]] = defaultdict(list)
+        absent = []
+        for digest in digests:
+            done = tried.get(digest, ())
+            places = [place for place in self._known.places(digest) if place.pack not in done]
+            if not places:
+                if digest not in found:
+                    absent.append(digest)
+            elif places[0].length > frames.longest(sizes[digest]):
+                found[digest] = frames.too_long(digest, sizes[digest], key=self.chunk_key(digest))
+            else:
+                by_pack[places[0].pack].append(places[0])
+        runs: dict[tuple[B3Digest, ...], list[Row]] = {}
+        for places in by_pack.values():
+            places.sort(key=lambda place: place.offset)
+            run: list[Row] = []
+            for place in places:
+                if run and (
+                    place.offset - (run[-1].offset + run[-1].length) > self._gap
+                    or place.offset + place.length - run[0].offset > _LONGEST_RUN
+                ):
+                    runs[tuple(B3Digest(each.digest) for each in run)] = run
+                    run = []
+                run.append(place)
+            runs[tuple(B3Digest(each.digest) for each in run)] = run
+        return runs, absent
+
+    def _read_run(self, places: list[Row]) -> tuple[list[Row], bytes | CastoreError | None]:
+        start, last = places[0].offset, places[-1]
+        try:
+            key = self._known.pack(places[0].pack).key
+            return places, self._store.get_range(key, start, last.offset + last.length - start)
+        except CastoreError as error:
+            return places, error
+
+    # -- writing --
+
+    @contextlib.contextmanager
+    def _leased(self, *, brief: bool) -> Iterator[ChunkStore]:
+        with contextlib.nullcontext() if brief else self._store.lease():
+            work = Work()
+            try:
+                yield _LeasedPacks(self, work)
+            finally:
+                self._packer.leave(work)
+
+    def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:
+        """Enter with a store that has a pack of its own, so that what goes through it lies together."""
+        return self._leased(brief=brief)
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Compress chunks together, and let them wait for their pack to be stored."""
+        self.put_chunks_of(self._packer.common, chunks)
+
+    def put_chunks_of(self, work: Work, chunks: Mapping[B3Digest, Buffer]) -> None:
+        """Do the same for a lease."""
+        ticket = self._packer.take_ticket(work)
+        packed: Frames = ()
+        try:
+            data = list(chunks.values())
+            found = zip(chunks, frames.compress_each(data, self._level), data, strict=True)
+            packed = [(digest, frame, memoryview(each).nbytes) for digest, frame, each in found]
+        finally:
+            self._packer.add(work, ticket, packed)
+
+    @property
+    def frame_format(self) -> str:
+        """Chunks are stored as zstd frames."""
+        return "zstd"
+
+    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
+        """Let the frames of chunks wait for their pack to be stored."""
+        self.put_frames_of(self._packer.common, frames)
+
+    def put_frames_of(self, work: Work, stored: Mapping[B3Digest, bytes]) -> None:
+        """Do the same for a lease; a chunk of several frames becomes one."""
+        ticket = self._packer.take_ticket(work)
+        packed: Frames = ()
+        try:
+            packed = [
+                (digest, bytes(frame) if frames.is_single(frame) else self._as_one(frame), 0)
+                for digest, frame in stored.items()
+            ]
+        finally:
+            self._packer.add(work, ticket, packed)
+
+    def _as_one(self, frame: bytes) -> bytes:
+        return frames.compress(frames.unpack(frame), self._level)
+
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Return those that are there; packs that are not recent are renewed, once for all their chunks."""
+        return self.claim_for(self._packer.common, digests)
+
+    def claim_for(self, work: Work, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Do the same for a lease, which counts on what waits in others from now on."""
+        wanted = set(digests)
+        claimed = self._packer.claim(wanted, work)
+        left = wanted - claimed
+        there: dict[int, bool] = {}
+        for looks in (self._known.look, self._known.look_anew, lambda: False):
+            for digest in list(left):
+                for place in self._known.places(digest):
+                    if place.pack not in there:
+                        there[place.pack] = self._claim_pack(place.pack)
+                    if there[place.pack]:
+                        claimed.add(digest)
+                        left.discard(digest)
+                        break
+            if not left or (all(there.values()) and not looks()):
+                break
+        return claimed | self._packer.claim(left, work)
+
+    def _claim_pack(self, number: int) -> bool:
+        if self._store.folder is None:
+            return True  # Nothing takes it away there.
+        pack = self._known.pack(number)
+        # It has its name only as a whole; one that was cut since has another size.
+        if self._store.claim(pack.key, lambda _, size: size == pack.size, sys.maxsize):
+            return True
+        self._known.lose(pack)
+        return False
+
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        """Return those of which there is a record, and all chunks."""
+        return self.claim_blobs_for(self._packer.common, blobs)
+
+    def claim_blobs_for(
+        self, work: Work, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]
+    ) -> set[B3Digest]:
+        """Do the same for a lease."""
+        if any(not self._known.records(digest) for digest in blobs):
+            self._known.look()
+        needs: dict[B3Digest, set[B3Digest]] = {}
+        for digest, known in blobs.items():
+            records = self._known.records(digest)
+            if not records or not self._claim_pack(records[0].pack):
+                continue
+            with contextlib.suppress(CorruptBlobError):
+                chunks = self._index(digest)
+                if chunks is not None and (known is None or blob_index.same_list(chunks, known)):
+                    needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
+        if needs:
+            self._known.look_for_dead()  # After the claim: somebody may have buried a record just before.
+        there = self.claim_for(work, set().union(*needs.values()))
+        return {digest for digest, needed in needs.items() if needed <= there and self._known.records(digest)}
+
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        """Store the records of blobs with all chunks that wait, or after them."""
+        self.put_indexes_of(self._packer.common, blobs)
+
+    def put_indexes_of(self, work: Work, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        """Do the same for a lease."""
+        new: dict[B3Digest, bytes] = {}
+        others: list[tuple[bytes, bytes]] = []
+        needed: set[B3Digest] = set()
+        for digest, chunks in blobs.items():
+            records = self._known.records(digest)
+            if records and self._claim_pack(records[0].pack) and self._has_list(digest, chunks):
+                continue
+            others += ((self._known.pack(place.pack).name, digest) for place in records)
+            new[digest] = blob_index.encode(chunks)
+            needed.update(meta.digest for meta in chunks)
+            needed.add(digest)
+        # They may wait in a pack of another lease.
+        self._packer.claim(needed, work)
+        self._packer.close_pack(work, new)
+        if others:
+            self._bury(others)
+
+    def _has_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
+        try:
+            found = self._index(digest)
+        except CorruptBlobError:
+            return False
+        return found is not None and blob_index.same_list(found, chunks)
+
+    def _bury(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Have records that others have replaced count no more."""
+        for start in range(0, len(pairs), packs.MOST_PAIRS):
+            some = pairs[start : start + packs.MOST_PAIRS]
+            data = packs.encode_dead(some, randomness.token_bytes(16))
+            key = f"{DEAD}{hour_of(time.time())}/{B3Digest.of(data).hex()}"
+            self._store.put_pieces(key, (data,))
+            self._known.bury(some)
+
+    def _store_pack(self, builder: PackBuilder, indexes: Mapping[B3Digest, bytes]) -> None:
+        self._known.ensure_format()
+        pack = builder.finish(indexes)
+        key = f"{PACKS}{hour_of(time.time())}/{pack.digest.hex()}"
+        self._store.put_pieces(key, pack.pieces)
+        self._known.add(key, pack.size, pack.footer)
+
+    # -- the store --
+
+    @property
+    def durability(self) -> Literal["process", "full"]:
+        """What a blob survives whose writer was closed."""
+        return self._store.durability
+
+    def check_usable(self) -> None:
+        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
+        self._store.check_usable()
+
+    def lacks_store(self) -> str | None:
+        """Return the place of the store, if none was begun there yet."""
+        return self._store.lacks()
+
+    def close(self) -> None:
+        """Store what waits, and release connections.
+
+        What waits is no part of a blob that anybody was told of: that it cannot be kept is no error.
+        """
+        try:
+            self._packer.close_pack(self._packer.common, {})
+        except UnavailableError as error:
+            _log.warning("chunks that are of no blob are dropped: %s", error)
+        finally:
+            if self._own_pool is not None:
+                self._own_pool.close()
+            self._store.close()
+
+
+class _LeasedPacks(ChunkStore, FrameStore):
+    """The chunk store of one lease: a pack of its own, and all that is there."""
+
+    def __init__(self, service: PackedBlobService, work: Work) -> None:
+        self._service = service
+        self._work = work
+        self.high_latency = service.high_latency
+        self.round = service.round
+
+    @property
+    def pool(self) -> Pool:
+        return self._service.pool
+
+    def new_chunker(self) -> Chunker:
+        return self._service.new_chunker()
+
+    def chunk_key(self, digest: B3Digest) -> str:
+        return self._service.chunk_key(digest)
+
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        return self._service.find_chunks(digests)
+
+    def get_chunks(self, sizes: Mapping[B3Digest, int | None]) -> FoundChunks:
+        return self._service.get_chunks(sizes)
+
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        return self._service.claim_for(self._work, digests)
+
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        return self._service.claim_blobs_for(self._work, blobs)
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        self._service.put_chunks_of(self._work, chunks)
+
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        self._service.put_indexes_of(self._work, blobs)
+
+    def lease(self, *, brief: bool = False) -> contextlib.AbstractContextManager[ChunkStore]:
+        return self._service.lease(brief=brief)
+
+    @property
+    def frame_format(self) -> str:
+        return self._service.frame_format
+
+    def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
+        return self._service.get_frames(digests)
+
+    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
+        self._service.put_frames_of(self._work, frames)
+
+
+class _Take(Protocol):
+    """What is made of a frame: called with it, its digest, the size that is known, and its key."""
+
+    def __call__(self, frame: bytes, digest: B3Digest, size: int | None, key: str) -> bytes: ...
+
+
+def _attempt(take: _Take, frame: bytes, digest: B3Digest, size: int | None, key: str) -> bytes | CastoreError:
+    try:
+        return take(frame, digest, size, key)
+    except CastoreError as error:
+        return error

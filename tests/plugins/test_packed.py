@@ -1,0 +1,406 @@
+"""`packed`: many chunks in one object, records last, and nothing lost that was acknowledged."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import castore
+from castore import B3Digest, BlobService, ChunkMeta, CorruptChunkError, UnavailableError
+from castore.contract.capabilities import BlobLister, ChunkStore, FrameStore
+from castore.format import frames, packs
+from castore.threads.pool import Pool
+from castore.upkeep import collect, copy, verify
+from castore_objectstore.local import LocalObjectStore
+from castore_objectstore.looks import PACKS
+from castore_objectstore.packed.service import PackedBlobService
+
+
+def opened(folder: Path, **query: object) -> BlobService:
+    options = "&".join(f"{name}={value}" for name, value in {"durability": "process", **query}.items())
+    return castore.from_url(f"packed+file:{folder}?{options}")
+
+
+def packs_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("packs/*/*"))
+
+
+def files(folder: Path, count: int) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:05}" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"%d" % number * (number % 90 + 1))
+    return paths
+
+
+class Counted(LocalObjectStore):
+    """Counts what is asked of it, and fails to put what it is told to."""
+
+    def __init__(self, root: Path, **kwargs: Any) -> None:
+        super().__init__(root, instance="store", durability="process", layout=PACKS, **kwargs)
+        self.calls: list[tuple[str, str]] = []
+        self.fails = False
+
+    def get_range(self, key: str, offset: int, count: int) -> bytes | None:
+        self.calls.append(("range", key))
+        return super().get_range(key, offset, count)
+
+    def put_pieces(self, key: str, pieces: Any) -> None:
+        if self.fails:
+            raise UnavailableError("store", "no room")
+        self.calls.append(("put", key))
+        super().put_pieces(key, pieces)
+
+    def count(self, call: str, prefix: str = "packs/") -> int:
+        return sum(name == call and key.startswith(prefix) for name, key in self.calls)
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Iterator[tuple[Counted, PackedBlobService]]:
+    store = Counted(tmp_path / "store")
+    service = PackedBlobService(store, instance="store", pack_size=1 << 20, avg_chunk_size=4096)
+    yield store, service
+    store.fails = False
+    service.close()
+
+
+class TestLayout:
+    def test_many_small_files_are_one_pack_in_their_order(self, tmp_path: Path) -> None:
+        """1,000 files: one pack, whose frames come in the order of the files; any zstd opens it."""
+        paths = files(tmp_path / "in", 1000)
+        with opened(tmp_path / "store") as blobs:
+            digests = list(blobs.put_files(paths))
+        (pack,) = packs_of(tmp_path / "store")
+        data = pack.read_bytes()
+        assert B3Digest.of(data).hex() == pack.name
+        assert len(pack.parent.name) == 10
+        assert json.loads((tmp_path / "store/format").read_bytes()) == {
+            "format": "castore-packed",
+            "version": 1,
+        }
+        footer = packs.decode_footer(data[-packs.footer_length(data, len(data)) :], len(data))
+        in_pack = [entry.digest for entry in sorted(footer.entries, key=lambda entry: entry.offset)]
+        assert in_pack == list(dict.fromkeys(digests))
+        assert {record.digest for record in footer.records} == set(digests)
+        if shutil.which("zstd"):
+            out = subprocess.run(["zstd", "-dcq"], input=data, check=True, capture_output=True).stdout
+            assert out == b"".join(path.read_bytes() for path in paths)
+
+    def test_nothing_new_puts_nothing(self, tmp_path: Path) -> None:
+        paths = files(tmp_path / "in", 300)
+        for _ in range(2):
+            with opened(tmp_path / "store") as blobs:
+                digests = list(blobs.put_files(paths))
+                assert [blobs.read(digest) for digest in digests] == [path.read_bytes() for path in paths]
+        assert len(packs_of(tmp_path / "store")) == 1
+
+    def test_calls(self, counted: tuple[Counted, PackedBlobService], tmp_path: Path) -> None:
+        """One small blob is one put; reading 600 of one pack is one read."""
+        store, service = counted
+        service.write(b"small")
+        assert store.count("put") == 1
+        digests = list(service.put_files(files(tmp_path / "in", 600)))
+        assert store.count("put") == 2
+        store.calls.clear()
+        found = dict(service.read_many(digests))
+        assert len(found) == len(set(digests))
+        assert store.count("range") <= 2
+
+    def test_a_large_blob_is_several_packs_with_the_record_in_the_last(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        store, service = counted
+        data = b"".join(B3Digest.of(b"%d" % number) for number in range(150_000))
+        digest = service.write(data)
+        assert store.count("put") >= 4
+        *others, last = [key for call, key in store.calls if call == "put" and key.startswith("packs/")]
+        for key, expected in [(last, 1), *((key, 0) for key in others)]:
+            size = (Path(str(store.folder)) / key).stat().st_size
+            footer = PackedBlobService(store, instance="x")._known.read_footer(key, size)
+            assert footer is not None
+            assert len(footer.records) == expected
+        assert service.read(digest) == data
+
+    def test_another_layout_is_refused(self, tmp_path: Path) -> None:
+        """Neither type takes the other's folder for an empty one."""
+        with opened(tmp_path / "packs") as blobs:
+            digest = blobs.write(b"x")
+        with castore.from_url(f"objectstore+file:{tmp_path / 'packs'}") as blobs:
+            with pytest.raises(UnavailableError, match="store of type `packed`"):
+                blobs.has(digest)
+            with pytest.raises(UnavailableError, match="store of type `packed`"):
+                blobs.write(b"y")
+        with castore.from_url(f"objectstore+file:{tmp_path / 'objects'}") as blobs:
+            blobs.write(b"x")
+        with opened(tmp_path / "objects") as blobs, pytest.raises(UnavailableError, match="`objectstore`"):
+            blobs.write(b"y")
+
+    def test_a_newer_store_is_refused(self, tmp_path: Path) -> None:
+        with opened(tmp_path / "store") as blobs:
+            digest = blobs.write(b"x")
+        (tmp_path / "store/format").write_text('{"format": "castore-packed", "version": 2}')
+        with opened(tmp_path / "store") as blobs:
+            with pytest.raises(UnavailableError, match="use a newer castore"):
+                blobs.has(digest)
+            with pytest.raises(UnavailableError, match="use a newer castore"):
+                blobs.write(b"y")
+
+
+class TestSeveral:
+    def test_what_another_process_puts_is_found_at_once(self, tmp_path: Path) -> None:
+        with opened(tmp_path / "store") as one, opened(tmp_path / "store") as two:
+            for number in range(40):
+                data = b"blob %d" % number
+                writer, reader = (one, two) if number % 2 else (two, one)
+                assert not reader.has(B3Digest.of(data))
+                digest = writer.write(data)
+                assert reader.has(digest)
+                assert reader.read(digest) == data
+
+    def test_a_pack_that_is_gone_is_not_there(self, tmp_path: Path) -> None:
+        """Its blobs are absent, and are stored anew."""
+        with opened(tmp_path / "store") as blobs:
+            digest = blobs.write(b"x" * 100)
+            kept = blobs.write(b"y" * 100)
+            for path in packs_of(tmp_path / "store"):
+                if b"CASPEND" in path.read_bytes() and bytes(digest) in path.read_bytes():
+                    path.unlink()
+            assert blobs.open_read(digest) is None
+            assert not blobs.has(digest)
+            assert blobs.read(kept) == b"y" * 100
+            assert blobs.write(b"x" * 100) == digest
+            assert blobs.read(digest) == b"x" * 100
+
+    def test_writers_at_once(self, tmp_path: Path) -> None:
+        """Threads that write blobs of any size read them all back, also with another service."""
+        store = tmp_path / "store"
+
+        def write(number: int) -> tuple[B3Digest, bytes]:
+            data = b"".join(B3Digest.of(b"%d-%d" % (number, each)) for each in range(number * 97 % 4000))
+            return service.write(data), data
+
+        with opened(store, pack_size="64 KiB", avg_chunk_size=2048) as service:
+            with ThreadPoolExecutor(8) as threads:
+                found = list(threads.map(write, range(60)))
+            assert all(service.read(digest) == data for digest, data in found)
+        with opened(store) as again:
+            assert all(again.read(digest) == data for digest, data in found)
+            assert verify(again).findings == []
+
+    def test_a_child_of_a_fork_goes_on(self, tmp_path: Path) -> None:
+        """What waits it may store as well as its parent."""
+        with opened(tmp_path / "store") as blobs:
+            store = blobs.capability(ChunkStore)
+            assert store is not None
+            digest = B3Digest.of(b"waits")
+            store.put_chunks({digest: b"waits"})
+            child = multiprocessing.get_context("fork").Process(
+                target=store.put_indexes, args=({digest: ()},)
+            )
+            child.start()
+            child.join(60)
+            assert child.exitcode == 0
+        with opened(tmp_path / "store") as again:
+            lister = again.capability(BlobLister)
+            assert lister is not None
+            assert list(lister.list_blobs()) == [digest]
+
+
+class TestWaiting:
+    def test_a_record_comes_after_all_that_it_counts_on(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        """Chunks that another lease has put, and not stored yet, are stored with the blob that needs them."""
+        store, service = counted
+        parts = [bytes([number]) * 3000 for number in range(2)]
+        metas = [ChunkMeta(B3Digest.of(part), len(part)) for part in parts]
+        blob = B3Digest.of(b"".join(parts))
+        with service.lease() as one, service.lease() as two:
+            one.put_chunks({metas[0].digest: parts[0]})
+            assert two.claim([metas[0].digest]) == {metas[0].digest}
+            two.put_chunks({metas[1].digest: parts[1]})
+            two.put_indexes({blob: metas})
+            fresh = PackedBlobService(Counted(Path(str(store.folder))), instance="fresh")
+            assert fresh.read(blob) == b"".join(parts)
+            fresh.close()
+
+    def test_what_was_claimed_of_another_lasts_once_no_index_was_put(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        store, service = counted
+        digest = B3Digest.of(b"x" * 500)
+        with service.lease() as one, service.lease() as two:
+            one.put_chunks({digest: b"x" * 500})
+            assert two.claim([digest])
+            two.put_indexes({})
+            assert store.count("put") == 1
+
+    def test_no_record_without_chunks_after_a_failure(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        """A pack that could not be stored waits on; the next call stores it before its record."""
+        store, service = counted
+        part = b"p" * 700
+        digest = B3Digest.of(part)
+        service.put_chunks({digest: part})
+        store.fails = True
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="no room"):
+                service.put_indexes({digest: ()})
+        assert service.get_chunk(digest) == part
+        store.fails = False
+        service.put_indexes({digest: ()})
+        fresh = PackedBlobService(Counted(Path(str(store.folder))), instance="fresh")
+        assert fresh.read(digest) == part
+        fresh.close()
+
+    def test_another_list_takes_the_place_of_the_first(self, tmp_path: Path) -> None:
+        """Also for those who open the store later."""
+        parts = [bytes([number]) * 3000 for number in range(3)]
+        metas = [ChunkMeta(B3Digest.of(part), len(part)) for part in parts]
+        whole = b"".join(parts)
+        blob = B3Digest.of(whole)
+        wrong = [metas[0], metas[2], metas[1]]
+        with opened(tmp_path / "store") as blobs:
+            store = blobs.capability(ChunkStore)
+            assert store is not None
+            store.put_chunks(dict(zip((meta.digest for meta in metas), parts, strict=True)))
+            store.put_indexes({blob: wrong})
+            store.put_indexes({blob: metas})
+            assert list(blobs.chunks(blob) or ()) == metas
+        for _ in range(3):
+            with opened(tmp_path / "store") as again:
+                assert again.read(blob) == whole
+
+
+class TestDamage:
+    def test_a_footer_that_is_damaged_loses_no_chunk(self, tmp_path: Path) -> None:
+        """The chunks are found by their frames; what one reads is what was put."""
+        with opened(tmp_path / "store") as blobs:
+            digests = list(blobs.put_files(files(tmp_path / "in", 50)))
+        (path,) = packs_of(tmp_path / "store")
+        path.write_bytes(path.read_bytes()[:-100])
+        with opened(tmp_path / "store") as blobs:
+            for number, digest in enumerate(digests):
+                assert blobs.read(digest) == b"%d" % number * (number % 90 + 1)
+
+    def test_a_chunk_that_is_damaged_is_taken_from_another_pack(self, tmp_path: Path) -> None:
+        data = bytes(range(256)) * 8
+        with opened(tmp_path / "store") as blobs:
+            digest = blobs.write(data)
+        (first,) = packs_of(tmp_path / "store")
+        damaged = bytearray(first.read_bytes())
+        damaged[60] ^= 255
+        first.write_bytes(damaged)
+        with opened(tmp_path / "store") as blobs:
+            with pytest.raises(castore.CorruptBlobError):
+                blobs.read(digest)
+            assert [finding.digest for finding in verify(blobs).findings] == [digest]
+            store = blobs.capability(ChunkStore)
+            assert store is not None
+            store.put_chunks({digest: data})
+            store.put_indexes({})
+            assert blobs.read(digest) == data
+        with opened(tmp_path / "store") as blobs:
+            assert blobs.read(digest) == data
+
+    def test_a_frame_with_other_bytes(self, tmp_path: Path) -> None:
+        """A whole frame in the place of another one is no chunk of that digest."""
+        with opened(tmp_path / "store") as blobs:
+            store = blobs.capability(FrameStore)
+            indexes = blobs.capability(ChunkStore)
+            assert store is not None
+            assert indexes is not None
+            digest = B3Digest.of(b"right")
+            store.put_frames({digest: frames.compress(b"wrong")})
+            indexes.put_indexes({digest: ()})
+            with pytest.raises(CorruptChunkError):
+                blobs.read(digest)
+
+
+class TestUpkeep:
+    def test_copies_move_frames_unchanged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """To packs and back; nothing is compressed again."""
+        data = b"".join(B3Digest.of(b"%d" % number) for number in range(30_000))
+        with (
+            castore.from_url(f"objectstore+file:{tmp_path / 'a'}?compression_level=9") as source,
+            opened(tmp_path / "store") as packed,
+            castore.from_url(f"objectstore+file:{tmp_path / 'b'}") as target,
+        ):
+            digests = [source.write(data), source.write(b"small" * 50)]
+            monkeypatch.setattr(frames, "compress", None)
+            monkeypatch.setattr(frames, "compress_each", None)
+            copy(source, packed, pool=Pool(0))
+            copy(packed, target, pool=Pool(0))
+            assert [target.read(digest) for digest in digests] == [data, b"small" * 50]
+        for path in (tmp_path / "a").glob("chunks/b3/*/*"):
+            assert (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes() == path.read_bytes()
+
+    def test_a_chunk_of_several_frames_becomes_one(self, tmp_path: Path) -> None:
+        with opened(tmp_path / "store") as blobs:
+            store, indexes = blobs.capability(FrameStore), blobs.capability(ChunkStore)
+            assert store is not None
+            assert indexes is not None
+            digest = B3Digest.of(b"onetwo")
+            store.put_frames({digest: frames.compress(b"one") + frames.compress(b"two")})
+            indexes.put_indexes({digest: ()})
+            frame = store.get_frames((digest,))[digest]
+            assert isinstance(frame, bytes)
+            assert frames.is_single(frame)
+            assert blobs.read(digest) == b"onetwo"
+
+    def test_it_is_not_collected_and_says_so(self, tmp_path: Path) -> None:
+        with opened(tmp_path / "store") as blobs:
+            digest = blobs.write(b"x")
+            with pytest.raises(castore.UnsupportedError, match="`castore copy`"):
+                collect(blobs, [digest])
+
+
+class TestBucket:
+    def test_a_bucket(self, tmp_path: Path) -> None:
+        """Over HTTP, from a server of S3: 600 files are two objects, and another service reads them."""
+        pytest.importorskip("s3fs")
+        boto3 = pytest.importorskip("boto3")
+        server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+        server.start()
+        try:
+            host, port = server.get_host_and_port()
+            options = {"key": "an-id", "secret": "a-key", "endpoint_url": f"http://{host}:{port}"}
+            client = boto3.client(
+                "s3",
+                region_name="us-east-1",
+                endpoint_url=options["endpoint_url"],
+                aws_access_key_id="an-id",
+                aws_secret_access_key="a-key",
+            )
+            client.create_bucket(Bucket="bucket")
+            table = {
+                "type": "packed",
+                "object_store_url": "s3://bucket/pre/fix",
+                "object_store_options": options,
+            }
+            mapping = {"blobservices": {"root": table}}
+            paths = files(tmp_path / "in", 600)
+            large = b"".join(B3Digest.of(b"%d" % number) for number in range(40_000))
+            with castore.Composition.from_mapping(mapping) as stores:
+                digests = list(stores.blobs().put_files(paths))
+            keys = [each["Key"] for each in client.list_objects_v2(Bucket="bucket")["Contents"]]
+            assert sorted(key.split("/")[2] for key in keys) == ["format", "packs"]
+            with castore.Composition.from_mapping(mapping) as stores:
+                blobs = stores.blobs()
+                assert list(blobs.put_files(paths)) == digests
+                found = dict(blobs.read_many(digests))
+                assert [found[digest] for digest in digests] == [path.read_bytes() for path in paths]
+                assert blobs.read(blobs.write(large)) == large
+                assert verify(blobs).findings == []
+            assert len(client.list_objects_v2(Bucket="bucket")["Contents"]) == 3
+        finally:
+            server.stop()
