@@ -225,6 +225,7 @@ HEAVY = {
     "fastcdc",
     "fsspec",
     "google",
+    "grpc",
     "hypothesis",
     "pyfastcdc",
     "pytest",

@@ -126,14 +126,13 @@ def command(settings: Settings, /, **options: Any) -> int | None:
     gRPC protocol of the reference, until it gets SIGTERM or SIGINT. Then calls that run are finished.
     """
     try:
-        from castore.serving.grpc.server import GrpcServer  # noqa: PLC0415 - help needs no gRPC
+        import castore.serving.grpc.health  # noqa: F401, PLC0415 - help needs no gRPC
     except ImportError as error:
-        if (error.name or "").partition(".")[0] != "grpc":
+        if not (error.name or "").startswith(("grpc", "google")):
             raise
         raise MissingDriverError(
             "`castore serve` needs a package that is not installed: pip install 'castore[grpc]'"
         ) from error
-    del GrpcServer
     with settings.opened(measured=options["metrics"] is not None) as stores:
         return _Serving(settings, stores, options).run()
 

@@ -6,8 +6,10 @@ import contextlib
 import multiprocessing
 import os
 import random
+import re
 import signal
 import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,18 @@ def test_a_closed_service_says_so(serving: Any) -> None:
     blobs.close()
     with pytest.raises(CastoreError):
         blobs.has(HELLO.digest)
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The type is known all the same."""
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in {"grpc", "grpc_health"} or name.startswith(
+            ("castore_grpc.", "castore.serving.grpc")
+        ):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(BuildError, match=re.escape("pip install 'castore[grpc]'")):
+        castore.from_url("grpc+unix:/nowhere.sock")
 
 
 # -- forks --
