@@ -46,6 +46,7 @@ SECTIONS: Final = {
     },
     "Doors": {
         "serve": "Serve blobs and directories to other programs, over gRPC.",
+        "http": "Serve blobs and trees to browsers, over HTTP.",
     },
     "Compositions": {
         "check": "Check a composition, and with --connect its services.",

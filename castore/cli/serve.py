@@ -24,7 +24,7 @@ from castore.serving.epochs import Epochs
 from castore.threads.waiting import Flag
 
 if TYPE_CHECKING:
-    from castore.serving.grpc.access import Tokens
+    from castore.serving.access import Tokens
     from castore.serving.grpc.calls import CallRecord
     from castore.serving.grpc.server import GrpcServer
     from castore.serving.metrics import CallCounts, MetricsPage
@@ -210,10 +210,10 @@ class _Serving:
         return page
 
     def _server(self) -> tuple[GrpcServer, list[str], bool]:
-        from castore.serving.grpc.access import Tokens  # noqa: PLC0415 - as above
+        from castore.serving.access import Tokens  # noqa: PLC0415 - as above
         from castore.serving.grpc.limits import Limits  # noqa: PLC0415 - as above
-        from castore.serving.grpc.listening import Address  # noqa: PLC0415 - as above
         from castore.serving.grpc.server import GrpcServer  # noqa: PLC0415 - as above
+        from castore.serving.listening import Address  # noqa: PLC0415 - as above
 
         options = self._options
         try:
@@ -294,7 +294,7 @@ class _Serving:
         return True
 
     def _read_tokens(self) -> None:
-        from castore.serving.grpc.access import Tokens  # noqa: PLC0415 - as above
+        from castore.serving.access import Tokens  # noqa: PLC0415 - as above
 
         if self._options["tokens"] is not None:
             self._tokens = Tokens.read(Path(self._options["tokens"]))

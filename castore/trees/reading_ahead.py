@@ -11,6 +11,7 @@ from castore.digest import B3Digest
 from castore.errors import CastoreError, MissingDirectoryError
 from castore.format.directories import Directory, check_edge
 from castore.format.nodes import DirectoryNode, TreePath
+from castore.threads.forks import new_lock
 
 MOST_ITEMS: Final = 512
 _MOST_SIZE: Final = 1 << 18
@@ -22,12 +23,16 @@ _MOST_RECENT: Final = 1 << 16
 
 
 class RecentDirectories:
-    """Directories of a service, of which those that were read lately are remembered, within a bound."""
+    """Directories of a service, of which those that were read lately are remembered, within a bound.
+
+    Many threads may use it at once.
+    """
 
     def __init__(self, directories: DirectoryService) -> None:
         self._directories = directories
         self._held: OrderedDict[B3Digest, Directory] = OrderedDict()
         self._entries = 0
+        self._lock = new_lock()
 
     def get(self, digest: B3Digest, *, within: B3Digest | None = None) -> Directory | None:
         """Return a directory, as `get_many` of the service with *within*; raises what is wrong with it."""
@@ -43,20 +48,22 @@ class RecentDirectories:
 
     def recall(self, digest: B3Digest) -> Directory | None:
         """Return a directory that is remembered."""
-        directory = self._held.get(digest)
-        if directory is not None:
-            self._held.move_to_end(digest)
+        with self._lock:
+            directory = self._held.get(digest)
+            if directory is not None:
+                self._held.move_to_end(digest)
         return directory
 
     def remember(self, digest: B3Digest, directory: Directory) -> None:
         """Remember a directory; those go that were not needed for longest."""
-        if digest in self._held:
-            return
-        self._held[digest] = directory
-        self._entries += 1 + len(directory)
-        while self._entries > _MOST_RECENT and len(self._held) > 1:
-            _, gone = self._held.popitem(last=False)
-            self._entries -= 1 + len(gone)
+        with self._lock:
+            if digest in self._held:
+                return
+            self._held[digest] = directory
+            self._entries += 1 + len(directory)
+            while self._entries > _MOST_RECENT and len(self._held) > 1:
+                _, gone = self._held.popitem(last=False)
+                self._entries -= 1 + len(gone)
 
 
 class DirectoriesAhead:

@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from castore import Composition
-from castore.serving.grpc.listening import Address
 from castore.serving.grpc.server import GrpcServer
+from castore.serving.listening import Address
 
 Opened = Callable[..., contextlib.AbstractContextManager[Any]]
 

@@ -23,9 +23,9 @@ from castore import B3Digest, BlobService, Composition
 from castore.composition import InvalidValueError
 from castore.contract.directories import DirectoryService
 from castore.errors import BuildError, CastoreError, CompositionError, UnavailableError
-from castore.serving.grpc.listening import Address
 from castore.serving.grpc.server import GrpcServer
 from castore.serving.grpc.tls import TlsFiles
+from castore.serving.listening import Address
 from castore.testing import HELLO, P3M
 from castore_grpc.config import GrpcConfig, GrpcDirectoriesConfig
 

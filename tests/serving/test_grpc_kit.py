@@ -18,9 +18,9 @@ from castore.contract.capabilities import ChunkSource
 from castore.contract.operations import CAPABILITIES
 from castore.format.directories import Directory
 from castore.format.nodes import FileNode
-from castore.serving.grpc.listening import Address
 from castore.serving.grpc.server import GrpcServer
 from castore.serving.grpc.tls import TlsFiles
+from castore.serving.listening import Address
 from castore.testing import CLAUSES
 from castore.testing.clause import has_of
 

@@ -25,7 +25,7 @@ from castore.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from castore.serving.grpc.access import Client, Right, Tokens
+from castore.serving.access import Client, Right, Tokens
 from castore.serving.grpc.limits import BudgetError, ByteBudget, Limits
 from castore.threads.idle import IdleWatch, Waiting
 

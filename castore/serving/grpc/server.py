@@ -18,14 +18,14 @@ from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
 from castore.errors import CompositionError, UnsupportedError
 from castore.format.wire import PACKAGES, method_path
-from castore.serving.grpc.access import Tokens
+from castore.serving.access import Tokens
 from castore.serving.grpc.blobs import BlobCalls
 from castore.serving.grpc.calls import Code, Door, Recorder
 from castore.serving.grpc.directories import DirectoryCalls
 from castore.serving.grpc.limits import Limits
-from castore.serving.grpc.listening import SOCKET_MODE, Address, socket_made
 from castore.serving.grpc.services import Calls, Method
 from castore.serving.grpc.tls import Certificates, TlsFiles
+from castore.serving.listening import SOCKET_MODE, Address, socket_made
 from castore.threads.executors import CountingExecutor
 from castore.threads.idle import IdleWatch
 

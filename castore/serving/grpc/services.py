@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from castore.serving.grpc.access import Right
+from castore.serving.access import Right
 
 
 @attrs.frozen

@@ -1,0 +1,513 @@
+"""Blobs, trees and pages over HTTP: what is there, what is refused, and what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import html.parser
+import io
+import json
+import os
+import socket
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
+
+import pytest
+import zstandard
+from blake3 import blake3
+from served_over_http import HOSTILE, LARGE, TEXT, Web, serving
+
+import castore
+from castore import B3Digest
+from castore.digest import EMPTY
+from castore.format.directories import Directory
+from castore.format.nodes import FileNode
+from castore.serving.access import Tokens
+from castore.serving.http.app import HttpApp
+from castore.trees import import_tree
+
+HEX = blake3(TEXT).hexdigest()
+
+
+def unpacked(data: bytes) -> bytes:
+    with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
+        return reader.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        (f"/blob/{HEX}", 200),
+        (f"/blob/{HEX.upper()}", 200),
+        (f"/blob/{'0' * 64}", 404),
+        ("/blob/short", 404),
+        ("/tree/www/", 200),
+        ("/tree/www", 308),
+        ("/tree/www/sub", 308),
+        ("/tree/www/sub/", 200),
+        ("/tree/www/ten.txt", 200),
+        ("/tree/www/ten.txt/", 404),
+        ("/tree/www/ten.txt/x", 404),
+        ("/tree/www/nothing", 404),
+        ("/tree/team/site/ten.txt", 200),
+        ("/tree/nobody/x", 404),
+        (f"/tree/{'0' * 64}/", 404),
+        ("/tree/www//ten.txt", 400),
+        ("/tree/www/./ten.txt", 400),
+        ("/tree/www/%2e%2e/x", 400),
+        ("/tree/www/../x", 400),
+        ("/tree/www/sub%2fpage.html", 400),
+        ("/tree/www/a%00b", 400),
+        ("//tree/www/", 400),
+        ("/tree/www/link", 200),
+        ("/tree/www/passwd", 404),
+        ("/tree/www/up/", 404),
+        ("/tree/www/up/etc/passwd", 404),
+        ("/tree/www/loop", 404),
+        ("/api/tree/www/", 200),
+        ("/api/tree/www/ten.txt", 200),
+        ("/elsewhere", 404),
+        ("/" + "x" * 9000, 414),
+    ],
+)
+def test_what_is_there(web: Web, path: str, status: int) -> None:
+    answer = web.ask(path)
+    assert answer.status == status
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    if status == 308:
+        assert answer.headers["location"] == path + "/"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_nothing_is_changed_without_leave(web: Web, method: str) -> None:
+    for path in ("/", "/tree/www/ten.txt", f"/blob/{HEX}", "/blob"):
+        assert web.ask(path, method=method, body=b"x").status == 403
+
+
+def test_a_link_out_of_the_tree_names_its_target(web: Web) -> None:
+    """And leads nowhere."""
+    answer = web.ask("/tree/www/passwd")
+    assert b"leads out of the tree, to '/etc/passwd'" in answer.body
+    assert "location" not in answer.headers
+
+
+def test_a_tree_by_its_digest_never_changes(web: Web) -> None:
+    """A ref may, and a page is made anew by each version of this program."""
+    for_ever = "public, max-age=31536000, immutable"
+    assert web.ask(f"/tree/{web.root}/ten.txt").headers["cache-control"] == for_ever
+    assert web.ask("/tree/www/ten.txt").headers["cache-control"] == "no-cache"
+    page = web.ask(f"/tree/{web.root}/")
+    assert page.headers["cache-control"] == "no-cache"
+    assert page.headers["etag"].startswith('W/"')
+    assert web.ask(f"/tree/{web.root}/", {"If-None-Match": page.headers["etag"]}).status == 304
+    assert web.ask(f"/tree/{web.root}/?sort=size", {"If-None-Match": page.headers["etag"]}).status == 200
+
+
+def test_contents_are_kept_apart_from_the_pages(web: Web) -> None:
+    """A script in a blob is not run, however it is opened."""
+    answer = web.ask("/tree/www/sub/page.html")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+    shown = web.ask("/tree/www/sub/page.html?view")
+    assert b"&lt;script&gt;alert(1)" in shown.body
+    assert "script-src" not in shown.headers["content-security-policy"]
+    assert shown.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+
+
+def test_downloads_have_names(web: Web) -> None:
+    answer = web.ask(f"/tree/www/hostile/{quote(HOSTILE[1])}?download")
+    assert answer.headers["content-disposition"] == (
+        "attachment; filename=\"____quot_\"; filename*=UTF-8''%22%27%3E%26quot%3B"
+    )
+
+
+# -- pages --
+
+
+class Links(html.parser.HTMLParser):
+    """Reads a page: its links, its tags, and what its text says."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name == "href"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_hostile_names_are_text_and_their_links_work(web: Web) -> None:
+    page = Links(web.ask("/tree/www/hostile/").body)
+    assert not page.tags & {"script", "img", "iframe", "object"}
+    assert not {name for name in page.attributes if name.startswith("on")}
+    links = [link.removesuffix("?view") for link in page.links if link.endswith("?view")]
+    assert sorted(unquote_to_bytes(link) for link in links) == sorted(HOSTILE)
+    for link in links:
+        assert not set(link) & set(":/?#\"'<>")
+        assert web.ask(f"/tree/www/hostile/{link}").body == b"in " + unquote_to_bytes(link)
+        assert web.ask(f"/tree/www/hostile/{link}?view").status == 200
+    assert "\\xff\\xfe" in page.text
+    assert "new\\nline" in page.text
+
+
+def test_a_page_is_sorted(web: Web) -> None:
+    def names(query: str) -> list[str]:
+        links = Links(web.ask(f"/tree/www/{query}").body).links
+        return [
+            link for link in links if link.endswith(("?view", "/")) and not link.startswith(("/", "?", ".."))
+        ]
+
+    assert names("")[:3] == ["hostile/", "sub/", "empty?view"]
+    assert names("?sort=size")[-1] == "large.txt?view"
+    assert names("?sort=size&order=down")[:3] == ["sub/", "hostile/", "large.txt?view"]
+    assert names("?sort=nonsense&page=x&order=y") == names("")
+
+
+def test_previews(web: Web) -> None:
+    assert b"0123456789" in web.ask("/tree/www/ten.txt?view").body
+    assert b"00000000  00 01 02" in web.ask("/tree/www/sub/deep/data.bin?view").body
+    large = web.ask("/tree/www/large.txt?view").body
+    assert len(large) < 100_000
+    assert b"the first 64.0 KiB" in large or b"the first 64" in large
+
+
+def test_as_json(web: Web) -> None:
+    found = json.loads(web.ask("/api/tree/www/").body)
+    assert found["digest"] == B3Digest.parse(web.root).sri
+    by_name = {entry["name"]: entry for entry in found["entries"]}
+    assert by_name["ten.txt"]["size"] == 10
+    assert by_name["passwd"]["target"] == "/etc/passwd"
+
+
+def test_the_first_page_has_the_refs(web: Web) -> None:
+    links = Links(web.ask("/").body).links
+    assert links == ["tree/team/site/", "tree/www/"]
+    assert all(web.ask(f"/{link}").status == 200 for link in links)
+
+
+def test_a_page_of_many_entries(tmp_path: Path) -> None:
+    """A thousand of them at a time."""
+    with castore.Composition.from_mapping({"blobservices": {"root": {"type": "memory"}}}) as stores:
+        directory = Directory({b"%05d" % number: FileNode(EMPTY, 0) for number in range(2500)})
+        root = stores.directories().put(directory)
+        with serving(stores, root=str(root)) as (port, reports):
+            many = Web(stores, port, str(root), tmp_path, reports)
+            first, last = many.ask("/"), many.ask("/?page=3")
+            assert first.body.count(b"?view") == 1000
+            assert b"page 1 of 3" in first.body
+            assert last.body.count(b"?view") == 500
+            assert many.ask("/?page=99999999999999").body == first.body
+
+
+# -- zstd --
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_frames_are_passed_through(web: Web, check: bool) -> None:
+    """They are another representation, with a tag of its own, and no ranges."""
+    with serving(web.stores, check_frames=check) as (port, reports):
+        other = Web(web.stores, port, web.root, web.folder, reports)
+        answer = other.ask("/tree/www/large.txt", {"Accept-Encoding": "gzip, zstd"})
+        assert answer.headers["content-encoding"] == "zstd"
+        assert answer.headers["etag"] == f'"{blake3(LARGE).hexdigest()}-zstd"'
+        assert "accept-ranges" not in answer.headers
+        assert len(answer.body) < len(LARGE) / 2
+        assert unpacked(answer.body) == LARGE
+        ranged = other.ask("/tree/www/large.txt", {"Accept-Encoding": "zstd", "Range": "bytes=0-1"})
+        assert (ranged.status, ranged.body) == (206, LARGE[:2])
+        again = other.ask(
+            "/tree/www/large.txt", {"Accept-Encoding": "zstd", "If-None-Match": answer.headers["etag"]}
+        )
+        assert again.status == 304
+        empty = other.ask("/tree/www/empty", {"Accept-Encoding": "zstd"})
+        assert "content-encoding" not in empty.headers
+
+
+# -- archives --
+
+
+def test_archives_are_the_folder(web: Web) -> None:
+    tar = web.ask("/tree/www/sub/?archive=tar")
+    assert tar.headers["content-type"] == "application/x-tar"
+    assert tar.headers["content-disposition"].startswith('attachment; filename="sub.tar"')
+    with tarfile.open(fileobj=io.BytesIO(tar.body)) as archive:
+        member = archive.extractfile("sub/deep/data.bin")
+        assert member is not None
+        assert member.read() == bytes(range(256))
+    assert web.ask("/tree/www/sub/?archive=tar").body == tar.body
+    assert unpacked(web.ask("/tree/www/sub/?archive=tar.zst").body) == tar.body
+    with zipfile.ZipFile(io.BytesIO(web.ask("/tree/www/sub/?archive=zip").body)) as packed:
+        assert packed.read("sub/page.html") == b"<script>alert(1)</script>"
+    assert web.ask("/tree/www/sub/?archive=tar", {"If-None-Match": tar.headers["etag"]}).status == 304
+    assert web.ask("/tree/www/sub/?archive=rar").status == 404
+
+
+# -- one tree at the top --
+
+
+def test_a_tree_at_the_top(web: Web) -> None:
+    with serving(web.stores, root="www") as (port, reports):
+        top = Web(web.stores, port, web.root, web.folder, reports)
+        assert top.ask("/ten.txt").body == TEXT
+        assert top.ask("/sub").headers["location"] == "/sub/"
+        assert top.ask("/").status == 200
+        assert top.ask(f"/blob/{HEX}").body == TEXT
+    with serving(web.stores, root="www", auto_index=False, index_names=["page.html"]) as (port, reports):
+        top = Web(web.stores, port, web.root, web.folder, reports)
+        assert top.ask("/").status == 403
+        assert top.ask("/sub/").body == b"<script>alert(1)</script>"
+
+
+def test_a_site_is_trusted_and_nothing_else_is_served(web: Web) -> None:
+    with serving(web.stores, root="www", site=True, index_names=["page.html"]) as (port, reports):
+        site = Web(web.stores, port, web.root, web.folder, reports)
+        assert "content-security-policy" not in site.ask("/sub/").headers
+        assert site.ask(f"/blob/{HEX}").status == 404
+        assert site.ask("/tree/www/").status == 404
+
+
+def test_names_of_the_tree_come_before_those_of_the_server(tmp_path: Path) -> None:
+    (tmp_path / "f/blob").mkdir(parents=True)
+    (tmp_path / "f/blob" / HEX).write_text("the file")
+    with castore.Composition.from_mapping({"blobservices": {"root": {"type": "memory"}}}) as stores:
+        node = import_tree(tmp_path / "f", stores.blobs(), stores.directories()).node
+        with serving(stores, root=str(node.digest)) as (port, reports):  # type: ignore[union-attr]
+            top = Web(stores, port, "", tmp_path, reports)
+            assert top.ask(f"/blob/{HEX}").body == b"the file"
+
+
+# -- writing --
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    path = tmp_path / "tokens"
+    path.write_text("writer write,read token-of-the-writer\nreader read token-of-the-reader\n")
+    path.chmod(0o600)
+    return Tokens.read(path)
+
+
+@pytest.fixture
+def writable(tokens: Tokens, tmp_path: Path) -> Iterator[Web]:
+    with (
+        castore.Composition.from_mapping({"blobservices": {"root": {"type": "memory"}}}) as stores,
+        serving(stores, tokens, writable=True, most_body=1 << 20) as (port, reports),
+    ):
+        yield Web(stores, port, "", tmp_path, reports)
+
+
+WRITER = {"Authorization": "Bearer token-of-the-writer"}
+
+
+def test_blobs_are_stored_by_who_may(writable: Web) -> None:
+    path = f"/blob/{HEX}"
+    assert writable.ask(path, method="PUT", body=TEXT).status == 401
+    assert (
+        writable.ask(path, {"Authorization": "Bearer token-of-nobody-here"}, method="PUT", body=TEXT).status
+        == 401
+    )
+    assert (
+        writable.ask(path, {"Authorization": "Bearer token-of-the-reader"}, method="PUT", body=TEXT).status
+        == 403
+    )
+    assert not writable.stores.blobs().has(B3Digest.parse(HEX))
+    assert writable.ask(path, WRITER, method="PUT", body=TEXT).status == 201
+    assert writable.ask(path, WRITER, method="PUT", body=TEXT).status == 200
+    assert writable.ask(path).body == TEXT
+    posted = writable.ask("/blob", WRITER, method="POST", body=b"more")
+    assert (posted.status, posted.headers["location"]) == (201, f"/blob/{blake3(b'more').hexdigest()}")
+    assert writable.ask(posted.headers["location"]).body == b"more"
+
+
+def test_what_is_not_as_it_says_is_refused(writable: Web) -> None:
+    wrong = writable.ask(f"/blob/{'1' * 64}", WRITER, method="PUT", body=b"other")
+    assert wrong.status == 422
+    assert blake3(b"other").hexdigest() in wrong.body.decode()
+    large = {**WRITER, "Content-Length": str(1 << 30)}
+    assert writable.ask("/blob", large, method="POST").status == 413
+    assert writable.ask("/blob", WRITER, method="POST", body=bytes((1 << 20) + 1)).status == 413
+    assert writable.ask("/blob", {**WRITER, "Content-Length": "x"}, method="POST").status == 400
+
+
+def test_a_known_blob_is_answered_without_its_body(writable: Web) -> None:
+    """Nobody who asks first (`Expect: 100-continue`) sends it in vain; others are not told to go on."""
+    digest = writable.stores.blobs().write(TEXT)
+    for token, first in (("token-of-the-writer", b"HTTP/1.1 200"), ("token-of-the-reader", b"HTTP/1.1 403")):
+        with socket.create_connection(("127.0.0.1", writable.port), 20) as connection:
+            connection.sendall(
+                f"PUT /blob/{digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
+                f"Authorization: Bearer {token}\r\nExpect: 100-continue\r\n\r\n".encode()
+            )
+            assert connection.recv(12) == first
+
+
+def test_private_is_private(tokens: Tokens, web: Web) -> None:
+    with serving(web.stores, tokens, private=True) as (port, reports):
+        private = Web(web.stores, port, web.root, web.folder, reports)
+        assert private.ask("/tree/www/ten.txt").status == 401
+        assert private.ask("/tree/www/ten.txt", {"Authorization": "Bearer token-of-the-reader"}).body == TEXT
+
+
+# -- hosts, floods, faults --
+
+
+def test_another_name_for_this_machine_is_refused(web: Web) -> None:
+    with serving(web.stores, hosts={"localhost"}) as (port, reports):
+        local = Web(web.stores, port, web.root, web.folder, reports)
+        assert local.ask("/", {"Host": "evil.example"}).status == 421
+    assert web.ask("/tree/www/").status == 200
+
+
+def test_a_head_that_does_not_end_is_cut_off(web: Web) -> None:
+    """Not even a byte now and then prolongs it."""
+    with serving(web.stores, head_seconds=1.0) as (port, _):  # noqa: SIM117
+        with socket.create_connection(("127.0.0.1", port), 20) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\n")
+            closed = False
+            begin = time.monotonic()
+            while not closed and time.monotonic() < begin + 20:
+                try:
+                    slow.sendall(b"X: y\r\n")
+                    slow.settimeout(0.2)
+                    closed = slow.recv(100) == b""
+                except TimeoutError:
+                    continue
+                except OSError:
+                    closed = True
+            assert closed
+
+
+def test_a_reader_that_stalls_is_given_up(web: Web) -> None:
+    """What it holds is let go, and others are served meanwhile."""
+    with serving(web.stores, idle=1.0) as (port, reports):
+        other = Web(web.stores, port, web.root, web.folder, reports)
+        stalled = []
+        for _ in range(20):
+            connection = socket.create_connection(("127.0.0.1", port), 20)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(b"GET /tree/www/large.txt HTTP/1.1\r\nHost: x\r\n\r\n")
+            stalled.append(connection)
+        assert other.ask("/tree/www/ten.txt").body == TEXT
+        time.sleep(2)
+        assert other.ask("/tree/www/ten.txt").body == TEXT
+        for connection in stalled:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * (1 << 20),
+        b"GET /" + b"x" * (1 << 20) + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
+        b"POST /blob HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
+        b"POST /blob HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+    ],
+)
+def test_requests_that_are_none(web: Web, head: bytes) -> None:
+    """A head has 16 KiB at most; what could be read in two ways is not read."""
+    with socket.create_connection(("127.0.0.1", web.port), 20) as connection:
+        answer = b""
+        try:
+            connection.sendall(head)
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65536):
+                answer += part
+        except OSError:
+            pass
+        assert answer[9:10] in {b"", b"4", b"5"}
+    assert web.ask("/tree/www/ten.txt").body == TEXT
+
+
+def test_too_many_connections(web: Web) -> None:
+    with serving(web.stores, connections=8) as (port, _):
+        held = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(20)]
+        time.sleep(0.2)
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 503"
+        for each in held:
+            each.close()
+
+
+def test_a_body_that_fails_does_not_end_as_if_it_were_whole(tmp_path: Path) -> None:
+    """What was sent is right, and the client sees that it is not all."""
+    store = {"type": "objectstore", "object_store_url": "file:./s", "avg_chunk_size": "64 KiB"}
+    with castore.Composition.from_mapping({"blobservices": {"root": store}}, base=tmp_path) as stores:
+        data = os.urandom(4 << 20)
+        digest = stores.blobs().write(data)
+        chunks = stores.blobs().chunks(digest)
+        assert chunks
+        (path,) = (tmp_path / "s").rglob(f"{chunks[-1].digest.hex()}*")
+        path.write_bytes(b"damaged")
+        with serving(stores) as (port, reports):
+            for encoding in ("identity", "zstd"):
+                with socket.create_connection(("127.0.0.1", port), 20) as connection:
+                    head = f"GET /blob/{digest} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\n\r\n"
+                    connection.sendall(head.encode())
+                    answer = b""
+                    while part := connection.recv(65536):
+                        answer += part
+                _head, _, body = answer.partition(b"\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert not body.endswith(b"0\r\n\r\n")
+                assert len(body) < len(data)
+                if encoding == "identity":
+                    assert data.startswith(body)
+            assert len(reports) == 2
+            assert str(chunks[-1].digest) in reports[0]
+
+
+def test_many_at_once(web: Web) -> None:
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: web.ask("/tree/www/large.txt").body == LARGE, range(32)))
+    assert all(answers)
+
+
+# -- mounted --
+
+
+def test_it_mounts_in_another_application(web: Web) -> None:
+    """Links and redirects keep the path that it is mounted at."""
+    applications = pytest.importorskip("starlette.applications")
+    routing = pytest.importorskip("starlette.routing")
+    outer = applications.Starlette(routes=[routing.Mount("/data", app=HttpApp(web.stores))])
+
+    async def ask(path: str) -> tuple[int, dict[bytes, bytes], bytes]:
+        sent: list[dict[str, object]] = []
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request"}
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [], "root_path": "", "http_version": "1.1", "scheme": "http",
+        }  # fmt: skip
+        await outer(scope, receive, send)
+        body = b"".join(part.get("body", b"") for part in sent[1:])  # type: ignore[misc]
+        return sent[0]["status"], dict(sent[0]["headers"]), body  # type: ignore[return-value,call-overload]
+
+    status, headers, _ = asyncio.run(ask("/data/tree/www/sub"))
+    assert (status, headers[b"location"]) == (308, b"/data/tree/www/sub/")
+    status, _, body = asyncio.run(ask("/data/tree/www/sub/"))
+    assert status == 200
+    assert b'<a href="/data/tree/www/">' in body
