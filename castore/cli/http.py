@@ -23,12 +23,14 @@ _EPILOG = """\b
 Examples:
   castore http                           all refs, at http://localhost:8080/
   castore http ROOT                      one tree, or a ref as it stands
-  castore http --tokens FILE --writable  curl -T FILE .../blob/DIGEST stores it
+  castore http --tokens FILE --writable  curl -T FILE .../blob/DIGEST
   castore http www --site --index-name index.html
 
 A file of tokens has a line for each: a name, its rights (read, write, or both with a comma), and the token.
 
-With --json the first line on stdout says where it listens: {"listening": [...]}
+\b
+With --json the first line on stdout says where it listens:
+  {"listening": [...]}
 """
 
 _LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")

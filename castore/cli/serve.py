@@ -187,7 +187,7 @@ class _Serving:
         return _Signals(self._stop, self._ask_to_reload)
 
     def _metrics_page(self) -> MetricsPage | None:
-        from castore.serving.grpc.listening import Address  # noqa: PLC0415 - as above
+        from castore.serving.listening import Address  # noqa: PLC0415 - as above
 
         place = self._options["metrics"]
         if place is None:
