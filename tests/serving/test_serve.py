@@ -42,12 +42,15 @@ class Process:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if not line:
+        try:
+            self.document = json.loads(line)
+        except ValueError:
+            # It has not begun: what it says of that, it says to the end.
+            self.process.terminate()
             assert self.process.stderr is not None
             said = self.process.stderr.read()
             self.leave()
-            raise RuntimeError(said)
-        self.document = json.loads(line)
+            raise RuntimeError(said) from None
         self.places: list[str] = self.document["listening"]
 
     def leave(self) -> None:
