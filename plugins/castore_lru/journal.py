@@ -144,9 +144,12 @@ class Journal:
             self._locking(_LOCK, _TURN_SECONDS),
         ):
             connection = self.connection
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")  # Of one who was interrupted.
-            yield connection
+            try:
+                _roll_back(connection)  # What one has left who was interrupted.
+                yield connection
+            finally:
+                # Before the lock is given back: else others find the file busy until the connection is freed.
+                _roll_back(connection)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -214,6 +217,11 @@ class Journal:
             raise UnavailableError(self.instance, what) from error
         except OSError as error:
             raise UnavailableError(self.instance, error) from error
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 @contextlib.contextmanager
