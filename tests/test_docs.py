@@ -73,6 +73,10 @@ NOT_RUN: Final = {
     ): "as above",
     ("docs/how-to/share-with-snix.md", "# /etc/systemd/system/castore.service"): "a unit of systemd",
     ("docs/how-to/share-with-snix.md", "# name     rights        token"): "a file of tokens",
+    (
+        "docs/how-to/use-fsspec.md",
+        "from upath import UPath",
+    ): "universal_pathlib is not among what tests need",
     ("docs/explanation/what-a-tree-keeps.md", "#mtree"): "a file; tests/trees hold its format",
     (
         "docs/reference/refs.md",

@@ -9,8 +9,8 @@ _GET: Final = "`castore get DIGEST -o FILE` writes a blob to a file; without -o,
 _GET_ALL: Final = "`castore export ROOT FOLDER` makes the folder that `castore import` has stored under ROOT."
 _COPY: Final = "`castore copy --from NAME --to NAME --all` sends what the other service lacks."
 _REMOVE: Final = (
-    "No command removes one blob. `castore gc --roots FILE --tree ROOT` keeps the blobs that FILE lists and"
-    " the tree of ROOT, and removes all else that is older than a week; `--dry-run` shows what would go."
+    "No command removes one blob. `castore gc --roots FILE` keeps what refs name and what FILE lists, and"
+    " removes all else that is older than a week; `--dry-run` shows what would go."
 )
 _LIST: Final = "`castore list` prints the digests of all blobs; names of files are not kept."
 _STAT: Final = "`castore stat` shows how much a service has, `castore stat DIGEST` the size of a blob."
@@ -31,12 +31,8 @@ _MOUNT: Final = (
     " `stores.blobs().open(digest)` is a file object that reads from anywhere in it."
 )
 _SERVE: Final = (
-    "`castore serve` serves blobs and directories over gRPC, to castore, snix and tvix. examples/web of its"
-    " source is a small server of blobs over HTTP."
-)
-_TREES: Final = (
-    "`castore import FOLDER` stores a folder under the digest of its root; `castore ref` gives"
-    " names to roots."
+    "`castore serve` serves blobs and directories over gRPC, to castore, snix and tvix; `castore http ROOT`"
+    " shows a folder in the browser."
 )
 _NAMES: Final = (
     "`castore ref set NAME ROOT` lets a name stand for a root, `castore import FOLDER --snapshot NAME` keeps"
@@ -60,18 +56,17 @@ HINTS: Final = {
         "push pull sync mirror clone replicate transfer cp mv move migrate": _COPY,
         "rm remove delete del unlink erase drop purge prune forget clean cleanup vacuum evict": _REMOVE,
         "dir ll list-blobs blobs index": _LIST,
-        "du df size info status usage count stats": _STAT,
+        "df size info status usage count stats": _STAT,
         "fsck scrub repair heal fix audit recover rebuild": _VERIFY,
         "validate lint doctor test ping diagnose": _CHECK,
-        "find where which whereis search": _LOCATE,
+        "where which whereis search": _LOCATE,
         "exists contains have": "`castore has DIGEST` tells whether a blob is there.",
         "config configure edit settings": _CONFIG,
         "init setup new bootstrap remote repo": _INIT,
         "backup archive snapshot": _BACKUP,
         "mount umount unmount": _MOUNT,
-        "server daemon listen http web ui": _SERVE,
+        "server daemon listen web ui": _SERVE,
         "refs tag tags log history snapshots commit branch name": _NAMES,
-        "tree merge filter": _TREES,
         "lock unlock break-lock": _LOCKS,
         "encrypt decrypt key keys password passwd login logout auth": _SECRETS,
         "types backends drivers": "`castore plugins` shows the types of services.",

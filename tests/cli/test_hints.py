@@ -23,7 +23,7 @@ from castore.cli.hints import HINTS
         ("add", "castore put"),
         ("backup", "castore import FOLDER"),
         ("dir", "castore list"),
-        ("du", "castore stat"),
+        ("df", "castore stat"),
         ("push", "castore copy"),
         ("pull", "castore copy"),
         ("sync", "castore copy"),
