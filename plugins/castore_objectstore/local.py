@@ -278,8 +278,8 @@ class LocalObjectStore(ObjectStore):
         while folder not in self._folders_flushed:
             self._folders_flushed.add(folder)
             if folder == self._root:
-                # It, and what is above it, may have been made with this file.
-                flush_folder(os.path.dirname(self._place.folder))
+                # It, and any number of those above it, may have been made with this file.
+                self._flush()
                 return
             folder = os.path.dirname(folder)
             flush_folder(folder)

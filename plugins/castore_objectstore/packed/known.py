@@ -154,10 +154,16 @@ class KnownPacks:
         with self._looking:
             self._look()
 
-    def look_for_dead(self) -> None:
-        """Look which records count no more, of packs that have just been claimed."""
+    @property
+    def buried(self) -> int:
+        """How many records are known to count no more."""
+        return len(self._dead)
+
+    def look_for_dead(self) -> int:
+        """Look which records count no more, of packs just claimed; return how many these are by now."""
         with self._looking:
             self._read_dead()
+            return len(self._dead)
 
     def _look(self) -> None:
         if not self._checked_format:

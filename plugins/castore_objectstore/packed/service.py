@@ -126,9 +126,14 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
     def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
         """Yield many blobs; the sizes of chunks are known here, so a call has as many as it may."""
         wanted = dict.fromkeys(digests)
-        self.find_chunks(wanted)  # Looks for news.
-        for some in batches(wanted, self._size_of):
-            found = self.get_chunks({digest: self._size_of(digest) for digest in some})
+        for digest in wanted:
+            if not isinstance(digest, bytes):
+                raise no_digest(digest)
+        sizes = {digest: self._size_of(digest) for digest in wanted}
+        if None in sizes.values() and self._known.look():
+            sizes = {digest: self._size_of(digest) for digest in wanted}
+        for some in batches(wanted, sizes.__getitem__):
+            found = self.get_chunks({digest: sizes[digest] for digest in some})
             for digest in some:
                 data = found.pop(digest, None)
                 # What is no chunk, or a damaged one, goes through a reader: that knows more ways.
@@ -389,10 +394,12 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def claim_for(self, work: Work, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Do the same for a lease, which counts on what waits in others from now on."""
-        wanted = set(digests)
+        return self._claim(work, set(digests), {})
+
+    def _claim(self, work: Work, wanted: set[B3Digest], there: dict[int, bool]) -> set[B3Digest]:
+        """Claim chunks; *there* has the packs that were claimed already, and whether they are there."""
         claimed = self._packer.claim(wanted, work)
         left = wanted - claimed
-        there: dict[int, bool] = {}
         for looks in (self._known.look, self._known.look_anew, lambda: False):
             for digest in list(left):
                 for place in self._known.places(digest):
@@ -427,18 +434,26 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         if any(not self._known.records(digest) for digest in blobs):
             self._known.look()
         needs: dict[B3Digest, set[B3Digest]] = {}
+        buried = self._known.buried
+        there: dict[int, bool] = {}
         for digest, known in blobs.items():
             records = self._known.records(digest)
-            if not records or not self._claim_pack(records[0].pack):
+            if not records:
+                continue
+            pack = records[0].pack
+            if pack not in there:
+                there[pack] = self._claim_pack(pack)
+            if not there[pack]:
                 continue
             with contextlib.suppress(CorruptBlobError):
-                chunks = self._index(digest)
+                chunks = self._index(digest) if records[0].length else ()
                 if chunks is not None and (known is None or blob_index.same_list(chunks, known)):
                     needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
-        if needs:
-            self._known.look_for_dead()  # After the claim: somebody may have buried a record just before.
-        there = self.claim_for(work, set().union(*needs.values()))
-        return {digest for digest, needed in needs.items() if needed <= there and self._known.records(digest)}
+        # After the claim: somebody may have buried a record just before.
+        if needs and self._known.look_for_dead() != buried:
+            needs = {digest: needed for digest, needed in needs.items() if self._known.records(digest)}
+        claimed = self._claim(work, set().union(*needs.values()), there)
+        return {digest for digest, needed in needs.items() if needed <= claimed}
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Store the records of blobs with all chunks that wait, or after them."""

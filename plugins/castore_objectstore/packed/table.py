@@ -65,7 +65,7 @@ class Table:
         """Return all places of a digest, those that were added last first."""
         found = list(self._young.get(digest, ()))
         for run in reversed(self._runs):
-            found += run.find(digest)
+            found.extend(run.find(digest))
         if len(found) > 1:
             found.sort(key=lambda place: -place.pack)
         return found
@@ -89,15 +89,18 @@ class _Run:
         self.data = b"".join(rows)
         self.count = len(rows)
 
-    def find(self, digest: bytes) -> Iterator[Row]:
+    def find(self, digest: bytes) -> Iterable[Row]:
         first = digest[0] << 8 | digest[1]
         start, stop = self._starts[first] * _SIZE, self._starts[first + 1] * _SIZE
-        while (at := self.data.find(digest, start, stop)) >= 0:
-            if at % _SIZE:
-                start = at + 1
-            else:
+        if start == stop or (at := self.data.find(digest, start, stop)) < 0:
+            return ()
+        return self._all_from(digest, at, stop)
+
+    def _all_from(self, digest: bytes, at: int, stop: int) -> Iterator[Row]:
+        while at >= 0:
+            if not at % _SIZE:
                 yield Row._make(_ROW.unpack_from(self.data, at))
-                start = at + _SIZE
+            at = self.data.find(digest, at + 1, stop)
 
     def __iter__(self) -> Iterator[Row]:
         return map(Row._make, _ROW.iter_unpack(self.data))
