@@ -29,6 +29,7 @@ import attrs
 from castore.aio.threads import Threads
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobReader, BlobService
+from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
 from castore.errors import (
     CastoreError,
@@ -36,6 +37,7 @@ from castore.errors import (
     InvalidDigestError,
     InvalidDirectoryError,
     InvalidRefError,
+    MissingDirectoryError,
     NodeNotFoundError,
     UnavailableError,
 )
@@ -47,7 +49,9 @@ from castore.serving.http.bodies import Outlet, frames, frames_of, pieces
 from castore.serving.http.conditions import NoRangeError, accepts, parse_ranges, range_holds, verdict
 from castore.trees.naming import TreeLookup, TreePlace, parse_root
 from castore.trees.packing import PackOptions, pack_tree
-from castore.trees.ref_names import RefName, refs_of
+from castore.trees.reading_ahead import RecentDirectories
+from castore.trees.ref_names import refs_of
+from castore.trees.walking import resolve
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -151,6 +155,10 @@ class HttpApp:
         self._report = report
         self._place = None if self.options.root is None else TreePlace.parse(self.options.root)
         self._lookup = TreeLookup(stores, service)
+        self._recent = RecentDirectories(self._lookup.directories)
+        if self._place is not None and isinstance(self._place.root, ShortDigest):
+            whole = cast("DirectoryNode", self._lookup.root(self._place.root)).digest
+            self._place = attrs.evolve(self._place, root=whole)
         self._threads = Threads(32)
         self._packing: asyncio.Semaphore | None = None
         self._program = version("castore")
@@ -259,8 +267,9 @@ class HttpApp:
         if not parts or parts[0] not in {b"blob", b"tree", b"api"}:
             return True
         assert self._place is not None
-        with contextlib.suppress(NodeNotFoundError):
-            return self._lookup.find(self._place.join(TreePath(parts[:1]))) is not None
+        with contextlib.suppress(NodeNotFoundError, InvalidDirectoryError):
+            path = self._place.path.join(parts[0])
+            return resolve(self._recent, self._root(self._place), path, follow=False) is not None
         return False
 
     def _root_in(self, parts: list[bytes]) -> tuple[TreePlace, int]:
@@ -271,7 +280,9 @@ class HttpApp:
             except (InvalidDigestError, InvalidRefError, UnicodeDecodeError):
                 break
             place = TreePlace(root, in_tree=True)
-            if not isinstance(root, RefName):
+            if isinstance(root, ShortDigest):
+                break  # To complete one takes a list of all that there is.
+            if isinstance(root, B3Digest):
                 return place, used
             try:
                 self._lookup.root(root)
@@ -280,17 +291,27 @@ class HttpApp:
             return place, used
         raise NodeNotFoundError("no tree has this digest or name")
 
+    def _root(self, place: TreePlace) -> Node:
+        if isinstance(place.root, B3Digest):
+            directory = self._recent.get(place.root)
+            if directory is None:
+                raise NodeNotFoundError(f"no directory {place.root} in `{self._service}`")
+            return directory.node
+        return self._lookup.root(place.root)
+
     def _find(self, place: TreePlace, parts: list[bytes]) -> Node:
-        return self._lookup.node(place.join(TreePath(parts)), follow=True)
+        path = place.path.join(*parts)
+        node = resolve(self._recent, self._root(place), path)
+        if node is None:
+            raise NodeNotFoundError(f"the tree has nothing at {str(TreePath(parts))!r}")
+        return node
 
     def _directory(self, node: DirectoryNode, place: TreePlace) -> Directory:
-        root = self._lookup.node(place)
+        root = self._root(place)
         within = root.digest if isinstance(root, DirectoryNode) else None
-        found = self._lookup.directories.get_many((node.digest,), within=within).get(node.digest)
-        if isinstance(found, CastoreError):
-            raise found
+        found = self._recent.get(node.digest, within=within)
         if found is None:
-            raise NodeNotFoundError(f"the directory {node.digest} is missing")
+            raise MissingDirectoryError(node.digest)
         return found
 
     def _home(self) -> bytes:
@@ -340,9 +361,7 @@ class HttpApp:
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
         top = str(place.root)[:16] if isinstance(place.root, B3Digest) else str(place)
         body = await self.run(
-            lambda: pages.listing(
-                top, base, parts, node, list(directory.items()), by=by, down=down, number=number
-            )
+            lambda: pages.listing(top, base, parts, node, directory.items(), by=by, down=down, number=number)
         )
         view = f"{by}-{down}-{number}"
         await self._serve_page(request, body, f'W/"{node.digest}-{self._program}-{view}"')

@@ -10,10 +10,11 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
+from operator import itemgetter
 from typing import Final
 from urllib.parse import quote
 
-from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode
+from castore.format.nodes import DirectoryNode, FileNode, Node
 from castore.text import size_text
 
 PAGE: Final = 1000
@@ -95,18 +96,17 @@ def _way(top: str, base: str, names: Sequence[bytes], *, is_file: bool) -> str:
     return f'<nav class="way" aria-label="Path">{" <span>/</span> ".join(parts)}</nav>'
 
 
-_FOLDERS_FIRST: Final = {DirectoryNode: 0, SymlinkNode: 1, FileNode: 1}
-
-
 def in_order(entries: Iterable[tuple[bytes, Node]], by: str, *, down: bool) -> list[tuple[bytes, Node]]:
     """Return entries with the folders first, by their names or by their sizes."""
-
-    def key(entry: tuple[bytes, Node]) -> tuple[int, bytes]:
-        node = entry[1]
-        return (node.size if by == "size" and isinstance(node, FileNode) else 0), entry[0]
-
-    found = sorted(entries, key=key, reverse=down)
-    return sorted(found, key=lambda entry: _FOLDERS_FIRST[type(entry[1])])
+    folders: list[tuple[bytes, Node]] = []
+    others: list[tuple[bytes, Node]] = []
+    for entry in entries:
+        (folders if isinstance(entry[1], DirectoryNode) else others).append(entry)
+    for some in (folders, others):
+        some.sort(key=itemgetter(0), reverse=down)
+    if by == "size":
+        others.sort(key=lambda entry: getattr(entry[1], "size", 0), reverse=down)
+    return folders + others
 
 
 def listing(
@@ -114,7 +114,7 @@ def listing(
     base: str,
     names: Sequence[bytes],
     node: DirectoryNode,
-    entries: Sequence[tuple[bytes, Node]],
+    entries: Iterable[tuple[bytes, Node]],
     *,
     by: str = "name",
     down: bool = False,

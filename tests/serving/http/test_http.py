@@ -8,7 +8,9 @@ import html.parser
 import io
 import json
 import os
+import shutil
 import socket
+import subprocess
 import tarfile
 import time
 import zipfile
@@ -57,6 +59,7 @@ def unpacked(data: bytes) -> bytes:
         ("/tree/team/site/ten.txt", 200),
         ("/tree/nobody/x", 404),
         (f"/tree/{'0' * 64}/", 404),
+        (f"/tree/{HEX[:10]}/", 404),
         ("/tree/www//ten.txt", 400),
         ("/tree/www/./ten.txt", 400),
         ("/tree/www/%2e%2e/x", 400),
@@ -272,6 +275,15 @@ def test_a_tree_at_the_top(web: Web) -> None:
         assert top.ask("/sub/").body == b"<script>alert(1)</script>"
 
 
+def test_first_digits_and_a_path_at_the_top(web: Web) -> None:
+    """They are completed once, when the server begins."""
+    with serving(web.stores, root=f"{web.root[:12]}:sub") as (port, reports):
+        top = Web(web.stores, port, web.root, web.folder, reports)
+        assert top.ask("/page.html").status == 200
+        assert top.ask("/deep").headers["location"] == "/deep/"
+        assert top.ask("/ten.txt").status == 404
+
+
 def test_a_site_is_trusted_and_nothing_else_is_served(web: Web) -> None:
     with serving(web.stores, root="www", site=True, index_names=["page.html"]) as (port, reports):
         site = Web(web.stores, port, web.root, web.folder, reports)
@@ -478,6 +490,37 @@ def test_many_at_once(web: Web) -> None:
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: web.ask("/tree/www/large.txt").body == LARGE, range(32)))
     assert all(answers)
+
+
+# -- a browser --
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
+def test_a_browser_runs_nothing_of_what_is_stored(web: Web, tmp_path: Path) -> None:
+    """It takes 5 s, three starts of a browser: names, HTML and SVG that would change the page."""
+    script = "document.documentElement.setAttribute('hurt', location.href)"
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/a.html").write_text(f"<title>x</title><script>{script}</script><p>shown</p>")
+    (tmp_path / "f/a.svg").write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg"><script>{script}</script></svg>'
+    )
+    (tmp_path / "f" / f"<img src=x onerror={script.split('.', maxsplit=1)[0]}.title=1>").write_text("name")
+    node = import_tree(tmp_path / "f", web.stores.blobs(), web.stores.directories()).node
+    root = node.digest  # type: ignore[union-attr]
+    for path, seen in (("", "a.svg"), ("a.html", "shown"), ("a.svg", "svg")):
+        run = subprocess.run(
+            [
+                *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+                f"--user-data-dir={tmp_path}/profile",
+                f"http://127.0.0.1:{web.port}/tree/{root}/{path}",
+            ],
+            capture_output=True,
+            check=True,
+            timeout=100,
+        )
+        page = run.stdout.decode()
+        assert seen in page
+        assert "hurt=" not in page.replace("&", "").split("<script")[0]
 
 
 # -- mounted --
