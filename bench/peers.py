@@ -125,6 +125,13 @@ class CastoreSqlite(Castore):
     composition = '[blobservices.root]\ntype = "sqlite"\npath = "./store/blobs.sqlite"\n'
 
 
+class CastorePacked(Castore):
+    """castore with many chunks in each object."""
+
+    name = "castore, packed"
+    composition = '[blobservices.root]\ntype = "packed"\nobject_store_url = "file:./store"\n'
+
+
 class Restic(Peer):
     """restic."""
 
@@ -188,4 +195,4 @@ class Casync(Peer):
         return self.run("extract", f"--store={self.stored}", "--seed-output=no", self._index, target)
 
 
-PEERS: tuple[type[Peer], ...] = (Castore, CastoreSqlite, Restic, Borg, Casync)
+PEERS: tuple[type[Peer], ...] = (Castore, CastorePacked, CastoreSqlite, Restic, Borg, Casync)

@@ -122,7 +122,7 @@ def measure(folder: Path, paths: Sequence[Path]) -> dict[tuple[str, str, str], f
         for name, same_keys in (("bare loop", False), ("same keys", True)):
             bare = BareLoop(folder / f"{name}-{durability}", durability, same_keys=same_keys)
             measured[name] = rates(len(paths), partial(bare.put, paths), bare.read)
-        for tag in ("objectstore", "sqlite"):
+        for tag in ("objectstore", "packed", "sqlite"):
             with service_on(folder / f"{tag}-{durability}", tag, durability) as service:
                 measured[tag] = rates(len(paths), partial(put_files, service, paths), service.read)
         for tag, both in measured.items():

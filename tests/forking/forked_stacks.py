@@ -35,6 +35,7 @@ STACKS: Final[dict[str, Tables]] = {
     "memory": {"root": {"type": "memory"}},
     "files": {"root": _file("store")},
     "files-process": {"root": _file("store", "process")},
+    "packed": {"root": {"type": "packed", "object_store_url": "file:store", "avg_chunk_size": CHUNK}},
     "sqlite": {"root": {"type": "sqlite", "path": "blobs.sqlite", "avg_chunk_size": CHUNK}},
     "fsspec": {"root": {"type": "objectstore", "object_store_url": "memory:"}},
     "lru-files": _over("lru", max_bytes="64 MiB"),

@@ -28,6 +28,8 @@ CI: Final = {
     ("files", "aborted"),
     ("files", "busy"),
     ("files-process", "writing"),
+    ("packed", "busy"),
+    ("packed", "writing"),
     ("sqlite", "busy"),
     ("sqlite", "writing"),
     ("sqlite", "closed-there"),

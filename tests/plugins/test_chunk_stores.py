@@ -16,6 +16,8 @@ URLS = [
     "memory:",
     "objectstore+memory:",
     "objectstore+file:{}/folder",
+    "packed+file:{}/packs",
+    "packed+file:{}/packs?durability=process",
     "sqlite:{}/blobs.sqlite",
     "sqlite:{}/blobs.sqlite?durability=process",
 ]

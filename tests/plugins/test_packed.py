@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -362,6 +363,32 @@ class TestUpkeep:
             digest = blobs.write(b"x")
             with pytest.raises(castore.UnsupportedError, match="`castore copy`"):
                 collect(blobs, [digest])
+
+
+class TestDurability:
+    def test_a_pack_has_its_name_when_its_bytes_are_on_the_disk(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """First the file is flushed, then it gets its name, then that is flushed; then the call returns."""
+        steps: list[str] = []
+        fsync, replace = os.fsync, os.replace
+
+        def note_fsync(descriptor: int) -> None:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            steps.append(f"flush {'folder' if path.is_dir() else path.name[-2:]}")
+            fsync(descriptor)
+
+        def note_replace(source: str, target: str) -> None:
+            steps.append("rename")
+            replace(source, target)
+
+        with opened(tmp_path / "store", durability="full") as blobs:
+            blobs.write(b"first")
+            monkeypatch.setattr(os, "fsync", note_fsync)
+            monkeypatch.setattr(os, "replace", note_replace)
+            blobs.write(b"second")
+            monkeypatch.undo()
+        assert steps == ["flush #1", "rename", "flush folder"]
 
 
 class TestBucket:

@@ -22,6 +22,7 @@ TYPES = {
     "objectstore by process": {
         "root": {"type": "objectstore", "object_store_url": "file:PATH", "durability": "process"}
     },
+    "packed": {"root": {"type": "packed", "object_store_url": "file:PATH"}},
     "sqlite": {"root": {"type": "sqlite", "path": "PATH"}},
     "lru": {
         "root": {"type": "lru", "inner": "&store", "max_bytes": "1 GB"},
@@ -75,7 +76,9 @@ def leased(blobs: BlobService) -> object:
 
 
 def swept(blobs: BlobService) -> object:
-    return collect(blobs, [], no_roots=True, grace_seconds=0) if blobs.capability(Sweepable) else None
+    if blobs.capability(Sweepable) is None:
+        return listed(blobs)  # Nothing is collected there.
+    return collect(blobs, [], no_roots=True, grace_seconds=0)
 
 
 READS: dict[str, Callable[[BlobService], object]] = {
