@@ -3,14 +3,14 @@
 castore removes only that. What has another name, or is not of the form that castore gives it, is somebody
 else's, wherever it lies, and stays as it is.
 
-=====================  ===================================================================================
-`<64 hex digits>`      an object, in the folder of its first 4 digits; an entry of a queue; a lock
-`<64 hex digits>#<n>`  left there by a writer that was killed: *n* is a number, or 16 hex digits
-`<10 digits>/<..>`     the same in a store of packs, in a folder named by the hour in UTC
-`<a random UUID>`      a mark: an empty file, locked while the program lives that has made it
-`<32 hex digits>`      a mark in a bucket, of the bytes `castore`
-`.<n>.castore-<8 hex>` what an export builds in the place of *n*, or the first 200 bytes of that
-=====================  ===================================================================================
+======================  ===================================================================================
+`<64 hex digits>`       an object, in the folder of its first 4 digits; an entry of a queue; a lock
+`<64 hex digits>#<n>`   left there by a writer that was killed: *n* is a number, or 16 hex digits
+`<10 digits>/<..>`      the same in a store of packs, in a folder named by the hour in UTC
+`<a random UUID>`       a mark: an empty file, locked while the program lives that has made it
+`<32 hex digits>`       a mark in a bucket, of the bytes `castore`
+`.<n>.castore-<8 hex>`  what an export builds in the place of *n*, or the first 200 bytes of that
+======================  ===================================================================================
 
 All digits are in lower case. castore makes no links, so a link is never its own. Only the folder of a store,
 and the two at its top that have the objects, may be links, which their owner has made.

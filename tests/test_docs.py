@@ -71,6 +71,11 @@ NOT_RUN: Final = {
         "docs/how-to/share-with-snix.md",
         "castore serve --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem --tokens tokens.txt",
     ): "as above",
+    (
+        "docs/how-to/serve-http.md",
+        "pip install 'castore[web]'",
+    ): "goes on; tests/cli/test_http.py does the same",
+    ("docs/how-to/serve-http.md", "castore http --tokens tokens.txt --writable"): "goes on; as above",
     ("docs/how-to/share-with-snix.md", "# /etc/systemd/system/castore.service"): "a unit of systemd",
     ("docs/how-to/share-with-snix.md", "# name     rights        token"): "a file of tokens",
     (

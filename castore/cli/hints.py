@@ -65,7 +65,7 @@ HINTS: Final = {
         "init setup new bootstrap remote repo": _INIT,
         "backup archive snapshot": _BACKUP,
         "mount umount unmount": _MOUNT,
-        "server daemon listen web ui": _SERVE,
+        "server daemon listen web ui browse": _SERVE,
         "refs tag tags log history snapshots commit branch name": _NAMES,
         "lock unlock break-lock": _LOCKS,
         "encrypt decrypt key keys password passwd login logout auth": _SECRETS,

@@ -255,7 +255,7 @@ class HttpApp:
             await self._serve_json(request, place, parts[2 + used :])
         elif not parts and self._place is None:
             request.only("GET", "HEAD")
-            body = await self.run(self._home)
+            body = await self.run(lambda: self._home(request.base))
             await self._serve_page(request, body, f'W/"{B3Digest.of(body).hex()[:32]}"')
         else:
             raise _AnswerError(404, "there is nothing here")
@@ -314,11 +314,11 @@ class HttpApp:
             raise MissingDirectoryError(node.digest)
         return found
 
-    def _home(self) -> bytes:
+    def _home(self, base: str) -> bytes:
         try:
-            return pages.home([name for name, _ in refs_of(self._stores, self._service).list()])
+            return pages.home(base, [name for name, _ in refs_of(self._stores, self._service).list()])
         except CompositionError:
-            return pages.home([])
+            return pages.home(base, [])
 
     # -- trees --
 

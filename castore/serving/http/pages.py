@@ -233,15 +233,15 @@ def in_hex(data: bytes) -> str:
     return "\n".join(lines)
 
 
-def home(refs: Sequence[str]) -> bytes:
-    """Return the first page of a server that has no one tree: the refs, and what else there is."""
+def home(base: str, refs: Sequence[str]) -> bytes:
+    """Return the first page of a server that has no one tree: the refs, and what else there is below *base*."""
     items = "".join(
-        f'<li><a href="tree/{"/".join(link_to(part.encode()) for part in name.split("/"))}/">{escape(name)}</a></li>'
+        f'<li><a href="{escape(base)}tree/{"/".join(link_to(part.encode()) for part in name.split("/"))}/">{escape(name)}</a></li>'
         for name in refs
     )
     listed = f'<ul class="refs">{items}</ul>' if items else "<p>There are no refs yet.</p>"
     return page(
         "castore",
         '<header><nav class="way">castore</nav><p class="facts">The trees that have names</p></header>'
-        f"<main>{listed}<p>Any other tree is at <code>tree/DIGEST/</code>, a blob at <code>blob/DIGEST</code>.</p></main>",
+        f"<main>{listed}<p>Any other tree is at <code>{escape(base)}tree/DIGEST/</code>, a blob at <code>{escape(base)}blob/DIGEST</code>.</p></main>",
     )
