@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate, chain, islice, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Final
 
 import attrs
@@ -182,7 +182,7 @@ class Copier:
                 for digest in lister.list_blobs():
                     known.add("blob", digest)
             given = iter(self._all_blobs() if digests is None else digests)
-            while batch := list(dict.fromkeys(islice(given, MOST_ITEMS))):
+            for batch in _batches(given):
                 # A batch at a time: while somebody has a lease, no garbage is collected.
                 with contextlib.nullcontext() if self._store is None else self._store.lease() as leased:
                     yield from self._copy(self._lacking(batch, known, leased), leased)
@@ -460,3 +460,20 @@ def _wrong_index(blob: _Blob) -> CorruptBlobError:
     found = B3Digest(blob.hasher.digest())
     message = f"blob {blob.digest} is corrupt: the chunks of its index make up {found}"
     return CorruptBlobError(message, expected=blob.digest, found=found)
+
+
+def _batches(digests: Iterator[B3Digest]) -> Iterator[list[B3Digest]]:
+    """Yield digests as many at a time as one call has; of a listing that fails in the end all that it has."""
+    batch: dict[B3Digest, None] = {}
+    try:
+        for number, digest in enumerate(digests, 1):
+            batch[digest] = None
+            if not number % MOST_ITEMS:
+                yield list(batch)
+                batch = {}
+    except CastoreError:
+        if batch:
+            yield list(batch)
+        raise
+    if batch:
+        yield list(batch)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -292,6 +294,53 @@ class TestDamage:
         with opened(tmp_path / "store") as blobs:
             for number, digest in enumerate(digests):
                 assert blobs.read(digest) == b"%d" % number * (number % 90 + 1)
+
+    def test_a_list_that_may_lack_blobs_says_so(self, tmp_path: Path) -> None:
+        """Nobody takes it for whole; all that is known is copied before."""
+        with opened(tmp_path / "store") as blobs:
+            lost = blobs.write(b"x" * 50)
+            (pack,) = packs_of(tmp_path / "store")
+            kept = [blobs.write(b"y%d" % number) for number in range(9)]
+        pack.write_bytes(pack.read_bytes()[:-3])
+        with opened(tmp_path / "store") as blobs, castore.from_url("memory:") as target:
+            with pytest.raises(UnavailableError, match=r"may lack some.*bring the pack back"):
+                verify(blobs)
+            with pytest.raises(UnavailableError, match="may lack some"):
+                copy(blobs, target)
+            assert target.missing(kept) == set()
+            assert blobs.read(lost) == b"x" * 50
+            pack.rename(tmp_path / "away")
+            assert blobs.write(b"x" * 50) == lost
+            assert verify(blobs).findings == []
+
+    def test_no_damage_gives_a_wrong_byte(self, tmp_path: Path) -> None:
+        """Of packs that are cut, turned, swapped or gone: right bytes, an error, or nothing."""
+        chance = random.Random(5)
+        store, whole = tmp_path / "store", tmp_path / "whole"
+        contents = [chance.randbytes(chance.choice([5, 300, 9000])) for _ in range(30)]
+        with opened(whole, pack_size="64 KiB", avg_chunk_size=1024) as blobs:
+            by_digest = {blobs.write(data): data for data in contents}
+        for _ in range(60):
+            shutil.copytree(whole, store)
+            path, other = chance.sample(packs_of(store), 2)
+            data = bytearray(path.read_bytes())
+            at = chance.randrange(len(data))
+            kind = chance.choice(["cut", "turn", "gone", "swap", "zero"])
+            if kind == "turn":
+                data[at] ^= 1 << chance.randrange(8)
+            elif kind == "zero":
+                data[at : at + 40] = bytes(len(data[at : at + 40]))
+            path.write_bytes(data[:at] if kind == "cut" else other.read_bytes() if kind == "swap" else data)
+            if kind == "gone":
+                path.unlink()
+            with opened(store) as blobs:
+                for digest, found in blobs.read_many(by_digest):
+                    with contextlib.suppress(castore.CastoreError):
+                        read = found.read() if isinstance(found, castore.BlobReader) else found
+                        assert read in (None, by_digest[digest]) or isinstance(read, castore.CastoreError)
+                for data_ in contents:
+                    blobs.write(data_)
+            shutil.rmtree(store)
 
     def test_a_chunk_that_is_damaged_is_taken_from_another_pack(self, tmp_path: Path) -> None:
         data = bytes(range(256)) * 8

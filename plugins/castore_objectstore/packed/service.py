@@ -70,6 +70,7 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         pool: Pool | None = None,
     ) -> None:
         self._store = store
+        self._instance = instance
         self._chunker = chunker
         self._avg_chunk_size = avg_chunk_size
         self._level = compression_level
@@ -182,13 +183,20 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         self._known.look_anew()
 
     def list_blobs(self) -> Iterator[B3Digest]:
-        """Yield the digest of every record."""
+        """Yield the digest of every record; then raise `UnavailableError` if others may have been lost."""
         self._known.look_anew()
         last = None
         for place in self._known.all_records():
             if place.digest != last:
                 last = place.digest
                 yield B3Digest(last)
+        for pack in self._known.all_packs():
+            if pack.damage is not None:
+                raise UnavailableError(
+                    self._instance,
+                    f"{pack.key}: {pack.damage}; its blobs are not known, and this list may lack some:"
+                    " bring the pack back from a copy, or store these blobs again, and move it away",
+                )
 
     def complete(self, digits: str) -> Iterator[B3Digest]:
         """Yield the blobs and chunks that begin with *digits*."""
