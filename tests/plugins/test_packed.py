@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,8 +23,10 @@ from castore.contract.capabilities import BlobLister, ChunkStore, FrameStore
 from castore.format import frames, packs
 from castore.threads.pool import Pool
 from castore.upkeep import collect, copy, verify
+from castore_objectstore.fsspec_store import FsspecObjectStore
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.looks import PACKS
+from castore_objectstore.object_store import StoredObject
 from castore_objectstore.packed.service import PackedBlobService
 
 
@@ -440,7 +443,47 @@ class TestDurability:
         assert steps == ["flush #1", "rename", "flush folder"]
 
 
+class Asked(FsspecObjectStore):
+    """A bucket in memory, of which each request would take its time, and is counted."""
+
+    def __init__(self) -> None:
+        super().__init__("memory:", {}, instance="bucket")
+        self.high_latency = True
+        self.calls: Counter[str] = Counter()
+
+    def put(self, key: str, data: bytes) -> None:
+        self.calls["put"] += 1
+        super().put(key, data)
+
+    def get_range(self, key: str, offset: int, count: int) -> bytes | None:
+        self.calls["range"] += 1
+        return super().get_range(key, offset, count)
+
+    def list(self, prefix: str, **kwargs: Any) -> Iterator[StoredObject]:
+        self.calls["list"] += 1
+        return super().list(prefix, **kwargs)
+
+
 class TestBucket:
+    def test_requests(self, tmp_path: Path) -> None:
+        """3,000 files are three packs; nothing new puts nothing; one more file is one put."""
+        paths = files(tmp_path / "in", 3000)
+        store = Asked()
+        digests = list(PackedBlobService(store, instance="bucket").put_files(paths))
+        assert store.calls["put"] == 4
+        assert store.calls["list"] <= 4
+        store.calls.clear()
+        again = PackedBlobService(store, instance="bucket")
+        assert list(again.put_files(paths)) == digests
+        assert store.calls["put"] == 0
+        store.calls.clear()
+        assert len(dict(again.read_many(digests))) == len(set(digests))
+        assert store.calls["range"] <= 8
+        store.calls.clear()
+        again.write(b"one more")
+        assert store.calls["put"] == 1
+        assert store.calls["list"] <= 2
+
     def test_a_bucket(self, tmp_path: Path) -> None:
         """Over HTTP, from a server of S3: 600 files are two objects, and another service reads them."""
         pytest.importorskip("s3fs")

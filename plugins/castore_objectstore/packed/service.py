@@ -346,7 +346,9 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     @contextlib.contextmanager
     def _leased(self, *, brief: bool) -> Iterator[ChunkStore]:
-        with contextlib.nullcontext() if brief else self._store.lease():
+        # In a bucket it would be two requests, and nothing is collected there.
+        needless = brief or self._store.folder is None
+        with contextlib.nullcontext() if needless else self._store.lease():
             work = Work()
             try:
                 yield _LeasedPacks(self, work)
