@@ -45,7 +45,7 @@ from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath, node_to_json
 from castore.serving.access import ANYBODY, Client, Tokens
 from castore.serving.http import pages
-from castore.serving.http.bodies import Outlet, frames, frames_of, pieces
+from castore.serving.http.bodies import PIECE, Outlet, frames, frames_of, pieces
 from castore.serving.http.conditions import NoRangeError, accepts, parse_ranges, range_holds, verdict
 from castore.trees.naming import TreeLookup, TreePlace, parse_root
 from castore.trees.packing import PackOptions, pack_tree
@@ -69,6 +69,7 @@ _MOST_URL: Final = 8 << 10
 _BEGINNING: Final = 64 << 10
 """How much of a file its page has."""
 _ARCHIVES_AT_ONCE: Final = 4
+_WRONG_SIZE: Final = "the file has another size than its entry says"
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "no-cache"
 
@@ -445,11 +446,16 @@ class HttpApp:
     # -- blobs --
 
     async def _serve_blob(self, request: _Request, digest: B3Digest) -> None:
-        reader = await self.run(lambda: self._blobs.open_read(digest))
-        if reader is None:
+        def size_of() -> int | None:
+            reader = self._blobs.open_read(digest)
+            if reader is None:
+                return None
+            with reader:
+                return reader.size
+
+        size: int | None = await self.run(size_of)
+        if size is None:
             raise _AnswerError(404, "there is no blob of this digest")
-        size = reader.size
-        await self.run(reader.close)
         await self._serve_file(request, FileNode(digest, size), b"", _FOR_EVER)
 
     async def _serve_file(self, request: _Request, node: FileNode, name: bytes, cache: str) -> None:
@@ -498,10 +504,17 @@ class HttpApp:
         if request.method == "HEAD":
             await request.answer(200, [*fields, ("Content-Length", str(node.size))], None)
             return
+        if not ranges and node.size <= PIECE:
+            # Most files are small: one turn of a thread for all of it.
+            data: bytes | None = await self.run(lambda: self._whole(node))
+            if data is None:
+                raise _AnswerError(500, _WRONG_SIZE)
+            await request.answer(200, fields, data)
+            return
         reader: BlobReader = await self.run(lambda: self._blobs.open(node.digest))
         try:
             if reader.size != node.size:
-                raise _AnswerError(500, "the file has another size than its entry says")
+                raise _AnswerError(500, _WRONG_SIZE)
             if not ranges:
                 await request.begin(200, [*fields, ("Content-Length", str(node.size))])
                 await self._stream(request, pieces(reader, 0, node.size))
@@ -514,6 +527,11 @@ class HttpApp:
                 await self._send_parts(request, reader, fields, ranges, media)
         finally:
             await self._threads.run(reader.close, insist=True)
+
+    def _whole(self, node: FileNode) -> bytes | None:
+        """Return a file; `None` if it is not as large as its entry says."""
+        with self._blobs.open(node.digest) as reader:
+            return reader.read() if reader.size == node.size else None
 
     async def _send_parts(
         self, request: _Request, reader: BlobReader, fields: Fields, ranges: list[tuple[int, int]], media: str

@@ -159,6 +159,8 @@ class HttpServer:
         port = int(address.target.rpartition(":")[2])
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         made = socket.create_server((address.host, port), family=family, backlog=128)
+        # Those that are accepted have it from here: else a small answer waits for 40 ms, head before body.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets.append(made)
         host = f"[{address.host}]" if ":" in address.host else address.host
         self.urls.append(f"{'https' if self._secure else 'http'}://{host}:{made.getsockname()[1]}/")
