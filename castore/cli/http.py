@@ -12,7 +12,7 @@ from castore.cli.options import as_seconds, as_size, shared_options
 from castore.cli.output import complain, emit_text
 from castore.cli.roots import as_place
 from castore.cli.settings import Settings
-from castore.errors import MissingDriverError
+from castore.errors import CompositionError, MissingDriverError
 from castore.trees.naming import TreeLookup, TreePlace
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Examples:
   castore http www --site --index-name index.html
 
 A file of tokens has a line for each: a name, its rights (read, write, or both with a comma), and the token.
+SIGHUP reads it anew.
 
 \b
 With --json the first line on stdout says where it listens:
@@ -117,7 +118,11 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
         addresses = [Address.parse(place) for place in options["places"] or ("localhost:8080",)]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    tokens: Tokens = Tokens() if options["tokens"] is None else Tokens.read(Path(options["tokens"]))
+
+    def read_tokens() -> Tokens:
+        return Tokens() if options["tokens"] is None else Tokens.read(Path(options["tokens"]))
+
+    tokens = read_tokens()
     local = all(address.is_local for address in addresses)
     app = HttpApp(
         stores,
@@ -152,4 +157,11 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
             settings.remark(f"castore: open {' or '.join(server.urls)}")
         notify("READY=1")
 
-    server.run(ready)
+    def reload() -> None:
+        nonlocal tokens
+        try:
+            tokens = read_tokens()
+        except CompositionError as error:
+            complain(f"castore: the tokens stay as they are: {error}")
+
+    server.run(ready, reload)

@@ -6,6 +6,8 @@ import json
 import signal
 import socket
 import subprocess
+import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -56,3 +58,40 @@ def test_a_port_that_is_taken_is_said(place):
         run = place.run("http", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
     assert b"cannot listen at 127.0.0.1" in run.stderr
     assert run.returncode == 2
+
+
+def test_tokens_are_read_anew(place, root):
+    """On SIGHUP; what is no file of tokens leaves them as they are."""
+    tokens = place.folder / "tokens"
+
+    def let_in(token: str) -> None:
+        tokens.write_text(f"somebody read {token}\n")
+        tokens.chmod(0o600)
+
+    def answer(url: str, token: str) -> int:
+        request = urllib.request.Request(f"{url}a.txt", headers={"Authorization": f"Bearer {token}"})
+        try:
+            return urllib.request.urlopen(request, timeout=20).status
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    let_in("the-first-token-of-all")
+    command = ("http", root, "--listen", "localhost:0", "--json", "--private", "--tokens", "tokens")
+    with place.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+        try:
+            (url,) = json.loads(server.stdout.readline())["listening"]
+            assert answer(url, "the-first-token-of-all") == 200
+            tokens.write_text("nonsense")
+            server.send_signal(signal.SIGHUP)
+            assert b"the tokens stay as they are" in server.stderr.readline()
+            assert answer(url, "the-first-token-of-all") == 200
+            let_in("the-second-token-of-all")
+            server.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 20
+            while answer(url, "the-second-token-of-all") != 200 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert answer(url, "the-second-token-of-all") == 200
+            assert answer(url, "the-first-token-of-all") == 401
+        finally:
+            server.kill()

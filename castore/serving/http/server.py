@@ -176,10 +176,17 @@ class HttpServer:
             except ConnectionRefusedError:
                 path.unlink()
 
-    def run(self, ready: Callable[[], object] = lambda: None) -> None:
-        """Serve until SIGTERM, SIGINT or `stop`; *ready* is called when it does."""
+    def run(
+        self, ready: Callable[[], object] = lambda: None, reload: Callable[[], object] | None = None
+    ) -> None:
+        """Serve until SIGTERM, SIGINT or `stop`.
+
+        *ready* is called when it does, *reload* on SIGHUP.
+        """
 
         async def serve() -> None:
+            if reload is not None:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
             serving = asyncio.ensure_future(self._server.serve(self._sockets))
             while not self._server.started and not serving.done():
                 await asyncio.sleep(0.01)

@@ -29,7 +29,9 @@ from castore.digest import EMPTY
 from castore.format.directories import Directory
 from castore.format.nodes import FileNode
 from castore.serving.access import Tokens
+from castore.serving.http import app as app_module
 from castore.serving.http.app import HttpApp
+from castore.serving.http.bodies import frames
 from castore.serving.http.server import HttpServer
 from castore.serving.listening import Address
 from castore.trees import import_tree
@@ -533,6 +535,31 @@ def test_a_browser_runs_nothing_of_what_is_stored(web: Web, tmp_path: Path) -> N
         page = run.stdout.decode()
         assert seen in page
         assert "hurt=" not in page.replace("&", "").split("<script")[0]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
+def test_a_browser_unpacks_many_frames(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for zstd, gets the chunks as they are stored, and shows the last line."""
+    sent: list[int] = []
+
+    def counted(*arguments: object, **options: object) -> Iterator[bytes]:
+        for frame in frames(*arguments, **options):  # type: ignore[arg-type]
+            sent.append(len(frame))
+            yield frame
+
+    monkeypatch.setattr(app_module, "frames", counted)
+    run = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            f"--user-data-dir={tmp_path}/profile",
+            f"http://127.0.0.1:{web.port}/tree/www/large.txt",
+        ],
+        capture_output=True,
+        check=True,
+        timeout=100,
+    )
+    assert b"line 199999 of a text" in run.stdout
+    assert len(sent) > 10
 
 
 # -- mounted --
