@@ -69,6 +69,9 @@ _LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
     help="ROOT is a site that you trust: its pages may do what pages do. Nothing else is served.",
 )
 @click.option("--host", "hosts", metavar="NAME", multiple=True, help="Another name that this server has.")
+@click.option(
+    "--cors", metavar="ORIGIN", multiple=True, help="Let pages of ORIGIN read, such as https://example.org."
+)
 @click.option("--trust-store", is_flag=True, help="Send stored frames without checking their contents first.")
 @click.option(
     "--idle",
@@ -136,6 +139,7 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
             private=options["private"],
             # A page of elsewhere may have a name that leads to this machine.
             hosts={*_LOCAL, *options["hosts"]} if local else ({*options["hosts"]} or None),
+            cors=frozenset(options["cors"]),
             check_frames=not options["trust_store"],
             most_body=options["most_body"],
             idle=options["idle"],

@@ -406,6 +406,9 @@ def test_a_tree_of_a_service_that_keeps_trees_whole(tmp_path: Path) -> None:
         with fs.transaction as first:
             fs.pipe_file(f"{EMPTY}/a/b/file", b"content")
             fs.pipe_file(f"{EMPTY}/c/file", b"content")
+    # Another program, which has nothing of the tree at hand.
+    with castore.Composition.from_mapping(table, base=tmp_path) as stores:
+        fs = CastoreFileSystem.of(stores)
         with fs.transaction as second:
             fs.pipe_file(f"{first.root}/a/other", b"other")
     with castore.Composition.from_mapping(table, base=tmp_path) as stores:

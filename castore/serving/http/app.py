@@ -98,6 +98,7 @@ class HttpOptions:
         private: Whether reading takes a token as well.
         hosts: The hosts that requests may name, without a port; `None` takes any. On a machine's own address
             it keeps pages of others from reading by a name that leads there.
+        cors: The origins whose pages may read, such as `https://example.org`.
         check_frames: Whether frames that are sent as they are stored are unpacked and checked before.
         most_body: How many bytes a blob may have that is stored.
         idle: After how many seconds a client that takes, or sends, nothing is given up.
@@ -110,6 +111,7 @@ class HttpOptions:
     writable: bool = False
     private: bool = False
     hosts: Collection[str] | None = None
+    cors: Collection[str] = ()
     check_frames: bool = True
     most_body: int = 1 << 40
     idle: float = 30.0
@@ -683,8 +685,22 @@ class _Request:
     async def begin(self, status: int, fields: Fields) -> None:
         """Send the head."""
         self.begun = True
-        headers = [(name.lower().encode(), text.encode("latin-1")) for name, text in [*fields, *_SAFE]]
+        headers = [(name.lower().encode(), text.encode("latin-1")) for name, text in [*fields, *self._safe()]]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _safe(self) -> Fields:
+        """Return the fields that every answer has."""
+        cors, origin = self._app.options.cors, self.headers.get("origin")
+        if not cors:
+            return _SAFE
+        found = [*_SAFE, ("Vary", "Origin")]
+        if origin in cors and self.method in {"GET", "HEAD"}:
+            found = [each for each in found if each[0] != "Cross-Origin-Resource-Policy"]
+            found += [
+                ("Access-Control-Allow-Origin", cast("str", origin)),
+                ("Access-Control-Expose-Headers", "ETag, Content-Range, Accept-Ranges"),
+            ]
+        return found
 
     async def send_piece(self, piece: bytes) -> None:
         """Send a part of the body; raise `_GoneError` if the client does not take it."""

@@ -113,6 +113,8 @@ def test_a_tree_by_its_digest_never_changes(web: Web) -> None:
     assert page.headers["cache-control"] == "no-cache"
     assert page.headers["etag"].startswith('W/"')
     assert web.ask(f"/tree/{web.root}/", {"If-None-Match": page.headers["etag"]}).status == 304
+    strong = page.headers["etag"].removeprefix("W/")
+    assert web.ask(f"/tree/{web.root}/", {"If-Match": strong}).status == 412
     assert web.ask(f"/tree/{web.root}/?sort=size", {"If-None-Match": page.headers["etag"]}).status == 200
 
 
@@ -386,6 +388,18 @@ def test_another_name_for_this_machine_is_refused(web: Web) -> None:
         local = Web(web.stores, port, web.root, web.folder, reports)
         assert local.ask("/", {"Host": "evil.example"}).status == 421
     assert web.ask("/tree/www/").status == 200
+
+
+def test_pages_of_other_sites_read_by_leave(web: Web) -> None:
+    with serving(web.stores, cors={"https://a.example"}) as (port, reports):
+        open_to_one = Web(web.stores, port, web.root, web.folder, reports)
+        allowed = open_to_one.ask("/tree/www/ten.txt", {"Origin": "https://a.example"})
+        assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+        assert "cross-origin-resource-policy" not in allowed.headers
+        other = open_to_one.ask("/tree/www/ten.txt", {"Origin": "https://b.example"})
+        assert "access-control-allow-origin" not in other.headers
+        assert other.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "access-control-allow-origin" not in web.ask("/", {"Origin": "https://a.example"}).headers
 
 
 def test_a_head_that_does_not_end_is_cut_off(web: Web) -> None:
