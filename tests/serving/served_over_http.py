@@ -113,7 +113,7 @@ def serving(
         assert not thread.is_alive()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     base = tmp_path_factory.mktemp("web")
     folder = make_folder(base / "folder")
