@@ -15,6 +15,7 @@ from castore.composition.config.shown import place_of
 from castore.composition.graph.graph import DEEPEST, Graph, Instance
 from castore.composition.types.strangers import is_fault, printing_to_stderr
 from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
 from castore.errors import BuildError, ClosedError, CompositionError, PluginError
 from castore.metrics.meters import Meters
 from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
@@ -24,7 +25,7 @@ from castore.secrets import fields_of
 from castore.threads import forks
 from castore.threads.waiting import Baton, Holder
 from castore.urls import hidden_in
-from castore.wrapping.discreet import DiscreetService, without_secrets
+from castore.wrapping.discreet import discreet, without_secrets
 
 if TYPE_CHECKING:
     from castore.threads.pool import Pool
@@ -81,7 +82,7 @@ class _Line:
 class Builder:
     """Builds each instance at most once, also when several threads ask for it at the same time.
 
-    With *metrics* each blob service is measured, by whomever it is asked.
+    With *metrics* each service of blobs or directories is measured, by whomever it is asked.
 
     A builder may take the place of another (`succeed`). Of the instances that are kept there is one service,
     whichever of the two is asked: the current one has it.
@@ -209,14 +210,14 @@ class Builder:
                 slot.failure = ((instance.name,), without_secrets(error, hidden))
         else:
             hidden = self._hidden(instance)
-            if hidden and isinstance(service, BlobService):
-                service = DiscreetService(service, hidden)
+            if hidden and isinstance(service, (BlobService, DirectoryService)):
+                service = discreet(service, hidden)
                 self._keep(instance.id, service)
             else:
                 self._keep(instance.id, bare(service))
             _name(bare(service), instance)
             meters = self._meters.get(instance.id)
-            if meters is not None and isinstance(service, BlobService):
+            if meters is not None and isinstance(service, (BlobService, DirectoryService)):
                 service = measured(service, meters)
             slot.service = service
         slot.filled = True
@@ -323,7 +324,7 @@ class Builder:
 
 def _name(service: Any, instance: Instance) -> None:
     """Let a service say in its repr what it is: its type, its name, and where it keeps things."""
-    if isinstance(service, BlobService) and not service._named:  # noqa: SLF001 - written here, shown there
+    if isinstance(service, (BlobService, DirectoryService)) and not service._named:  # noqa: SLF001 - written here, shown there
         named = f"{instance.type.tag} `{escaped(instance.name)}`"
         place = place_of(instance.config)
         with contextlib.suppress(AttributeError, TypeError):  # Some stranger's takes no attributes.

@@ -12,6 +12,7 @@ import attrs
 
 from castore.composition.graph.graph import Instance
 from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
 from castore.digest import B3Digest
 from castore.errors import BuildError, CorruptBlobError, UnavailableError, describe
 from castore.metrics.shell import bare
@@ -82,13 +83,13 @@ def probe_all(
 def _ask(builder: Builder, instance: Instance, secrets: Sequence[str]) -> Probe:
     try:
         service = builder.build(instance)
-        if not isinstance(service, BlobService):
+        if not isinstance(service, (BlobService, DirectoryService)):
             return Probe(instance, "healthy", "built")
         itself = bare(service)
         if isinstance(itself, Checkable):
             itself.check_usable()
         started = time.perf_counter()
-        # Nobody has a blob of this digest: the answer must be no, but it must come.
+        # Nobody has a thing of this digest: the answer must be no, but it must come.
         found = service.has(B3Digest(os.urandom(32)))
         seconds = time.perf_counter() - started
     except Exception as error:  # noqa: BLE001 - one instance that fails must not hide the others

@@ -88,6 +88,15 @@ class DirectoryService(ABC):
     high_latency: bool = False
     """Whether its requests mostly wait."""
 
+    whole_trees: bool = False
+    """Whether `put_many` must be given all directories of a tree with one call."""
+
+    _named: str = ""
+    """What it is called in its repr; set by the composition that builds it."""
+
+    def __repr__(self) -> str:
+        return f"<{self._named}>" if self._named else object.__repr__(self)
+
     @abstractmethod
     def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:
         """Return checked directories; one that is absent is left out, an error is why one could not be had.
@@ -129,7 +138,7 @@ class DirectoryService(ABC):
         """Start a new tree."""
         from castore.directories.writing import BatchedDirectoryWriter  # noqa: PLC0415 - as above
 
-        return BatchedDirectoryWriter(self)
+        return BatchedDirectoryWriter(self, together=self.whole_trees)
 
     def capability(self, kind: Callable[..., P]) -> P | None:
         """Return what has the optional capability *kind*, or `None`; as `BlobService.capability`."""

@@ -33,6 +33,7 @@ from castore.contract.capabilities import (
     FrameStore,
     SharedPlace,
 )
+from castore.contract.directories import AnyDirectory, Complete, DirectoryLister, DirectoryService
 from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 from castore.errors import CastoreError
 
@@ -51,11 +52,11 @@ class Operation(str):
     question: bool = False
     """Whether it asks, and moves and changes nothing."""
     sends: str | None = None
-    """The argument whose bytes are sent: a buffer, or a mapping to buffers."""
+    """The argument whose bytes are sent: a buffer, a mapping to buffers, or directories."""
     counts: bool = False
     """Whether the answer is how many bytes were sent."""
     receives: bool = False
-    """Whether the answer has bytes: a buffer, or a mapping to buffers."""
+    """Whether the answer has bytes: a buffer, or a mapping to buffers or directories."""
     yields: Literal["iterator", "context", "store"] | None = None
     """What the answer leads to that does more work: an iterator, or a context; a `store` is a context whose
     value is a `ChunkStore` that is to be wrapped alike."""
@@ -146,14 +147,18 @@ def _places(capability: type | None, name: str) -> Mapping[str, int]:
 
 
 def size_of(value: Any) -> int:
-    """Return how many bytes there are in a buffer, or in the values of a mapping; errors have none."""
+    """Return how many bytes there are in a buffer, a directory, or in several; errors have none."""
     # The most usual first: this is done for each piece that is read or written.
     if type(value) is bytes:
         return len(value)
     if type(value) is memoryview:
         return value.nbytes
+    if type(value) is not dict and type(encoded := getattr(value, "encoded", None)) is bytes:
+        return len(encoded)  # of a directory
     if type(value) is dict or isinstance(value, Mapping):
         return sum(map(size_of, value.values()))
+    if type(value) in COLLECTIONS:
+        return sum(map(size_of, value))
     return 0 if value is None or isinstance(value, CastoreError) else byte_view(value).nbytes
 
 
@@ -269,8 +274,55 @@ CAPABILITIES: Final = (
 )
 """The classes of castore's own capabilities."""
 
+DIRECTORY_CAPABILITIES: Final = (AnyDirectory, Complete, DirectoryLister)
+"""Those that only services of directories have."""
+
 OPERATIONS: Final[Mapping[str, Operation]] = {row: row for row in _ROWS}
 """The rows of castore's own operations, by their names."""
+
+
+GET_MANY: Final = Operation(
+    "get_many",
+    DirectoryService,
+    repeatable=True,
+    receives=True,
+    iterables=("digests",),
+    items="digests",
+    tells="found",
+)
+MISSING: Final = Operation(
+    "missing",
+    DirectoryService,
+    repeatable=True,
+    question=True,
+    iterables=("digests",),
+    items="digests",
+    tells="absent",
+)
+# It has no `items`: some services need all of a tree at once.
+PUT_MANY: Final = Operation("put_many", DirectoryService, writes=True, repeatable=True, sends="directories")
+CLOSURE: Final = Operation("closure", DirectoryService, repeatable=True, yields="iterator")
+OPEN_TREE: Final = Operation("open_write", DirectoryService, writes=True, repeatable=True, buffered=True)
+TREE_PUT: Final = Operation("writer.put", writes=True, sends="directory", buffered=True)
+"""A directory that is given to the writer of a tree."""
+TREE_GRAFT: Final = Operation("writer.graft", writes=True, buffered=True)
+"""One that is there already."""
+
+DIRECTORY_OPERATIONS: Final[Mapping[str, Operation]] = {
+    row: row
+    for row in (
+        GET_MANY,
+        MISSING,
+        PUT_MANY,
+        CLOSURE,
+        OPEN_TREE,
+        TREE_PUT,
+        TREE_GRAFT,
+        WRITER_CLOSE,
+        Operation("list_directories", DirectoryLister, repeatable=True, yields="iterator"),
+    )
+}
+"""The rows of the operations on services of directories, and of their capabilities, by their names."""
 
 
 def operations_of(capability: type) -> Mapping[str, Operation]:
@@ -294,11 +346,14 @@ def _rows_of(capability: type) -> Mapping[str, Operation]:
         member = inspect.getattr_static(capability, name)
         if name.startswith("_") or not _is_method(member) or getattr(member, "__final__", False):
             continue
-        own = declared.get(name) or OPERATIONS.get(name)
-        if own is None or (own.capability is not None and not issubclass(capability, own.capability)):
-            own = Operation(name, capability, declared=False)
-        rows[name] = own
+        known = (declared.get(name), OPERATIONS.get(name), DIRECTORY_OPERATIONS.get(name))
+        own = next((row for row in known if row is not None and _is_of(row, capability)), None)
+        rows[name] = Operation(name, capability, declared=False) if own is None else own
     return rows
+
+
+def _is_of(row: Operation, capability: type) -> bool:
+    return row.capability is None or issubclass(capability, row.capability)
 
 
 def _is_method(member: object) -> bool:

@@ -2,6 +2,7 @@
 
 ========================  =====================================================================
 `FaultyService`           any service of blobs, with faults
+`FaultyDirectoryService`  any service of directories, with faults
 `FaultyObjects`           any object store, with faults
 `FaultPlan`               how often which fault comes, and the seed that decides when
 `Faults`                  what came of a plan: its `trace`; and `release`, which ends all waiting
@@ -15,7 +16,7 @@ from castore.faults.injecting import Fault, Faults
 from castore.faults.objects import FaultyObjects
 from castore.faults.operations import OBJECT_READS, OBJECT_WRITES, READS, WRITES
 from castore.faults.plan import KINDS, FaultPlan
-from castore.faults.service import FaultyService
+from castore.faults.service import Faulty, FaultyDirectoryService, FaultyService
 
 __all__ = [
     "KINDS",
@@ -26,6 +27,8 @@ __all__ = [
     "Fault",
     "FaultPlan",
     "Faults",
+    "Faulty",
+    "FaultyDirectoryService",
     "FaultyObjects",
     "FaultyService",
 ]

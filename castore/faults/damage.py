@@ -10,13 +10,15 @@ from typing import Any
 import attrs
 
 from castore.contract.blobs import BlobReader
+from castore.format.directories import Directory
 from castore.streams.readers import PieceReader
 
 
 def damaged(value: Any, kind: str, dice: Random) -> tuple[Any, str] | None:
     """Return *value* with fewer bytes (`truncate`) or one bit turned (`flip`), and in words what was done.
 
-    *value* is bytes, a reader, or a sequence of objects that have `data`, the last of which is damaged.
+    *value* is bytes, a reader, a directory, which loses an entry, or a sequence of objects that have `data`,
+    the last of which is damaged.
     Returns `None` if there is nothing to damage.
     """
     if isinstance(value, BlobReader):
@@ -24,6 +26,9 @@ def damaged(value: Any, kind: str, dice: Random) -> tuple[Any, str] | None:
             return None
         size = dice.randrange(value.size)
         return CutReader(value, size), f"{value.size} bytes to {size}"
+    if isinstance(value, Directory) and value:
+        name = dice.choice(list(value))
+        return value.replace(name, None), f"without its entry {name.decode('utf-8', 'backslashreplace')!r}"
     if isinstance(value, bytes | bytearray | memoryview):
         return _damaged_bytes(bytes(value), kind, dice)
     if isinstance(value, Sequence) and value and hasattr(value[-1], "data"):

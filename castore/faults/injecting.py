@@ -10,9 +10,10 @@ from typing import Any, Final
 import attrs
 
 from castore.contract.blobs import BlobReader
+from castore.contract.directories import DirectoryService
 from castore.contract.operations import Operation
 from castore.digest import B3Digest
-from castore.errors import BatchError, CastoreError, CorruptBlobError, UnavailableError
+from castore.errors import BatchError, CastoreError, CorruptBlobError, CorruptDirectoryError, UnavailableError
 from castore.faults.damage import damaged
 from castore.faults.operations import Risks, risks_of
 from castore.faults.plan import KINDS, FaultPlan
@@ -229,6 +230,9 @@ class Faults:
     def _corruption(self, call: _Call) -> CorruptBlobError:
         self._note(call, "corrupt")
         digest: Any = call.about
+        if isinstance(call.operation, Operation) and call.operation.capability is DirectoryService:
+            message = f"directory {digest} was made corrupt by `{self._instance}`"
+            return CorruptDirectoryError(message, expected=digest)
         return CorruptBlobError(f"blob {digest} was made corrupt by `{self._instance}`", expected=digest)
 
     # -- calls for many --

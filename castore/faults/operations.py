@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from castore.contract.capabilities import SharedPlace
-from castore.contract.operations import OPERATIONS, READER_READ, WRITER_CLOSE, Operation
+from castore.contract.operations import DIRECTORY_OPERATIONS, OPERATIONS, READER_READ, WRITER_CLOSE, Operation
 
 OBJECT_READS: Final = frozenset({"get", "exists", "list", "leased_since"})
 """The operations of an object store that read."""
@@ -17,10 +17,12 @@ OBJECT_READS: Final = frozenset({"get", "exists", "list", "leased_since"})
 OBJECT_WRITES: Final = frozenset({"put", "flush", "claim", "lease", "sweep", "set_aside"})
 """The operations of an object store that write."""
 
-WRITES: Final = frozenset(str(row) for row in OPERATIONS.values() if row.writes and not row.idle)
+_ROWS: Final = (*OPERATIONS.values(), *DIRECTORY_OPERATIONS.values())
+
+WRITES: Final = frozenset(str(row) for row in _ROWS if row.writes and not row.idle)
 """The operations of a service that write, or prepare a write."""
 
-READS: Final = frozenset(str(row) for row in OPERATIONS.values() if not row.writes and not row.idle)
+READS: Final = frozenset(str(row) for row in _ROWS if not row.writes and not row.idle)
 """The operations of a service that read."""
 
 

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import ChunkSource, Durable
+from castore.contract.directories import DirectoryService
 from castore.contract.inputs import InputFile
 from castore.contract.operations import (
     OPERATIONS,
@@ -25,6 +26,7 @@ from castore.faults.injecting import Faults
 from castore.faults.plan import FaultPlan
 from castore.streams.readers import BytesReader, PieceReader
 from castore.streams.writers import GuardedWriter
+from castore.wrapping.directories import WrapperDirectoryService
 from castore.wrapping.forwarding import Around, forwarded_capability, forwarded_iterator
 
 A = TypeVar("A")
@@ -35,7 +37,38 @@ _MOST: Final = 100_000
 """How many calls are remembered."""
 
 
-class FaultyService(BlobService):
+class Faulty:
+    """What faulty services of any kind have: what they fail at, and what they were asked."""
+
+    def __init__(
+        self,
+        failing: Iterable[str] = (),
+        *,
+        instance: str = "faulty",
+        plan: FaultPlan | None = None,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self._instance = instance
+        self.failing = set(failing)
+        self.calls: list[str] = []
+        self.faults = Faults(plan or FaultPlan(), instance=instance, sleep=sleep)
+
+    def meet(self, operation: str) -> None:
+        """Note the operation, and raise if it is to fail."""
+        self.calls.append(str(operation))
+        if len(self.calls) > 2 * _MOST:
+            del self.calls[:_MOST]
+        if operation in self.failing:
+            raise UnavailableError(self._instance, f"told to fail at {operation}")
+
+    def _around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.meet(operation)
+        perform: Any = self.faults.perform
+        answer: T = perform(operation, call, *args, **kwargs)
+        return answer
+
+
+class FaultyService(Faulty, BlobService):
     """Passes everything on to *service*, except what is in `failing`: that raises `UnavailableError`.
 
     What does not fail so meets the faults of *plan*, by which nothing goes wrong unless it says so. It has
@@ -60,28 +93,11 @@ class FaultyService(BlobService):
         sleep: Callable[[float], object] | None = None,
         piece: int = io.DEFAULT_BUFFER_SIZE,
     ) -> None:
+        super().__init__(failing, instance=instance, plan=plan, sleep=sleep)
         self._piece = piece
         self._service = service
         self._capabilities = capabilities
-        self._instance = instance
         self.high_latency = service.high_latency
-        self.failing = set(failing)
-        self.calls: list[str] = []
-        self.faults = Faults(plan or FaultPlan(), instance=instance, sleep=sleep)
-
-    def meet(self, operation: str) -> None:
-        """Note the operation, and raise if it is to fail."""
-        self.calls.append(str(operation))
-        if len(self.calls) > 2 * _MOST:
-            del self.calls[:_MOST]
-        if operation in self.failing:
-            raise UnavailableError(self._instance, f"told to fail at {operation}")
-
-    def _around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        self.meet(operation)
-        perform: Any = self.faults.perform
-        answer: T = perform(operation, call, *args, **kwargs)
-        return answer
 
     def has(self, digest: B3Digest) -> bool:
         """Ask the service behind."""
@@ -145,6 +161,31 @@ class FaultyService(BlobService):
         """Let go of all who wait, and close the service behind."""
         self.faults.release()
         self._service.close()
+
+
+class FaultyDirectoryService(Faulty, WrapperDirectoryService):
+    """Does to a *service* of directories what `FaultyService` does to one of blobs."""
+
+    def __init__(
+        self,
+        service: DirectoryService,
+        failing: Iterable[str] = (),
+        *,
+        instance: str = "faulty",
+        plan: FaultPlan | None = None,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        Faulty.__init__(self, failing, instance=instance, plan=plan, sleep=sleep)
+        WrapperDirectoryService.__init__(self, service, name=instance)
+
+    def around(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Meet a fault, or call."""
+        return self._around(operation, call, *args, **kwargs)
+
+    def close(self) -> None:
+        """Let go of all who wait, and close the service behind."""
+        self.faults.release()
+        self.inner.close()
 
 
 class _Reader(PieceReader):

@@ -7,15 +7,22 @@ everything but the contract it passes for the service itself: its attributes, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import cache, partial
+from itertools import chain
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import ChunkSource
+from castore.contract.directories import DirectoryService, DirectoryWriter, FoundDirectories
 from castore.contract.operations import (
+    CLOSURE,
     COLLECTIONS,
+    GET_MANY,
+    MISSING,
+    OPEN_TREE,
     OPERATIONS,
+    PUT_MANY,
     READER_READ,
     Operation,
     operations_of,
@@ -23,10 +30,12 @@ from castore.contract.operations import (
 )
 from castore.digest import B3Digest
 from castore.errors import CastoreError, ClosedError
+from castore.format.directories import Directory
 from castore.metrics.meters import MOST, Meter, Meters, clock
 from castore.metrics.model import Gauges
 from castore.streams.readers import BytesReader, PieceReader
-from castore.wrapping.discreet import DiscreetService
+from castore.wrapping.directories import ForwardingDirectoryWriter, begin_closure
+from castore.wrapping.discreet import DiscreetDirectoryService, DiscreetService
 from castore.wrapping.forwarding import (
     ForwardingWriter,
     forwarded_capability,
@@ -38,6 +47,7 @@ from castore.wrapping.forwarding import (
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound="BlobService | DirectoryService")
 
 _OWN: Final = frozenset({"_inner", "_measuring"})
 """The attributes of a shell; all others are those of its service."""
@@ -46,17 +56,24 @@ _OPEN_WRITE: Final = OPERATIONS["open_write"]
 _READ_MANY: Final = OPERATIONS["read_many"]
 
 
-def measured(service: BlobService, meters: Meters) -> BlobService:
-    """Return *service* in a shell that counts with *meters*."""
-    return MeasuredService(service, meters)
+def measured(service: S, meters: Meters) -> S:
+    """Return *service*, of blobs or of directories, in a shell that counts with *meters*."""
+    shell: Any
+    if isinstance(service, BlobService):
+        shell = MeasuredService(service, meters)
+    else:
+        shell = MeasuredDirectoryService(service, meters)
+    found: S = shell
+    return found
 
 
 def bare(service: T) -> T:
     """Return a service without the shells around it."""
     while True:
-        if type(service) is MeasuredService:
+        shell: type = type(service)
+        if shell in {MeasuredService, MeasuredDirectoryService}:
             service = service._inner  # type: ignore[attr-defined]  # noqa: SLF001 - it is our own shell
-        elif type(service) in (DiscreetService, _Closed):
+        elif shell in {DiscreetService, DiscreetDirectoryService, _Closed}:
             service = service.inner  # type: ignore[attr-defined] # as above
         else:
             return service
@@ -64,7 +81,7 @@ def bare(service: T) -> T:
 
 def shut(service: object) -> None:
     """Let a service in a shell, which its composition has closed, be used no more through it."""
-    if type(service) is MeasuredService:
+    if isinstance(service, _Shell):
         service._shut()  # noqa: SLF001 - it is our own shell
 
 
@@ -86,10 +103,13 @@ class _Closed:
         """Do nothing: it was closed."""
 
 
-class MeasuredService(BlobService):
-    """The shell of a service; see `measured`."""
+class _Shell(Generic[S]):
+    """Passes for the service that is in it."""
 
-    def __init__(self, inner: BlobService, meters: Meters) -> None:
+    _inner: S
+    _measuring: _Measuring
+
+    def __init__(self, inner: S, meters: Meters) -> None:
         self._inner = inner
         self._measuring = _Measuring(meters)
 
@@ -111,6 +131,38 @@ class MeasuredService(BlobService):
 
     def __repr__(self) -> str:
         return repr(self._inner)
+
+    def capability(self, kind: Callable[..., A]) -> A | None:
+        """Return the capability of the service, its methods measured."""
+        known = self._measuring.forwarded.get(kind)
+        if known is None:
+            found = self._inner.capability(kind)
+            # Who asks for a service by its own class, or how it stands, gets that.
+            if (
+                found is None
+                or not isinstance(kind, type)
+                or issubclass(kind, (BlobService, DirectoryService, Gauges))
+            ):
+                return found
+            known = self._measuring.forwarded[kind] = forwarded_capability(
+                cast("Any", kind), found, self._measuring, _measured_class
+            )
+        wrapped: A | None = known
+        return wrapped
+
+    def close(self) -> None:
+        """Close the service."""
+        self._inner.close()
+
+    def _shut(self) -> None:
+        if type(self._inner) is not _Closed:  # type: ignore[comparison-overlap]
+            self._inner = _Closed(self._inner)  # type: ignore[assignment] # it raises for all that is asked
+            for found in self._measuring.forwarded.values():
+                found._found = _Closed(found._found)  # noqa: SLF001 - it is made here
+
+
+class MeasuredService(_Shell[BlobService], BlobService):
+    """The shell of a service of blobs; see `measured`."""
 
     @property
     def high_latency(self) -> bool:  # type: ignore[override]
@@ -203,29 +255,49 @@ class MeasuredService(BlobService):
         """Start a blob there, with a writer that is measured."""
         return ForwardingWriter(self._measuring(_OPEN_WRITE, self._inner.open_write), self._measuring)
 
-    def capability(self, kind: Callable[..., A]) -> A | None:
-        """Return the capability of the service, its methods measured."""
-        known = self._measuring.forwarded.get(kind)
-        if known is None:
-            found = self._inner.capability(kind)
-            # Who asks for a service by its own class, or how it stands, gets that.
-            if found is None or not isinstance(kind, type) or issubclass(kind, (BlobService, Gauges)):
-                return found
-            known = self._measuring.forwarded[kind] = forwarded_capability(
-                cast("Any", kind), found, self._measuring, _measured_class
-            )
-        wrapped: A | None = known
-        return wrapped
 
-    def close(self) -> None:
-        """Close the service."""
-        self._inner.close()
+class MeasuredDirectoryService(_Shell[DirectoryService], DirectoryService):
+    """The shell of a service of directories; see `measured`."""
 
-    def _shut(self) -> None:
-        if type(self._inner) is not _Closed:  # type: ignore[comparison-overlap]
-            self._inner = _Closed(self._inner)  # type: ignore[assignment] # it raises for all that is asked
-            for found in self._measuring.forwarded.values():
-                found._found = _Closed(found._found)  # noqa: SLF001 - it is made here
+    @property
+    def high_latency(self) -> bool:  # type: ignore[override]
+        """What the service says."""
+        return self._inner.high_latency
+
+    @property
+    def whole_trees(self) -> bool:  # type: ignore[override]
+        """What the service says."""
+        return self._inner.whole_trees
+
+    def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:
+        """Ask the service."""
+        wanted = digests if isinstance(digests, Sized) else list(digests)
+        return self._measuring(GET_MANY, self._inner.get_many, wanted, within=within)
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Ask the service."""
+        return self._measuring(MISSING, self._inner.missing, set(digests))
+
+    def put_many(self, directories: Collection[Directory]) -> None:
+        """Put them there."""
+        self._measuring(PUT_MANY, self._inner.put_many, list(directories))
+
+    def closure(self, root: B3Digest) -> Iterator[Directory] | None:
+        """Return all directories of a tree there."""
+        first, rest = self._measuring(CLOSURE, partial(begin_closure, self._inner), root)
+        return self._weighed(first, rest) if first else None
+
+    def _weighed(self, first: Sequence[Directory], rest: Iterator[Directory]) -> Iterator[Directory]:
+        meter = self._measuring.meters[CLOSURE]
+        for directory in chain(first, rest):
+            meter.sent.append(len(directory.encoded))
+            if len(meter.sent) > MOST:
+                meter.fold()
+            yield directory
+
+    def open_write(self) -> DirectoryWriter:
+        """Start a tree there, with a writer that is measured."""
+        return ForwardingDirectoryWriter(self._measuring(OPEN_TREE, self._inner.open_write), self._measuring)
 
 
 class _Measuring:

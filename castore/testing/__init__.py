@@ -4,8 +4,11 @@
 `BlobServiceContract`         a pytest class: write one fixture, get a test for each clause
 `blob_service_machine`        a hypothesis state machine that compares a service with a dict
 `run_contract`, `CLAUSES`     the same clauses without pytest
+`DirectoryServiceContract`    a pytest class for services of directories
+`DIRECTORY_CLAUSES`           its clauses, for `run_contract`
 `Hides`                       tells the clauses which blobs a service hides
 `FaultyService`               a service that fails when told to, or by a plan, to test what stands before it
+`FaultyDirectoryService`      the same for services of directories
 `FaultyObjects`               an object store that does so by a plan, to test what stands on it
 `FaultPlan`                   which faults come, how often, and the seed that decides when
 `BLOBS` and their names       blobs with known digests
@@ -19,14 +22,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from castore.faults import FaultPlan, FaultyObjects, FaultyService
+from castore.faults import FaultPlan, FaultyDirectoryService, FaultyObjects, FaultyService
 from castore.testing.blobs import BLOB_A, BLOB_B, BLOBS, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M, Blob
 from castore.testing.clause import Clause, ContractError, Hides
-from castore.testing.contract import CLAUSES, Outcome, run_contract
+from castore.testing.contract import CLAUSES, DIRECTORY_CLAUSES, Outcome, run_contract
 
 if TYPE_CHECKING:
     from castore.testing.stateful import blob_service_machine
-    from castore.testing.suite import BlobServiceContract
+    from castore.testing.suite import BlobServiceContract, DirectoryServiceContract
 
 __all__ = [
     "BLOBS",
@@ -34,6 +37,7 @@ __all__ = [
     "BLOB_B",
     "CHUNKS",
     "CLAUSES",
+    "DIRECTORY_CLAUSES",
     "EMPTY",
     "HELLO",
     "P3M",
@@ -42,7 +46,9 @@ __all__ = [
     "BlobServiceContract",
     "Clause",
     "ContractError",
+    "DirectoryServiceContract",
     "FaultPlan",
+    "FaultyDirectoryService",
     "FaultyObjects",
     "FaultyService",
     "Hides",
@@ -54,6 +60,7 @@ __all__ = [
 # Importing the kit must need neither pytest nor hypothesis: the command line checks services, too.
 _LAZY: Final = {
     "BlobServiceContract": "castore.testing.suite",
+    "DirectoryServiceContract": "castore.testing.suite",
     "blob_service_machine": "castore.testing.stateful",
 }
 

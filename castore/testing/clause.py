@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 
 from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
 
 if TYPE_CHECKING:
     from castore.digest import B3Digest
+
+AnyService: TypeAlias = BlobService | DirectoryService
+F = TypeVar("F", bound=Callable[[Any], None])
 
 
 class Hides(ABC):
@@ -65,7 +69,7 @@ class Clause:
     """Names it in test ids and in `xfail`: `put-then-get`."""
     text: str
     """The promise, in one sentence."""
-    run: Callable[[BlobService], None] = attrs.field(repr=False)
+    run: Callable[[Any], None] = attrs.field(repr=False)
     """Raises `ContractError` if a service does not keep it. The service need not be empty, nor new."""
     needs: tuple[type, ...] = ()
     """The capabilities without which it says nothing."""
@@ -85,7 +89,7 @@ class Clause:
                 return f"the service has {kind.__name__}"
         return None
 
-    def check(self, service: BlobService) -> None:
+    def check(self, service: AnyService) -> None:
         """Raise a `ContractError` that names this clause, or what the service raised."""
         __tracebackhide__ = True
         try:
@@ -105,7 +109,7 @@ def declares(capabilities: Iterable[type]) -> Callable[[type], bool]:
     return lambda kind: any(issubclass(one, kind) for one in declared)
 
 
-def has_of(service: BlobService) -> Callable[[type], bool]:
+def has_of(service: AnyService) -> Callable[[type], bool]:
     """Return what tells of a capability whether *service* has it."""
     return lambda kind: service.capability(kind) is not None
 
@@ -118,10 +122,10 @@ class Chapter:
 
     def clause(
         self, *, needs: tuple[type, ...] = (), lacks: tuple[type, ...] = (), name: str | None = None
-    ) -> Callable[[Callable[[BlobService], None]], Callable[[BlobService], None]]:
+    ) -> Callable[[F], F]:
         """Add the decorated function as a clause: named as the function, with its docstring as text."""
 
-        def add(function: Callable[[BlobService], None]) -> Callable[[BlobService], None]:
+        def add(function: F) -> F:
             text = " ".join((function.__doc__ or "").split())
             named = name or function.__name__.replace("_", "-")
             self.clauses.append(Clause(named, text, function, needs, lacks))

@@ -1,8 +1,11 @@
-"""The contract of a blob service, clause by clause.
+"""The contracts of services of blobs and of directories, clause by clause.
 
 Needs no test runner::
 
     for clause, verdict, error in run_contract(MyService):
+        print(verdict, clause.name, error or "")
+
+    for clause, verdict, error in run_contract(MyDirectoryService, DIRECTORY_CLAUSES):
         print(verdict, clause.name, error or "")
 """
 
@@ -11,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
-from castore.contract.blobs import BlobService
-from castore.testing.clause import Clause, has_of
+from castore.testing.clause import AnyService, Clause, has_of
 from castore.testing.clauses import (
     bounding,
     capabilities,
     chunking,
     chunks,
+    directories,
     files,
     hiding,
     keeping,
@@ -25,6 +28,7 @@ from castore.testing.clauses import (
     reading,
     storing,
     threads,
+    trees,
     writing,
 )
 
@@ -42,7 +46,13 @@ CLAUSES: Final[tuple[Clause, ...]] = (
     *keeping.chapter.clauses,
     *bounding.chapter.clauses,
 )
-"""All clauses, in the order in which they are best read."""
+"""All clauses on services of blobs, in the order in which they are best read."""
+
+DIRECTORY_CLAUSES: Final[tuple[Clause, ...]] = (
+    *directories.chapter.clauses,
+    *trees.chapter.clauses,
+)
+"""All clauses on services of directories."""
 
 
 class Outcome(NamedTuple):
@@ -54,7 +64,7 @@ class Outcome(NamedTuple):
     """Why it failed: a `ContractError`, or what the service raised."""
 
 
-def run_contract(make: Callable[[], BlobService], clauses: Iterable[Clause] = CLAUSES) -> Iterator[Outcome]:
+def run_contract(make: Callable[[], AnyService], clauses: Iterable[Clause] = CLAUSES) -> Iterator[Outcome]:
     """Yield the outcome of each clause.
 
     Arguments:

@@ -13,7 +13,9 @@ from typing import Any, Final, TypeVar
 from castore.contract.blobs import BlobReader, BlobService, ChunkMeta
 from castore.contract.upkeep import Inventory, StoredItem
 from castore.digest import B3Digest
-from castore.testing.clause import ContractError
+from castore.format.directories import Directory
+from castore.format.nodes import FileNode
+from castore.testing.clause import AnyService, ContractError
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -79,7 +81,7 @@ def expect_absent(service: BlobService, digest: B3Digest) -> None:
     expect(f"chunks({digest})", service.chunks(digest), None)
 
 
-def capability_of(service: BlobService, kind: Callable[..., T]) -> T:
+def capability_of(service: AnyService, kind: Callable[..., T]) -> T:
     """Return a capability that the service has, by the `needs` of the clause."""
     __tracebackhide__ = True
     found = service.capability(kind)
@@ -113,6 +115,19 @@ def fresh(size: int = 64) -> bytes:
 def absent() -> B3Digest:
     """Return a digest that no service has."""
     return B3Digest.of(fresh())
+
+
+def fresh_directory() -> Directory:
+    """Return a directory of one file that no service has."""
+    return Directory({b"file": FileNode(absent(), 1)})
+
+
+def fresh_tree() -> list[Directory]:
+    """Return the directories of a tree that no service has, the leaves first, two of them in two places."""
+    empty, leaf = Directory(), fresh_directory()
+    inner = Directory({b"a": leaf.node, b"b": leaf.node, b"empty": empty.node})
+    other = Directory({b"inner": inner.node, b"file": FileNode(absent(), 2, executable=True)})
+    return [empty, leaf, inner, other, Directory({b"1": other.node, b"2": inner.node, b"3": empty.node})]
 
 
 def named(*parts: bytes) -> dict[B3Digest, bytes]:

@@ -8,24 +8,26 @@ from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
 from castore.contract.operations import Operation
 from castore.errors import CastoreError, describe
 from castore.secrets import scrub
+from castore.wrapping.directories import WrapperDirectoryService
 from castore.wrapping.forwarding import Entering
-from castore.wrapping.wrapper import WrapperService
+from castore.wrapping.wrapper import S, WrapperService, Wrapping
 
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_OWN: Final = frozenset({"inner", "name", "high_latency", "_forwarded", "_secrets"})
+_OWN: Final = frozenset({"inner", "name", "high_latency", "whole_trees", "_forwarded", "_secrets"})
 """The attributes of a shell; all others are those of its service."""
 
 
-class DiscreetService(WrapperService):
+class Discreet(Wrapping[S]):
     """Passes everything on, and takes *secrets* out of what goes wrong."""
 
-    def __init__(self, inner: BlobService, secrets: Sequence[str]) -> None:
+    def __init__(self, inner: S, secrets: Sequence[str]) -> None:
         super().__init__(inner)
         self._secrets = secrets
 
@@ -94,17 +96,11 @@ class DiscreetService(WrapperService):
             return value[0], without_secrets(value[1], self._secrets)
         return value
 
-    def capability(self, kind: Callable[..., A]) -> A | None:
-        """Return that of the service within, whose errors are clean as well."""
-        if not isinstance(kind, type) or issubclass(kind, BlobService):
+    def _capability(self, kind: Callable[..., A], own: A | None) -> A | None:  # noqa: ARG002 - it has none
+        if not isinstance(kind, type) or issubclass(kind, (BlobService, DirectoryService)):
             return cast("A | None", self.inner.capability(kind))
-        answer = self._forwarded.get(kind)
-        if answer is None:
-            found = self.inner.capability(kind)
-            if found is not None:
-                answer = self._forwarded[kind] = self._forward(kind, found)
-        wrapped: A | None = answer
-        return wrapped
+        # What this class says of itself is said of the service within.
+        return cast("A | None", super()._capability(kind, None))
 
     def close(self) -> None:
         """Close the service."""
@@ -115,6 +111,21 @@ class DiscreetService(WrapperService):
             if clean is error:
                 raise
             raise clean from clean.__cause__
+
+
+class DiscreetService(Discreet[BlobService], WrapperService):
+    """The shell of a service of blobs."""
+
+
+class DiscreetDirectoryService(Discreet[DirectoryService], WrapperDirectoryService):
+    """The shell of a service of directories."""
+
+
+def discreet(service: BlobService | DirectoryService, secrets: Sequence[str]) -> Any:
+    """Return *service* in a shell that takes *secrets* out of what goes wrong."""
+    if isinstance(service, BlobService):
+        return DiscreetService(service, secrets)
+    return DiscreetDirectoryService(service, secrets)
 
 
 def without_secrets(error: BaseException, secrets: Sequence[str]) -> Any:

@@ -22,10 +22,11 @@ it lists, for through each other one what it hides would come out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, ParamSpec, TypeVar, final
+from typing import Any, Final, Generic, ParamSpec, TypeVar, final
 
 from castore.contract.blobs import Answer, BatchBlobService, BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import ChunkSource
+from castore.contract.directories import DirectoryService
 from castore.contract.operations import OPERATIONS, Operation
 from castore.digest import B3Digest
 from castore.errors import CastoreError
@@ -40,6 +41,7 @@ from castore.wrapping.forwarding import (
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound="BlobService | DirectoryService")
 
 _MISSING: Final = OPERATIONS["missing"]
 _CHUNKS: Final = OPERATIONS["chunks"]
@@ -48,18 +50,15 @@ _OPEN_WRITE: Final = OPERATIONS["open_write"]
 _READ_MANY: Final = OPERATIONS["read_many"]
 
 
-class WrapperService(BatchBlobService):
-    """Passes everything on to *inner*, each operation through `around`.
-
-    Files are stored through the capabilities that this service has: nothing bypasses what a wrapper does.
-    Closing it leaves *inner* open, which who has made it closes.
+class Wrapping(Generic[S]):
+    """What all services have that pass everything on to one within, of whatever kind: `around`, and the rest.
 
     Attributes:
         inner: The service within.
         name: The name of this instance, for errors.
     """
 
-    def __init__(self, inner: BlobService, *, name: str = "wrapper") -> None:
+    def __init__(self, inner: S, *, name: str = "wrapper") -> None:
         self.inner = inner
         self.name = name
         self.high_latency = inner.high_latency
@@ -69,7 +68,7 @@ class WrapperService(BatchBlobService):
         """Do one operation by calling *call* with the arguments; override it to do more, or else.
 
         Arguments:
-            operation: The name of a method of `BlobService` or of a capability, or `reader.read`, called with
+            operation: The name of a method of the service or of a capability, or `reader.read`, called with
                 the position, `writer.write`, with the bytes, `writer.fill`, with an `InputFile`, or
                 `writer.close`; as attributes it has what is known of it (`castore.contract.operations`).
             call: Does the operation; it may be called again, or not at all.
@@ -77,6 +76,34 @@ class WrapperService(BatchBlobService):
             **kwargs: Likewise.
         """
         return call(*args, **kwargs)
+
+    def _capability(self, kind: Callable[..., A], own: A | None) -> A | None:
+        """Return the capability of the service within, unless it is this one's *own*."""
+        if own is not None or not isinstance(kind, type) or issubclass(kind, (BlobService, DirectoryService)):
+            return own
+        answer = self._forwarded.get(kind)
+        if answer is None:
+            found = self.inner.capability(kind)
+            if found is not None:
+                answer = self._forwarded[kind] = self._forward(kind, found)
+        wrapped: A | None = answer
+        return wrapped
+
+    def _forward(self, kind: type, found: Any) -> Any:
+        """Return the capability *kind* of this service, for that of the service within."""
+        return forwarded_capability(kind, found, self.around)
+
+
+class WrapperService(Wrapping[BlobService], BatchBlobService):
+    """Passes everything on to *inner*, each operation through `around`.
+
+    Files are stored through the capabilities that this service has: nothing bypasses what a wrapper does.
+    Closing it leaves *inner* open, which who has made it closes.
+
+    Attributes:
+        inner: The service within.
+        name: The name of this instance, for errors.
+    """
 
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:  # noqa: ARG002 - for overriding
         """Return the reader to hand out for one of the service within, of the blob *digest*."""
@@ -145,20 +172,7 @@ class WrapperService(BatchBlobService):
 
         A capability that is among the bases of the wrapper's own class is its own.
         """
-        own = super().capability(kind)
-        if own is not None or not isinstance(kind, type) or issubclass(kind, BlobService):
-            return own
-        answer = self._forwarded.get(kind)
-        if answer is None:
-            found = self.inner.capability(kind)
-            if found is not None:
-                answer = self._forwarded[kind] = self._forward(kind, found)
-        wrapped: A | None = answer
-        return wrapped
-
-    def _forward(self, kind: type, found: Any) -> Any:
-        """Return the capability *kind* of this service, for that of the service within."""
-        return forwarded_capability(kind, found, self.around)
+        return self._capability(kind, super().capability(kind))
 
 
 class SelectiveService(BatchBlobService):

@@ -11,10 +11,8 @@ from castore.contract.directories import (
     Complete,
     DirectoryLister,
     DirectoryService,
-    DirectoryWriter,
     FoundDirectories,
 )
-from castore.directories.writing import BatchedDirectoryWriter
 from castore.format import closures
 from castore.format.directories import Directory
 from castore.threads import forks
@@ -33,6 +31,8 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
     A directory can be had by itself if it is the root of a tree that was written; another one if its root is
     named (`within`), or was read lately.
     """
+
+    whole_trees = True
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -149,10 +149,6 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
                         below.setdefault(node.digest, b"/".join((path, name)) if path else bytes(name))
             level = below
         return tree
-
-    def open_write(self) -> DirectoryWriter:
-        """Start a tree, all of which is stored in the end."""
-        return BatchedDirectoryWriter(self, together=True)
 
     def list_directories(self) -> Iterator[B3Digest]:
         """Yield the roots of all trees."""

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from castore import BlobService, Registry, hookimpl
+from castore.contract.directories import DirectoryService
+
+_CLASSES: Final = {
+    "breaker": "Breaker",
+    "error": "Error",
+    "faulty": "Faulty",
+    "limit": "Limit",
+    "read_only": "ReadOnly",
+    "retry": "Retry",
+    "timeout": "Timeout",
+    "verify": "Verify",
+}
+"""How the config classes of a type begin, of which there is one for each kind of service."""
+
+_ONLY_IF: Final = {"faulty": "allow_faults"}
 
 
 @hookimpl
 def castore_register(registry: Registry) -> None:
     """Register the types; `faulty` for compositions that allow faults."""
-    registry.register(BlobService, "breaker", "castore_wrappers.breaker.config:BreakerConfig")
-    registry.register(BlobService, "error", "castore_wrappers.error.config:ErrorConfig")
-    registry.register(
-        BlobService, "faulty", "castore_wrappers.faulty.config:FaultyConfig", only_if="allow_faults"
-    )
-    registry.register(BlobService, "limit", "castore_wrappers.limit.config:LimitConfig")
-    registry.register(BlobService, "read_only", "castore_wrappers.read_only.config:ReadOnlyConfig")
-    registry.register(BlobService, "retry", "castore_wrappers.retry.config:RetryConfig")
-    registry.register(BlobService, "timeout", "castore_wrappers.timeout.config:TimeoutConfig")
-    registry.register(BlobService, "verify", "castore_wrappers.verify.config:VerifyConfig")
+    for tag, name in _CLASSES.items():
+        for kind, config in ((BlobService, f"{name}Config"), (DirectoryService, f"{name}DirectoriesConfig")):
+            registry.register(kind, tag, f"castore_wrappers.{tag}.config:{config}", only_if=_ONLY_IF.get(tag))

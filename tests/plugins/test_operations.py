@@ -34,7 +34,7 @@ from castore.contract.capabilities import (
     SharedPlace,
 )
 from castore.contract.inputs import InputFile
-from castore.contract.operations import OPERATIONS, READER_READ, Operation
+from castore.contract.operations import DIRECTORY_OPERATIONS, OPERATIONS, READER_READ, Operation
 from castore.contract.upkeep import Evictable, Pinning, StoredItem, Sweepable
 from castore.errors import BatchError
 from castore.faults import READS, WRITES, FaultPlan, FaultyService
@@ -446,7 +446,7 @@ class TestVerify:
 
 class TestFaulty:
     def test_operations_are_those_of_the_table(self) -> None:
-        assert set(ROWS) == READS | WRITES
+        assert {*ROWS, *DIRECTORY_OPERATIONS} == READS | WRITES
         assert not READS & WRITES
 
     @staticmethod

@@ -22,6 +22,7 @@ import attrs
 
 from castore import BlobService, Ref
 from castore.composition import Asking, Between, BuildContext, Duration, Plan, Traits, View
+from castore.contract.directories import DirectoryService
 
 _OPEN_FOR: Final = Duration(30.0)
 
@@ -63,5 +64,21 @@ class BreakerConfig:
         from castore_wrappers.breaker.service import BreakerService  # noqa: PLC0415 - once it is named
 
         return BreakerService(
+            context.resolve(self.inner), failures=self.failures, open_for=self.open_for, name=name
+        )
+
+
+@attrs.frozen(kw_only=True)
+class BreakerDirectoriesConfig(BreakerConfig):
+    """A service of directories that is left alone while it fails. It has no URL form."""
+
+    inner: Ref[DirectoryService]  # type: ignore[assignment] # the same of another kind
+    """The service that may fail."""
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.breaker.service import BreakerDirectoryService  # noqa: PLC0415 - once it is named
+
+        return BreakerDirectoryService(
             context.resolve(self.inner), failures=self.failures, open_for=self.open_for, name=name
         )

@@ -9,12 +9,16 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, CastoreError, SourceError, UnavailableError
 from castore.contract.blobs import Answer
+from castore.contract.directories import DirectoryService
 from castore.contract.operations import Operation
 from castore.errors import BatchError
+from castore.format.directories import Directory
 from castore.streams.readers import BytesReader
-from castore.wrapping.wrapper import WrapperService
+from castore.wrapping.directories import WrapperDirectoryService
+from castore.wrapping.wrapper import WrapperService, Wrapping
 from castore_wrappers.batches import unavailable_in
 from castore_wrappers.breaker.circuit import STATES, Circuit, State, Verdict
+from castore_wrappers.kinds import S
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +26,7 @@ T = TypeVar("T")
 _log: Final = logging.getLogger("castore_wrappers.breaker")
 
 
-class BreakerService(WrapperService):
+class Breaking(Wrapping[S]):
     """Passes everything on to *inner*, until it was unavailable *failures* times in a row.
 
     Then every operation raises `UnavailableError` at once, for *open_for* seconds; after that one request
@@ -39,7 +43,7 @@ class BreakerService(WrapperService):
 
     def __init__(
         self,
-        inner: BlobService,
+        inner: S,
         *,
         failures: int = 5,
         open_for: float = 30.0,
@@ -92,6 +96,25 @@ class BreakerService(WrapperService):
             self._note(era, Verdict.UNKNOWN if silent else Verdict.ANSWERED)
         return result
 
+    def _note(self, era: int, verdict: Verdict) -> None:
+        if self._circuit.leave(era, verdict):
+            _log.info("`%s`: it answers again", self.name)
+
+    def _note_failure(self, era: int, error: UnavailableError) -> None:
+        # Its words only: the error itself would keep all that its traceback refers to.
+        self._last = error.message
+        if self._circuit.leave(era, Verdict.FAILED):
+            _log.warning("`%s`: left alone after %d failures in a row: %s", self.name, self._failures, error)
+
+    def _refusal(self) -> UnavailableError:
+        return UnavailableError(
+            self.name, f"left alone for {self._circuit.remaining:.3g} s more, after: {self._last}"
+        )
+
+
+class BreakerService(Breaking[BlobService], WrapperService):
+    """Leaves a service of blobs alone while it fails."""
+
     def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
         """Read many blobs, until the service is left alone: then the others are not asked for."""
         wanted = dict.fromkeys(digests)
@@ -116,20 +139,19 @@ class BreakerService(WrapperService):
         """Return a reader that counts as well; bytes that are in memory do not fail any more."""
         return reader if type(reader) is BytesReader else super().wrap_reader(reader, digest)
 
-    def _note(self, era: int, verdict: Verdict) -> None:
-        if self._circuit.leave(era, verdict):
-            _log.info("`%s`: it answers again", self.name)
 
-    def _note_failure(self, era: int, error: UnavailableError) -> None:
-        # Its words only: the error itself would keep all that its traceback refers to.
-        self._last = error.message
-        if self._circuit.leave(era, Verdict.FAILED):
-            _log.warning("`%s`: left alone after %d failures in a row: %s", self.name, self._failures, error)
+class BreakerDirectoryService(Breaking[DirectoryService], WrapperDirectoryService):
+    """Leaves a service of directories alone while it fails."""
 
-    def _refusal(self) -> UnavailableError:
-        return UnavailableError(
-            self.name, f"left alone for {self._circuit.remaining:.3g} s more, after: {self._last}"
-        )
+    def wrap_closure(self, directories: Iterator[Directory], root: B3Digest) -> Iterator[Directory]:  # noqa: ARG002 - as declared
+        """Take note of a tree that breaks."""
+        try:
+            yield from directories
+        except UnavailableError as error:
+            era = self._circuit.enter()
+            if era is not None:
+                self._note_failure(era, error)
+            raise
 
 
 def _is_answered(operation: Operation, error: BatchError, args: Any, kwargs: Any) -> bool:

@@ -20,6 +20,7 @@ import attrs
 
 from castore import BlobService
 from castore.composition import Asking, BuildContext, Holding, Plan, Traits, View
+from castore.contract.directories import DirectoryService
 
 
 @attrs.frozen
@@ -53,3 +54,14 @@ class ErrorConfig:
         from castore_wrappers.error.service import StubService  # noqa: PLC0415 - once it is named
 
         return StubService(self.outcome, name=name)
+
+
+@attrs.frozen
+class ErrorDirectoriesConfig(ErrorConfig):
+    """A service of directories whose every operation has one fixed outcome. It has no URL form."""
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override]  # noqa: ARG002 - the same of another kind
+        """Return the service."""
+        from castore_wrappers.error.service import StubDirectoryService  # noqa: PLC0415 - once it is named
+
+        return StubDirectoryService(self.outcome, name=name)

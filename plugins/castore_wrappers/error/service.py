@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from castore import (
@@ -12,9 +12,12 @@ from castore import (
     BlobWriter,
     ChunkMeta,
     CorruptBlobError,
+    CorruptDirectoryError,
     UnavailableError,
     UnsupportedError,
 )
+from castore.contract.directories import DirectoryService, DirectoryWriter, FoundDirectories
+from castore.format.directories import Directory
 
 
 class StubService(BlobService):
@@ -66,6 +69,53 @@ class StubService(BlobService):
             raise CorruptBlobError(
                 f"blob {digest} is corrupt: `{self._name}` rehearses that", expected=digest
             )
+
+    def _require_available(self) -> None:
+        if self._outcome == "unavailable":
+            raise UnavailableError(self._name, "it rehearses that")
+
+
+class StubDirectoryService(DirectoryService):
+    """Says the same of every directory; what it took it would lose, so it takes nothing.
+
+    It has no capabilities.
+    """
+
+    def __init__(
+        self,
+        outcome: Literal["unavailable", "absent", "corrupt"] = "unavailable",
+        *,
+        name: str = "error",
+    ) -> None:
+        self._outcome = outcome
+        self._name = name
+
+    def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:  # noqa: ARG002 - it is the same for all
+        """Find all of them absent, or corrupt, or raise."""
+        self._require_available()
+        if self._outcome == "absent":
+            return {}
+        return {
+            digest: CorruptDirectoryError(
+                f"directory {digest} is corrupt: `{self._name}` rehearses that", expected=digest
+            )
+            for digest in digests
+        }
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Tell that they are there only if they are to be found damaged."""
+        self._require_available()
+        return set(digests) if self._outcome == "absent" else set()
+
+    def put_many(self, directories: Collection[Directory]) -> None:  # noqa: ARG002 - as above
+        """Raise."""
+        self._require_available()
+        raise UnsupportedError(f"`{self._name}` keeps nothing: it rehearses what is {self._outcome}")
+
+    def open_write(self) -> DirectoryWriter:
+        """Raise."""
+        self.put_many(())
+        raise AssertionError
 
     def _require_available(self) -> None:
         if self._outcome == "unavailable":

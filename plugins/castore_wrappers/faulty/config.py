@@ -16,7 +16,7 @@ Example::
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import attrs
 
@@ -31,7 +31,11 @@ from castore.composition import (
     Traits,
     View,
 )
+from castore.contract.directories import DirectoryService
 from castore.problems import did_you_mean, escaped
+
+if TYPE_CHECKING:
+    from castore.faults import FaultPlan
 
 _ANY_CHANCE: Final = Between(0, 1)
 _LATENCY: Final = Duration(0.05)
@@ -97,11 +101,16 @@ class FaultyConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
+        from castore_wrappers.faulty.service import Rehearsal  # noqa: PLC0415 - once it is named
+
+        return Rehearsal(context.resolve(self.inner), instance=name, plan=self.plan())
+
+    def plan(self) -> FaultPlan:
+        """Return the chances."""
         from castore.faults import FaultPlan  # noqa: PLC0415 - once it is named
-        from castore_wrappers.faulty.service import Rehearsal  # noqa: PLC0415 - as above
 
         groups = _groups()
-        plan = FaultPlan(
+        return FaultPlan(
             seed=self.seed,
             delay=self.delay,
             fail=self.fail,
@@ -115,10 +124,23 @@ class FaultyConfig:
             hang_seconds=self.hang_time,
             operations=frozenset(one for entry in self.operations for one in groups.get(entry, (entry,))),
         )
-        return Rehearsal(context.resolve(self.inner), instance=name, plan=plan)
 
 
 def _groups() -> dict[str, frozenset[str]]:
     from castore.faults import READS, WRITES  # noqa: PLC0415 - only for compositions that name this type
 
     return {"reads": READS, "writes": WRITES}
+
+
+@attrs.frozen(kw_only=True)
+class FaultyDirectoriesConfig(FaultyConfig):
+    """Another service of directories, with faults made on purpose. It needs `allow_faults = true`."""
+
+    inner: Ref[DirectoryService]  # type: ignore[assignment] # the same of another kind
+    """The service to make faults in front of."""
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.faulty.service import DirectoryRehearsal  # noqa: PLC0415 - once it is named
+
+        return DirectoryRehearsal(context.resolve(self.inner), instance=name, plan=self.plan())

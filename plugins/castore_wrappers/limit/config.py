@@ -21,6 +21,7 @@ import attrs
 
 from castore import BlobService, Ref
 from castore.composition import Asking, Between, BuildContext, ByteSize, Plan, Traits, View
+from castore.contract.directories import DirectoryService
 from castore.text import size_text
 
 
@@ -65,6 +66,26 @@ class LimitConfig:
         from castore_wrappers.limit.service import LimitService  # noqa: PLC0415 - once it is named
 
         return LimitService(
+            context.resolve(self.inner),
+            concurrency=self.concurrency,
+            operations_per_second=self.operations_per_second,
+            bytes_per_second=self.bytes_per_second,
+            name=name,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class LimitDirectoriesConfig(LimitConfig):
+    """A service of directories of which not too much is asked. It has no URL form."""
+
+    inner: Ref[DirectoryService]  # type: ignore[assignment] # the same of another kind
+    """The service to be spared."""
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.limit.service import LimitDirectoryService  # noqa: PLC0415 - once it is named
+
+        return LimitDirectoryService(
             context.resolve(self.inner),
             concurrency=self.concurrency,
             operations_per_second=self.operations_per_second,

@@ -11,14 +11,18 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnavailableError
 from castore.contract.batches import MOST_BYTES, MOST_ITEMS, batches
 from castore.contract.blobs import Answer
+from castore.contract.directories import DirectoryService
 from castore.contract.operations import OPERATIONS, Operation, size_of
 from castore.errors import BatchError
+from castore.format.directories import Directory
 from castore.streams.readers import BytesReader
 from castore.streams.writers import GuardedWriter
 from castore.threads.waiting import Flag
+from castore.wrapping.directories import WrapperDirectoryService
 from castore.wrapping.forwarding import Around, ForwardingReader, ForwardingWriter
-from castore.wrapping.wrapper import WrapperService
+from castore.wrapping.wrapper import WrapperService, Wrapping
 from castore_wrappers.batches import Batch, alike, comes_in_parts
+from castore_wrappers.kinds import S
 from castore_wrappers.limit.rates import Rate, Slots, Ticket
 
 P = ParamSpec("P")
@@ -31,7 +35,7 @@ _LEAST_PART: Final = 4 << 10
 _MOST_PART: Final = 1 << 20
 
 
-class LimitService(WrapperService):
+class Limiting(Wrapping[S]):
     """Asks *inner* for no more than so much at once, and so much in a second.
 
     A call for many counts as often as it has items. It is made in parts, one after the other, none of which
@@ -51,7 +55,7 @@ class LimitService(WrapperService):
 
     def __init__(
         self,
-        inner: BlobService,
+        inner: S,
         *,
         concurrency: int | None = None,
         operations_per_second: float | None = None,
@@ -169,6 +173,14 @@ class LimitService(WrapperService):
         if seconds > 0:
             self._sleep(seconds)
 
+    def close(self) -> None:
+        """Let those who wait for the next second go on at once."""
+        self._ended.set()
+
+
+class LimitService(Limiting[BlobService], WrapperService):
+    """Asks a service of blobs for no more."""
+
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:  # noqa: ARG002 - as declared
         """Return a reader whose pieces are limited; bytes in memory are so only in their rate."""
         if self._received is None:
@@ -213,9 +225,15 @@ class LimitService(WrapperService):
         """Return a writer that waits with the bytes."""
         return _LimitedWriter(writer, self.around)
 
-    def close(self) -> None:
-        """Let those who wait for the next second go on at once."""
-        self._ended.set()
+
+class LimitDirectoryService(Limiting[DirectoryService], WrapperDirectoryService):
+    """Asks a service of directories for no more."""
+
+    def wrap_closure(self, directories: Iterator[Directory], root: B3Digest) -> Iterator[Directory]:  # noqa: ARG002 - as declared
+        """Hand each directory out when its bytes are due."""
+        for directory in directories:
+            self._receive(len(directory.encoded))
+            yield directory
 
 
 def _sizes_of(items: object) -> Callable[[Any], int | None]:

@@ -18,6 +18,7 @@ import attrs
 
 from castore import BlobService, Ref
 from castore.composition import Asking, BuildContext, Plan, Traits, View
+from castore.contract.directories import DirectoryService
 
 
 @attrs.frozen
@@ -48,3 +49,23 @@ class ReadOnlyConfig:
         from castore_wrappers.read_only.service import ReadOnlyService  # noqa: PLC0415 - once it is named
 
         return ReadOnlyService(context.resolve(self.inner), name=name)
+
+
+@attrs.frozen(kw_only=True)
+class ReadOnlyDirectoriesConfig(ReadOnlyConfig):
+    """A service of directories that can be read, and nothing else. It has no URL form."""
+
+    inner: Ref[DirectoryService]  # type: ignore[assignment] # the same of another kind
+    """What is read. No write ever reaches it."""
+
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have those capabilities of the service within that change nothing."""
+        from castore_wrappers.read_only.service import KEPT_OF_DIRECTORIES  # noqa: PLC0415 - once somebody asks
+
+        return view.offers(self.inner, kind) if kind in KEPT_OF_DIRECTORIES else False
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.read_only.service import ReadOnlyDirectoryService  # noqa: PLC0415 - as above
+
+        return ReadOnlyDirectoryService(context.resolve(self.inner), name=name)

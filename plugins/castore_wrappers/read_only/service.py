@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, ChunkMeta, RefService, UnsupportedError
 from castore.contract.blobs import Answer
 from castore.contract.capabilities import BlobLister, ChunkSource, Durable, EvictionEvents
+from castore.contract.directories import (
+    AnyDirectory,
+    Complete,
+    DirectoryLister,
+    DirectoryService,
+    DirectoryWriter,
+)
+from castore.format.directories import Directory
+from castore.wrapping.directories import WrapperDirectoryService
 from castore.wrapping.wrapper import SelectiveService
 from castore_wrappers.read_only.refs import ReadOnlyRefService
+
+A = TypeVar("A")
 
 KEPT: Final = (BlobLister, ChunkSource, Durable, EvictionEvents)
 """The capabilities that change nothing. Of one that is not known it cannot be told."""
@@ -52,3 +63,29 @@ class ReadOnlyService(SelectiveService):
     def _refs(self) -> RefService | None:
         refs = self.inner.capability(RefService)
         return None if refs is None else ReadOnlyRefService(refs, name=self.name)
+
+
+KEPT_OF_DIRECTORIES: Final = (AnyDirectory, Complete, DirectoryLister, Durable)
+"""The capabilities of a service of directories that change nothing."""
+
+
+class ReadOnlyDirectoryService(WrapperDirectoryService):
+    """Reads directories from *inner*; writing raises `UnsupportedError` and never reaches it."""
+
+    def __init__(self, inner: DirectoryService, *, name: str = "read_only") -> None:
+        super().__init__(inner, name=name)
+
+    def put_many(self, directories: Collection[Directory]) -> None:  # noqa: ARG002 - it is the same for all
+        """Raise `UnsupportedError`."""
+        raise self._refusal()
+
+    def open_write(self) -> DirectoryWriter:
+        """Raise `UnsupportedError`."""
+        raise self._refusal()
+
+    def _refusal(self) -> UnsupportedError:
+        return UnsupportedError(f"`{self.name}` is read-only: write to another service")
+
+    def capability(self, kind: Callable[..., A]) -> A | None:
+        """Return one of *inner* that changes nothing."""
+        return super().capability(kind) if kind in KEPT_OF_DIRECTORIES else None

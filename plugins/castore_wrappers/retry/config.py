@@ -21,7 +21,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import attrs
 
@@ -37,6 +37,10 @@ from castore.composition import (
     Traits,
     View,
 )
+from castore.contract.directories import DirectoryService
+
+if TYPE_CHECKING:
+    from castore_wrappers.retry.patience import Policy
 
 _FIRST: Final = Duration(0.1)
 _MAX: Final = Duration(10.0)
@@ -95,8 +99,27 @@ class RetryConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
-        from castore_wrappers.retry.patience import Policy  # noqa: PLC0415 - once it is named
-        from castore_wrappers.retry.service import RetryService  # noqa: PLC0415 - as above
+        from castore_wrappers.retry.service import RetryService  # noqa: PLC0415 - once it is named
 
-        policy = Policy(self.attempts, self.first_delay, self.max_delay, self.jitter, self.deadline)
-        return RetryService(context.resolve(self.inner), policy, replay=self.replay, name=name)
+        return RetryService(context.resolve(self.inner), self.policy(), replay=self.replay, name=name)
+
+    def policy(self) -> Policy:
+        """Return the attempts, and the waits between them."""
+        from castore_wrappers.retry.patience import Policy  # noqa: PLC0415 - once it is named
+
+        return Policy(self.attempts, self.first_delay, self.max_delay, self.jitter, self.deadline)
+
+
+@attrs.frozen(kw_only=True)
+class RetryDirectoriesConfig(RetryConfig):
+    """A service of directories that is asked again when it was unavailable. It has no URL form."""
+
+    replay: ByteSize = attrs.field(default=_REPLAY, init=False)
+    inner: Ref[DirectoryService]  # type: ignore[assignment] # the same of another kind
+    """The service to ask."""
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.retry.service import RetryDirectoryService  # noqa: PLC0415 - once it is named
+
+        return RetryDirectoryService(context.resolve(self.inner), self.policy(), name=name)

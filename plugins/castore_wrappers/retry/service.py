@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from itertools import chain, islice
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnavailableError
+from castore import B3Digest, BlobReader, BlobService, BlobWriter, MissingDirectoryError, UnavailableError
 from castore.contract.blobs import Answer
+from castore.contract.directories import DirectoryService
 from castore.contract.operations import Operation
 from castore.errors import BatchError
+from castore.format.directories import Directory
 from castore.streams.readers import BytesReader
-from castore.wrapping.wrapper import WrapperService
+from castore.wrapping.directories import WrapperDirectoryService
+from castore.wrapping.wrapper import WrapperService, Wrapping
 from castore_wrappers.batches import Batch, alike, comes_in_parts, unavailable_in
+from castore_wrappers.kinds import S
 from castore_wrappers.retry.patience import Patience, Policy
 from castore_wrappers.retry.reading import ResumingReader
 from castore_wrappers.retry.writing import ReplayingWriter
@@ -25,17 +31,15 @@ _DEFAULT: Final = Policy()
 _REPLAY: Final = 4 << 20
 
 
-class RetryService(WrapperService):
+class Retrying(Wrapping[S]):
     """Asks *inner* again while it is unavailable, if an operation may be repeated.
 
-    Of a call for many, only what was unavailable is asked for again. A read that breaks goes on where it was.
-    A blob that is written is begun again if it is no longer than *replay* bytes: so many are kept; a file is
-    read again. A list is tried again until it has begun.
+    Of a call for many, only what was unavailable is asked for again. A list is tried again until it has
+    begun.
 
     Arguments:
         inner: The service to ask.
         policy: How often, and how long.
-        replay: In bytes.
         name: The name of this instance.
         clock: Returns a time in seconds that never goes back.
         sleep: Waits so many seconds; what it returns is true if nobody is to wait any more. By default
@@ -45,17 +49,15 @@ class RetryService(WrapperService):
 
     def __init__(
         self,
-        inner: BlobService,
+        inner: S,
         policy: Policy = _DEFAULT,
         *,
-        replay: int = _REPLAY,
         name: str = "retry",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
         dice: random.Random | None = None,
     ) -> None:
         super().__init__(inner, name=name)
-        self._replay = replay
         self._patience = Patience(policy, name, clock=clock, sleep=sleep, dice=dice)
 
     def gauges(self) -> Mapping[str, float]:
@@ -114,6 +116,24 @@ class RetryService(WrapperService):
             del error
         return batch.result(self.name)
 
+    def close(self) -> None:
+        """Wake those who wait to try again: they get the error that they have."""
+        self._patience.end()
+
+
+class RetryService(Retrying[BlobService], WrapperService):
+    """Asks a service of blobs again.
+
+    A read that breaks goes on where it was. A blob that is written is begun again if it is no longer than
+    *replay* bytes: so many are kept; a file is read again. The other arguments are those of `Retrying`.
+    """
+
+    def __init__(
+        self, inner: BlobService, policy: Policy = _DEFAULT, *, replay: int = _REPLAY, **rest: Any
+    ) -> None:
+        super().__init__(inner, policy, **rest)
+        self._replay = replay
+
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:
         """Return a reader that goes on where it broke; bytes that are in memory do not fail any more."""
         if type(reader) is BytesReader:
@@ -130,6 +150,32 @@ class RetryService(WrapperService):
         """Start a blob that can be begun again."""
         return ReplayingWriter(self.inner.open_write, self._replay, self._patience)
 
-    def close(self) -> None:
-        """Wake those who wait to try again: they get the error that they have."""
-        self._patience.end()
+
+class RetryDirectoryService(Retrying[DirectoryService], WrapperDirectoryService):
+    """Asks a service of directories again; a tree that breaks goes on where it was."""
+
+    def wrap_closure(self, directories: Iterator[Directory], root: B3Digest) -> Iterator[Directory]:
+        """Begin a tree anew where it breaks, and pass over what has come of it."""
+        come: set[B3Digest] = set()
+        while True:
+            started = self._patience.clock()
+            try:
+                for directory in directories:
+                    if directory.digest not in come:
+                        come.add(directory.digest)
+                        yield directory
+            except UnavailableError as error:
+                first, rest = self._patience.go_on(error, started, partial(self._begin_again, come, root))
+                directories = chain(first, rest)
+            else:
+                return
+
+    def _begin_again(
+        self, come: Collection[B3Digest], root: B3Digest, _: int
+    ) -> tuple[list[Directory], Iterator[Directory]]:
+        """Return what has not come of a tree: one directory, so that there is progress, and the rest."""
+        found = self.inner.closure(root)
+        if found is None:
+            raise MissingDirectoryError(root)
+        rest = (directory for directory in found if directory.digest not in come)
+        return list(islice(rest, 1)), rest

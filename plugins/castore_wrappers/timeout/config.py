@@ -22,6 +22,7 @@ import attrs
 
 from castore import BlobService, Ref
 from castore.composition import Asking, Between, BuildContext, Duration, Plan, Traits, View
+from castore.contract.directories import DirectoryService
 
 _TIMEOUT: Final = Duration(30.0)
 
@@ -55,3 +56,20 @@ class TimeoutConfig:
 
         inner = context.resolve(self.inner)
         return TimeoutService(inner, timeout=self.timeout, calls_at_once=self.calls_at_once, name=name)
+
+
+@attrs.frozen(kw_only=True)
+class TimeoutDirectoriesConfig(TimeoutConfig):
+    """A service of directories that is unavailable when it does not answer in time. It has no URL form."""
+
+    inner: Ref[DirectoryService]  # type: ignore[assignment] # the same of another kind
+    """The service that may hang."""
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.timeout.service import TimeoutDirectoryService  # noqa: PLC0415 - once it is named
+
+        inner = context.resolve(self.inner)
+        return TimeoutDirectoryService(
+            inner, timeout=self.timeout, calls_at_once=self.calls_at_once, name=name
+        )

@@ -8,12 +8,15 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from castore import B3Digest, BlobReader, BlobService, BlobWriter, CastoreError, UnavailableError
 from castore.composites.members import periods, periods_of
+from castore.contract.directories import DirectoryService
 from castore.contract.operations import OPERATIONS, Operation
 from castore.streams.readers import BytesReader
 from castore.streams.writers import GuardedWriter
 from castore.threads.deadlines import CLOCK, Clock, Deadlines
+from castore.wrapping.directories import WrapperDirectoryService
 from castore.wrapping.forwarding import Entering, ForwardingReader, ForwardingWriter
-from castore.wrapping.wrapper import WrapperService
+from castore.wrapping.wrapper import WrapperService, Wrapping
+from castore_wrappers.kinds import S
 from castore_wrappers.timeout.progress import Watched
 
 P = ParamSpec("P")
@@ -26,7 +29,7 @@ _RUN_PERIODS: Final = 3
 """A piece of a blob in chunks may be fetched with others: no more than 12 MiB of them together."""
 
 
-class TimeoutService(WrapperService):
+class Timing(Wrapping[S]):
     """Passes everything on to *inner*, and waits for each answer no longer than *timeout*.
 
     Then `UnavailableError` is raised, and the call is given up: it goes on by itself until it returns, and
@@ -47,7 +50,7 @@ class TimeoutService(WrapperService):
 
     def __init__(
         self,
-        inner: BlobService,
+        inner: S,
         *,
         timeout: float,
         calls_at_once: int = 64,
@@ -149,6 +152,14 @@ class TimeoutService(WrapperService):
         except CastoreError:
             return
 
+    def close(self) -> None:
+        """End the threads that have nothing to do."""
+        self._deadlines.close()
+
+
+class TimeoutService(Timing[BlobService], WrapperService):
+    """Waits for a service of blobs no longer."""
+
     def wrap_reader(self, reader: BlobReader, digest: B3Digest) -> BlobReader:  # noqa: ARG002 - as declared
         """Return a reader whose pieces are waited for; bytes in memory need not be."""
         return reader if type(reader) is BytesReader else _TimedReader(reader, self)
@@ -157,9 +168,9 @@ class TimeoutService(WrapperService):
         """Return a writer whose steps are waited for."""
         return _TimedWriter(writer, self)
 
-    def close(self) -> None:
-        """End the threads that have nothing to do."""
-        self._deadlines.close()
+
+class TimeoutDirectoryService(Timing[DirectoryService], WrapperDirectoryService):
+    """Waits for a service of directories no longer; for a tree, from directory to directory."""
 
 
 def _periods(operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
@@ -178,7 +189,7 @@ def _periods(operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, A
 def _copied(sent: Any) -> Any:
     if isinstance(sent, Mapping):
         return {digest: bytes(data) for digest, data in sent.items()}
-    return bytes(sent)
+    return list(sent) if isinstance(sent, list) else bytes(sent)
 
 
 def _open(call: Callable[..., BlobReader | None], *args: Any, **kwargs: Any) -> BlobReader | None:

@@ -28,6 +28,7 @@ import attrs
 from castore import BlobService, Ref
 from castore.composition import Asking, BuildContext, InvalidValueError, Plan, Problem, Traits, View
 from castore.contract.capabilities import FrameStore
+from castore.contract.directories import DirectoryService
 from castore.contract.upkeep import Inventory
 
 
@@ -103,3 +104,25 @@ class VerifyConfig:
             name=name,
             pool=context.pool,
         )
+
+
+@attrs.frozen
+class VerifyDirectoriesConfig:
+    """A service of directories that hands out nothing unchecked. It has no URL form."""
+
+    inner: Ref[DirectoryService]
+    """The service that is not trusted."""
+
+    def traits(self, view: View) -> Traits:
+        """Say what the service within can do."""
+        return view.of(self.inner)
+
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities of the service within."""
+        return view.offers(self.inner, kind)
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:
+        """Return the service."""
+        from castore_wrappers.verify.directories import VerifyDirectoryService  # noqa: PLC0415 - once it is named
+
+        return VerifyDirectoryService(context.resolve(self.inner), name=name)

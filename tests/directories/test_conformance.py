@@ -1,0 +1,84 @@
+"""Every type of services of directories, alone and around others, keeps the contract."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from castore import Composition, Registry
+from castore.contract.directories import DirectoryService
+from castore.testing import DIRECTORY_CLAUSES
+from castore.testing.clause import has_of
+
+Tables = dict[str, dict[str, Any]]
+
+FILES: Final = {"type": "objectstore", "object_store_url": "file:./trees", "durability": "process"}
+ROWS: Final = {"type": "sqlite", "path": "d.sqlite", "durability": "process"}
+MEMORY: Final = {"type": "memory"}
+IN_BLOBS: Final = {"type": "blobs", "blobs": "&root"}
+
+
+def around(tag: str, inner: Any = MEMORY, **fields: Any) -> Tables:
+    return {"root": {"type": tag, "inner": "&store", **fields}, "store": inner}
+
+
+STACKS: Final[dict[str, Tables]] = {
+    "memory": {"root": MEMORY},
+    "memory with a bound": {"root": {"type": "memory", "max_size": "64 MiB"}},
+    "sqlite": {"root": ROWS},
+    "blobs": {"root": IN_BLOBS},
+    "objectstore": {"root": FILES},
+    "breaker": around("breaker"),
+    "faulty": around("faulty"),
+    "limit": around("limit", concurrency=3),
+    "limit, in parts": around("limit", ROWS, operations_per_second=1_000_000, bytes_per_second="1 GB"),
+    "retry": around("retry"),
+    "retry over objects": around("retry", FILES),
+    "retry over faults": {
+        "root": {"type": "retry", "inner": "&faulty", "attempts": 50, "first_delay": "0 s"},
+        "faulty": {"type": "faulty", "inner": "&store", "fail": 0.2, "seed": 7},
+        "store": MEMORY,
+    },
+    "timeout": around("timeout"),
+    "timeout over objects": around("timeout", FILES),
+    "verify": around("verify"),
+    "verify over objects": around("verify", FILES),
+}
+
+UNTESTED: Final = {"error", "read_only"}
+"""Those that nothing can be written to."""
+
+
+@contextlib.contextmanager
+def opened(tables: Tables, folder: Path) -> Iterator[DirectoryService]:
+    mapping: Any = {
+        "allow_faults": True,
+        "blobservices": {"root": {"type": "memory"}},
+        "directoryservices": tables,
+    }
+    with Composition.from_mapping(mapping, base=folder) as stores:
+        yield stores.directories()
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_the_contract(name: str, tmp_path: Path) -> None:
+    failures = {}
+    for clause in DIRECTORY_CLAUSES:
+        with opened(STACKS[name], tmp_path) as service:
+            try:
+                if clause.reason_against(has_of(service)) is None:
+                    clause.check(service)
+            except Exception as error:
+                failures[clause.name] = error
+    assert failures == {}
+
+
+def test_each_type_stands_here() -> None:
+    registry = Registry.default()
+    known = set(registry.types(registry.kind(DirectoryService)))
+    here = {table["type"] for tables in STACKS.values() for table in tables.values()}
+    assert known - here == UNTESTED
