@@ -49,6 +49,8 @@ class GrpcDirectoryService(DirectoryService):
     """
 
     high_latency = True
+    # Some peers have a directory by the root of its tree alone.
+    whole_trees = True
 
     def __init__(self, peer: Peer, *, pool: Pool | None = None) -> None:
         self._peer = peer
