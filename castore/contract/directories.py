@@ -125,7 +125,7 @@ class DirectoryService(ABC):
         return wanted - found.keys()
 
     def closure(self, root: B3Digest) -> Iterator[Directory] | None:
-        """Return all directories of a tree, each once: the root first, each before those within it.
+        """Return all directories of a tree, each once: the root first, each after one that refers to it.
 
         `None` if the root is absent. It ends only when all of them have come; else it raises
         `MissingDirectoryError`, `CorruptDirectoryError`, `DirectorySizeError` or `UnavailableError`.

@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import attrs
 
@@ -57,11 +57,15 @@ from castore.composition import (
     InvalidValueError,
     Plan,
     Problem,
+    ServiceUrl,
     Traits,
     View,
     formerly,
+    read_query,
 )
+from castore.contract.directories import Complete, DirectoryService
 from castore.places import Create, locate
+from castore.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,3 +216,64 @@ class CacheConfig:
             pool=context.pool,
             name=name,
         )
+
+
+@attrs.frozen
+class CacheDirectoriesConfig:
+    """A near service of directories in front of a far one. URL form: `cache:?near=<url>&far=<url>`."""
+
+    near: Ref[DirectoryService] = attrs.field(metadata=formerly("local"))
+    """Asked first, and filled with what far has to give."""
+    far: Ref[DirectoryService] = attrs.field(metadata=formerly("remote"))
+    """Asked for what near lacks; what is written goes there, and then to near."""
+    fill_wait: Annotated[Duration, Between(0, 86400)] = _FILL_WAIT
+    """How long a reader waits for another one that brings the same from far, before it does so itself."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Accept `cache:` and `cache://`, with the fields as a query."""
+        parsed = ServiceUrl.parse(url)
+        if parsed.scheme or parsed.authority or parsed.path:
+            raise ValueError("a cache has no address; write `cache:?near=...&far=...`")
+        return read_query(cls, parsed, {})
+
+    def traits(self, view: View) -> Traits:
+        """Say what far can do: what is stored is there."""
+        far = view.of(self.far)
+        return attrs.evolve(view.all_of(self.near, self.far), writable=far.writable, answers=far.answers)
+
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities of far, and trees are whole if they are in both."""
+        return (
+            view.all_offer((self.near, self.far), kind) if kind is Complete else view.offers(self.far, kind)
+        )
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of a near that cannot be filled, and of two that are one store."""
+        stores = view.stores(self.near)
+        if stores and stores == view.stores(self.far):
+            yield view.warning(
+                "near-is-far",
+                self.far,
+                f"near and far both end in {listed(sorted(stores))}: what the one lacks the other lacks, too",
+                "let them keep directories in different places, or use the one of them without a cache",
+            )
+        if (problem := view.waiting(self.far)) is not None:
+            yield problem
+        if view.of(self.near).writable is False:
+            yield view.warning(
+                "near-not-writable",
+                self.near,
+                f"`{view.called(self.near)}` cannot be written, so nothing is ever cached there",
+                "choose a near service that can be written; to only ask one after the other, use `fallback`",
+            )
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:
+        """Return the service."""
+        from castore.wrapping.directories import WrapperDirectoryService  # noqa: PLC0415 - once it is named
+        from castore_cache.directories import CacheDirectoryService  # noqa: PLC0415 - as above
+
+        near, far = context.resolve(self.near), context.resolve(self.far)
+        if near is far:
+            return WrapperDirectoryService(far, name=name)
+        return CacheDirectoryService(near, far, fill_wait=self.fill_wait, name=name)

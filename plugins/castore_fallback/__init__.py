@@ -1,11 +1,14 @@
-"""The `fallback` service type: several services, of which the first that has a blob gives it."""
+"""The `fallback` service types: several services, of which the first that has a thing gives it."""
 
 from __future__ import annotations
 
 from castore import BlobService, Registry, hookimpl
+from castore.contract.directories import DirectoryService
 
 
 @hookimpl
 def castore_register(registry: Registry) -> None:
-    """Register the type."""
+    """Register the types."""
     registry.register(BlobService, "fallback", "castore_fallback.config:FallbackConfig")
+    registry.register(DirectoryService, "fallback", "castore_fallback.config:FallbackDirectoriesConfig")
+    registry.register(DirectoryService, "priority", "castore_fallback.config:PriorityConfig")

@@ -41,6 +41,7 @@ from castore.composition import (
     service_names,
 )
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.contract.directories import DirectoryService
 
 
 @attrs.frozen
@@ -152,7 +153,107 @@ class FallbackConfig:
         )
 
 
-def _settings(entry: Ref[BlobService] | FallbackService) -> dict[str, Any]:
+@attrs.frozen
+class FallbackDirectory:
+    """One of the services of directories, with settings of its own."""
+
+    ref: Ref[DirectoryService]
+    """The service."""
+    timeout: Annotated[Duration, Between(0.001, 86400)] | None = None
+    """How long one call may take; one for many, so long for each 64 directories. Without it: no limit."""
+    on_error: Literal["next", "fail"] = "next"
+    """What follows its errors: the next service is asked, or the error is the answer."""
+
+
+@attrs.frozen
+class FallbackDirectoriesConfig:
+    """Services that are asked in order until one has the directory. It has no URL form."""
+
+    services: tuple[Ref[DirectoryService] | FallbackDirectory, ...] = attrs.field(validator=at_least(1))
+    """The services in order: references, or tables with a `ref` and more."""
+    write_to: str | None = attrs.field(default=None, validator=one_of("services"))
+    """The name of the service that new trees go to. Without it: the first."""
+
+    def _target(self) -> Ref[DirectoryService]:
+        names = service_names(self.services)
+        return ref_of(self.services[0 if self.write_to is None else names.index(self.write_to)])
+
+    def traits(self, view: View) -> Traits:
+        """Say what its services can do together."""
+        all_of = view.all_of(*map(ref_of, self.services))
+        return attrs.evolve(all_of, writable=view.of(self._target()).writable)
+
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities that its services make possible."""
+        if kind is Durable:
+            return view.offers(self._target(), kind)
+        return view.all_offer(map(ref_of, self.services), kind)
+
+    def lints(self, view: View) -> Iterator[Problem]:
+        """Warn of writes that end nowhere."""
+        refs = dict(zip(service_names(self.services), map(ref_of, self.services), strict=True))
+        better = [name for name, ref in refs.items() if view.of(ref).writable]
+        if view.of(self._target()).writable is False and (better or self.write_to is not None):
+            yield view.warning(
+                "write-ends-nowhere",
+                "services" if self.write_to is None else "write_to",
+                f"new trees go to `{view.called(self._target())}`, which cannot be written",
+                f'write `write_to = "{better[0]}"`' if better else "name a service that can be written",
+            )
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:
+        """Return the service."""
+        from castore.composites.directories import DirectoryMember  # noqa: PLC0415 - once it is named
+        from castore_fallback.directories import FallbackDirectoryService  # noqa: PLC0415 - as above
+
+        members = [
+            DirectoryMember(member, context.resolve(ref_of(entry)), **_settings(entry))
+            for member, entry in zip(service_names(self.services), self.services, strict=True)
+        ]
+        return FallbackDirectoryService(members, write_to=self.write_to, name=name)
+
+
+@attrs.frozen
+class PriorityConfig:
+    """As `fallback`, as the reference writes it: services by their numbers, the least first.
+
+    The error of one is the answer. It has no URL form.
+    """
+
+    services: dict[int, Ref[DirectoryService]] = attrs.field()
+    """The services by number. New trees go to the first."""
+
+    @services.validator
+    def _check_services(self, _: attrs.Attribute[Any], services: dict[int, Ref[DirectoryService]]) -> None:
+        if not services:
+            raise ValueError('at least one service must be listed; write `{ 0 = "&name", ... }`')
+
+    def _in_order(self) -> list[Ref[DirectoryService]]:
+        return [self.services[number] for number in sorted(self.services)]
+
+    def traits(self, view: View) -> Traits:
+        """Say what its services can do together."""
+        refs = self._in_order()
+        return attrs.evolve(view.all_of(*refs), writable=view.of(refs[0]).writable)
+
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities that its services make possible."""
+        refs = self._in_order()
+        return view.offers(refs[0], kind) if kind is Durable else view.all_offer(refs, kind)
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:
+        """Return the service."""
+        from castore.composites.directories import DirectoryMember  # noqa: PLC0415 - once it is named
+        from castore_fallback.directories import FallbackDirectoryService  # noqa: PLC0415 - as above
+
+        members = [
+            DirectoryMember(ref.name or f"services[{number}]", context.resolve(ref), final=True)
+            for number, ref in sorted(self.services.items())
+        ]
+        return FallbackDirectoryService(members, name=name)
+
+
+def _settings(entry: Any) -> dict[str, Any]:
     if isinstance(entry, Ref):
         return {}
     return {"timeout": entry.timeout, "final": entry.on_error == "fail"}

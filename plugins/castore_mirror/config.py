@@ -46,6 +46,7 @@ from castore.composition import (
     service_names,
 )
 from castore.contract.capabilities import BlobDeleter, BlobLister, ChunkSource, ChunkStore, Durable
+from castore.contract.directories import DirectoryService
 from castore.text import count_text, listed
 
 _HEAL_INTERVAL: Final = Duration(10)
@@ -246,6 +247,59 @@ class MirrorConfig:
         hedge = None if self.hedge_after is None else Hedge(self.hedge_after, budget=self.hedge_budget)
         queue = HealingQueue(name, limit=self.heal_queue, interval=self.heal_interval, drain=self.drain)
         return MirrorBlobService(
+            members,
+            write_quorum=writes,
+            miss_quorum=misses,
+            hedge=hedge,
+            queue=queue,
+            read_repair=self.read_repair,
+            pool=context.pool,
+            name=name,
+        )
+
+
+@attrs.frozen
+class MirrorDirectory:
+    """One of the services of directories, with settings of its own."""
+
+    ref: Ref[DirectoryService]
+    """The service."""
+    timeout: Annotated[Duration, Between(0.001, 86400)] | None = None
+    """How long one call may take; one for many, so long for each 64 directories. Without it: no limit."""
+
+
+@attrs.frozen(kw_only=True)
+class MirrorDirectoriesConfig(MirrorConfig):
+    """Services that hold the same directories, so that some of them may fail. It has no URL form."""
+
+    services: tuple[Ref[DirectoryService] | MirrorDirectory, ...] = attrs.field(  # type: ignore[assignment] # the same of another kind
+        validator=at_least(2)
+    )
+    """The services, read in this order: references, or tables with a `ref` and more."""
+
+    def offers(self, kind: type, view: View) -> bool | None:
+        """Have the capabilities that its services make possible; how long a write lasts is not known yet."""
+        return None if kind is Durable else view.all_offer(map(ref_of, self.services), kind)
+
+    def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore.composites.directories import DirectoryMember  # noqa: PLC0415 - once it is named
+        from castore.composites.hedging import Hedge  # noqa: PLC0415 - as above
+        from castore_mirror.directories import MirrorDirectoryService  # noqa: PLC0415 - as above
+        from castore_mirror.healing import HealingQueue  # noqa: PLC0415 - as above
+
+        members = [
+            DirectoryMember(
+                member,
+                context.resolve(ref_of(entry)),
+                timeout=entry.timeout if isinstance(entry, MirrorDirectory) else None,
+            )
+            for member, entry in zip(service_names(self.services), self.services, strict=True)
+        ]
+        writes, misses = self.quorums
+        hedge = None if self.hedge_after is None else Hedge(self.hedge_after, budget=self.hedge_budget)
+        queue = HealingQueue(name, limit=self.heal_queue, interval=self.heal_interval, drain=self.drain)
+        return MirrorDirectoryService(
             members,
             write_quorum=writes,
             miss_quorum=misses,

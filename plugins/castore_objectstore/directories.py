@@ -44,20 +44,30 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
 
     def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:
         """Return roots, and what is in the tree of *within* or in trees that are at hand."""
-        wanted = set(digests)
         found: FoundDirectories = {}
-        if within is not None and within not in wanted:
-            self._tree(within)
-        for digest in wanted:
-            try:
-                directory = self._at_hand(digest)
-                if directory is None:
-                    directory = (self._tree(digest) or {}).get(digest)
-            except CastoreError as error:
-                found[digest] = error
+        lacking = []
+        for digest in dict.fromkeys(digests):
+            directory = self._at_hand(digest)
+            if directory is None:
+                lacking.append(digest)
             else:
-                if directory is not None:
-                    found[digest] = directory
+                found[digest] = directory
+        around: Mapping[B3Digest, Directory | CastoreError] = {}
+        if lacking and within is not None:
+            try:
+                around = self._tree(within) or {}
+            except CastoreError as error:
+                around = dict.fromkeys(lacking, error)
+        for digest in lacking:
+            answer = around.get(digest)
+            if not isinstance(answer, Directory):
+                try:
+                    directory = (self._tree(digest) or {}).get(digest)
+                    answer = answer if directory is None else directory
+                except CastoreError as error:
+                    answer = error
+            if answer is not None:
+                found[digest] = answer
         return found
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:

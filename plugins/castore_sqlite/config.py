@@ -47,7 +47,7 @@ from castore.composition import (
     read_query,
     secrets_in,
 )
-from castore.contract.directories import DirectoryService
+from castore.contract.directories import Complete, DirectoryService
 from castore.contract.refs import RefService
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE, Chunker, FastCdc2020
 from castore.places import Create, locate
@@ -171,6 +171,10 @@ class SqliteConfig(FileFields):
 class SqliteDirectoriesConfig(FileFields):
     """Directories in one SQLite file, which may be that of blobs. URL form: `sqlite:<path>?<fields>`."""
 
+    complete: bool = True
+    """Whether a directory is refused whose children are not there. As the near of a cache `false` lets single
+    directories stay there, and not whole trees only."""
+
     def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
         """Say that it can be written. With blobs in the same file it has nothing in common."""
         return Traits(writable=True, answers=True)
@@ -179,14 +183,14 @@ class SqliteDirectoriesConfig(FileFields):
         """Have the capabilities of the service."""
         from castore_sqlite.directories import SqliteDirectoryService  # noqa: PLC0415 - once somebody asks
 
-        return issubclass(SqliteDirectoryService, kind)
+        return issubclass(SqliteDirectoryService, kind) and (self.complete or kind is not Complete)
 
     def build(self, name: str, context: BuildContext) -> DirectoryService:
         """Return the service. The file is made when the first tree is written, not before."""
         from castore_sqlite.directories import SqliteDirectoryService  # noqa: PLC0415 - once it is named
         from castore_sqlite.schema import DIRECTORIES  # noqa: PLC0415 - as above
 
-        return SqliteDirectoryService(self.database(name, context, DIRECTORIES))
+        return SqliteDirectoryService(self.database(name, context, DIRECTORIES), complete=self.complete)
 
 
 @attrs.frozen

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, TypeVar
 
 from castore import B3Digest, CastoreError, CorruptDirectoryError, MissingDirectoryError, WriterClosedError
 from castore.contract.capabilities import Durable
@@ -21,6 +21,8 @@ from castore.format.directories import Directory, decode_checked
 from castore.format.nodes import DirectoryNode
 from castore_sqlite import faults, rows
 from castore_sqlite.database import Database
+
+P = TypeVar("P")
 
 _SMALL: Final = 64 << 10
 """Longer encodings are read one by one."""
@@ -50,11 +52,13 @@ class SqliteDirectoryService(DirectoryService, AnyDirectory, Complete, Directory
     """Keeps directories in a `Database` with the table `schema.DIRECTORIES`.
 
     A tree is written in one transaction, unless it is very large; a directory whose children are not there
-    is refused. A row that is damaged is replaced when its directory is put again.
+    is refused, unless it need not be *complete*. A row that is damaged is replaced when its directory is put
+    again.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, complete: bool = True) -> None:
         self._database = database
+        self._complete = complete
 
     def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:  # noqa: ARG002 - each is a row
         """Return those that have rows, by a query for some hundreds of them."""
@@ -87,8 +91,11 @@ class SqliteDirectoryService(DirectoryService, AnyDirectory, Complete, Directory
 
     def put_many(self, directories: Collection[Directory]) -> None:
         """Write rows in one transaction."""
-        needed = {node.digest: name for directory in directories for name, node in directory.directories}
         encodings = {directory.digest: directory.encoded for directory in directories}
+        needed: dict[B3Digest, bytes] = {}
+        if self._complete:
+            for directory in directories:
+                needed |= {node.digest: name for name, node in directory.directories}
         self.write(encodings, {child: needed[child] for child in needed.keys() - encodings.keys()})
 
     def write(
@@ -109,7 +116,11 @@ class SqliteDirectoryService(DirectoryService, AnyDirectory, Complete, Directory
 
     def open_write(self) -> DirectoryWriter:
         """Start a tree, which is written in the end."""
-        return _TreeWriter(self)
+        return _TreeWriter(self) if self._complete else super().open_write()
+
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Return a capability; where children may be missing trees need not be complete."""
+        return None if kind is Complete and not self._complete else super().capability(kind)
 
     def list_directories(self) -> Iterator[B3Digest]:
         """Yield the digests of all rows."""

@@ -43,14 +43,61 @@ STACKS: Final[dict[str, Tables]] = {
         "faulty": {"type": "faulty", "inner": "&store", "fail": 0.2, "seed": 7},
         "store": MEMORY,
     },
+    "cache": {"root": {"type": "cache", "near": "&near", "far": "&far"}, "near": MEMORY, "far": ROWS},
+    "cache, single": {
+        "root": {"type": "cache", "near": "&near", "far": "&far"},
+        "near": {"type": "memory", "max_size": "1 KiB"},
+        "far": ROWS,
+    },
+    "cache over objects": {
+        "root": {"type": "cache", "near": "&near", "far": "&far"},
+        "near": {**ROWS, "complete": False},
+        "far": FILES,
+    },
+    "cache in objects": {
+        "root": {"type": "cache", "near": "&near", "far": "&far"},
+        "near": FILES,
+        "far": IN_BLOBS,
+    },
+    "cache of a near that fails": {
+        "root": {"type": "cache", "near": "&near", "far": "&far"},
+        "near": {"type": "faulty", "inner": "&store", "fail": 0.3, "corrupt": 0.1, "seed": 3},
+        "store": {"type": "memory", "max_size": "1 GiB"},
+        "far": MEMORY,
+    },
+    "fallback": {"root": {"type": "fallback", "services": ["&a", "&b"]}, "a": MEMORY, "b": ROWS},
+    "fallback to another": {
+        "root": {"type": "fallback", "services": ["&a", {"ref": "&b", "timeout": "60 s"}], "write_to": "b"},
+        "a": IN_BLOBS,
+        "b": FILES,
+    },
+    "fallback from one that is corrupt": {
+        "root": {"type": "fallback", "services": ["&a", "&b", "&c"], "write_to": "b"},
+        "a": {"type": "faulty", "inner": "&b", "corrupt": 0.4, "seed": 5},
+        "b": MEMORY,
+        "c": {"type": "error", "outcome": "absent"},
+    },
+    "priority": {"root": {"type": "priority", "services": {"1": "&a", "20": "&b"}}, "a": ROWS, "b": MEMORY},
+    "mirror": {"root": {"type": "mirror", "services": ["&a", "&b"]}, "a": MEMORY, "b": ROWS},
+    "mirror with objects": {
+        "root": {
+            "type": "mirror",
+            "services": ["&a", {"ref": "&b", "timeout": "60 s"}, "&c"],
+            "hedge_after": "30 s",
+        },
+        "a": FILES,
+        "b": ROWS,
+        "c": {"type": "error"},
+    },
+    "sqlite that need not be complete": {"root": {**ROWS, "complete": False}},
     "timeout": around("timeout"),
     "timeout over objects": around("timeout", FILES),
     "verify": around("verify"),
     "verify over objects": around("verify", FILES),
 }
 
-UNTESTED: Final = {"error", "grpc", "read_only"}
-"""Those that nothing can be written to, and what needs a peer."""
+UNTESTED: Final = {"grpc", "read_only"}
+"""What nothing can be written to, and what needs a peer."""
 
 
 @contextlib.contextmanager

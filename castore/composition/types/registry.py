@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -21,6 +21,9 @@ from castore.errors import DuplicatePluginError, PluginError
 from castore.format.chunking import BUNDLED_CHUNKERS, Chunker
 from castore.problems import did_you_mean, listing
 from castore.threads import forks
+
+_OF_THE_REFERENCE: Final = frozenset({"redb", "bigtable"})
+"""Types of services of directories whose formats nothing else reads."""
 
 
 def _has_place(cls: type) -> bool:
@@ -310,6 +313,11 @@ class Registry:
         if sought:
             meant = " or ".join(f'`type = "{entry.tag}"`' for entry in sought)
             return f"for `{word}` write {meant}; `castore plugins {sought[0].tag}` shows what it takes"
+        if kind.contract is DirectoryService and word in _OF_THE_REFERENCE:
+            return (
+                f"only the reference's programs read what `{word}` keeps: let its daemon serve that,"
+                ' and write `type = "grpc"` and `url = "grpc+http://localhost:8000"`'
+            )
         suggestion = did_you_mean(tag, self.types(kind))
         if suggestion:
             return suggestion

@@ -42,13 +42,13 @@ def _expect_tree(service: DirectoryService, tree: Iterable[Directory], root: B3D
     expect_that(set(found) == set(tree), "closure() to have the directories of the tree", "others")
     come = {root}
     for directory in found:
-        expect_that(directory.digest in come, "each directory before those within it", directory)
+        expect_that(directory.digest in come, "each directory after one that refers to it", directory)
         come |= {node.digest for _, node in directory.directories}
 
 
 @clause()
 def a_tree_comes_back(service: DirectoryService) -> None:
-    """`closure` yields each directory of a tree once, the root first, each before those within it."""
+    """`closure` yields each directory of a tree once, the root first, each after one that refers to it."""
     tree = fresh_tree()
     expect("put_closure()", service.put_closure(tree), tree[-1].digest)
     _expect_tree(service, tree, tree[-1].digest)

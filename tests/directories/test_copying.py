@@ -1,0 +1,46 @@
+"""The order in which trees are copied."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from castore.digest import EMPTY
+from castore.directories.copying import leaves_first
+from castore.format.closures import LeavesToRoot
+from castore.format.directories import Directory
+from castore.format.nodes import FileNode
+from castore_memory.directories import MemoryDirectoryService
+from tests.format.test_directories import A, B, D, E
+
+
+def test_one_that_is_at_two_levels() -> None:
+    assert list(leaves_first([E, D, A, B])) == [A, B, D, E]
+
+
+@given(st.integers(0, 2**32))
+def test_any_tree(seed: int) -> None:
+    """Whatever has what in it: each comes once, after all those within it."""
+    dice = random.Random(seed)
+    made = [Directory({b"file": FileNode(EMPTY, seed)})]
+    for number in range(dice.randrange(1, 20)):
+        chosen = dice.sample(made, dice.randrange(1, len(made) + 1))
+        entries = {b"%d" % place: each.node for place, each in enumerate(chosen)}
+        made.append(Directory({**entries, b"own": FileNode(EMPTY, number)}))
+    tops = {each.digest for each in made} - {node.digest for each in made for _, node in each.directories}
+    root = Directory({b"%d" % n: each.node for n, each in enumerate(made) if each.digest in tops})
+    service = MemoryDirectoryService()
+    service.put_closure([*made, root])
+    order = LeavesToRoot()
+    assert all(order.accept(each) for each in leaves_first(service.closure(root.digest) or ()))
+    assert order.finish() == root.digest
+
+
+def test_many_levels() -> None:
+    """No call goes down with them."""
+    tree = [A]
+    for _ in range(20_000):
+        tree.append(Directory({b"d": tree[-1].node}))
+    assert list(leaves_first(reversed(tree))) == tree
