@@ -215,9 +215,9 @@ class FallbackDirectoriesConfig:
 
 @attrs.frozen
 class PriorityConfig:
-    """As `fallback`, as the reference writes it: services by their numbers, the least first.
+    """The `fallback` of the reference: services by their numbers, the least first. It has no URL form.
 
-    The error of one is the answer. It has no URL form.
+    The error of one is the answer.
     """
 
     services: dict[int, Ref[DirectoryService]] = attrs.field()

@@ -34,7 +34,8 @@ def test_shows_a_type_with_its_fields(castore):
     assert "fastcdc-2020  FastCDC" not in output
     assert "\nmemory" not in output
     document = json.loads(castore("plugins", "cache", "--json").stdout)
-    assert ([entry["tag"] for entry in document["types"]], document["chunkers"]) == (["cache"], [])
+    assert [entry["kind"] for entry in document["types"]] == ["blob service", "directory service"]
+    assert ({entry["tag"] for entry in document["types"]}, document["chunkers"]) == ({"cache"}, [])
 
 
 def test_what_is_not_there_is_wrong_usage(castore):

@@ -383,6 +383,7 @@ def test_all_types_are_tried_by_who_asks_for_all(install: Install, registry: Reg
         "objectstore",
         "packed",
         "reel",
+        "cache",
         "memory",
         "objectstore",
         "memory",
