@@ -147,9 +147,23 @@ class Journal:
             try:
                 _roll_back(connection)  # What one has left who was interrupted.
                 yield connection
-            finally:
-                # Before the lock is given back: else others find the file busy until the connection is freed.
+            except Exception:
                 _roll_back(connection)
+                raise
+            except BaseException:
+                self._leave(connection)
+                raise
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """Let nothing be left of one who is interrupted, before the lock is given back.
+
+        A statement that was not read to its end would stay at what it sees for as long as the traceback is
+        kept, and SQLite let nobody write by its connection once another process has written.
+        """
+        _roll_back(connection)
+        if self.folder is not None and connection is self._connection:
+            self._connection, self._opens_again = None, True
+            connection.close()
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -232,8 +246,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        # It is closed by now if this is what an interrupt has left, which Python frees late.
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            _roll_back(connection)
         raise
 
 
