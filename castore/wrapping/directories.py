@@ -1,13 +1,15 @@
 """The base of services of directories that stand around one other, as `castore.wrapping.wrapper` has it.
 
-class CountingService(WrapperDirectoryService):
-    def __init__(self, inner):
-        super().__init__(inner)
-        self.counts = Counter()
+Example::
 
-    def around(self, operation, call, /, *args, **kwargs):
-        self.counts[operation] += 1
-        return call(*args, **kwargs)
+    class CountingService(WrapperDirectoryService):
+        def __init__(self, inner):
+            super().__init__(inner)
+            self.counts = Counter()
+
+        def around(self, operation, call, /, *args, **kwargs):
+            self.counts[operation] += 1
+            return call(*args, **kwargs)
 """
 
 from __future__ import annotations
