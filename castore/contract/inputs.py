@@ -118,6 +118,8 @@ class InputFile:
 
         `None` for anything else. The file may be growing, so that more or less comes of it in the end.
         """
+        self.status: os.stat_result | None = None
+        """What a regular file was when all of it had been read, and it was found to be unchanged."""
         self._descriptor = descriptor
         self._before = None if descriptor is None else os.fstat(descriptor)
         # Of what was opened by its path that is the start.
@@ -209,7 +211,8 @@ class InputFile:
         what is no regular file nothing is known, and nothing asked.
         """
         self._require_same()
-        self._before = None  # It is asked again only if it is read again.
+        if self._before is not None:
+            self.status, self._before = self._before, None  # It is asked again only if it is read again.
 
     def _require_same(self) -> None:
         if self._before is None or self._descriptor is None:
@@ -280,7 +283,10 @@ def open_input(source: Storable, check: Callable[[], object] | None = None) -> I
     with file:
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode):
-            yield InputFile(file, name, size=status.st_size, check=check, descriptor=file.fileno())
+            taken = InputFile(file, name, size=status.st_size, check=check, descriptor=file.fileno())
+            yield taken
+            if isinstance(source, FileAt) and taken.status is not None:
+                source.status = taken.status
         else:
             yield InputFile(file, name, check=check)
 
@@ -328,6 +334,8 @@ def read_beginning(path: str | os.PathLike[str], most: int) -> bytes | BinaryIO:
                 data = _read_up_to(descriptor, most)
                 # A larger one is read again, by what stores it.
                 if len(data) == most or _same(before, os.fstat(descriptor)):
+                    if isinstance(path, FileAt):
+                        path.status = before
                     return data
                 os.lseek(descriptor, 0, os.SEEK_SET)
         finally:

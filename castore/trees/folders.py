@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Final
 
 from castore.places import LACKING
@@ -84,8 +85,17 @@ class Folder:
             descriptor = self._descriptor()
             with os.scandir(descriptor) as entries:
                 found = [(os.fsencode(entry.name), entry) for entry in entries]
-            found.sort(key=lambda pair: pair[0])
+            found.sort(key=_first)
             return [(name, _kind_of(descriptor, entry)) for name, entry in found]
+
+    def statuses(self) -> list[tuple[bytes, int, os.stat_result | None]]:
+        """Return the same, with the status of each file; that of what goes away meanwhile is `None`."""
+        with self._opened.lock:
+            descriptor = self._descriptor()
+            with os.scandir(descriptor) as entries:
+                found = [(os.fsencode(entry.name), *_status_of(entry)) for entry in entries]
+            found.sort(key=_first)
+            return found
 
     def kind_of(self, name: bytes) -> int:
         """Return the kind of an entry; a link is one."""
@@ -324,6 +334,19 @@ def leaves_first(
 
 def _folders_in(folder: Folder) -> Iterator[bytes]:
     return iter([name for name, kind in folder.entries() if kind == stat.S_IFDIR])
+
+
+_first: Final = itemgetter(0)
+
+
+def _status_of(entry: os.DirEntry[str]) -> tuple[int, os.stat_result | None]:
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR, None
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return stat.S_IFREG, None
+    return status.st_mode & 0o170000, status
 
 
 def _kind_of(descriptor: int, entry: os.DirEntry[str]) -> int:
