@@ -40,7 +40,14 @@ from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, SymlinkTarget
 from castore.trees.directory_sinks import sink_of
 from castore.trees.folders import Folder, OpenTree
-from castore.trees.known_files import FOLDER_STATUS, LINK_STATUS, KnownFiles, KnownFolder, status_of
+from castore.trees.known_files import (
+    FOLDER_STATUS,
+    LINK_STATUS,
+    MODE_SIZE,
+    KnownFiles,
+    KnownFolder,
+    status_of,
+)
 from castore.trees.selecting import ALL, SelectedFolder, Selection
 
 ProblemKind: TypeAlias = Literal["unreadable", "changed", "special", "too-large"]
@@ -593,7 +600,8 @@ class _Import(_Walk):
                 old, digest = then[name]
                 if known_files.same(now, old):
                     node = FileNode(B3Digest(digest), status.st_size, bool(status.st_mode & stat.S_IXUSR))
-                    hits.append((name, now, node))
+                    # What is not compared stays as it was when the file was read.
+                    hits.append((name, now[:MODE_SIZE] + old[MODE_SIZE:], node))
                     self._sizes[node.digest] = node.size
                     continue
             others.append(entry)

@@ -40,6 +40,7 @@ _STATUS: Final = struct.Struct("<IQqqQ")
 """Kind and the owner's right to execute, size, time of change, time of change of the status, number."""
 
 STATUS_SIZE: Final = _STATUS.size
+MODE_SIZE: Final = 4
 NO_STATUS: Final = bytes(STATUS_SIZE)
 _OF_KIND: Final = 0o170000
 _KIND: Final = _OF_KIND | stat.S_IXUSR

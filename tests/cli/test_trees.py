@@ -374,3 +374,68 @@ class TestMetadata:
     def test_mistakes(self, castore, place, root, arguments, code, words):
         done = castore("export", *(argument.replace("ROOT", root) for argument in arguments))
         assert (done.exit_code, words in done.stderr, "out" in place.names) == (code, True, False)
+
+
+class TestSelecting:
+    def test_the_last_rule_that_fits_decides(self, castore, folder):
+        """In the order given, whichever options they are."""
+        one = castore("import", "--dry-run", "--exclude", "r*", "--include", "run", "docs")
+        other = castore(
+            "import", "--dry-run", "--exclude", "x", "--include", "run", "--exclude", "r*", "docs"
+        )
+        assert one.stdout == "- readme.md  (--exclude 'r*')\n+ link\n+ run\n+ sub\n" + '+ "sub/a\\nb"\n'
+        assert "- run  (--exclude 'r*')\n" in other.stdout
+        assert (one.exit_code, other.exit_code) == (0, 0)
+
+    def test_a_dry_run_stores_nothing(self, castore, place, folder):
+        castore("import", "-n", "docs")
+        assert not list(place.folder.parent.rglob(HELLO))
+
+    def test_files_of_rules_and_lists(self, castore, place, folder):
+        place.file("rules", b"# all\n*.md\n")
+        place.file("list", b"./sub/a\nb\0run\0")
+        place.file("docs/.gitignore", b"run\n")
+        done = castore("import", "--exclude-from", "rules", "--ignore-file", ".gitignore", "docs")
+        assert castore("ls", done.stdout[:64]).stdout == ".gitignore\nlink\nsub/\n"
+        listed = castore("import", "-0", "--files-from", "list", "docs")
+        assert castore("ls", "-R", listed.stdout[:64]).stdout == 'run\nsub/\n"sub/a\\nb"\n'
+
+    def test_a_list_that_names_what_is_not_there(self, castore, place, folder):
+        place.file("list", b"run\nnone\n")
+        done = castore("import", "--files-from", "list", "docs")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "'none' is listed" in done.stderr
+        assert castore("import", "--skip-unreadable", "--files-from", "list", "docs").exit_code == 3
+
+    def test_as_json(self, castore, folder):
+        done = castore("import", "--json", "--exclude", "run", "docs")
+        (tree,) = json.loads(done.stdout)["trees"]
+        assert tree["dropped"] == [{"path": "run", "rule": "--exclude 'run'"}]
+        dry = castore("import", "--json", "-n", "--exclude", "run", "docs")
+        (tree,) = json.loads(dry.stdout)["trees"]
+        assert tree["taken"] == ["link", "readme.md", "sub", "sub/a\nb"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--include", "x"], "leave out all first"),
+            (["--exclude-from", "none"], "cannot read 'none'"),
+            (["--ignore-file", "a/b"], "no path"),
+            (["--files-from", "bad"], "may lead out"),
+            (["--exclude-larger-than", "much"], "much"),
+        ],
+    )
+    def test_mistakes(self, castore, place, folder, arguments, words):
+        place.file("bad", b"../x\n")
+        done = castore("import", *arguments, "docs")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert words in done.stderr
+
+    def test_known_files(self, castore, folder):
+        """What was just written is not remembered, and `off` reads all; the root is the same."""
+        found = [
+            json.loads(castore("import", "--json", "--known-files", mode, "docs").stdout)["trees"][0]
+            for mode in ("mtime,size", "mtime,size", "off")
+        ]
+        assert [each["known"] for each in found] == [0, 0, 0]
+        assert found[0]["node"] == found[1]["node"] == found[2]["node"]
