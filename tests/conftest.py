@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
-
-# With it gRPC has each fork wait for its threads, for ever where a server of the tests runs in their process.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 HERE: Final = Path(__file__).parent
 

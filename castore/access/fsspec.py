@@ -68,7 +68,19 @@ class _Opened:
     def __init__(self, stores: Composition, *, close: bool) -> None:
         self.stores = stores
         if close:
-            weakref.finalize(self, stores.close)
+            weakref.finalize(self, _close, stores, os.getpid())
+
+
+_left: Final[list[Composition]] = []
+"""Compositions of the parent, in a child of a fork, where fsspec forgets all file systems."""
+
+
+def _close(stores: Composition, process: int) -> None:
+    """Close a composition that no file system uses any more, in the process that has opened it."""
+    if os.getpid() == process:
+        stores.close()
+    else:
+        _left.append(stores)
 
 
 class _Lent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -324,11 +325,9 @@ class Composition:
         return Reloaded(plan, lambda: self._retire(old.builder))
 
     def _retire(self, builder: Builder) -> None:
-        with self._reloading:
-            if builder not in self._retired:
-                return
+        builder.close(last=False)  # It stays among those that `close` looks after if this is interrupted.
+        with self._reloading, contextlib.suppress(ValueError):
             self._retired.remove(builder)
-        builder.close(last=False)
 
     def close(self) -> None:
         """Close the services that were built, dependants first. Closing again does nothing."""

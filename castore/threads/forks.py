@@ -18,6 +18,7 @@ So whatever is shared between threads, or belongs to the process, is made known 
   of `held_off`, for the end of which a fork waits.
 
 In a child all locks come first, then the files, then the objects in the order in which they were made known.
+What other libraries do in a child may come before: the first who enters a block of `held_off` begins anew.
 Nothing is kept alive by being known. The sets are changed by single steps of the interpreter, so a fork, an
 interrupt or a collection of garbage finds them whole.
 """
@@ -66,6 +67,8 @@ _LONGEST: Final = 5.0
 _PAUSE: Final = 0.001
 """In seconds."""
 _forks = 0
+_begun = 0
+"""The process that has begun anew last."""
 
 
 def new_lock() -> threading.Lock:
@@ -117,8 +120,13 @@ class _Gate:
         self._lock = threading.Lock()
         self._inside: dict[int, int] = {}
         self._forking = 0
+        self._process = 0
+        """The one that forks."""
 
     def __enter__(self) -> None:
+        if self._forking and os.getpid() != self._process:
+            # In a child, in what another library does there, and does before: nobody would ever go on here.
+            _begin_anew()
         me = threading.get_ident()
         while True:
             with self._lock:
@@ -140,6 +148,7 @@ class _Gate:
         ends = time.monotonic() + _LONGEST
         me = threading.get_ident()
         with self._lock:
+            self._process = os.getpid()
             self._forking += 1
         while self._inside.keys() - {me} and time.monotonic() < ends:
             time.sleep(_PAUSE)
@@ -171,7 +180,10 @@ def held_off() -> AbstractContextManager[None]:
 
 
 def _begin_anew() -> None:
-    global _forks  # noqa: PLW0603 - there is one process
+    global _forks, _begun  # noqa: PLW0603 - there is one process
+    if _begun == os.getpid():
+        return
+    _begun = os.getpid()
     _forks += 1
     _gate.begin_anew()
     for lock in _alive(_locks):

@@ -249,9 +249,6 @@ def read_there(url: str, answers: Any) -> None:
         answers.put(blobs.read(HELLO.digest))
 
 
-@pytest.mark.skipif(
-    os.environ.get("GRPC_ENABLE_FORK_SUPPORT") == "0", reason="run alone, with GRPC_ENABLE_FORK_SUPPORT=1"
-)
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_of_a_fork_has_a_connection_of_its_own(tmp_path: Path, sockets: Any) -> None:
     """While the parent's goes on, and a writer of the parent is refused there.

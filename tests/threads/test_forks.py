@@ -302,3 +302,33 @@ def test_connections_to_a_database_are_not_carried_over(tmp_path: Path) -> None:
         assert stores.blobs().read(digest) == b"x"
     with contextlib.closing(sqlite3.connect(tmp_path / "blobs.sqlite")) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+FIRST = """\
+import os, signal
+hooks = []
+os.register_at_fork(after_in_child=lambda: [hook() for hook in hooks])  # before castore's
+from castore.threads import forks
+
+def ask():
+    with forks.held_off():
+        assert not lock.locked()
+        seen.append(forks.generation())
+
+lock, seen = forks.new_lock(), []
+hooks.append(ask)
+lock.acquire()
+signal.alarm(30)
+if not os.fork():
+    signal.alarm(30)
+    assert seen == [1], seen
+    assert forks.generation() == 1
+    os._exit(0)
+assert os.waitpid(-1, 0)[1] == 0
+"""
+
+
+def test_what_another_library_does_in_a_child_waits_for_nobody() -> None:
+    """It may come before castore: what it forgets there may be castore's, and is closed then."""
+    ended = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")
