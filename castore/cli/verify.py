@@ -17,12 +17,15 @@ from castore.cli.output import complain
 from castore.cli.parts import has_no_store, is_composite, without_capability
 from castore.cli.pools import pool_of
 from castore.cli.progress import ProgressMeter
+from castore.cli.roots import as_place
 from castore.cli.settings import Settings
 from castore.cli.verdict import Conclusion, show
+from castore.cli.verifying_roots import verify_roots
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import Inventory
 from castore.errors import UnsupportedError
+from castore.trees.naming import TreePlace
 from castore.upkeep import Ledger, Scope, StateFileError, Verification, repair
 
 _EPILOG = """\b
@@ -31,6 +34,8 @@ Examples:
   castore verify --service local --repair-from archive
   castore verify --service archive --sample 5% --workers 16
   castore verify --service archive --resume verify.state
+  castore verify www@latest
+  castore verify ROOT ROOT:docs --read --repair-from archive
 
 \b
 With --json, sizes in bytes; with --repair-from a finding also has "mended",
@@ -40,10 +45,16 @@ With --json, sizes in bytes; with --repair-from a finding also has "mended",
    "findings": [{"what", "digest", "code", "message", "key",
                  "blob", "chunk"}],
    "residue": [{"key", "size", "modified"}]}
+Of trees; `sizes` is "snix", "spec" or "mixed":
+  {"service", "ok", "sizes",
+   "checked": {"roots", "directories", "files", "bytes", "seconds"},
+   "findings": [{"what", "root", "path", "digest", "code", "message"}]}
 """
 
 
 @click.command("verify", epilog=_EPILOG)
+@click.argument("roots", metavar="[ROOT[:PATH]...]", nargs=-1, type=as_place)
+@click.option("--read", is_flag=True, help="With ROOT: also read each blob from start to end.")
 @click.option("--sample", metavar="SHARE", type=as_share, help="Check only a part of all, such as 5%.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Which part that is.")
 @click.option(
@@ -74,6 +85,8 @@ With --json, sizes in bytes; with --repair-from a finding also has "mended",
 def command(
     settings: Settings,
     *,
+    roots: tuple[TreePlace, ...],
+    read: bool,
     sample: float | None,
     seed: int | None,
     since: float | None,
@@ -82,13 +95,24 @@ def command(
     expect: str | None,
     donor: str | None,
 ) -> int:
-    """Check every chunk, every index, and every blob from start to end.
+    """Check every chunk, every index, and every blob from start to end; or with ROOT trees.
+
+    Of a tree all directories are checked, and that the blob of each file is there and has the size that the
+    tree gives it. ROOT is a digest or the name of a ref.
 
     What is damaged and can be had from --repair-from NAME is moved into quarantine and replaced. The exit
     code is 1 if anything is wrong in the end. Files that a killed writer has left behind are not wrong.
     """
     if donor is not None and donor == settings.service_name:
         raise click.UsageError(f"--repair-from names `{donor}`, which is what is checked.")
+    if roots:
+        given = {"sample": sample, "seed": seed, "since": since, "resume": resume, "expect": expect}
+        for name, value in given.items():
+            if value is not None:
+                raise click.UsageError(f"--{name} is for a whole service; a ROOT is checked as a whole.")
+        return verify_roots(settings, roots, read=read, workers=workers, donor=donor)
+    if read:
+        raise click.UsageError("--read is for a ROOT; without one every blob is read.")
     expected = [] if expect is None else list(read_digests(expect))
     with settings.opened() as stores:
         service = _checkable(stores, settings.service_name)

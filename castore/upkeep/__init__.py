@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from castore.upkeep.ledger import Ledger, StateFileError
     from castore.upkeep.locating import Location, locate
     from castore.upkeep.repairing import Mending, repair
+    from castore.upkeep.repairing_trees import TreeDonor, repair_trees
     from castore.upkeep.totalling import Totals, total
     from castore.upkeep.verifying import Verification, verify
+    from castore.upkeep.verifying_trees import TreeReport, TreeRoot, TreeVerification, verify_trees
 
 __all__ = [
     "Collected",
@@ -31,14 +33,20 @@ __all__ = [
     "Scope",
     "StateFileError",
     "Totals",
+    "TreeDonor",
+    "TreeReport",
+    "TreeRoot",
+    "TreeVerification",
     "Verification",
     "collect",
     "copy",
     "explain",
     "locate",
     "repair",
+    "repair_trees",
     "total",
     "verify",
+    "verify_trees",
 ]
 
 # What is imported when it is first used: a service that reads for the sake of checking needs little of this.
@@ -57,14 +65,20 @@ _HOMES: Final = {
     "StateFileError": "castore.upkeep.ledger",
     "Counts": "castore.upkeep.findings",
     "Totals": "castore.upkeep.totalling",
+    "TreeDonor": "castore.upkeep.repairing_trees",
+    "TreeReport": "castore.upkeep.verifying_trees",
+    "TreeRoot": "castore.upkeep.verifying_trees",
+    "TreeVerification": "castore.upkeep.verifying_trees",
     "Verification": "castore.upkeep.verifying",
     "collect": "castore.upkeep.collecting",
     "copy": "castore.upkeep.copying",
     "explain": "castore.upkeep.explaining",
     "locate": "castore.upkeep.locating",
     "repair": "castore.upkeep.repairing",
+    "repair_trees": "castore.upkeep.repairing_trees",
     "total": "castore.upkeep.totalling",
     "verify": "castore.upkeep.verifying",
+    "verify_trees": "castore.upkeep.verifying_trees",
 }
 
 

@@ -10,12 +10,19 @@ from blake3 import blake3
 from castore.contract.upkeep import StoredItem
 from castore.digest import B3Digest
 from castore.errors import CastoreError, CorruptBlobError, describe
+from castore.format.nodes import TreePath
 
 UNAVAILABLE: Final = "unavailable"
 """The code of what could not be read: it may be right."""
 
 MISSING_INDEX: Final = "missing-index"
 """The code of a blob that was to be there, and is there only as a chunk."""
+
+WRONG_SIZE: Final = "wrong-size"
+"""The code of an entry of a directory that says another size than its file or directory has."""
+
+MISSING_BLOB: Final = "missing-blob"
+"""The code of a file of a tree whose blob is absent."""
 
 _WHOLE: Final = 1 << 64
 
@@ -27,23 +34,28 @@ class Finding:
     Attributes:
         what: `chunk`: its bytes are not what its name says, or it is missing though a blob needs it.
             `index`: the list of a blob's chunks is wrong. `blob`: a blob cannot be read, because of another
-            finding; where a service does not show its chunks and indexes, because of itself.
-        digest: That of the chunk, or of the blob.
+            finding; where a service does not show its chunks and indexes, because of itself. `directory`,
+            `file` and `metadata`: what is wrong with one of a tree.
+        digest: That of the chunk, of the blob, or of the directory.
         code: Of the error that a reader meets, such as `missing-chunk`; or `missing-index` for a blob that
-            was to be there and is there only as a chunk.
+            was to be there and is there only as a chunk; of trees also `missing-blob` and `wrong-size`.
         message: In words.
         key: Where it is stored, if that is known.
         blob: Of a chunk: the blob that was being checked.
         chunk: Of a blob: the chunk for want of which it cannot be read.
+        root: Of a tree: which one it is, as it was named.
+        path: Where in that tree it is.
     """
 
-    what: Literal["chunk", "index", "blob"]
+    what: Literal["chunk", "index", "blob", "directory", "file", "metadata"]
     digest: B3Digest
     code: str
     message: str
     key: str | None = None
     blob: B3Digest | None = None
     chunk: B3Digest | None = None
+    root: str | None = None
+    path: TreePath | None = None
 
 
 def finding_of(
