@@ -5,6 +5,7 @@ Blobs come first, then directories, from the leaves to the root: so none is ther
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import attrs
@@ -142,26 +143,32 @@ def _mend_directories(
         # Each is a blob, and is mended as such: what is damaged is set aside.
         mended = _mend_as_blobs(kept_in, _Directories(given), ordered, donor.name)
         return outcomes | {("directory", digest): mending for digest, mending in mended.items()}
-    reasons = _put(directories, given)
+    reason = _put(directories, given)
     for finding in ordered:
-        reason = reasons or _still_wrong(directories, finding.digest)
         message = reason or f"fetched from {donor.name}"
         outcomes["directory", finding.digest] = Mending(finding, not reason, message)
     return outcomes
 
 
 def _put(directories: DirectoryService, given: Mapping[B3Digest, Directory]) -> str:
-    """Put directories, from the leaves to the root; return why that did not go."""
+    """Put directories, from the leaves to the root; return why that did not go, or came to nothing."""
+    inner = {node.digest for directory in given.values() for _, node in directory.directories}
+    tops = given.keys() - inner
     try:
-        if not directories.whole_trees:
+        if directories.whole_trees:
+            for root in tops:
+                directories.put_many(list(_leaves_first(_whole(directories, root, given))))
+        elif given:
             directories.put_many(list(_leaves_first(given)))
-            return ""
-        inner = {node.digest for directory in given.values() for _, node in directory.directories}
-        for root in given.keys() - inner:
-            directories.put_many(list(_leaves_first(_whole(directories, root, given))))
     except CastoreError as error:
         return describe(error)
-    return ""
+    try:
+        for root in tops:
+            deque(directories.closure(root) or (), maxlen=0)
+        absent = directories.missing(tops)
+    except CastoreError as error:
+        return f"it is still not right after it was put: {describe(error)}"
+    return "it is still not there after it was put" if absent else ""
 
 
 def _whole(
@@ -180,13 +187,6 @@ def _whole(
             below += (node.digest for _, node in directory.directories if node.digest not in tree)
         level = list(dict.fromkeys(below))
     return tree
-
-
-def _still_wrong(directories: DirectoryService, digest: B3Digest) -> str:
-    try:
-        return "" if directories.get(digest) is not None else "it is still not there after it was put"
-    except CastoreError as error:
-        return f"it is still not right after it was put: {describe(error)}"
 
 
 def _leaves_first(given: Mapping[B3Digest, Directory]) -> Iterator[Directory]:

@@ -438,7 +438,7 @@ def _checked(digest: B3Digest, answer: Directory | CastoreError) -> Directory | 
 
 
 def _code_of(error: CastoreError) -> str:
-    """Return the code of what is wrong with a directory: what its service says of a blob is of a directory."""
+    """Return the code of what is wrong with a directory, also where its service says it of a blob."""
     if isinstance(error, CorruptBlobError) and not isinstance(error, CorruptDirectoryError):
         return CorruptDirectoryError.code
     return error.code
