@@ -490,3 +490,46 @@ def test_ten_thousand_files_take_few_calls_and_little_memory():
     assert sum(calls.values()) <= 2 * (10_000 // 256 + 4), calls
     # Some 200,000 bytes, with 100,000 files as well; a list of all files would take some MB.
     assert peak < 700_000
+
+
+def test_a_blob_that_many_directories_have_is_looked_up_once():
+    blobs, directories = MemoryBlobService(), MemoryDirectoryService()
+    digest = blobs.write(b"again")
+    folders = [Directory({b"%d" % number: FileNode(digest, 5)}) for number in range(2_000)]
+    root = Directory({b"%d" % number: folder.node for number, folder in enumerate(folders)})
+    directories.put_many([*folders, root])
+    report = verify_trees([TreeRoot("www", root.digest)], directories, blobs, read=True, pool=Pool(0))
+    assert (report.ok, report.tally.files) == (True, 2_000)
+    # Those of the call that is under way do not know of each other.
+    assert report.tally.bytes <= 5 * 2
+
+
+class Strict(MemoryDirectoryService):
+    """Takes directories from the leaves to the root, and whole trees only if it is one of those services."""
+
+    def put_many(self, directories):
+        given = []
+        for each in directories:
+            below = {node.digest for _, node in each.directories}
+            there = set() if self.whole_trees else set(self._directories)
+            assert below <= {other.digest for other in given} | there
+            given.append(each)
+        super().put_many(given)
+
+
+@pytest.mark.parametrize("whole_trees", [False, True])
+def test_directories_are_put_from_the_leaves_to_the_root(blobs, whole_trees):
+    """To a service of whole trees those that are there already are given as well."""
+    inner = Directory({b"leaf": LEAF.node})
+    middle = Directory({b"inner": inner.node, b"leaf": LEAF.node})
+    root = Directory({b"inner": inner.node, b"middle": middle.node})
+    everything = Forged(root, middle, inner, LEAF)
+    here = Strict()
+    here.whole_trees = whole_trees
+    here._directories[LEAF.digest] = LEAF
+    check = TreeVerification(here, blobs, pool=Pool(0), donor=everything)
+    findings = list(check.run([TreeRoot("www", root.digest)]))
+    assert {str(each.path) for each in findings} == {"", "inner", "middle"}
+    mendings = list(repair_trees(here, blobs, findings, TreeDonor("spare", blobs, check.donated)))
+    assert [each.message for each in mendings] == ["fetched from spare"] * 3
+    assert verify_trees([TreeRoot("www", root.digest)], here, blobs).ok
