@@ -70,22 +70,13 @@ class BuildContext:
         )
 
 
-class _Line:
-    """The builders of a composition that was read anew, each in the place of the one before."""
-
-    __slots__ = ("current",)
-
-    def __init__(self, current: Builder) -> None:
-        self.current = current
-
-
 class Builder:
     """Builds each instance at most once, also when several threads ask for it at the same time.
 
     With *metrics* each service of blobs or directories is measured, by whomever it is asked.
 
-    A builder may take the place of another (`succeed`). Of the instances that are kept there is one service,
-    whichever of the two is asked: the current one has it.
+    A builder may take the place of another (`succeed`). Of an instance that is kept there is one slot, in
+    both; its owner, who closes the service, is the last of those that kept it.
     """
 
     def __init__(
@@ -102,9 +93,6 @@ class Builder:
         self._slots: dict[str, _Slot] = {}
         self._built: list[tuple[str, Any]] = []
         """What was built, each after all that it needs, by the ids of their instances."""
-        self._line = _Line(self)
-        self._kept: frozenset[str] = frozenset()
-        """Those instances that the current builder of the line has, if it is not this one."""
         self._closed = False
         self._closing = Baton()
         self._is_closing_one = False
@@ -133,59 +121,52 @@ class Builder:
     def service(self, key: str) -> Any:
         """Return the service of an instance that was built, by its id; raises what `build` raises."""
         with self._lock:
-            if key in self._kept:
-                current = self._line.current
-            elif self._closed:
-                raise ClosedError("the composition is closed")
-            else:
-                current, slot = self, self._slots[key]
-        if current is not self:
-            return current.service(key)
+            slot = self._slots.get(key)
+        if slot is None or slot.owner.is_closed:
+            raise ClosedError("the composition is closed")
         if slot.failure is not None:
             chain, cause = slot.failure
             # A new error each time: its traceback is of this call, that of the cause is of the first.
             raise BuildError(chain, cause) from cause
         return slot.service
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or is about to be."""
+        return self._closed
+
     def running(self, key: str) -> Any:
         """Return the service of an instance if it was built, by its id; else `None`."""
         with self._lock:
-            slot = None if self._closed else self._slots.get(key)
-        return None if slot is None else slot.service
+            slot = self._slots.get(key)
+        return None if slot is None or slot.owner.is_closed else slot.service
 
     # -- one in the place of another --
 
     def stand_beside(self, other: Builder, kept: Iterable[str]) -> None:
-        """Have the instances *kept* from the other builder, which goes on."""
-        self._line = other._line
-        self._kept = frozenset(kept)
+        """Share the instances *kept* with the other builder, which goes on; not what could not be built."""
+        with other._lock:
+            for key in kept:
+                slot = other._slots.setdefault(key, _Slot(other))
+                if slot.failure is None:
+                    self._slots[key] = slot
         self._meters = {key: other._meters.get(key, new) for key, new in self._meters.items()}
 
     def succeed(self, other: Builder) -> None:
-        """Take over what was kept, and the duty to close it, from the one beside which this one stands."""
+        """Take over what is shared, with the duty to close it, from the one beside which this one stands."""
         with other._lock, self._lock:
-            kept, self._kept = self._kept, frozenset()
-            moved = {key: slot for key, slot in other._slots.items() if key in kept}
-            # What could not be built is tried again.
-            self._slots |= {key: slot for key, slot in moved.items() if slot.failure is None}
-            self._built = [each for each in other._built if each[0] in kept] + self._built
-            other._slots = {key: slot for key, slot in other._slots.items() if key not in kept}
-            other._built = [each for each in other._built if each[0] not in kept]
-            other._kept = kept
-            self._line.current = self
+            shared = {key for key, slot in self._slots.items() if other._slots.get(key) is slot}
+            for key in shared:
+                self._slots[key].owner = self
+            self._built = [each for each in other._built if each[0] in shared] + self._built
+            other._built = [each for each in other._built if each[0] not in shared]
 
     def _fill(self, instance: Instance) -> None:
         """Build an instance that has not been built, or has not been found impossible to build."""
         with self._lock:
-            if instance.id in self._kept:
-                current = self._line.current
-            elif self._closed:
+            if self._closed:
                 raise ClosedError("the composition is closed")
-            else:
-                current, slot = self, self._slots.setdefault(instance.id, _Slot())
-        if current is not self:
-            current._fill(current.graph.instances[instance.id])
-            return
+            slot = self._slots.setdefault(instance.id, _Slot(self))
         # All that the instance needs is there, so whoever holds this lock waits for no other.
         with slot.lock:
             if not slot.filled:
@@ -212,9 +193,9 @@ class Builder:
             hidden = self._hidden(instance)
             if hidden and isinstance(service, (BlobService, DirectoryService)):
                 service = discreet(service, hidden)
-                self._keep(instance.id, service)
+                self._keep(slot, instance.id, service)
             else:
-                self._keep(instance.id, bare(service))
+                self._keep(slot, instance.id, bare(service))
             _name(bare(service), instance)
             meters = self._meters.get(instance.id)
             if meters is not None and isinstance(service, (BlobService, DirectoryService)):
@@ -227,17 +208,18 @@ class Builder:
         beneath = self.graph.reachable(instance)
         return list(dict.fromkeys(hidden for each in beneath for hidden in _hidden_in(each.config)))
 
-    def _keep(self, key: str, service: Any) -> None:
-        with self._lock:
-            current = self._line.current if key in self._kept else self
-            if current is self and not self._closed:
+    def _keep(self, slot: _Slot, key: str, service: Any) -> None:
+        while True:
+            owner = slot.owner
+            with owner._lock:  # noqa: SLF001 - its own
+                if slot.owner is not owner:
+                    continue  # Another builder has taken over.
+                if owner._closed:  # noqa: SLF001 - its own
+                    break
                 # A type may hand on what another built; it is closed once, after all that use it.
-                if not any(bare(service) is bare(other) for _, other in self._built):
-                    self._built.append((key, service))
+                if not any(bare(service) is bare(other) for _, other in owner._built):  # noqa: SLF001
+                    owner._built.append((key, service))  # noqa: SLF001 - its own
                 return
-        if current is not self:
-            current._keep(key, service)  # noqa: SLF001 - its own
-            return
         # The composition was closed in the meantime, and will not come back for it.
         service.close()
         raise ClosedError("the composition was closed while it was building")
@@ -315,7 +297,7 @@ class Builder:
                 errors.append(error)
             finally:
                 self._is_closing_one = False
-            for slot in self._slots.values():
+            for slot in list(self._slots.values()):
                 if bare(slot.service) is bare(service):
                     shut(slot.service)
             self._built.pop()
@@ -363,9 +345,10 @@ def _gauges(slots: Mapping[str, _Slot]) -> dict[str, dict[str, float]]:
 class _Slot:
     """The place of one instance: empty, built, or failed."""
 
-    __slots__ = ("failure", "filled", "lock", "service")
+    __slots__ = ("failure", "filled", "lock", "owner", "service")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Builder) -> None:
+        self.owner = owner
         self.lock = forks.new_lock()
         self.filled = False
         self.service: Any = None

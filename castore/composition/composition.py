@@ -69,6 +69,8 @@ class Composition:
         """The pool of threads that all services of the composition share."""
         self._reloading = forks.new_lock()
         self._retired: list[Builder] = []
+        self._ended: set[Builder] = set()
+        """Those of them that nobody uses any more."""
         self._closed = False
         self._state = self._read(source)
 
@@ -325,16 +327,25 @@ class Composition:
         return Reloaded(plan, lambda: self._retire(old.builder))
 
     def _retire(self, builder: Builder) -> None:
-        builder.close(last=False)  # It stays among those that `close` looks after if this is interrupted.
-        with self._reloading, contextlib.suppress(ValueError):
-            self._retired.remove(builder)
+        self._ended.add(builder)
+        while True:
+            with self._reloading:
+                # One that is earlier, and goes on, may use what this one has.
+                first = next(iter(self._retired), None)
+                if first is None or first not in self._ended:
+                    return
+            first.close(last=False)  # If this is interrupted `close` comes back to it.
+            with self._reloading, contextlib.suppress(ValueError):
+                self._retired.remove(first)
+                self._ended.discard(first)
 
     def close(self) -> None:
         """Close the services that were built, dependants first. Closing again does nothing."""
         with self._reloading:
             self._closed = True
         errors: list[Exception] = []
-        for builder in [*reversed(self._retired), self._builder]:
+        # What is shared has come to the later ones, so all that use it are in it or in earlier ones.
+        for builder in [*self._retired, self._builder]:
             try:
                 builder.close(last=builder is self._builder)
             except Exception as error:  # noqa: BLE001 - the others must still be closed

@@ -104,7 +104,10 @@ class Reloaded:
         self._end = end
 
     def close(self) -> None:
-        """Close what only the old composition had; closing again does nothing. Raises what these raise."""
+        """Close what only the old composition had; closing again does nothing. Raises what these raise.
+
+        What was there before an earlier reload comes first: until that is closed, too, nothing is.
+        """
         self._end()
 
     def __enter__(self) -> Self:

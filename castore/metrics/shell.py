@@ -157,7 +157,7 @@ class _Shell(Generic[S]):
     def _shut(self) -> None:
         if type(self._inner) is not _Closed:  # type: ignore[comparison-overlap]
             self._inner = _Closed(self._inner)  # type: ignore[assignment] # it raises for all that is asked
-            for found in self._measuring.forwarded.values():
+            for found in list(self._measuring.forwarded.values()):
                 found._found = _Closed(found._found)  # noqa: SLF001 - it is made here
 
 

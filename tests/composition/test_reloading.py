@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from castore.composition import BuildContext, Ref
 from castore.composition.reloading import plan_reload
 from castore.composition.source import ConfigSource
 from castore.errors import BuildError, ClosedError, CompositionError
+from castore.metrics.shell import bare
 from castore_memory.service import MemoryBlobService
 
 OPENED: list[str] = []
@@ -28,6 +30,7 @@ class Noting(MemoryBlobService):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self.resolve: Callable[[], BlobService] | None = None
         OPENED.append(name)
 
     def close(self) -> None:
@@ -45,9 +48,12 @@ class NotingConfig:
     def build(self, name: str, context: BuildContext) -> BlobService:
         if self.fails:
             raise ValueError("it fails")
+        service = Noting(f"{name}{self.number}")
         if self.uses is not None:
             context.resolve(self.uses)
-        return Noting(f"{name}{self.number}")
+            uses = self.uses
+            service.resolve = lambda: context.resolve(uses)
+        return service
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +212,62 @@ def test_all_is_closed_with_the_composition() -> None:
             stores.reload(source(**{**BEFORE, "near": {"number": number}}))
         assert CLOSED == []
     assert sorted(CLOSED) == sorted(OPENED)
+
+
+def test_who_uses_another_is_closed_before_it() -> None:
+    """Also where that came to a later composition, and was replaced there."""
+    with opened(**BEFORE) as stores:
+        stores.blobs()
+        stores.reload(source(**{**BEFORE, "root": {"uses": "&near", "number": 2}}))
+        stores.reload(source(**{**BEFORE, "root": {"uses": "&near", "number": 2}, "near": {"number": 3}}))
+    assert CLOSED.index("root0") < CLOSED.index("near1")
+    assert CLOSED.index("root2") < CLOSED.index("near3")
+    assert sorted(CLOSED) == sorted(OPENED)
+
+
+def test_what_an_earlier_one_uses_waits_for_it() -> None:
+    with opened(**BEFORE) as stores:
+        stores.blobs()
+        first = stores.reload(source(**{**BEFORE, "root": {"uses": "&near", "number": 2}}))
+        second = stores.reload(source(root={"uses": "&far"}, far={}))
+        second.close()
+        assert CLOSED == []
+        first.close()
+        assert CLOSED == ["root0", "root2", "near1"]
+
+
+@pytest.mark.parametrize("after", [{"near": {"number": 3}}, {"root": {"uses": "&far"}, "near": None}])
+def test_what_is_resolved_late_is_what_was_there(after: dict[str, Any]) -> None:
+    """By a service that was handed out before: its neighbour, whatever has its name now."""
+    with opened(**BEFORE) as stores:
+        root: Any = bare(stores.blobs())
+        near = root.resolve()
+        tables = {**BEFORE, "root": {"uses": "&near", "number": 2}}
+        stores.reload(source(**tables))
+        stores.reload(
+            source(**{name: table for name, table in {**tables, **after}.items() if table is not None})
+        )
+        assert root.resolve() is near
+
+
+def test_one_that_could_not_be_built_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = True
+    build = NotingConfig.build
+
+    def at_first(config: NotingConfig, name: str, context: BuildContext) -> BlobService:
+        if broken:
+            raise ValueError("not yet")
+        return build(config, name, context)
+
+    monkeypatch.setattr(NotingConfig, "build", at_first)
+    with opened(**BEFORE) as stores:
+        with pytest.raises(BuildError):
+            stores.blobs("far")
+        broken = False
+        with pytest.raises(BuildError):
+            stores.blobs("far")
+        stores.reload(source(**BEFORE)).close()
+        assert stores.blobs("far") is not None
 
 
 def test_counters_go_on() -> None:
