@@ -97,6 +97,8 @@ class MembersDirectoryService(DirectoryService):
                     come |= {directory.digest for directory in new}
                     yield from new
             except CastoreError as error:
+                if member.final:
+                    raise
                 failure = failure or error
             else:
                 return

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from castore.contract.directories import DirectoryService
-from castore.errors import MissingDirectoryError
+from castore.contract.batches import MOST_ITEMS, batches
+from castore.contract.directories import AnyDirectory, DirectoryService
+from castore.errors import CastoreError, MissingDirectoryError
 
 if TYPE_CHECKING:
     from castore.digest import B3Digest
@@ -65,7 +66,49 @@ def put_with_children(
         for name, node in directory.directories
         if node.digest not in given
     }
-    for child in target.missing(children) if children else ():
-        if not copy_tree(child, source, target):
-            raise MissingDirectoryError(child, path=children[child])
+    for child in copy_trees(target.missing(children) if children else (), source, target):
+        raise MissingDirectoryError(child, path=children[child])
     target.put_many(directories)
+
+
+def copy_trees(
+    roots: Iterable[B3Digest], source: DirectoryService, target: DirectoryService
+) -> set[B3Digest]:
+    """Copy trees; return those that *source* lacks. Raises what either raises.
+
+    Where both know single directories it is one call for the next level of all of them. All directories are
+    held.
+    """
+    wanted = list(dict.fromkeys(roots))
+    if len(wanted) <= 1 or target.whole_trees or source.capability(AnyDirectory) is None:
+        return {root for root in wanted if not copy_tree(root, source, target)}
+    found: dict[B3Digest, Directory] = {}
+    absent: set[B3Digest] = set()
+    names: dict[B3Digest, bytes] = {}
+    level = wanted
+    while level:
+        for start in range(0, len(level), MOST_ITEMS):
+            some = level[start : start + MOST_ITEMS]
+            answers = source.get_many(some)
+            for digest in some:
+                directory = answers.get(digest)
+                if isinstance(directory, CastoreError):
+                    raise directory
+                if directory is not None:
+                    found[digest] = directory
+                elif digest in names:
+                    raise MissingDirectoryError(digest, path=names[digest])
+                else:
+                    absent.add(digest)
+        below = {
+            node.digest: name
+            for digest in level
+            if digest in found
+            for name, node in found[digest].directories
+            if node.digest not in found
+        }
+        names |= below
+        level = list(below)
+    for batch in batches(leaves_first(found.values()), lambda directory: len(directory.encoded)):
+        target.put_many(batch)
+    return absent

@@ -420,6 +420,11 @@ class Database:
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
+            # A statement that was not read to its end would keep the lock of its transaction for as long as
+            # somebody has it, say in a traceback: SQLite closes the connection no sooner.
+            with contextlib.suppress(sqlite3.Error):
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
             writer.close()
 
     def _unavailable(self, error: Exception) -> CastoreError:

@@ -177,6 +177,11 @@ class TestFallback:
         with pytest.raises(UnavailableError):
             list(fallback(Scripted(tree=[E, DOWN]), Scripted(tree=[E, D, DOWN])).closure(E.digest) or ())
 
+    def test_nor_does_another_go_on_for_one_that_is_final(self) -> None:
+        service = fallback(Scripted(tree=[E, D, DOWN]), Scripted(tree=[E, D, B, A]), final={0})
+        with pytest.raises(UnavailableError):
+            list(service.closure(E.digest) or ())
+
     def test_it_lists_what_any_has(self) -> None:
         lister = fallback(filled(A, B), filled(A, C)).capability(DirectoryLister)
         assert lister is not None

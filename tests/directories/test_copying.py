@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from castore.digest import EMPTY
-from castore.directories.copying import leaves_first
+from castore.directories.copying import copy_trees, leaves_first, put_with_children
+from castore.errors import MissingDirectoryError
 from castore.format.closures import LeavesToRoot
 from castore.format.directories import Directory
 from castore.format.nodes import FileNode
+from castore.testing import FaultyDirectoryService
 from castore_memory.directories import MemoryDirectoryService
-from tests.format.test_directories import A, B, D, E
+from tests.format.test_directories import A, B, C, D, E
 
 
 def test_one_that_is_at_two_levels() -> None:
@@ -44,3 +47,30 @@ def test_many_levels() -> None:
     for _ in range(20_000):
         tree.append(Directory({b"d": tree[-1].node}))
     assert list(leaves_first(reversed(tree))) == tree
+
+
+def test_many_trees_are_copied_level_by_level() -> None:
+    """One call for a level of all of them, and one to put them; those that share something have it once."""
+    shared = Directory({b"x": FileNode(EMPTY, 1)})
+    inner = [Directory({b"m": FileNode(EMPTY, n), b"s": shared.node}) for n in range(200)]
+    tops = [Directory({b"n": FileNode(EMPTY, n), b"d": below.node}) for n, below in enumerate(inner)]
+    source = MemoryDirectoryService()
+    source.put_many([shared, *inner, *tops])
+    target = MemoryDirectoryService()
+    asked, told = FaultyDirectoryService(source), FaultyDirectoryService(target)
+    parent = Directory({b"%d" % n: top.node for n, top in enumerate(tops)})
+
+    put_with_children([parent], asked, told)
+
+    assert asked.calls == ["get_many"] * 3
+    assert told.calls == ["missing", "put_many", "put_many"]
+    assert len(list(target.closure(parent.digest) or ())) == 402
+
+
+def test_those_that_are_not_there() -> None:
+    source, target = MemoryDirectoryService(), MemoryDirectoryService()
+    source.put_many([A, B, D])
+    assert copy_trees([D.digest, C.digest, E.digest], source, target) == {C.digest, E.digest}
+    assert list(target.closure(D.digest) or ()) == [D, A, B]
+    with pytest.raises(MissingDirectoryError):
+        put_with_children([Directory({b"c": C.node, b"d": D.node})], source, MemoryDirectoryService())

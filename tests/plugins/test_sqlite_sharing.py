@@ -399,3 +399,23 @@ def test_what_is_reported_is_flushed(path: Path, durability: str, flushed: bool)
             reports += 1
             assert bool(dirty) is not flushed, (reports, dirty)
     assert reports == 6
+
+
+def test_a_statement_that_somebody_has_left_half_read_locks_nobody_out(tmp_path: Path) -> None:
+    """As an interrupt leaves it, whose traceback is kept."""
+    database = Database(tmp_path / "blobs.sqlite", instance="root", durability="process", busy_timeout=0.5)
+    kept: list[sqlite3.Cursor] = []
+
+    def leave() -> None:
+        with database.writing(lasting=False) as connection:
+            kept.append(connection.execute("SELECT 1 UNION SELECT 2 UNION SELECT name FROM sqlite_master"))
+            kept[0].fetchone()
+            connection.execute("UPDATE flushes SET number = number + 1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    with database.writing(lasting=False) as connection:
+        connection.execute("UPDATE flushes SET number = number + 1")
+    kept.clear()
+    database.close()
