@@ -4,7 +4,8 @@ Pure: bytes in, bytes or offsets out. All integers are little-endian. A pack is 
 
 ========  ===========================================================================================
 header    a skippable frame (magic 0x184D2A5C) of 16 bytes: `CASPACK` and a byte 1, u32 version, u32 flags
-body      frames, one for each chunk, without gaps as castore writes them
+body      frames, one for each chunk, without gaps as castore writes them; of a pack with records then a
+          skippable frame (magic 0x184D2A5E) of 16 bytes that nobody has had before
 footer    a skippable frame (magic 0x184D2A5D): *n* entries, *m* records, and a trailer
 ========  ===========================================================================================
 
@@ -14,8 +15,10 @@ of a blob, u32 length, and so many bytes of its index; none for a blob of fewer 
 has 40 bytes: *n*, *m*, the length of the footer with the 8 bytes that begin a frame, and flags, as u32; the
 first 16 bytes of the BLAKE3 of the footer up to there; `CASPEND` and a byte 1.
 
-A pack is named by the BLAKE3 of all of its bytes. Entries need not cover the body: what no entry names is
-waste.
+A pack is named by the BLAKE3 of all of its bytes. What says that a record counts no more names the pack: one
+that is put later, with the same records, must have another name.
+
+Entries need not cover the body: what no entry names is waste.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ LEAST_BYTES: Final = HEADER_SIZE + 8 + TRAILER_SIZE
 
 _MAGIC: Final = struct.pack("<II8sII", 0x184D2A5C, 16, b"CASPACK\x01", VERSION, 0)
 _FOOTER_MAGIC: Final = struct.pack("<I", 0x184D2A5D)
+_NONCE: Final = struct.Struct("<II16s")
+_NONCE_MAGIC: Final = 0x184D2A5E
 _END: Final = b"CASPEND\x01"
 _ENTRY: Final = struct.Struct("<32sIII")
 _RECORD: Final = struct.Struct("<32sI")
@@ -141,8 +146,10 @@ class PackBuilder:
     def add(self, digest: bytes, frame: bytes, size: int = 0) -> None:
         """Add a chunk as one frame; one that is there already is not added again."""
         if digest not in self._entries:
-            self._entries[digest] = ChunkEntry(digest, len(self._body), len(frame), size)
+            start = len(self._body)
+            # First: a fork in between leaves bytes that nobody names.
             self._body += frame
+            self._entries[digest] = ChunkEntry(digest, start, len(frame), size)
 
     def add_all(self, other: PackBuilder) -> None:
         """Add all chunks of another one, in their order."""
@@ -161,18 +168,23 @@ class PackBuilder:
     def _frame(self, entry: ChunkEntry) -> bytes:
         return bytes(self._body[entry.offset : entry.offset + entry.length])
 
-    def finish(self, blobs: Mapping[B3Digest, bytes]) -> FinishedPack:
-        """Return the pack with the records of *blobs*, by their digests with their encoded indexes."""
+    def finish(self, blobs: Mapping[B3Digest, bytes], nonce: bytes = b"") -> FinishedPack:
+        """Return the pack with the records of *blobs*, by their digests with their encoded indexes.
+
+        *nonce* are 16 bytes that make its name one of its own, none if the same bytes may have the same name.
+        """
         entries = sorted(self._entries.values())
+        mark = _NONCE.pack(_NONCE_MAGIC, 16, nonce) if nonce else b""
         footer = encode_footer(entries, blobs)
-        name = B3Digest(blake3(self._body).update(footer).digest())
-        start = len(self._body) + 8 + len(entries) * ENTRY_SIZE
+        name = B3Digest(blake3(self._body).update(mark).update(footer).digest())
+        start = len(self._body) + len(mark) + 8 + len(entries) * ENTRY_SIZE
         records = []
         for digest, index in blobs.items():
             start += _RECORD.size
             records.append(BlobRecord(bytes(digest), start, len(index)))
             start += len(index)
-        return FinishedPack(name, (self._body, footer), Footer(entries, records))
+        pieces = (self._body, mark, footer) if mark else (self._body, footer)
+        return FinishedPack(name, pieces, Footer(entries, records))
 
 
 @attrs.frozen

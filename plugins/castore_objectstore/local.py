@@ -275,14 +275,17 @@ class LocalObjectStore(ObjectStore):
     def _flush_folders(self, folder: str) -> None:
         """Have the names in a folder on the disk, and once those of the folders above it as well."""
         flush_folder(folder)
+        new = []
         while folder not in self._folders_flushed:
-            self._folders_flushed.add(folder)
+            new.append(folder)
             if folder == self._root:
                 # It, and any number of those above it, may have been made with this file.
                 self._flush()
-                return
+                break
             folder = os.path.dirname(folder)
             flush_folder(folder)
+        # At the end: where one could not be flushed the next call begins anew.
+        self._folders_flushed.update(new)
 
     tells_changes = True
 

@@ -72,6 +72,29 @@ def test_to_the_byte() -> None:
     )
 
 
+def test_a_name_of_its_own() -> None:
+    """16 bytes after the chunks, in a frame that zstd passes over, and everything is found beside them."""
+    index = {B3Digest.of(b"other"): b"abc"}
+    builder = PackBuilder()
+    builder.add(B3Digest.of(b"chunk"), frames.compress(b"chunk"), 5)
+    plain = bytes_of(builder.finish(index))
+    names = {builder.finish(index, bytes([number]) * 16).digest for number in range(3)}
+    assert len(names | {B3Digest.of(plain)}) == 4
+    pack = builder.finish(index, b"0123456789abcdef")
+    data = bytes_of(pack)
+    start = 24 + len(frames.compress(b"chunk"))
+    assert data[:start] == plain[:start]
+    assert data[start : start + 24] == bytes.fromhex("5e2a4d18 10000000") + b"0123456789abcdef"
+    assert data[start + 24 :] == plain[start:]
+    assert pack.digest == B3Digest.of(data)
+    assert footer_of(data) == pack.footer
+    (record,) = pack.footer.records
+    assert data[record.offset : record.offset + record.length] == b"abc"
+    assert recovered(data) == list(pack.footer.entries)
+    reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+    assert reader.read() == b"chunk"
+
+
 @given(CHUNKS, INDEXES)
 def test_what_is_put_in_comes_out(chunks: list[bytes], indexes: dict[B3Digest, bytes]) -> None:
     """Chunks by their places, indexes by theirs; and without the footer by the frames."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.looks import PACKS
 from castore_objectstore.object_store import StoredObject
 from castore_objectstore.packed.service import PackedBlobService
+from castore_objectstore.packed.writing import Work
 
 
 def opened(folder: Path, **query: object) -> BlobService:
@@ -219,6 +222,44 @@ class TestSeveral:
             assert lister is not None
             assert list(lister.list_blobs()) == [digest]
 
+    @pytest.mark.parametrize("leased", [False, True])
+    def test_a_child_of_a_fork_stores_what_waits_for_a_call_of_its_parent(
+        self, counted: tuple[Counted, PackedBlobService], leased: bool
+    ) -> None:
+        """A thread of the parent was at a call; what came behind it is stored before a record needs it."""
+        store, service = counted
+        data = b"waits" * 50
+        digest = B3Digest.of(data)
+        with service.lease() as lease:
+            work = lease._work if leased else service._packer.common  # type: ignore[attr-defined]
+            service._packer.take_ticket(work)
+            (lease if leased else service).put_chunks({digest: data})
+            child = multiprocessing.get_context("fork").Process(target=service.write, args=(data,))
+            child.start()
+            child.join(60)
+            assert child.exitcode == 0
+            with opened(Path(str(store.folder))) as again:
+                assert again.read(digest) == data
+
+    def test_a_child_of_a_fork_keeps_what_was_just_moved(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        """A thread of the parent was moving what waits to its pack."""
+        store, service = counted
+        data = b"waits" * 50
+        digest = B3Digest.of(data)
+        work = Work()
+        ticket = service._packer.take_ticket(work)
+        service._packer.take_ticket(work)
+        service._packer.add(work, ticket + 1, [(digest, frames.compress(data), len(data))])
+        work.parked.clear()
+        child = multiprocessing.get_context("fork").Process(target=service.write, args=(data,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+        with opened(Path(str(store.folder))) as again:
+            assert again.read(digest) == data
+
 
 class TestWaiting:
     def test_a_record_comes_after_all_that_it_counts_on(
@@ -285,6 +326,61 @@ class TestWaiting:
         for _ in range(3):
             with opened(tmp_path / "store") as again:
                 assert again.read(blob) == whole
+
+    def test_lists_that_take_turns(self, tmp_path: Path) -> None:
+        """A list that comes back after another one has replaced it counts again: its pack has a new name."""
+        parts = [bytes([number]) * 3000 for number in range(3)]
+        one, two, three = (ChunkMeta(B3Digest.of(part), len(part)) for part in parts)
+        joined = ChunkMeta(B3Digest.of(parts[1] + parts[2]), 6000)
+        whole = b"".join(parts)
+        blob = B3Digest.of(whole)
+        with opened(tmp_path / "store") as blobs:
+            store = blobs.capability(ChunkStore)
+            assert store is not None
+            store.put_chunks({B3Digest.of(part): part for part in [*parts, parts[1] + parts[2]]})
+            for turn in range(5):
+                metas = [one, joined] if turn % 2 else [one, two, three]
+                store.put_indexes({blob: metas})
+                assert blobs.has(blob)
+                assert list(blobs.chunks(blob) or ()) == metas
+                assert blobs.read(blob) == whole
+                with opened(tmp_path / "store") as fresh:
+                    assert fresh.has(blob)
+                    assert fresh.read(blob) == whole
+
+    def test_two_who_cut_otherwise(self, tmp_path: Path) -> None:
+        """Two services with chunks of other sizes write the same blob in turn; it is there all the time."""
+        data = random.Random(1).randbytes(300_000)
+        with (
+            opened(tmp_path / "store", avg_chunk_size="64 KiB") as one,
+            opened(tmp_path / "store", avg_chunk_size="16 KiB") as two,
+        ):
+            for turn in range(7):
+                digest = (two if turn % 2 else one).write(data)
+                with opened(tmp_path / "store") as fresh:
+                    for each in (one, two, fresh):
+                        assert each.has(digest)
+                        assert each.read(digest) == data
+
+    def test_what_is_parked_is_stored_before_it_is_counted_on(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        """A call that began earlier has not ended: what others have put behind it is stored all the same."""
+        store, service = counted
+        data = b"x" * 500
+        digest = B3Digest.of(data)
+        late = B3Digest.of(b"late")
+        fresh = PackedBlobService(Counted(Path(str(store.folder))), instance="fresh")
+        with service.lease() as lease:
+            work = lease._work  # type: ignore[attr-defined]
+            ticket = service._packer.take_ticket(work)
+            lease.put_chunks({digest: data})
+            service.write(data)
+            assert fresh.read(digest) == data
+            service._packer.add(work, ticket, [(late, frames.compress(b"late"), 4)])
+            lease.put_indexes({late: ()})
+        assert fresh.read(late) == b"late"
+        fresh.close()
 
 
 class TestDamage:
@@ -365,6 +461,56 @@ class TestDamage:
         with opened(tmp_path / "store") as blobs:
             assert blobs.read(digest) == data
 
+    def test_a_pack_that_is_put_again_takes_the_place_of_a_damaged_one(self, tmp_path: Path) -> None:
+        """It has the name of that one; the service that had seen the damage believes the new one."""
+        data = b"x" * 500
+        digest = B3Digest.of(data)
+
+        def put(blobs: BlobService) -> None:
+            store = blobs.capability(ChunkStore)
+            assert store is not None
+            store.put_chunks({digest: data})
+            store.put_indexes({})
+
+        with opened(tmp_path / "store") as blobs:
+            put(blobs)
+        (path,) = packs_of(tmp_path / "store")
+        whole = path.read_bytes()
+        for damaged in (whole[:30], whole[:30] + bytes(20) + whole[50:-1] + b"?"):
+            path.write_bytes(damaged)
+            with opened(tmp_path / "store") as blobs, opened(tmp_path / "store") as other:
+                assert not blobs.has(digest)
+                assert not other.has(digest)
+                put(blobs)
+                assert path.read_bytes() == whole
+                for each in (blobs, other):
+                    assert each.has(digest)
+                    assert each.read(digest) == data
+
+    def test_a_pack_is_lost_while_somebody_looks(self, counted: tuple[Counted, PackedBlobService]) -> None:
+        """Two find out at once that it is gone; neither hinders the other."""
+        store, service = counted
+        service.write(b"a" * 99)
+        (path,) = packs_of(Path(str(store.folder)))
+        path.unlink()
+        known = service._known
+        others: list[Thread] = []
+
+        class Slow(dict[str, Any]):
+            def pop(self, *args: Any) -> Any:
+                for pack in list(self.values()):
+                    others.append(Thread(target=known.lose, args=(pack,)))
+                    others[-1].start()
+                    others[-1].join(0.1)
+                return super().pop(*args)
+
+        known._by_key = Slow(known._by_key)
+        known.look_anew()
+        assert len(others) == 1
+        for other in others:
+            other.join(60)
+        assert known.all_packs() == []
+
     def test_a_frame_with_other_bytes(self, tmp_path: Path) -> None:
         """A whole frame in the place of another one is no chunk of that digest."""
         with opened(tmp_path / "store") as blobs:
@@ -441,6 +587,36 @@ class TestDurability:
             blobs.write(b"second")
             monkeypatch.undo()
         assert steps == ["flush #1", "rename", "flush folder"]
+
+    @pytest.mark.parametrize("refused", ["packs", "store"])
+    def test_a_folder_whose_name_was_not_flushed_is_flushed_by_the_next(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+    ) -> None:
+        """The first write fails, as the disk refuses once; no other one is done before that name is kept."""
+        flushed: list[str] = []
+        fsync = os.fsync
+        broken = [refused]
+
+        def flush(descriptor: int) -> None:
+            name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+            if name in broken and (name == "packs" or "packs" in flushed):
+                broken.remove(name)
+                raise OSError(errno.EIO, "Input/output error")
+            flushed.append(name)
+            fsync(descriptor)
+
+        with opened(tmp_path / "store", durability="full") as blobs:
+            monkeypatch.setattr(os, "fsync", flush)
+            with pytest.raises(UnavailableError):
+                blobs.write(b"first")
+            assert not broken
+            flushed.clear()
+            blobs.write(b"second")
+            assert refused in flushed
+            flushed.clear()
+            blobs.write(b"third")
+            assert refused not in flushed
+            monkeypatch.undo()
 
 
 class Asked(FsspecObjectStore):

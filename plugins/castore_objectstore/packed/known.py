@@ -182,7 +182,7 @@ class KnownPacks:
         new = []
         for key, entry in found.items():
             pack = self._by_key.get(key)
-            if pack is None:
+            if pack is None or _is_another(pack, entry):
                 new.append(entry)
             else:
                 pack.modified = entry.modified
@@ -294,9 +294,12 @@ class KnownPacks:
 
     def _take(self, entry: StoredObject, footer: Footer, damage: str | None = None) -> Pack:
         known = self._by_key.get(entry.key)
-        if known is not None and not known.gone:
-            known.modified = entry.modified
-            return known
+        if known is not None:
+            if not _is_another(known, entry):
+                known.modified = entry.modified
+                return known
+            # It was damaged, and somebody has put it again.
+            known.gone = True
         place = owned.packed_at(entry.key)
         assert place is not None
         assert entry.size is not None
@@ -315,6 +318,14 @@ class KnownPacks:
 
     def lose(self, pack: Pack) -> None:
         """Take note that a pack is gone."""
-        pack.gone = True
-        if self._by_key.get(pack.key) is pack:
-            del self._by_key[pack.key]
+        with self._looking:
+            pack.gone = True
+            if self._by_key.get(pack.key) is pack:
+                del self._by_key[pack.key]
+
+
+def _is_another(pack: Pack, entry: StoredObject) -> bool:
+    """Tell whether what has the name of a pack may have other bytes than when its end was read."""
+    if entry.size is not None and entry.size != pack.size:
+        return True
+    return pack.damage is not None and entry.modified != pack.modified

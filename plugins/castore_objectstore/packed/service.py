@@ -506,7 +506,9 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     def _store_pack(self, builder: PackBuilder, indexes: Mapping[B3Digest, bytes]) -> None:
         self._known.ensure_format()
-        pack = builder.finish(indexes)
+        # A record may take the place of one that counts no more, and be stored with nothing else: without
+        # a name of its own its pack could be the very one of which that is said.
+        pack = builder.finish(indexes, randomness.token_bytes(16) if indexes else b"")
         key = f"{PACKS}{hour_of(time.time())}/{pack.digest.hex()}"
         self._store.put_pieces(key, pack.pieces)
         self._known.add(key, pack.size, pack.footer)

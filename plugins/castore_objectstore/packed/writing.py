@@ -80,9 +80,19 @@ class Packer:
 
     def begin_anew(self) -> None:
         """Wait for nobody, in a child of a fork. What waits are mere bytes, which may be counted on here."""
-        left = [closing.builder for closing in (*self._running, *self._queue) if len(closing.builder)]
-        self.common.full = [*self.common.full, *left]
         self._queue, self._running = [], []
+        # The threads are not here that were about to do something with what waits, at whichever step.
+        works = {self.common, *(work for work, _ in self._waiting.values())}
+        held = [builder for work in works for builder in (work.open, *work.full)]
+        for work in works:
+            if work.open in work.full:
+                work.open = PackBuilder()
+        for digest, (_, found) in list(self._waiting.items()):
+            if isinstance(found, bytes):
+                self._append(self.common, ((B3Digest(digest), found, 0),))
+            elif found not in held:
+                held.append(found)
+                self.common.full.append(found)
 
     # -- questions --
 
@@ -179,13 +189,17 @@ class Packer:
         """Store all that is to be closed, and what it counts on before it, small packs together."""
         with self._lock:
             queue, self._queue = self._queue, []
-            first = [
-                _Closing(work, builder, {})
-                for each in queue
-                for work in _reached(each.work)
-                for builder in _taken(work, all_of_it=work is not each.work)
-            ]
-            # With what one has left who was interrupted.
+            first = []
+            # With what one has left who was interrupted: it may count on more by now.
+            for each in (*self._running, *queue):
+                for work in _reached(each.work):
+                    if work is not each.work:
+                        # Somebody may count on what waits behind a call that has not ended.
+                        self._drain(work)
+                    first += [
+                        _Closing(work, builder, {})
+                        for builder in _taken(work, all_of_it=work is not each.work)
+                    ]
             self._running = [*self._running, *first, *queue]
             for each in self._running:
                 each.counted = set(each.work.counts_on)
