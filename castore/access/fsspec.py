@@ -29,10 +29,9 @@ from castore.access.files import CastoreFile, CastoreWriteFile
 from castore.access.ranges import read_ranges
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
-from castore.contract.directories import AnyDirectory, DirectoryService
+from castore.contract.directories import AnyDirectory, DirectoryService, only_blob_service
 from castore.contract.refs import NamedRoot
 from castore.digest import EMPTY, B3Digest
-from castore.directories.in_blobs import BlobsDirectoryService
 from castore.errors import (
     CastoreError,
     CompositionError,
@@ -332,7 +331,7 @@ class CastoreFileSystem(AbstractFileSystem):  # type: ignore[misc] # as above
         if digest == EMPTY:
             return Directory().node  # Also a blob, but a new tree begins with it.
         blob: FileNode | None = None
-        if isinstance(self.directories, BlobsDirectoryService):
+        if only_blob_service(self.directories) is self.blobs:
             blob, may_be_directory = self._blob(digest)
             if not may_be_directory:
                 return blob

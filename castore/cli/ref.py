@@ -25,7 +25,7 @@ from castore.digest import B3Digest
 from castore.errors import CastoreError, InvalidDigestError, InvalidRefError, NodeNotFoundError
 from castore.format.nodes import Node, SymlinkNode, node_to_json
 from castore.trees.naming import TreeLookup, TreePlace
-from castore.trees.proving import keeping, prove
+from castore.trees.proving import claim_blob, keeping, prove
 from castore.trees.ref_names import RefName, add_snapshot, find_ref, refs_of
 
 _EPILOG = """\b
@@ -121,7 +121,7 @@ def _set(
             node = lookup.node(root)
             if not unchecked:
                 prove(node, blobs, lookup.directories)
-                if metadata is not None and blobs.missing({metadata}):
+                if metadata is not None and not claim_blob(blobs, metadata):
                     raise NodeNotFoundError(f"the metadata {metadata} is not in `{settings.service_name}`")
             ref = NamedRoot(node, comment=message, metadata=metadata)
             if snapshot:

@@ -5,16 +5,15 @@ Where a digest is taken a file of a tree may stand as well. What is written is r
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
+import attrs
 import click
 
 from castore.cli.output import emit, emit_text
 from castore.cli.short_digests import as_digest, completed
 from castore.contract.blobs import BlobService
-from castore.contract.directories import DirectoryService
-from castore.contract.refs import RefService
+from castore.contract.directories import DirectoryService, KeptInBlobs, only_blob_service
 from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
 from castore.errors import (
@@ -22,13 +21,12 @@ from castore.errors import (
     InvalidDigestError,
     InvalidDirectoryError,
     InvalidRefError,
-    NodeNotFoundError,
+    UnavailableError,
 )
 from castore.format.nodes import Node, SymlinkNode
 from castore.trees.naming import TreeLookup, TreePlace, directories_of
 from castore.trees.reaching import reach
-from castore.trees.ref_names import refs_of
-from castore.trees.walking import walk
+from castore.trees.ref_names import all_refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -83,13 +81,14 @@ class BlobFinder:
 class ReachedByTrees:
     """The blobs that make up the trees which a collection of garbage in the service *name* is to keep.
 
-    Those are the trees of all refs that are kept with that service or with `root`, and more *trees*.
+    Those are the trees of all refs of the composition, and more *trees*.
     """
 
     def __init__(self, stores: Composition, name: str, trees: list[TreePlace]) -> None:
         self.trees = trees
         self._stores = stores
         self._name = name
+        self._homes: dict[str, _Home] = {}
 
     def digests(self, require_any: Callable[[], object]) -> Iterator[tuple[B3Digest, bool]]:
         """Yield the digests, each with whether it must be there; *require_any* is called if there are none.
@@ -99,49 +98,77 @@ class ReachedByTrees:
         lookup = TreeLookup(self._stores, self._name)
         roots = [(self._name, f"the tree {place}", lookup.node(place)) for place in self.trees]
         blobs: list[tuple[B3Digest, bool]] = []
-        for service in dict.fromkeys((self._name, "root")):
-            refs = self._refs_with(service)
-            for name, ref in refs.list() if refs is not None else ():
+        for service, refs in all_refs(self._stores, self._name):
+            for name, ref in refs.list():
                 roots.append((service, f"the ref `{name}`", ref.node))
                 if ref.metadata is not None:
-                    blobs.append((ref.metadata, service == self._name))
+                    blobs.append((ref.metadata, self._home(service).has_files))
         if not roots:
             require_any()
-        yield from blobs
-        seen: dict[str, set[bytes]] = {}
+        # What must be there comes first, as each digest counts once.
+        roots.sort(key=lambda root: not self._home(root[0]).has_files)
+        yield from sorted(blobs, key=lambda blob: not blob[1])
         for service, what, node in roots:
-            directories = directories_of(self._stores, service)
-            kept_in = getattr(directories, "blobs", None)
-            own = service == self._name
+            home = self._home(service)
             try:
-                for digest in reach(
-                    node,
-                    directories,
-                    seen=seen.setdefault(service, set()),
-                    with_directories=kept_in is not None,
-                ):
-                    yield digest, own
+                for digest, is_directory in reach(node, home.directories, seen=home.seen):
+                    if not is_directory:
+                        yield digest, home.has_files
+                    elif home.in_blobs:
+                        yield digest, home.has_directories
             except CastoreError as error:
-                found = _with_path(error, directories, node)
-                message = f"{what} is not whole, so nothing was removed: {found}"
-                raise NodeNotFoundError(message) from found
+                state = "cannot be read" if isinstance(error, UnavailableError) else "is not whole"
+                error.args = (f"{what} {state}, so nothing was removed: {error.message}",)
+                raise
 
-    def _refs_with(self, service: str) -> RefService | None:
+    def _home(self, service: str) -> _Home:
+        """Return where the trees are that a service of refs names."""
+        home = self._homes.get(service)
+        if home is None:
+            home = self._homes[service] = self._look_at(service)
+        return home
+
+    def _look_at(self, service: str) -> _Home:
         instances = self._stores.graph.instances.values()
-        if any(each.kind.contract is RefService for each in instances):
-            return refs_of(self._stores, service)
-        if not any(each.kind.contract is BlobService and each.name == service for each in instances):
-            return None
-        return self._stores.blobs(service).capability(RefService)
+        named = {each.name for each in instances if each.kind.contract in (BlobService, DirectoryService)}
+        home = next(name for name in (service, "root", self._name) if name in named)
+        directories = directories_of(self._stores, home)
+        blobs = self._stores.blobs(self._name)
+        kept = directories.capability(KeptInBlobs)
+        only = only_blob_service(directories)
+        # A store that has nothing but the directories of another one has no files.
+        for_directories = only is blobs and self._name != "root" and self._is_for_directories()
+        return _Home(
+            directories,
+            in_blobs=kept is not None,
+            has_directories=only is blobs,
+            has_files=service == self._name and not for_directories,
+        )
+
+    def _is_for_directories(self) -> bool:
+        """Tell whether directories that go to the collected service are not those of its own name."""
+        instances = self._stores.graph.instances.values()
+        declared = {each.name for each in instances if each.kind.contract is DirectoryService}
+        return bool(declared) and self._name not in declared
 
 
-def _with_path(error: CastoreError, directories: DirectoryService, root: Node) -> CastoreError:
-    """Return what is wrong with a tree by an error that says where."""
-    try:
-        deque(walk(directories, root), maxlen=0)
-    except CastoreError as found:
-        return found
-    return error
+@attrs.frozen
+class _Home:
+    """Where trees are, and what of them must be in the service that is collected.
+
+    Attributes:
+        directories: Their directories.
+        in_blobs: Whether some of these are blobs.
+        has_directories: Whether all of these are blobs of the service that is collected.
+        has_files: Whether their files are there.
+        seen: The directories that were gone through.
+    """
+
+    directories: DirectoryService
+    in_blobs: bool
+    has_directories: bool
+    has_files: bool
+    seen: set[bytes] = attrs.field(factory=set)
 
 
 def emit_root(node: Node) -> None:

@@ -15,6 +15,8 @@ from castore.contract.directories import (
     DirectoryLister,
     DirectoryService,
     FoundDirectories,
+    KeptInBlobs,
+    kept_in_blobs,
 )
 from castore.digest import B3Digest
 from castore.directories.reading import closure_of
@@ -112,6 +114,8 @@ class MembersDirectoryService(DirectoryService):
             answer = kind() if self._all_have(kind) else None
         elif kind is DirectoryLister and self._all_have(kind):
             answer = UnionDirectoryLister(self._each)
+        elif kind is KeptInBlobs:
+            answer = kept_in_blobs(member.directories for member in self._each)
         found: P | None = answer
         return found
 

@@ -10,7 +10,7 @@ by many threads at once; a writer belongs to one thread at a time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast, final
 
 from castore.digest import B3Digest, no_digest
@@ -19,6 +19,7 @@ from castore.errors import CastoreError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from castore.contract.blobs import BlobService
     from castore.format.directories import Directory
     from castore.format.nodes import DirectoryNode
 
@@ -214,6 +215,54 @@ class DirectoryLister(ABC):
 
         What is written meanwhile may or may not be among them.
         """
+
+
+class KeptInBlobs(ABC):
+    """Has directories that are blobs as well: who collects, claims or mends blobs asks where."""
+
+    @property
+    @abstractmethod
+    def blob_services(self) -> Sequence[BlobService]:
+        """Where they are blobs: one service has all of them, of several each has some, or all."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether some directories may be no blobs of these services."""
+        return False
+
+
+def kept_in_blobs(services: Iterable[DirectoryService]) -> KeptInBlobs | None:
+    """Return the capability of what has the directories of several services; `None` if none are blobs."""
+    found = [service.capability(KeptInBlobs) for service in services]
+    kept = [each for each in found if each is not None]
+    if not kept:
+        return None
+    places = {id(blobs): blobs for each in kept for blobs in each.blob_services}
+    return _KeptBySeveral(
+        list(places.values()), elsewhere=len(kept) < len(found) or any(each.elsewhere for each in kept)
+    )
+
+
+class _KeptBySeveral(KeptInBlobs):
+    def __init__(self, blob_services: Sequence[BlobService], *, elsewhere: bool) -> None:
+        self._blob_services = blob_services
+        self._elsewhere = elsewhere
+
+    @property
+    def blob_services(self) -> Sequence[BlobService]:
+        return self._blob_services
+
+    @property
+    def elsewhere(self) -> bool:
+        return self._elsewhere
+
+
+def only_blob_service(directories: DirectoryService) -> BlobService | None:
+    """Return the one service of blobs that has all directories of a service; `None` if there is none."""
+    kept = directories.capability(KeptInBlobs)
+    if kept is None or kept.elsewhere or len(kept.blob_services) != 1:
+        return None
+    return kept.blob_services[0]
 
 
 def require_children(

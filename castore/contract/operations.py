@@ -33,7 +33,13 @@ from castore.contract.capabilities import (
     FrameStore,
     SharedPlace,
 )
-from castore.contract.directories import AnyDirectory, Complete, DirectoryLister, DirectoryService
+from castore.contract.directories import (
+    AnyDirectory,
+    Complete,
+    DirectoryLister,
+    DirectoryService,
+    KeptInBlobs,
+)
 from castore.contract.upkeep import Evictable, Inventory, Pinning, Sweepable
 from castore.errors import CastoreError
 
@@ -274,7 +280,7 @@ CAPABILITIES: Final = (
 )
 """The classes of castore's own capabilities."""
 
-DIRECTORY_CAPABILITIES: Final = (AnyDirectory, Complete, DirectoryLister)
+DIRECTORY_CAPABILITIES: Final = (AnyDirectory, Complete, DirectoryLister, KeptInBlobs)
 """Those that only services of directories have."""
 
 OPERATIONS: Final[Mapping[str, Operation]] = {row: row for row in _ROWS}

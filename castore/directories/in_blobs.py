@@ -6,18 +6,18 @@ serves directories at once, any of them can be had by itself, and those that two
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from castore.chunks.storing import store_each
 from castore.contract.blobs import BlobReader, BlobService
-from castore.contract.directories import AnyDirectory, DirectoryService, FoundDirectories
+from castore.contract.directories import AnyDirectory, DirectoryService, FoundDirectories, KeptInBlobs
 from castore.digest import EMPTY, B3Digest
 from castore.errors import CastoreError, CorruptDirectoryError
 from castore.format.closures import MOST_FRAME
 from castore.format.directories import Directory, decode_checked
 
 
-class BlobsDirectoryService(DirectoryService, AnyDirectory):
+class BlobsDirectoryService(DirectoryService, AnyDirectory, KeptInBlobs):
     """Keeps each directory as a blob of *blobs*, which whoever made it closes.
 
     The empty directory is always there. That a directory is there says nothing of those below it, as blobs
@@ -27,6 +27,11 @@ class BlobsDirectoryService(DirectoryService, AnyDirectory):
     def __init__(self, blobs: BlobService) -> None:
         self.blobs = blobs
         self.high_latency = blobs.high_latency
+
+    @property
+    def blob_services(self) -> Sequence[BlobService]:
+        """The one that keeps them."""
+        return (self.blobs,)
 
     def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:  # noqa: ARG002 - any blob can be had by itself
         """Read the blobs, in requests as few as the service can."""

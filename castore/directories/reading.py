@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -41,7 +41,7 @@ def _go_down(service: DirectoryService, root: Directory) -> Iterator[Directory]:
             for digest in batch:
                 directory = found.get(digest)
                 if directory is None:
-                    raise MissingDirectoryError(digest, path=_path(digest, parents))
+                    raise MissingDirectoryError(digest, path=path_to(digest, parents))
                 if isinstance(directory, CastoreError):
                     raise directory
                 _require(directory, digest)
@@ -64,7 +64,8 @@ def _require(directory: Directory, digest: B3Digest) -> None:
         )
 
 
-def _path(digest: B3Digest, parents: dict[B3Digest, tuple[B3Digest, bytes]]) -> bytes:
+def path_to(digest: B3Digest, parents: Mapping[B3Digest, tuple[B3Digest, bytes]]) -> bytes:
+    """Return the path to a directory; *parents* has of each but the root its parent, and its name there."""
     names: list[bytes] = []
     while digest in parents:
         digest, name = parents[digest]

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 
 from castore.chunks.claiming import BlobClaims
 from castore.contract.batches import MOST_ITEMS
-from castore.contract.directories import Complete, DirectoryService, DirectoryWriter
+from castore.contract.blobs import BlobService
+from castore.contract.directories import Complete, DirectoryService, DirectoryWriter, only_blob_service
 from castore.digest import B3Digest
-from castore.directories.in_blobs import BlobsDirectoryService
 from castore.errors import MissingDirectoryError
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode
@@ -61,16 +61,18 @@ def sink_of(service: DirectoryService, *, trusts: bool) -> DirectorySink:
         service: Where the directories go.
         trusts: Whether there may be any that are as they were.
     """
-    if isinstance(service, BlobsDirectoryService):
-        return _BlobsSink(service)
+    blobs = only_blob_service(service)
+    if blobs is not None:
+        return _BlobsSink(service, blobs)
     return _WriterSink(service, takes_same=trusts and service.capability(Complete) is not None)
 
 
 class _BlobsSink(DirectorySink):
     """For directories that are blobs: those that are as they were are claimed, as other blobs are."""
 
-    def __init__(self, service: BlobsDirectoryService) -> None:
+    def __init__(self, service: DirectoryService, blobs: BlobService) -> None:
         self._service = service
+        self._blobs = blobs
         self._stack = ExitStack()
         self._claims: BlobClaims | None = None
         self._waiting: dict[B3Digest, Directory] = {}
@@ -96,7 +98,7 @@ class _BlobsSink(DirectorySink):
         lost: set[B3Digest] = set()
         if same:
             if self._claims is None:
-                self._claims = self._stack.enter_context(BlobClaims(self._service.blobs))
+                self._claims = self._stack.enter_context(BlobClaims(self._blobs))
             lost = same.keys() - self._claims.claim({digest: length for digest, (length, _) in same.items()})
         waiting, self._waiting, self._bytes_waiting = self._waiting, {}, 0
         directories = [make() for digest, (_, make) in same.items() if digest in lost]

@@ -12,9 +12,10 @@ from castore.contract.capabilities import ChunkSource
 from castore.contract.directories import DirectoryService
 from castore.contract.upkeep import Inventory
 from castore.digest import B3Digest
-from castore.errors import BlobNotFoundError, MissingDirectoryError
+from castore.errors import BlobNotFoundError
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
 from castore.threads.pool import process_pool
+from castore.trees.reaching import reach
 from castore.trees.walking import walk
 
 
@@ -115,16 +116,7 @@ def _closed(open_sizes: list[TreeSize], level: int) -> Iterator[TreeSize]:
 
 def blobs_in(directories: DirectoryService, root: Node) -> set[B3Digest]:
     """Return the blobs of a tree; each of its directories is looked at once."""
-    if isinstance(root, FileNode):
-        return {root.digest}
-    found: set[B3Digest] = set()
-    if isinstance(root, DirectoryNode):
-        closure = directories.closure(root.digest)
-        if closure is None:
-            raise MissingDirectoryError(root.digest, path=b"")
-        for directory in closure:
-            found.update(node.digest for node in directory.values() if isinstance(node, FileNode))
-    return found
+    return {digest for digest, is_directory in reach(root, directories, seen=set()) if not is_directory}
 
 
 class ChunkSizes:

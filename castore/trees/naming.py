@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from castore.contract.capabilities import BlobLister
-from castore.contract.directories import DirectoryLister, DirectoryService
+from castore.contract.directories import DirectoryLister, DirectoryService, only_blob_service
 from castore.contract.short_digests import ShortDigest, only_one, parse_digest
 from castore.digest import B3Digest
 from castore.directories.in_blobs import BlobsDirectoryService
@@ -178,11 +178,7 @@ class TreeLookup:
                 f"`{self._service}`",
             )
         else:
-            blobs = (
-                directories.blobs
-                if isinstance(directories, BlobsDirectoryService)
-                else self._stores.blobs(self._service)
-            )
+            blobs = only_blob_service(directories) or self._stores.blobs(self._service)
             blob_lister = blobs.capability(BlobLister)
             if blob_lister is None:
                 raise UnsupportedError(

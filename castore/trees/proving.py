@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from castore.chunks.claiming import BlobClaims
+from castore.contract.batches import MOST_ITEMS
 from castore.contract.blobs import BlobService
 from castore.contract.capabilities import ChunkStore
-from castore.contract.directories import DirectoryService
+from castore.contract.directories import DirectoryService, KeptInBlobs
 from castore.digest import EMPTY, B3Digest
 from castore.errors import MissingDirectoryError, NodeNotFoundError
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node
 from castore.trees.walking import walk
-
-_BATCH: Final = 512
 
 
 @contextlib.contextmanager
@@ -25,9 +24,9 @@ def keeping(blobs: BlobService, directories: DirectoryService) -> Iterator[None]
 
     So whoever sets a ref within it can be sure that what the ref stands for is there.
     """
+    kept = directories.capability(KeptInBlobs)
     with contextlib.ExitStack() as stack:
-        kept_in = getattr(directories, "blobs", blobs)
-        for each in (blobs,) if kept_in is blobs else (blobs, kept_in):
+        for each in (blobs, *(place for place in _places(kept) if place is not blobs)):
             store = each.capability(ChunkStore)
             if store is not None:
                 stack.enter_context(store.lease())
@@ -44,21 +43,61 @@ def prove(node: Node, blobs: BlobService, directories: DirectoryService) -> None
         NodeNotFoundError: A file is not there, or not whole.
         CastoreError: What is wrong with a directory, or a service.
     """
-    proof = _Proof(node, blobs, directories)
-    proof.run()
+    with contextlib.ExitStack() as stack:
+        _Proof(node, blobs, directories, stack).run()
+
+
+def claim_blob(blobs: BlobService, digest: B3Digest) -> bool:
+    """Claim one blob, within `keeping`; tell whether it is there."""
+    with BlobClaims(blobs) as claims:
+        return digest == EMPTY or not _absent(claims, {digest: _UNKNOWN})
+
+
+_UNKNOWN: Final = 1 << 63
+"""The size of a blob of which nobody says it."""
+
+
+def _places(kept: KeptInBlobs | None) -> Sequence[BlobService]:
+    return () if kept is None else kept.blob_services
+
+
+def _absent(claims: BlobClaims, sizes: Mapping[B3Digest, int]) -> set[B3Digest]:
+    absent = sizes.keys() - claims.claim(sizes)
+    # One that is a single chunk, whatever its size, may be there as that.
+    return absent - claims.claim(dict.fromkeys(absent, 0))
 
 
 class _Proof:
-    def __init__(self, node: Node, blobs: BlobService, directories: DirectoryService) -> None:
+    def __init__(
+        self,
+        node: Node,
+        blobs: BlobService,
+        directories: DirectoryService,
+        stack: contextlib.ExitStack,
+    ) -> None:
         self._root = node
-        self._blobs = blobs
         self._directories = directories
+        self._files = stack.enter_context(BlobClaims(blobs))
+        kept = directories.capability(KeptInBlobs)
+        self._elsewhere = kept is None or kept.elsewhere
+        self._places = [stack.enter_context(BlobClaims(each)) for each in _places(kept)]
 
     def run(self) -> None:
-        kept_in = getattr(self._directories, "blobs", None)
-        self._claim_all(self._blobs, self._digests(directories=kept_in is self._blobs))
-        if isinstance(kept_in, BlobService) and kept_in is not self._blobs:
-            self._claim_all(kept_in, (each.digest for each in self._closure()))
+        files: dict[B3Digest, int] = {}
+        encodings: dict[B3Digest, int] = {}
+        if isinstance(self._root, FileNode):
+            files[self._root.digest] = self._root.size
+        for directory in self._closure():
+            encodings[directory.digest] = len(directory.encoded)
+            files.update(
+                (node.digest, node.size) for node in directory.values() if isinstance(node, FileNode)
+            )
+            if len(files) >= MOST_ITEMS:
+                self._claim_files(files)
+            if len(encodings) >= MOST_ITEMS:
+                self._claim_directories(encodings)
+        self._claim_files(files)
+        self._claim_directories(encodings)
 
     def _closure(self) -> Iterator[Directory]:
         if not isinstance(self._root, DirectoryNode):
@@ -68,27 +107,23 @@ class _Proof:
             raise MissingDirectoryError(self._root.digest)
         yield from found
 
-    def _digests(self, *, directories: bool) -> Iterator[B3Digest]:
-        if isinstance(self._root, FileNode):
-            yield self._root.digest
-        for directory in self._closure():
-            if directories:
-                yield directory.digest
-            yield from (node.digest for node in directory.values() if isinstance(node, FileNode))
+    def _claim_files(self, sizes: dict[B3Digest, int]) -> None:
+        """Claim files, and forget them."""
+        sizes.pop(EMPTY, None)
+        absent = _absent(self._files, sizes)
+        if absent:
+            raise self._missing(min(absent))
+        sizes.clear()
 
-    def _claim_all(self, service: BlobService, digests: Iterator[B3Digest]) -> None:
-        store = service.capability(ChunkStore)
-        while batch := set(islice(digests, _BATCH)) - {EMPTY}:
-            if store is None:
-                absent = service.missing(batch)
-            else:
-                absent = batch - store.claim_blobs(dict.fromkeys(batch))
-                # A blob that is a single chunk may be there as that.
-                absent -= store.claim(absent) if absent else set()
-            if absent:
-                raise self._missing(min(absent))
-        if store is not None:
-            store.put_indexes({})
+    def _claim_directories(self, sizes: dict[B3Digest, int]) -> None:
+        """Claim directories wherever they are blobs, and forget them."""
+        sizes.pop(EMPTY, None)
+        absent = set(sizes)
+        for claims in self._places:
+            absent &= _absent(claims, sizes)
+        if absent and not self._elsewhere:
+            raise MissingDirectoryError(min(absent))
+        sizes.clear()
 
     def _missing(self, digest: B3Digest) -> NodeNotFoundError:
         where = ""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
 from castore.contract.directories import DirectoryService
 from castore.digest import EMPTY, B3Digest
+from castore.directories.reading import path_to
 from castore.errors import CastoreError, MissingDirectoryError
 from castore.format.nodes import DirectoryNode, FileNode, Node
 
 _BATCH: Final = 256
 
 
-def reach(
-    root: Node, directories: DirectoryService, *, seen: set[bytes], with_directories: bool
-) -> Iterator[B3Digest]:
-    """Yield the digests of the files of a tree, one that is there twice maybe twice; level by level.
+def reach(root: Node, directories: DirectoryService, *, seen: set[bytes]) -> Iterator[tuple[B3Digest, bool]]:
+    """Yield the digests of the files and directories of a tree, and whether it is a directory's.
+
+    They come level by level; a file that is there twice comes maybe twice. The empty directory is left out.
 
     What is held grows with the number of directories, not with that of files.
 
@@ -25,15 +26,16 @@ def reach(
         root: The root.
         directories: Where the directories are.
         seen: The directories that were gone through, which grows; for several trees the same one.
-        with_directories: Whether to yield the digests of directories, too, as they are blobs.
 
-    Raises `MissingDirectoryError`, and what else is wrong with a directory.
+    Raises `MissingDirectoryError` with the path, and what else is wrong with a directory.
     """
     if isinstance(root, FileNode):
-        yield root.digest
+        yield root.digest, False
     if not isinstance(root, DirectoryNode):
         return
-    level = _unseen([root], seen)
+    level = [root.digest] if root.digest not in seen else []
+    seen.add(bytes(root.digest))
+    parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
     while level:
         below: list[B3Digest] = []
         remaining = iter(level)
@@ -42,20 +44,15 @@ def reach(
             for digest in batch:
                 directory = found.get(digest)
                 if directory is None:
-                    raise MissingDirectoryError(digest)
+                    raise MissingDirectoryError(digest, path=path_to(digest, parents))
                 if isinstance(directory, CastoreError):
                     raise directory
-                if with_directories and digest != EMPTY:
-                    yield digest
-                yield from (node.digest for node in directory.values() if isinstance(node, FileNode))
-                below += _unseen((node for _, node in directory.directories), seen)
+                if digest != EMPTY:
+                    yield digest, True
+                yield from ((node.digest, False) for node in directory.values() if isinstance(node, FileNode))
+                for name, node in directory.directories:
+                    if node.digest not in seen:
+                        seen.add(bytes(node.digest))
+                        below.append(node.digest)
+                        parents[node.digest] = digest, name
         level = below
-
-
-def _unseen(nodes: Iterable[DirectoryNode], seen: set[bytes]) -> list[B3Digest]:
-    found = []
-    for node in nodes:
-        if node.digest not in seen:
-            seen.add(bytes(node.digest))
-            found.append(node.digest)
-    return found

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
+from castore.contract.blobs import BlobService
+from castore.contract.directories import DirectoryService
 from castore.contract.refs import NamedRoot, RefService, check_name
 from castore.errors import InvalidRefError, NodeNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from castore.composition.composition import Composition
 
 LATEST: Final = "latest"
@@ -181,6 +185,30 @@ def add_snapshot(refs: RefService, name: str, ref: NamedRoot) -> str:
         if done:
             return snapshot
         number += 1
+
+
+def all_refs(stores: Composition, service: str) -> Iterator[tuple[str, RefService]]:
+    """Yield all services of refs that have roots of what is in a blob service, each with its name.
+
+    Those are all that are declared. Where none is, those are meant that keep refs beside blobs: *service* and
+    `root`, and all that have something in common with it; where trees have a service of their own, all.
+    """
+    instances = list(stores.graph.all_in_order())
+    declared = [each for each in instances if each.kind.contract is RefService]
+    if declared:
+        for each in sorted(declared, key=lambda each: each.name not in (service, "root")):
+            yield each.name, stores.service(each)
+        return
+    apart = not any(each.kind.contract is DirectoryService for each in instances)
+    blobs = [each for each in instances if each.kind.contract is BlobService]
+    own = next((each for each in blobs if each.name == service), None)
+    near = {each.id for each in stores.graph.reachable(own)} if own is not None else set()
+    for each in sorted(blobs, key=lambda each: each.name not in (service, "root")):
+        if apart and each.name != "root" and near.isdisjoint(one.id for one in stores.graph.reachable(each)):
+            continue
+        refs: RefService | None = stores.service(each).capability(RefService)
+        if refs is not None:
+            yield each.name, refs
 
 
 def refs_of(stores: Composition, service: str = "root") -> RefService:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import attrs
 
 from castore.contract.blobs import BlobReader, BlobService, BlobWriter
-from castore.contract.directories import DirectoryService
+from castore.contract.directories import DirectoryService, only_blob_service
 from castore.digest import B3Digest
 from castore.errors import CastoreError, MissingDirectoryError, UnsupportedError, describe
 from castore.format.directories import Directory
@@ -138,8 +138,8 @@ def _mend_directories(
         if digest not in given
     }
     ordered = [amiss[directory.digest] for directory in _leaves_first(given)]
-    kept_in = getattr(directories, "blobs", None)
-    if isinstance(kept_in, BlobService):
+    kept_in = only_blob_service(directories)
+    if kept_in is not None:
         # Each is a blob, and is mended as such: what is damaged is set aside.
         mended = _mend_as_blobs(kept_in, _Directories(given), ordered, donor.name)
         return outcomes | {("directory", digest): mending for digest, mending in mended.items()}

@@ -15,6 +15,8 @@ from castore.contract.directories import (
     DirectoryLister,
     DirectoryService,
     FoundDirectories,
+    KeptInBlobs,
+    kept_in_blobs,
 )
 from castore.contract.operations import size_of
 from castore.directories.copying import put_tree, put_with_children
@@ -225,6 +227,8 @@ class CacheDirectoryService(DirectoryService):
             answer = Complete()
         elif kind in {Durable, DirectoryLister}:
             answer = self._far.capability(kind)
+        elif kind is KeptInBlobs:
+            answer = kept_in_blobs((self._far, self._near))
         else:
             answer = None if kind in {AnyDirectory, Complete} else super().capability(kind)
         found: P | None = answer

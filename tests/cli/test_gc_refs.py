@@ -157,7 +157,10 @@ def test_each_directory_is_read_once_over_all_roots():
     service.put_many([*folders, *roots])
     seen: set[bytes] = set()
     digests = [
-        each for root in roots for each in reach(root.node, service, seen=seen, with_directories=False)
+        each
+        for root in roots
+        for each, is_directory in reach(root.node, service, seen=seen)
+        if not is_directory
     ]
     assert service.asked == 200
     assert len(digests) == 10_000 + 100
@@ -281,3 +284,119 @@ def test_a_tree_that_gets_a_name_is_claimed(place, www):
 
         collect(blobs, [], reached=reached(), grace_seconds=0)
         prove(root.node, blobs, directories)
+
+
+STACKS = {
+    "wrapper": """
+[directoryservices.root]
+type = "retry"
+inner = "&in_root"
+""",
+    "mirror": """
+[directoryservices.root]
+type = "mirror"
+services = ["&in_root", "&rows"]
+
+[directoryservices.rows]
+type = "memory"
+""",
+    "cache": """
+[directoryservices.root]
+type = "cache"
+near = "&rows"
+far = "&in_root"
+
+[directoryservices.rows]
+type = "memory"
+""",
+}
+IN_ROOT = """
+[directoryservices.in_root]
+type = "blobs"
+blobs = "&root"
+"""
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_directories_stay_whatever_stands_around_them(castore, place, stack):
+    """A service of directories is asked where they are blobs, and not guessed at."""
+    (place.folder / "composition.toml").write_text(STORE + IN_ROOT + STACKS[stack])
+    (place.folder / "www/docs").mkdir(parents=True)
+    (place.folder / "www/docs/a.txt").write_text("second")
+    assert castore("import", "www", "--ref", "www").exit_code == 0
+    age(place.folder / "store")
+    collected = castore("gc", "--grace", "1 s", "--json")
+    assert json.loads(collected.stdout)["items"] == []
+    assert exported(castore, place, "www", "out") == "second"
+
+
+def test_refs_of_all_services_are_roots(castore, place):
+    """Whatever they are called, and whoever else keeps some."""
+    (place.folder / "composition.toml").write_text(
+        STORE
+        + '[refservices.root]\ntype = "sqlite"\npath = "./refs"\n'
+        + '[refservices.team]\ntype = "sqlite"\npath = "./team-refs"\n'
+        + '[blobservices.team]\ntype = "retry"\ninner = "&root"\n'
+    )
+    for name in ("root", "team"):
+        (place.folder / name).mkdir()
+        (place.folder / name / "a.txt").write_text(name)
+        assert castore("--service", name, "import", name, "--ref", name).exit_code == 0
+    age(place.folder / "store")
+    assert json.loads(castore("gc", "--grace", "1 s", "--json").stdout)["items"] == []
+    assert castore("--service", "team", "cat", "team:a.txt").stdout == "team"
+
+
+def test_refs_beside_blobs_of_what_stands_around_a_store_are_roots(castore, place):
+    """Where no service of refs is declared: also when only a part is collected."""
+    (place.folder / "composition.toml").write_text(
+        STORE.replace("root", "disk").replace("./store", "./disk")
+        + STORE
+        + '[blobservices.team]\ntype = "retry"\ninner = "&disk"\n'
+    )
+    (place.folder / "www/docs").mkdir(parents=True)
+    (place.folder / "www/docs/a.txt").write_text("second")
+    assert castore("--service", "team", "import", "www", "--ref", "www").exit_code == 0
+    age(place.folder / "disk")
+    collected = castore("--service", "disk", "gc", "--grace", "1 s", "--json")
+    assert json.loads(collected.stdout)["items"] == []
+    # Nothing of it is in `root`, whose refs alone count there.
+    assert castore("put", "www/docs/a.txt").exit_code == 0
+    refused = castore("gc")
+    assert refused.exit_code == 2
+    assert "There are no roots" in refused.stderr
+
+
+def test_what_is_kept_elsewhere_need_not_be_there(castore, place):
+    """Directories in a store of their own: neither lacks what the other one has."""
+    (place.folder / "composition.toml").write_text(
+        STORE
+        + STORE.replace("root", "dirs").replace("./store", "./dirs")
+        + '[directoryservices.root]\ntype = "blobs"\nblobs = "&dirs"\n'
+    )
+    (place.folder / "www/docs").mkdir(parents=True)
+    (place.folder / "www/docs/a.txt").write_text("second")
+    assert castore("import", "www", "--ref", "www").exit_code == 0
+    for name, service in (("store", "root"), ("dirs", "dirs")):
+        (place.folder / "waste").write_text(f"of {name}")
+        assert castore("--service", service, "put", "waste").exit_code == 0
+        age(place.folder / name)
+        collected = castore("--service", service, "gc", "--grace", "1 s", "--json")
+        assert collected.exit_code == 0, collected.stderr
+        assert len(json.loads(collected.stdout)["items"]) == 2, name
+    assert exported(castore, place, "www", "out") == "second"
+
+
+def test_what_does_not_answer_is_not_called_damaged(castore, place, www):
+    """The error is that of the service, with a few words before it."""
+    (place.folder / "composition.toml").write_text(
+        "allow_faults = true\n"
+        + STORE
+        + IN_ROOT
+        + '[directoryservices.root]\ntype = "faulty"\ninner = "&in_root"\nfail = 1.0\n'
+    )
+    refused = castore("gc", "--json")
+    assert refused.exit_code == 1, refused.stderr
+    error = json.loads(refused.stderr)["error"]
+    assert error["code"] == "unavailable"
+    assert error["message"].startswith("the ref `www` cannot be read, so nothing was removed: ")

@@ -15,6 +15,7 @@ from castore.contract.directories import (
     DirectoryLister,
     DirectoryService,
     DirectoryWriter,
+    KeptInBlobs,
 )
 from castore.format.directories import Directory
 from castore.wrapping.directories import WrapperDirectoryService
@@ -65,7 +66,7 @@ class ReadOnlyService(SelectiveService):
         return None if refs is None else ReadOnlyRefService(refs, name=self.name)
 
 
-KEPT_OF_DIRECTORIES: Final = (AnyDirectory, Complete, DirectoryLister, Durable)
+KEPT_OF_DIRECTORIES: Final = (AnyDirectory, Complete, DirectoryLister, Durable, KeptInBlobs)
 """The capabilities of a service of directories that change nothing."""
 
 
@@ -88,4 +89,24 @@ class ReadOnlyDirectoryService(WrapperDirectoryService):
 
     def capability(self, kind: Callable[..., A]) -> A | None:
         """Return one of *inner* that changes nothing."""
-        return super().capability(kind) if kind in KEPT_OF_DIRECTORIES else None
+        found: Any = super().capability(kind) if kind in KEPT_OF_DIRECTORIES else None
+        if kind is KeptInBlobs and found is not None:
+            found = _ReadOnlyKept(found, self.name)
+        answer: A | None = found
+        return answer
+
+
+class _ReadOnlyKept(KeptInBlobs):
+    """Where directories are blobs, which nobody writes to from here."""
+
+    def __init__(self, kept: KeptInBlobs, name: str) -> None:
+        self._kept = kept
+        self._services = [ReadOnlyService(each, name=name) for each in kept.blob_services]
+
+    @property
+    def blob_services(self) -> Sequence[BlobService]:
+        return self._services
+
+    @property
+    def elsewhere(self) -> bool:
+        return self._kept.elsewhere
