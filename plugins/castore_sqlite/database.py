@@ -259,9 +259,11 @@ class Database:
                 self._writing.give_back(mine)
 
     def _open_reader(self) -> sqlite3.Connection | None:
+        # Before the look: another thread may make the file, and read it, right after.
+        known = self._read
         identity = self._identity()
         if identity is None:
-            self._require_room()
+            self._require_room(known)
             return None
         connection = self._connect("rw")
         try:
@@ -281,12 +283,12 @@ class Database:
         connection.close()
         return None
 
-    def _require_room(self) -> None:
-        """Raise `OSError` unless the file, which is not there, may be made."""
+    def _require_room(self, known: tuple[int, int] | None) -> None:
+        """Raise `OSError` unless the file, which is not there, may be made; *known* is the one that was."""
         if os.path.islink(self.path):
             raise dangling(str(self.path))
         self._place.require()
-        if self._read is not None:
+        if known is not None:
             self._begin_anew()
             raise schema.SchemaError(_OTHER_FILE)
         if not self._makes:
@@ -350,9 +352,10 @@ class Database:
             raise self._unavailable(error) from error
 
     def _make_place(self) -> None:
+        known = self._read
         if self._identity() is not None:
             return
-        self._require_room()
+        self._require_room(known)
         made = self._place.make()
         if self.durability == "full":
             for path in reversed(made):

@@ -15,6 +15,7 @@ from castore import BuildError, CompositionError, MissingDriverError, PluginErro
 from castore.cli.options import as_size
 from castore.composition import InvalidValueError, ServiceUrl
 from castore.composition.config.values import MAX_SIZE, parse_duration, parse_size
+from castore.places import PlaceError
 from castore.urls import masked, masked_in_place
 
 FUZZ = settings.get_profile("fuzz")
@@ -110,7 +111,9 @@ def test_services_from_urls(text: str) -> None:
     except (CompositionError, PluginError) as error:
         assert str(error)
     except BuildError as error:
-        assert isinstance(error.cause, (castore.CastoreError, MissingDriverError)), repr(error.cause)
+        assert isinstance(error.cause, (castore.CastoreError, MissingDriverError, PlaceError)), repr(
+            error.cause
+        )
     else:
         service.close()
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def database_in(place: Path, sizes: Sizes) -> Path:
     path = place / "blobs.sqlite"
     with castore.from_url(f"sqlite:{path}") as blobs:
         blobs.write(b"there")
-    with sqlite3.connect(path) as file:
+    with closing(sqlite3.connect(path)) as file, file:
         file.execute("PRAGMA synchronous = OFF")
         insert = "INSERT INTO {} VALUES (?, 0, ?)"
         chunks = insert.format("chunks (digest, modified, frame)")

@@ -160,11 +160,12 @@ def test_a_large_file(service: Counting, far: Any, tmp_path: Path) -> None:
     chunks = len(service.chunks(digest) or ())
     assert service.calls == {"put_chunks": 3, "put_indexes": 1}
     assert service.putting.most == 2
-    assert chunks / 2 < far.flights.most <= WIDE + 1
+    # How many more depends on how long a chunk takes to be compressed.
+    assert 24 < far.flights.most <= WIDE + 1
 
     far.flights.begin_anew()
     assert service.put_file(tmp_path / "file") == digest
-    assert far.flights.most > WIDE / 2
+    assert far.flights.most > 24
     # The first chunk, the index three times, and each chunk.
     assert far.flights.all == chunks + 4
 

@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,29 @@ def test_what_cannot_be_committed_does_not_fill_the_memory(path: Path) -> None:
     lock.close()
     service.close()
     assert all(service_on(path).has(B3Digest.of(data)) for data in datas)
+
+
+@pytest.mark.parametrize("ask", ["read", "write"])
+def test_a_file_that_others_make_meanwhile_is_no_other_one(path: Path, ask: str) -> None:
+    """It was not there when one looked; before that one went on it was made, and read by another thread."""
+    with closing(service_on(path)) as service:
+        database = service._database
+        look, looks = database._identity, iter([True])
+
+        def identity() -> tuple[int, int] | None:
+            found = look()
+            if next(looks, False):
+                with closing(service_on(path)) as other:
+                    other.write(HELLO.data)
+                assert service.has(HELLO.digest)
+            return found
+
+        database._identity = identity  # type: ignore[method-assign]
+        if ask == "read":
+            assert not service.has(HELLO.digest)
+        else:
+            service.write(b"new")
+        assert service.read(HELLO.digest) == HELLO.data
 
 
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])

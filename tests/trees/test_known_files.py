@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +301,7 @@ def test_a_damaged_file_is_begun_anew(plain: Place, damage: bytes | None) -> Non
 
 def test_every_byte_of_a_row_counts(plain: Place) -> None:
     plain.take()
-    with sqlite3.connect(plain.cache) as connection:
+    with closing(sqlite3.connect(plain.cache)) as connection, connection:
         rows = connection.execute("SELECT path, row FROM known_folders").fetchall()
         for path, row in rows:
             number = random.Random(path).randrange(len(row))
@@ -315,7 +316,7 @@ def test_every_byte_of_a_row_counts(plain: Place) -> None:
 def test_rows_of_other_folders(plain: Place) -> None:
     """One that has got to another path is no row of that."""
     plain.take()
-    with sqlite3.connect(plain.cache) as connection:
+    with closing(sqlite3.connect(plain.cache)) as connection, connection:
         (row,) = connection.execute(
             "SELECT row FROM known_folders WHERE substr(path, -2) = x'2f66'"
         ).fetchone()
@@ -327,7 +328,7 @@ def test_rows_of_other_folders(plain: Place) -> None:
 def test_a_file_of_somebody_else(plain: Place) -> None:
     """It has a table that castore has not made: nothing of it is asked, and it is begun anew."""
     plain.cache.parent.mkdir()
-    with sqlite3.connect(plain.cache) as connection:
+    with closing(sqlite3.connect(plain.cache)) as connection, connection:
         connection.execute("CREATE TABLE other (x)")
     connection.close()
     plain.assert_right(plain.take())
@@ -366,7 +367,7 @@ def test_old_rows_go(plain: Place) -> None:
     def rows(days: int) -> int:
         with KnownFiles(plain.cache, now=lambda: now + days * 24 * HOUR) as known:
             import_tree(plain.source / "f", plain.blobs, plain.directories, known_files=known)
-        with sqlite3.connect(plain.cache) as connection:
+        with closing(sqlite3.connect(plain.cache)) as connection, connection:
             (count,) = connection.execute("SELECT count(*) FROM known_folders").fetchone()
         connection.close()
         return int(count)

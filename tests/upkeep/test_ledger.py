@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_it_is_saved_by_itself_from_time_to_time(path: Path, monkeypatch: pytest
     now += 5
     ledger.add("chunk", P3M.digest)
 
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         assert other.execute("SELECT count(*) FROM right_items").fetchone() == (2,)
     other.close()
     ledger.close()
@@ -91,7 +92,7 @@ def test_files_of_others_are_refused_and_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
     path.unlink()
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         other.execute("CREATE TABLE letters(text)")
     other.close()
     before = path.read_bytes()

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import tracemalloc
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -223,7 +224,7 @@ def test_no_object_is_passed_over(make_kept, how):
 
 
 def lose_a_row(kept):
-    with sqlite3.connect(kept.folder / "root-directories.db") as database:
+    with closing(sqlite3.connect(kept.folder / "root-directories.db")) as database, database:
         docs = bytes(B3Digest.of(encoded(kept, "docs")))
         assert database.execute("DELETE FROM directories WHERE digest = ?", (docs,)).rowcount == 1
 
