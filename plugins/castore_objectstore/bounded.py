@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -57,8 +58,25 @@ def _read_sftp(file: Any, pieces: _Pieces, most: int) -> None:
     with file:
         size = file.stat().st_size
         pieces.require(size)
-        file.prefetch(size)
+        if size > file.MAX_REQUEST_SIZE:
+            _prefetch(file, size)
         _read_file(file, pieces, most)
+
+
+def _prefetch(file: Any, size: int) -> None:
+    """Ask for all of a file from a thread of the driver's.
+
+    What ends that thread, say a connection that is lost, is what the reader meets, too, and raises.
+    The thread would print it.
+    """
+    ask = file._prefetch_thread  # noqa: SLF001 - the thread has no other place to catch it
+
+    def ask_quietly(*args: Any) -> None:
+        with contextlib.suppress(Exception):
+            ask(*args)
+
+    file._prefetch_thread = ask_quietly  # noqa: SLF001
+    file.prefetch(size)
 
 
 class _Pieces:

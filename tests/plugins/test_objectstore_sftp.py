@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from castore.contract.upkeep import Evictable, Sweepable
 from castore.testing import BLOB_A, CLAUSES, HELLO, P3M, BlobServiceContract
 from castore.testing.clause import Clause
 from castore.upkeep import copy, verify
+from castore_objectstore.bounded import _Pieces, _read_sftp
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -220,6 +222,36 @@ def test_a_connection_that_is_lost_is_opened_again(
     with pytest.raises(UnavailableError):
         blobs.read(HELLO.digest)
     assert blobs.read(HELLO.digest) == HELLO.data
+
+
+def test_a_connection_that_is_lost_while_a_file_is_read(
+    compose: Callable[..., Composition], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the reader's error, and its alone: the threads of the driver print nothing."""
+    (tmp_path / "file").write_bytes(bytes(3 << 20))
+    blobs = compose().blobs()
+    blobs.write(HELLO.data)
+    printed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    paramiko = pytest.importorskip("paramiko")
+    fs = blobs._store._open()[0]  # type: ignore[attr-defined]
+    file = fs.ftp.open(str(tmp_path / "file"), "rb")
+
+    def prefetch(size: int) -> None:
+        fs.client.get_transport().close()
+        type(file).prefetch(file, size)
+        join_threads("_prefetch_thread")
+
+    file.prefetch = prefetch
+    with pytest.raises((OSError, EOFError, paramiko.SSHException)):
+        _read_sftp(file, _Pieces(lambda data: None, 4 << 20), 4 << 20)
+    assert printed == []
+
+
+def join_threads(name: str) -> None:
+    for thread in threading.enumerate():
+        if name in thread.name:
+            thread.join()
 
 
 def test_what_goes_wrong_is_said(compose: Callable[..., Composition], server: Server, tmp_path: Path) -> None:
