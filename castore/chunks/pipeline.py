@@ -40,6 +40,10 @@ _TURN: Final = 4
 _JOB_SIZE: Final = 1 << 20
 """Chunks are claimed and put together until they are as many bytes."""
 
+_LARGE_JOB: Final = 4
+"""Times that size in the middle of a blob, where each thread has a segment of its own: all of it is one job.
+Each layer of a stack does something for each call."""
+
 _SEGMENT_SIZE: Final = 3 << 20
 """What a core can keep at hand."""
 
@@ -159,6 +163,9 @@ class Pipeline:
         pool = store.pool
         high_latency = store.high_latency
         self._job_size = MOST_BYTES if high_latency else _JOB_SIZE
+        self._large_job = MOST_BYTES if high_latency else _JOB_SIZE * _LARGE_JOB
+        self._shared = max(pool.size, 1)
+        """How many segments, from here on, have jobs for threads that find none to begin with."""
         # The one that is cut or hashed next, in order: a thread has the next lock before it lets go of one.
         self._taking = forks.new_lock()
         self._cutting = forks.new_lock()
@@ -294,11 +301,13 @@ class Pipeline:
 
     def _jobs(self, view: memoryview, *, final: bool) -> Iterator[list[memoryview]]:
         """Cut, and yield the chunks that are settled, some together."""
+        most = self._job_size if final or self._shared > 0 else self._large_job
+        self._shared -= 1
         job: list[memoryview] = []
         begin = start = 0
         for length in settled_cuts(self._chunker, view, final=final):
             size = start - begin
-            if job and (size >= self._job_size or size + length > MOST_BYTES or len(job) == MOST_ITEMS):
+            if job and (size >= most or size + length > MOST_BYTES or len(job) == MOST_ITEMS):
                 yield job
                 job, begin = [], start
             job.append(view[start : start + length])

@@ -232,17 +232,20 @@ class Accounts:
         now = self._clock.now()
         plain = [write for write in writes if self._has_plain_indexes(write)]
         indexed: set[B3Digest] = set()
+        # How much they take in truth is looked up when that matters.
+        put: dict[bool, list[Write]] = {}
         for write in writes:
             if write.put and write.kind == "chunk":
-                # How much they take in truth is looked up when that matters.
                 are_blobs = any(write.digests <= blobs.digests for blobs in plain)
-                ledger.put_chunks(db, write, now, are_blobs=are_blobs)
+                put.setdefault(are_blobs, []).append(write)
                 indexed.update(write.digests if are_blobs else ())
+        for are_blobs, some in put.items():
+            # A lease has made a write for each call of a large blob.
+            ledger.put_chunks(db, some, now, are_blobs=are_blobs)
+            self._end_holds(db, some)
         for write in writes:
-            if write.tag in self._live:
-                ledger.end_writing(db, write, many=write.many or self._keeps_many(write.tag, write.digests))
-            else:
-                ledger.end_write(db, write)
+            if not (write.put and write.kind == "chunk"):
+                self._end_holds(db, (write,))
             for blob, chunks in write.relisted.items() if write.put else ():
                 ledger.replace_parts(db, blob, chunks)
             if write in plain:
@@ -256,6 +259,20 @@ class Accounts:
                 if write.kind == "index":
                     # A store may keep the index of a blob of no chunks as a chunk.
                     self._scanner.look_up(db, "chunk", write.digests - found)
+
+    def _end_holds(self, db: sqlite3.Connection, writes: Sequence[Write]) -> None:
+        """Give back what was reserved; what a lease has written stays until that ends."""
+        kept: dict[bool | None, list[Write]] = {}
+        for write in writes:
+            many = None
+            if write.tag in self._live:
+                many = write.many or self._keeps_many(write.tag, write.digests)
+            kept.setdefault(many, []).append(write)
+        for many, some in kept.items():
+            if many is None:
+                ledger.end_writes(db, some)
+            else:
+                ledger.end_writing(db, some, many=many)
 
     def _has_plain_indexes(self, write: Write) -> bool:
         """Tell whether indexes of blobs of one chunk were put, and are kept: a store keeps all or none."""

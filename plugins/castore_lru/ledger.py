@@ -28,6 +28,7 @@ _GIVEN: Final = (
     "(SELECT substr(:digests, key * 32 + 1, 32) AS digest, value FROM json_each(:numbers)) AS given"
 )
 _AMONG: Final = "IN (SELECT substr(:digests, key * 32 + 1, 32) FROM json_each(:numbers))"
+_LISTED_IDS: Final = "IN (SELECT value FROM json_each(?))"
 
 
 def _of_kinds(statement: str) -> dict[ItemKind, str]:
@@ -128,7 +129,7 @@ _PUT_CHUNKS: Final = (
     "INSERT INTO items (digest, chunk_size, chunk_scan, index_size, index_scan, used)"
     " SELECT substr(digests, key * 32 + 1, 32), json_each.value, scan, :index_size, scan, :used"
     " FROM holds JOIN json_each(sizes) JOIN (SELECT value AS scan FROM facts WHERE name = 'scan')"
-    " WHERE holds.id = :number"
+    " WHERE holds.id IN (SELECT value FROM json_each(:writes))"
     " ON CONFLICT (digest) DO UPDATE SET chunk_size = excluded.chunk_size,"
     " chunk_scan = excluded.chunk_scan, index_size = ifnull(index_size, excluded.index_size),"
     " used = max(used, excluded.used), going = NULL"
@@ -346,25 +347,32 @@ def begin_write(
     return Write(number, kind, sizes.keys(), size, tag)
 
 
-def end_write(db: sqlite3.Connection, write: Write) -> None:
+def end_writes(db: sqlite3.Connection, writes: Iterable[Write]) -> None:
     """Give back what is reserved, and let the items go."""
-    db.execute("DELETE FROM holds WHERE id = ?", (write.number,))
+    db.execute(f"DELETE FROM holds WHERE id {_LISTED_IDS}", (_ids_of(writes),))
 
 
-def end_writing(db: sqlite3.Connection, write: Write, *, many: bool) -> None:
+def end_writing(db: sqlite3.Connection, writes: Iterable[Write], *, many: bool) -> None:
     """Give back what is reserved; the items stay until the tag is unpinned."""
     kind = None if many else LEASED
-    db.execute("UPDATE holds SET kind = ?, size = 0, entries = 0 WHERE id = ?", (kind, write.number))
+    db.execute(
+        f"UPDATE holds SET kind = ?, size = 0, entries = 0 WHERE id {_LISTED_IDS}", (kind, _ids_of(writes))
+    )
 
 
-def put_chunks(db: sqlite3.Connection, write: Write, used: float, *, are_blobs: bool) -> None:
-    """Take note that all chunks of a write are there, each with the most that it may take.
+def put_chunks(db: sqlite3.Connection, writes: Iterable[Write], used: float, *, are_blobs: bool) -> None:
+    """Take note that all chunks of some writes are there, each with the most that it may take.
 
     With *are_blobs* each is a blob as well, whose index takes nothing, unless there was another one.
     """
+    ids = _ids_of(writes)
     index_size = 0 if are_blobs else None
-    db.execute(_PUT_CHUNKS, {"index_size": index_size, "used": used, "number": write.number})
-    db.execute("INSERT INTO unsure SELECT id, digests FROM holds WHERE id = ?", (write.number,))
+    db.execute(_PUT_CHUNKS, {"index_size": index_size, "used": used, "writes": ids})
+    db.execute(f"INSERT INTO unsure SELECT id, digests FROM holds WHERE id {_LISTED_IDS}", (ids,))
+
+
+def _ids_of(writes: Iterable[Write]) -> str:
+    return json.dumps([write.number for write in writes])
 
 
 def larger_indexes(db: sqlite3.Connection, blobs: Collection[B3Digest]) -> list[B3Digest]:

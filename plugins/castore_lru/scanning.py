@@ -53,7 +53,7 @@ class Scanner:
         _log.info("`%s`: looking after what a process that died has left", self._journal.instance)
         for write in ledger.writes_of(db, owner):
             with transaction(db):
-                ledger.end_write(db, write)
+                ledger.end_writes(db, (write,))
                 self.look_up(db, write.kind, write.digests)
             self._remove_residue(db, write)
         going = ledger.going_of(db, owner)

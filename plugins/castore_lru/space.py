@@ -224,7 +224,7 @@ class Space:
             finally:
                 if not fits:
                     with transaction(db):
-                        ledger.end_write(db, write)
+                        ledger.end_writes(db, (write,))
             return (write, lost) if fits else None
 
     def _make_room(self, coming: Amount) -> bool:

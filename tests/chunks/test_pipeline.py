@@ -232,9 +232,24 @@ def test_a_call_has_no_more_than_a_batch(
     monkeypatch.setattr(module, "MOST_BYTES", 49)
     store = Store(pool, high_latency=high_latency)
     pipeline = Pipeline(store, Tens())
-    send(pipeline, DATA, 1000)
+    send(pipeline, DATA[:900], 450)
     assert max(store.calls) == max(map(len, store.claims)) == (4 if high_latency else 3)
     pipeline.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 5])
+def test_in_the_middle_of_a_blob_a_segment_is_one_job(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first segments, of which each thread has one, and its last are shared: other calls are few."""
+    monkeypatch.setattr(module, "_JOB_SIZE", 30)
+    pool = Pool(size)
+    store = Store(pool)
+    pipeline = Pipeline(store, Tens())
+    send(pipeline, DATA[:1200], 120)
+    shared = max(size, 1) + 1
+    assert sorted(store.calls) == [3] * (4 * shared) + [12] * (10 - shared)
+    assert pipeline.chunks == metas(DATA[:1200])
+    pipeline.close()
+    pool.close()
 
 
 def test_a_job_is_looked_up_at_once_and_what_repeats_in_it_is_put_once() -> None:

@@ -150,6 +150,22 @@ def kept_by(service: LruBlobService) -> tuple[int, int]:
 class TestTurns:
     """However many items there are in a batch."""
 
+    @pytest.mark.parametrize("calls", [10, 100])
+    def test_of_a_blob_that_was_put_by_many_calls(
+        self, child: BlobService, calls: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What they have put is told at once, when the blob has its index."""
+        chunks = several(4 * calls)
+        metas = [ChunkMeta(digest, len(data)) for digest, data in chunks.items()]
+        with bounded(child, max_bytes=1 << 30) as service:
+            turns = Turns(service, monkeypatch)
+            with store_of(service).lease() as leased:
+                for start in range(0, len(metas), 4):
+                    leased.put_chunks({meta.digest: chunks[meta.digest] for meta in metas[start : start + 4]})
+                turns.begin()
+                leased.put_indexes({B3Digest.of(b"".join(chunks.values())): metas})
+            assert len(turns.statements) <= 40
+
     @pytest.mark.parametrize("count", [20, 500])
     def test_of_each_call(self, child: BlobService, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         chunks = several(count)
