@@ -15,7 +15,8 @@ So whatever is shared between threads, or belongs to the process, is made known 
 - what a library must not carry over has a method `let_go`, and is given to `let_go_before_fork`;
 - what belongs to the process that has made it remembers `generation`, and compares it before it goes on;
 - what must not be half done in a child, as calls of a library that has locks of its own, is done in a block
-  of `held_off`, for the end of which a fork waits.
+  of `held_off`, for the end of which a fork waits;
+- where such a library stops its own threads before a fork, `come_before_others` lets castore be first.
 
 In a child all locks come first, then the files, then the objects in the order in which they were made known.
 What other libraries do in a child may come before: the first who enters a block of `held_off` begins anew.
@@ -108,6 +109,15 @@ def let_go_before_fork(owner: LetsGo) -> None:
     _holders[weakref.ref(owner, _holders.pop)] = None
 
 
+def come_before_others() -> None:
+    """Let what castore does before a fork come before what others do, who were loaded up to now.
+
+    Whoever comes last is called first. A library that stops its threads answers no call any more, and closes
+    no connection.
+    """
+    os.register_at_fork(before=_gate.hold_still)
+
+
 def generation() -> int:
     """Return how many forks lie between the first process and this one."""
     return _forks
@@ -119,7 +129,8 @@ class _Gate:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside: dict[int, int] = {}
-        self._forking = 0
+        self._forking: set[int] = set()
+        """The threads that do."""
         self._process = 0
         """The one that forks."""
 
@@ -148,8 +159,10 @@ class _Gate:
         ends = time.monotonic() + _LONGEST
         me = threading.get_ident()
         with self._lock:
+            if me in self._forking:
+                return  # It was called first as well.
             self._process = os.getpid()
-            self._forking += 1
+            self._forking.add(me)
         while self._inside.keys() - {me} and time.monotonic() < ends:
             time.sleep(_PAUSE)
         for owner in _alive(_holders):
@@ -158,14 +171,14 @@ class _Gate:
     def go_on(self) -> None:
         """Let others enter again, in the parent."""
         with self._lock:
-            self._forking -= 1
+            self._forking.discard(threading.get_ident())
 
     def begin_anew(self) -> None:
         """Have nobody else inside, in the child."""
         me = threading.get_ident()
         self._lock = threading.Lock()
         self._inside = {me: self._inside[me]} if me in self._inside else {}
-        self._forking = 0
+        self._forking = set()
 
 
 _gate: Final = _Gate()

@@ -30,7 +30,7 @@ from castore.format.wire import answered_digest, chunk_data, joined_message, rea
 from castore.streams.readers import BytesReader, FileReader
 from castore.streams.writers import GuardedWriter
 from castore.threads.pool import Pool, process_pool
-from castore_grpc.peer import AbsentError, Peer, RemoteDamageError
+from castore_grpc.peer import AbsentError, Peer, RemoteDamageError, again_if_cut
 from castore_grpc.upload import Upload
 
 _SERVICE: Final = "BlobService"
@@ -71,7 +71,7 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
         if not isinstance(digest, bytes):
             raise no_digest(digest)
         try:
-            answer = self._peer.ask(_SERVICE, "Stat", stat_request(digest))
+            answer = again_if_cut(lambda: self._peer.ask(_SERVICE, "Stat", stat_request(digest)))
         except RemoteDamageError as error:
             raise error.of(digest) from error
         except AbsentError:
@@ -116,7 +116,7 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
         digest, size = wanted
         most = MOST_UNKNOWN if size is None else min(size, MAX_CHUNK_SIZE)
         try:
-            data = self._read_small(digest, most)
+            data = again_if_cut(lambda: self._read_small(digest, most))
             check_size(digest, len(data), size)
             check_digest(digest, data)
         except RemoteDamageError as error:
@@ -172,8 +172,7 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
             raise no_digest(digest)
         for _ in range(2):
             try:
-                with closing(self._stream(digest)) as stream:
-                    return self._open(digest, stream)
+                return again_if_cut(lambda: self._read_head(digest))
             except RemoteDamageError as error:
                 chunks = self.chunks(digest)
                 if not chunks:
@@ -188,7 +187,11 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
                 return self._by_chunks(digest, chunks)
         raise MissingChunkError(blob=digest, chunk=digest)
 
-    def _open(self, digest: B3Digest, stream: Iterator[memoryview]) -> BlobReader | None:
+    def _read_head(self, digest: B3Digest) -> BlobReader:
+        with closing(self._stream(digest)) as stream:
+            return self._open(digest, stream)
+
+    def _open(self, digest: B3Digest, stream: Iterator[memoryview]) -> BlobReader:
         pieces: list[memoryview] = []
         size = 0
         chunks: Sequence[ChunkMeta] | None = None
@@ -251,7 +254,7 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
 class GrpcWriter(GuardedWriter):
     """Sends a blob, and compares the digest that the peer answers.
 
-    A small one goes as a whole with one call, which is repeated if it fails on the way.
+    A small one goes as a whole with one call. Neither is repeated if it fails on the way.
     """
 
     def __init__(self, peer: Peer) -> None:

@@ -25,7 +25,7 @@ from castore.format.nodes import DirectoryNode
 from castore.format.wire import answered_digest, directory_request
 from castore.threads import forks
 from castore.threads.pool import Pool, process_pool
-from castore_grpc.peer import AbsentError, Peer, RemoteDamageError
+from castore_grpc.peer import AbsentError, CutError, Peer, RemoteDamageError, again_if_cut
 from castore_grpc.upload import Upload
 
 _SERVICE: Final = "DirectoryService"
@@ -81,7 +81,7 @@ class GrpcDirectoryService(DirectoryService):
         if not isinstance(digest, bytes):
             raise no_digest(digest)
         try:
-            return self._read_one(digest)
+            return again_if_cut(lambda: self._read_one(digest))
         except RemoteDamageError as error:
             message = f"directory {digest} is corrupt at the peer: {error}"
             return CorruptDirectoryError(message, expected=digest)
@@ -131,6 +131,11 @@ class GrpcDirectoryService(DirectoryService):
         """Return the tree as the peer sends it; what does not belong to it, or lacks in it, is an error."""
         if not isinstance(root, bytes):
             raise no_digest(root)
+        begun = again_if_cut(lambda: self._begin(root))
+        return None if begun is None else self._whole(root, *begun)
+
+    def _begin(self, root: B3Digest) -> tuple[bytes, Generator[bytes]] | None:
+        """Return the first message of a tree, and the stream of the others; `None` if there is no tree."""
         stream = self._stream(root, recursive=True)
         try:
             first = next(stream, None)
@@ -143,7 +148,23 @@ class GrpcDirectoryService(DirectoryService):
         if first is None:
             stream.close()
             return None
-        return self._checked(root, first, stream)
+        return first, stream
+
+    def _whole(self, root: B3Digest, first: bytes, stream: Generator[bytes]) -> Iterator[Directory]:
+        """Yield a tree, and begin it again when a fork has ended the call: without those that were given."""
+        given: set[B3Digest] = set()
+        begun: tuple[bytes, Generator[bytes]] | None = (first, stream)
+        while begun is not None:
+            try:
+                for directory in self._checked(root, *begun):
+                    if directory.digest not in given:
+                        given.add(directory.digest)
+                        yield directory
+            except CutError:
+                begun = again_if_cut(lambda: self._begin(root))
+            else:
+                return
+        raise MissingDirectoryError(root)
 
     def _checked(self, root: B3Digest, first: bytes, stream: Generator[bytes]) -> Iterator[Directory]:
         order = RootToLeaves(root)

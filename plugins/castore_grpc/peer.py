@@ -1,17 +1,20 @@
 """A peer: its connection, the calls that are made to it, and what its refusals mean.
 
-A connection belongs to the process that has made it. A child of a fork makes its own, and leaves that of its
-parent alone.
+The library has threads and locks of its own, and a fork that finds a call under way hangs in the child. So a
+connection is closed before a fork, and its calls end; parent and child connect anew when they have to.
+Short calls, and the beginning of long ones, are waited for. What only reads is then done again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
@@ -30,6 +33,9 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 # What goes wrong is told by errors; the library would write to stderr as well.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
+from grpc.experimental.session_cache import ssl_session_cache_lru
+
+T = TypeVar("T")
 
 Code: Final = grpc.StatusCode
 
@@ -43,6 +49,15 @@ _BLOBS: Final = "BlobService"
 _DIRECTORIES: Final = "DirectoryService"
 _PROBES: Final = {_BLOBS: ("Stat", False), _DIRECTORIES: ("Get", True)}
 """A call that each service refuses at once, if there is such a service, and whether that is a stream."""
+
+_READING: Final = ((_BLOBS, "Stat"), (_BLOBS, "Read"), (_DIRECTORIES, "Get"))
+"""What the library may repeat by itself: nothing is stored by it."""
+
+_SECONDS_TO_LEAVE: Final = 2.0
+"""How long a fork waits for those whose calls it has ended."""
+
+_ANCHORS: Final[list[object]] = []
+"""What the library is in use for, from the first connection to the end of the process."""
 
 _RETRIED: Final = {
     "maxAttempts": 4,
@@ -81,13 +96,45 @@ class AbsentError(Exception):
 
 
 class _Connection:
-    """What belongs to one process."""
+    """A connection, from one fork to the next."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
         self.generation = forks.generation()
         self.calls: dict[tuple[str, str], Any] = {}
         self.packages: dict[str, str] = {}
+        self.is_cut = False
+        """Whether a fork has ended it, and all its calls."""
+        self.inside: set[object] = set()
+        """Those who wait within the library."""
+
+    @contextlib.contextmanager
+    def within(self) -> Iterator[None]:
+        """Enter for as long as this thread is within the library."""
+        me = object()
+        self.inside.add(me)
+        try:
+            yield
+        finally:
+            self.inside.discard(me)
+
+
+@attrs.frozen
+class Begun:
+    """A call that was begun."""
+
+    call: Any
+    _connection: _Connection
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a fork has ended it."""
+        return self._connection.is_cut
+
+    def next(self) -> Any:
+        """Return the next message, `None` at the end."""
+        with self._connection.within():
+            return next(self.call, None)
 
 
 class Peer:
@@ -128,6 +175,7 @@ class Peer:
         self._connection: _Connection | None = None
         self._closed = False
         self.idle = IdleWatch(lambda: self.timeout)
+        forks.let_go_before_fork(self)
 
     # -- the connection --
 
@@ -138,6 +186,11 @@ class Peer:
             connection = self._connection
             if connection is None or connection.generation != forks.generation():
                 connection = self._connection = _Connection(self._open())
+                if not _ANCHORS:
+                    # Else the library ends itself with the last connection, and a fork comes amidst that.
+                    _ANCHORS.append(ssl_session_cache_lru(1))
+                    # With the first connection it has its threads stop before a fork.
+                    forks.come_before_others()
             return connection
 
     def _open(self) -> grpc.Channel:
@@ -170,14 +223,28 @@ class Peer:
 
     def connect(self) -> None:
         """Connect now; raise `UnavailableError` if that cannot be."""
-        ready = grpc.channel_ready_future(self._connected().channel)
-        try:
-            ready.result(timeout=self.timeout)
-        except grpc.FutureTimeoutError:
-            ready.cancel()
-            raise UnavailableError(
-                self.instance, f"no connection to {self._target.shown} within {self.timeout:g} s"
-            ) from None
+        with forks.held_off():
+            ready = grpc.channel_ready_future(self._connected().channel)
+            try:
+                ready.result(timeout=self.timeout)
+            except grpc.FutureTimeoutError:
+                ready.cancel()
+                raise UnavailableError(
+                    self.instance, f"no connection to {self._target.shown} within {self.timeout:g} s"
+                ) from None
+
+    def let_go(self) -> None:
+        """Close the connection before a fork: calls that run end with an error, and may be made again."""
+        # Without the lock, for which nobody waits here: it is a single step.
+        connection, self._connection = self._connection, None
+        if connection is None or connection.generation != forks.generation():
+            return
+        connection.is_cut = True
+        connection.channel.close()
+        # Whoever is still within the library could have one of its locks.
+        ends = time.monotonic() + _SECONDS_TO_LEAVE
+        while connection.inside and time.monotonic() < ends:
+            time.sleep(0.001)
 
     def close(self) -> None:
         """Close the connection, if it is this process's."""
@@ -227,28 +294,35 @@ class Peer:
                 raise UnavailableError("grpc", error) from error
         return found
 
-    def _begin(self, kind: str, service: str, method: str, request: Any, timeout: float | None) -> Any:
-        connection = self._connected()
-        call = self._callable(connection, kind, self._path(connection, service, method))
-        if kind == "stream_unary":
-            call = call.future
-        try:
-            return call(request, timeout=timeout, metadata=self._metadata)
-        except ValueError as error:
-            # The channel was closed meanwhile.
-            raise UnavailableError(self.instance, error) from error
+    def _begin(self, kind: str, service: str, method: str, request: Any) -> Begun:
+        with forks.held_off():
+            connection = self._connected()
+            call = self._callable(connection, kind, self._path(connection, service, method))
+            if kind == "stream_unary":
+                call = call.future
+            try:
+                return Begun(call(request, timeout=None, metadata=self._metadata), connection)
+            except ValueError as error:
+                # The channel was closed meanwhile.
+                raise UnavailableError(self.instance, error) from error
 
     def ask(self, service: str, method: str, request: bytes) -> bytes:
         """Return the answer to a request; raise `AbsentError`, or what else it was refused for."""
-        try:
-            answer: bytes = self._begin("unary_unary", service, method, request, self.timeout)
-        except grpc.RpcError as error:
-            raise self.error_of(error) from error
-        return answer
+        with forks.held_off():
+            connection = self._connected()
+            try:
+                call = self._callable(connection, "unary_unary", self._path(connection, service, method))
+                with connection.within():
+                    answer: bytes = call(request, timeout=self.timeout, metadata=self._metadata)
+            except grpc.RpcError as error:
+                raise self.cut_off() if connection.is_cut else self.error_of(error) from error
+            except ValueError as error:
+                raise UnavailableError(self.instance, error) from error
+            return answer
 
-    def send(self, service: str, method: str, messages: Iterator[bytes]) -> Any:
+    def send(self, service: str, method: str, messages: Iterator[bytes]) -> Begun:
         """Begin to send a stream of messages; return the call, a future of its answer."""
-        return self._begin("stream_unary", service, method, messages, None)
+        return self._begin("stream_unary", service, method, messages)
 
     def receive(
         self, service: str, method: str, request: bytes, *, most: int = MOST_MESSAGE
@@ -258,13 +332,14 @@ class Peer:
         Raises `AbsentError`, `UnavailableError` for one that stands still, or has a message of more than
         *most* bytes, or what else it was refused for. Closing the iterator ends the call.
         """
-        call = self._begin("unary_stream", service, method, request, None)
+        begun = self._begin("unary_stream", service, method, request)
+        call = begun.call
         empty = 0
         with self.idle.over(call.cancel) as waiting:
             try:
                 while True:
                     waiting.begin()
-                    message = next(call, None)
+                    message = begun.next()
                     waiting.end()
                     if message is None:
                         return
@@ -279,6 +354,8 @@ class Peer:
                         )
                     yield message
             except grpc.RpcError as error:
+                if begun.is_cut:
+                    raise self.cut_off() from error
                 if waiting.expired:
                     raise self.silent() from error
                 raise self.error_of(error) from error
@@ -290,6 +367,12 @@ class Peer:
     def silent(self) -> UnavailableError:
         """Return the error for a peer that does nothing."""
         return UnavailableError(self.instance, f"{self._target.shown} did nothing for {self.timeout:g} s")
+
+    def cut_off(self) -> CutError:
+        """Return the error for a call that a fork has ended."""
+        return CutError(
+            self.instance, "the process was forked in the midst of this call, which may be made again"
+        )
 
     def refusal_of(self, error: grpc.RpcError) -> CastoreError:
         """Return what a status means for a call that stores something."""
@@ -320,6 +403,19 @@ class Peer:
         )
 
 
+class CutError(UnavailableError):
+    """A fork has ended a call."""
+
+
+def again_if_cut(call: Callable[[], T]) -> T:
+    """Return what *call* returns, which is made again whenever a fork has ended it."""
+    while True:
+        try:
+            return call()
+        except CutError:
+            continue
+
+
 class RemoteDamageError(AbsentError):
     """The peer says that what it has is damaged."""
 
@@ -329,5 +425,9 @@ class RemoteDamageError(AbsentError):
 
 
 def _service_config() -> str:
-    names = [{"service": f"{package}.{service}"} for package in PACKAGES for service in _PROBES]
+    names = [
+        {"service": f"{package}.{service}", "method": method}
+        for package in PACKAGES
+        for service, method in _READING
+    ]
     return json.dumps({"methodConfig": [{"name": names, "retryPolicy": _RETRIED}]})

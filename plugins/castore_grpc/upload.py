@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
@@ -27,7 +27,8 @@ class Upload:
         self._waiting: deque[bytes] = deque()
         self._complete = False
         self._ended = False
-        self._call: Any = peer.send(service, method, self._messages())
+        self._begun = peer.send(service, method, self._messages())
+        self._call = self._begun.call
         self._call.add_done_callback(self._note_end)
 
     def _note_end(self, _: object) -> None:
@@ -80,10 +81,12 @@ class Upload:
         """Return the answer, or raise what the call has ended with."""
         try:
             answer: bytes = self._call.result()
-        except grpc.RpcError as error:
+        except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            if self._begun.is_cut:
+                raise self._peer.cut_off() from error
+            if isinstance(error, grpc.FutureCancelledError):
+                raise self._peer.silent() from None
             raise self._peer.refusal_of(error) from error
-        except grpc.FutureCancelledError:
-            raise self._peer.silent() from None
         if not self._complete:
             raise UnavailableError(self._peer.instance, "it answered before all was sent")
         return answer

@@ -10,7 +10,8 @@ import re
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from castore import B3Digest, BlobService, Composition
 from castore.composition import InvalidValueError
 from castore.contract.directories import DirectoryService
 from castore.errors import BuildError, CastoreError, CompositionError, UnavailableError
+from castore.format.directories import Directory
 from castore.serving.grpc.server import GrpcServer
 from castore.serving.grpc.tls import TlsFiles
 from castore.serving.listening import Address
@@ -220,6 +222,43 @@ def test_a_server_that_comes_back_is_found_again(sockets: Any) -> None:
                 pytest.fail("it was not found again")
 
 
+def test_what_reads_is_repeated_and_what_writes_is_not(sockets: Any) -> None:
+    """What a blob or a tree was sent from is gone by then: only who has it can send it again."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        def answer(_: Any, context: grpc.ServicerContext) -> Any:
+            calls[name] += 1
+            context.abort(CODE.UNAVAILABLE, "for now")
+
+        return answer
+
+    names = ("BlobService/Stat", "BlobService/Read", "BlobService/Put", "DirectoryService/Get")
+    answers = {name: counted(name) for name in (*names, "DirectoryService/Put")}
+    with peer(next(sockets), answers) as url:
+        table = {"root": {"type": "grpc", "url": url, "package": "snix"}}
+        mapping = {"blobservices": table, "directoryservices": table}
+        with Composition.from_mapping(mapping) as stores:
+            uses: list[Callable[[], object]] = [
+                lambda: stores.blobs().has(HELLO.digest),
+                lambda: stores.blobs().open_read(HELLO.digest),
+                lambda: stores.directories().get(HELLO.digest),
+                lambda: stores.blobs().write(HELLO.data),
+                lambda: stores.blobs().write(P3M.data),
+                lambda: stores.directories().put(Directory()),
+            ]
+            for use in uses:
+                with pytest.raises(UnavailableError, match="for now"):
+                    use()
+    assert calls == {
+        "BlobService/Stat": 4,
+        "BlobService/Read": 4,
+        "DirectoryService/Get": 4,
+        "BlobService/Put": 2,
+        "DirectoryService/Put": 1,
+    }
+
+
 def test_a_closed_service_says_so(serving: Any) -> None:
     blobs = castore.from_url(serving().url)
     blobs.write(HELLO.data)
@@ -251,7 +290,7 @@ def read_there(url: str, answers: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_of_a_fork_has_a_connection_of_its_own(tmp_path: Path, sockets: Any) -> None:
-    """While the parent's goes on, and a writer of the parent is refused there.
+    """The parent goes on with a new one, but a writer is done for: refused in the child, and cut off here.
 
     The server is another process, so that no fork is one of it.
     """
@@ -282,7 +321,10 @@ def test_a_child_of_a_fork_has_a_connection_of_its_own(tmp_path: Path, sockets: 
                         os._exit(code)
                 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
                 assert blobs.read(HELLO.digest) == HELLO.data
-            assert writer.close() == P3M.digest
+            with pytest.raises(UnavailableError, match="forked in the midst of this call"):
+                writer.close()
+            assert not blobs.has(P3M.digest)
+            assert blobs.write(P3M.data) == P3M.digest
             context = multiprocessing.get_context("spawn")
             answers = context.Queue()
             spawned = context.Process(target=read_there, args=(f"grpc+unix:{path}", answers))

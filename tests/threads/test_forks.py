@@ -332,3 +332,21 @@ def test_what_another_library_does_in_a_child_waits_for_nobody() -> None:
     """It may come before castore: what it forgets there may be castore's, and is closed then."""
     ended = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_castore_can_be_before_libraries_that_are_loaded_later() -> None:
+    """And is asked once for each fork, however often it was told to be."""
+    order: list[str] = []
+
+    class Connection:
+        def let_go(self) -> None:
+            order.append("castore")
+
+    connection = Connection()
+    forks.let_go_before_fork(connection)
+    os.register_at_fork(before=lambda: order.append("library"))
+    in_a_child(lambda: None)
+    assert order == ["library", "castore"]
+    forks.come_before_others()
+    in_a_child(lambda: None)
+    assert order == ["library", "castore", "castore", "library"]
