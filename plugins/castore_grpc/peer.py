@@ -56,6 +56,9 @@ _READING: Final = ((_BLOBS, "Stat"), (_BLOBS, "Read"), (_DIRECTORIES, "Get"))
 _SECONDS_TO_LEAVE: Final = 2.0
 """How long a fork waits for those whose calls it has ended."""
 
+_SECONDS_TO_LET_GO: Final = 0.01
+"""The library skips all that it does for a fork if a thread is within it, and does not tell when none is."""
+
 _ANCHORS: Final[list[object]] = []
 """What the library is in use for, from the first connection to the end of the process."""
 
@@ -120,7 +123,7 @@ class _Connection:
 
 
 @attrs.frozen
-class Begun:
+class Running:
     """A call that was begun."""
 
     call: Any
@@ -245,6 +248,8 @@ class Peer:
         ends = time.monotonic() + _SECONDS_TO_LEAVE
         while connection.inside and time.monotonic() < ends:
             time.sleep(0.001)
+        # They, and threads of the library, are still letting go of what was closed.
+        time.sleep(_SECONDS_TO_LET_GO)
 
     def close(self) -> None:
         """Close the connection, if it is this process's."""
@@ -294,14 +299,14 @@ class Peer:
                 raise UnavailableError("grpc", error) from error
         return found
 
-    def _begin(self, kind: str, service: str, method: str, request: Any) -> Begun:
+    def _begin(self, kind: str, service: str, method: str, request: Any) -> Running:
         with forks.held_off():
             connection = self._connected()
             call = self._callable(connection, kind, self._path(connection, service, method))
             if kind == "stream_unary":
                 call = call.future
             try:
-                return Begun(call(request, timeout=None, metadata=self._metadata), connection)
+                return Running(call(request, timeout=None, metadata=self._metadata), connection)
             except ValueError as error:
                 # The channel was closed meanwhile.
                 raise UnavailableError(self.instance, error) from error
@@ -320,7 +325,7 @@ class Peer:
                 raise UnavailableError(self.instance, error) from error
             return answer
 
-    def send(self, service: str, method: str, messages: Iterator[bytes]) -> Begun:
+    def send(self, service: str, method: str, messages: Iterator[bytes]) -> Running:
         """Begin to send a stream of messages; return the call, a future of its answer."""
         return self._begin("stream_unary", service, method, messages)
 
