@@ -105,7 +105,8 @@ def command(ctx: click.Context, /, roots: tuple[TreePlace, ...], target: str, **
     """Make a folder of a tree, or of a part of it; or bring a folder up to date.
 
     TARGET must not exist, unless --update is given. It appears when all of it is there. Each byte is checked
-    before it is written. Several roots go into the folder TARGET, each under the last part of its PATH.
+    before it is written. Several roots go into the folder TARGET, each under the last part of its PATH, or of
+    its ref.
 
     With --update what is right is not touched, and each other file takes its place when all of it is there:
     so that a run that was cut short goes on. What the tree does not have stays, unless --delete is given.
@@ -169,9 +170,14 @@ def _archive_of(
 
 def _default_prefix(roots: tuple[TreePlace, ...]) -> str:
     """Return the last part of the name of the ref that is the only root, else `root`."""
-    root = roots[0].root
-    named = len(roots) == 1 and not roots[0].path and isinstance(root, RefName)
-    return str(root.name).rpartition("/")[2] if named and isinstance(root, RefName) else "root"
+    named = len(roots) == 1 and not roots[0].path and isinstance(roots[0].root, RefName)
+    return os.fsdecode(_own_name(roots[0])) if named else "root"
+
+
+def _own_name(place: TreePlace) -> bytes:
+    """Return what a whole tree is called: the last part of its ref, or its digits."""
+    root = place.root
+    return (root.name.rpartition("/")[2] if isinstance(root, RefName) else str(root)).encode()
 
 
 class _CutError(CastoreError):
@@ -292,7 +298,7 @@ class _Job:
             return lookup.node(self.roots[0])
         top: dict[bytes, Node] = {}
         for place in self.roots:
-            name = bytes(place.path[-1]) if place.path else str(place.root).encode()
+            name = bytes(place.path[-1]) if place.path else _own_name(place)
             if name in top:
                 shown = os.fsdecode(name)
                 raise click.UsageError(f"Two roots would be {shown!r} in {self.target!r}; export them apart.")

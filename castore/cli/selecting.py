@@ -19,6 +19,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ORDERED: Final = "castore.cli.selecting"
 """The key for what the options that have an order were given, in that order."""
 
+_READ: Final = "castore.cli.selecting.read"
+"""The key for files that were read: what can be read once, as stdin, holds for each source."""
+
 _MOST_LISTED: Final = 1 << 30
 """How many bytes a list of files may have."""
 
@@ -130,20 +133,41 @@ def selection_of(ctx: click.Context, options: Mapping[str, Any], source: str | N
         source: The folder, for paths of a list that are absolute.
     """
     listed = options.get("files_from")
+    files = ctx.meta.setdefault(_READ, _Files())
     return Selection(
-        patterns=list(_patterns(ctx.meta.get(_ORDERED, ()))),
+        patterns=list(_patterns(ctx.meta.get(_ORDERED, ()), files, obeys_files=bool(options["ignore_file"]))),
         ignore_files=[_as_name(name, "--ignore-file") for name in options["ignore_file"]],
         exclude_caches=options["exclude_caches"],
         if_present=[_as_name(name, "--exclude-if-present") for name in options["exclude_if_present"]],
         larger_than=options["exclude_larger_than"],
-        only=None if listed is None else list(_listed(listed, source, null=options["null"])),
+        only=None if listed is None else list(_listed(listed, files, source, null=options["null"])),
         one_file_system=options.get("one_file_system", False),
         exclude_nodump=options.get("exclude_nodump", False),
     )
 
 
-def _patterns(ordered: list[tuple[str, str]]) -> Iterator[Pattern]:
-    some = False
+class _Files:
+    """Files of rules and lists, each of which is read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, bytes] = {}
+        self._stdin_is_for: str | None = None
+
+    def read(self, path: str, most: int, option: str) -> bytes:
+        """Return the bytes of a file, `-` for stdin; raise `click.UsageError`."""
+        if path == "-" and self._stdin_is_for not in (None, option):
+            raise click.UsageError(
+                f"{self._stdin_is_for} and {option} cannot both be read from stdin; name a file for one"
+            )
+        if path not in self._read:
+            self._read[path] = _read(path, most, option)
+            if path == "-":
+                self._stdin_is_for = option
+        return self._read[path]
+
+
+def _patterns(ordered: list[tuple[str, str]], files: _Files, *, obeys_files: bool) -> Iterator[Pattern]:
+    some = obeys_files
     for option, value in ordered:
         if option == "exclude":
             some = True
@@ -157,7 +181,7 @@ def _patterns(ordered: list[tuple[str, str]]) -> Iterator[Pattern]:
             yield Pattern(b"!" + os.fsencode(value), "--include")
         else:
             some = True
-            yield from patterns_in(_read(value, MOST_RULES, "--exclude-from"), value)
+            yield from patterns_in(files.read(value, MOST_RULES, "--exclude-from"), value)
 
 
 def _as_name(text: str, option: str) -> bytes:
@@ -181,10 +205,10 @@ def _read(path: str, most: int, option: str) -> bytes:
     return data
 
 
-def _listed(path: str, source: str | None, *, null: bool) -> Iterator[bytes]:
+def _listed(path: str, files: _Files, source: str | None, *, null: bool) -> Iterator[bytes]:
     """Yield the paths of a list, from the source on."""
     top = None if source is None else os.path.abspath(os.fsencode(source))  # noqa: PTH100 - bytes
-    for line in _read(path, _MOST_LISTED, "--files-from").split(b"\0" if null else b"\n"):
+    for line in files.read(path, _MOST_LISTED, "--files-from").split(b"\0" if null else b"\n"):
         text = line if null else line.removesuffix(b"\r")
         if not text:
             continue

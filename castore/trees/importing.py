@@ -232,6 +232,7 @@ class _Walk:
         self._options = options
         self._select = None if options.select == ALL else options.select
         self._unmet = set(options.select.only or ())
+        self._not_entered: set[bytes] = set()
         self._met = met
         self._device = 0
         self._under_way: deque[tuple[_Frame, bytes, FileAt, _Linked | None]] = deque()
@@ -259,9 +260,17 @@ class _Walk:
         else:
             walk = self._entry(folder, above, (name, kind, None))
         self._store(walk)
-        for path in sorted(self._unmet):
+        for path in sorted(self._unmet - set(self._below_what_is_not_entered())):
             self._note(path, "unreadable", f"{os.fsdecode(path)!r} is listed, and is not in the source")
         return next(iter(above.nodes.values()), None)
+
+    def _below_what_is_not_entered(self) -> Iterator[bytes]:
+        """Yield what is listed and was not come to, as something above it is left out, or a problem."""
+        for path in self._unmet:
+            parts = path.split(b"/")
+            above = (b"/".join(parts[:count]) for count in range(1, len(parts) + 1))
+            if not self._not_entered.isdisjoint(above):
+                yield path
 
     def _store(self, walk: Iterator[FileAt]) -> None:
         raise NotImplementedError
@@ -314,7 +323,9 @@ class _Walk:
             return iter(())
         leave_out = self._options.leave_out
         if leave_out is not None:
-            found = [entry for entry in found if not leave_out(_below(frame, entry[0]))]
+            left = {name for name, _, _ in found if leave_out(_below(frame, name))}
+            found = [entry for entry in found if entry[0] not in left]
+            self._not_entered.update(_below(frame, name) for name in left)
         if frame.selected is not None:
             found = [entry for entry in found if self._takes(folder, frame, entry)]
         return self._remembered(folder, frame, found)
@@ -334,10 +345,13 @@ class _Walk:
             # Whatever is wrong with it, reading it will say so.
             with contextlib.suppress(OSError):
                 reason = "--exclude-nodump" if folder.is_nodump(name, kind) else None
-        if reason is None:
-            self._unmet.discard(_below(frame, name))
-        elif self._options.dropped is not None:
-            self._options.dropped(_below(frame, name), reason)
+        path = _below(frame, name)
+        self._unmet.discard(path)
+        if reason is not None:
+            if kind == stat.S_IFDIR:
+                self._not_entered.add(path)
+            if self._options.dropped is not None:
+                self._options.dropped(path, reason)
         return reason is None
 
     def _enter(
@@ -352,6 +366,7 @@ class _Walk:
         frame.open_entries += 1
         inner = _Frame(path, frame, name)
         if self._select is not None and self._select.one_file_system and below.device != self._device:
+            self._not_entered.add(path)
             if self._options.dropped is not None:
                 self._options.dropped(path, "--one-file-system")
             return below, inner, iter(())
@@ -395,6 +410,7 @@ class _Walk:
 
     def _unreadable(self, frame: _Frame, name: bytes, error: OSError | CastoreError) -> None:
         path = _below(frame, name) if name else frame.path
+        self._not_entered.add(path)
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             # It is no fault of the folder's, and the next one would fare no better.
             raise SourceError(f"cannot read {os.fsdecode(path)!r}: {error.strerror}") from error

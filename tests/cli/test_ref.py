@@ -45,6 +45,17 @@ def test_names_stand_for_roots(castore, place, www):
     assert (place.folder / "restored/docs/a.txt").read_text() == "first"
 
 
+def test_several_are_exported_under_the_last_parts_of_their_names(castore, place, www):
+    castore("ref", "set", "sites/main", "www")
+    castore("ref", "set", "old/sites/pages", "www:docs")
+    assert castore("export", "sites/main", "old/sites/pages", "www", "out").exit_code == 0
+    assert sorted(os.listdir(place.folder / "out")) == ["main", "pages", "www"]
+    assert os.listdir(place.folder / "out/pages") == ["a.txt"]
+    castore("ref", "set", "other/main", "www")
+    done = castore("export", "sites/main", "other/main", "two")
+    assert (done.exit_code, "Two roots would be 'main'" in done.stderr) == (2, True)
+
+
 def test_set_get_and_delete(castore, www):
     _, second = www
     line = castore("ref", "set", "docs", "www:docs", "-m", "a part").stdout

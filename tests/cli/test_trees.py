@@ -400,6 +400,51 @@ class TestSelecting:
         listed = castore("import", "-0", "--files-from", "list", "docs")
         assert castore("ls", "-R", listed.stdout[:64]).stdout == 'run\nsub/\n"sub/a\\nb"\n'
 
+    @pytest.mark.parametrize("option", ["--exclude-from", "--files-from"])
+    @pytest.mark.parametrize("kind", ["stdin", "pipe"])
+    def test_what_can_be_read_once_holds_for_each_source(self, castore, place, folder, option, kind):
+        """A second source without the rules would store what nobody was to see."""
+        place.file("other/run", b"another")
+        place.file("other/secret", b"secret")
+        place.file("docs/secret", b"secret")
+        rules = b"secret\n" if option == "--exclude-from" else b"run\n"
+        if kind == "stdin":
+            done = castore("import", option, "-", "docs", "other", stdin=rules)
+        else:
+            os.mkfifo(place.folder / "pipe")
+            process = place.start("import", option, "pipe", "docs", "other", stdout=subprocess.PIPE)
+            with (place.folder / "pipe").open("wb") as pipe:
+                pipe.write(rules)
+            done = place.run("ls", process.communicate(timeout=60)[0].splitlines()[1][:64])
+            assert done.stdout == b"run\n"
+            return
+        assert done.exit_code == 0
+        listed = [castore("ls", line[:64]).stdout.split() for line in done.stdout.splitlines()]
+        assert listed[1] == ["run"]
+        assert "secret" not in listed[0]
+
+    def test_stdin_is_for_one_option(self, castore, folder):
+        done = castore("import", "--exclude-from", "-", "--files-from", "-", "docs", stdin=b"run\n")
+        assert (done.exit_code, "cannot both be read from stdin" in done.stderr) == (2, True)
+
+    def test_what_is_listed_and_left_out_is_no_problem(self, castore, place, folder):
+        """Nor is what lies in a folder that is left out."""
+        place.file("list", b"run\nreadme.md\nsub/a\n")
+        place.file("docs/sub/a")
+        rules = ("--exclude", "*.md", "--exclude", "sub")
+        done = castore("import", "--files-from", "list", *rules, "docs")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert castore("ls", done.stdout[:64]).stdout == "run\n"
+
+    def test_what_files_of_rules_leave_out_is_taken_in_again(self, castore, place, folder):
+        place.file("docs/.gitignore", b"run\n*.md\n")
+        root = castore("import", "docs").stdout[:64]
+        rules = ("--ignore-file", ".gitignore", "--include", "run")
+        done = castore("import", *rules, "docs")
+        assert castore("ls", done.stdout[:64]).stdout == ".gitignore\nlink\nrun\nsub/\n"
+        assert castore("export", *rules, root, "out").exit_code == 0
+        assert castore("import", "out").stdout[:64] == done.stdout[:64]
+
     def test_a_list_that_names_what_is_not_there(self, castore, place, folder):
         place.file("list", b"run\nnone\n")
         done = castore("import", "--files-from", "list", "docs")
