@@ -124,6 +124,11 @@ def command(ctx: click.Context, /, roots: tuple[TreePlace, ...], target: str, **
     options["read_only"] |= options["hardlink"]
     if options["read_only"] and "mode" in (options["preserve"] or ()):
         raise click.UsageError("--preserve=mode and --read-only say different things of modes.")
+    if options["hardlink"] and (own := set(options["preserve"] or ()) & {"times", "owner", "xattrs"}):
+        raise click.UsageError(
+            f"--preserve={','.join(sorted(own))} and --hardlink say different things: names of one file have"
+            " all of that together. --preserve=links makes those one that were."
+        )
     job = _Job(settings, roots, target, options, selection, _archive_of(target, roots, selection, options))
     with settings.opened() as stores:
         done = job.run(stores)

@@ -165,6 +165,8 @@ def _left_over(folder: Folder, name: bytes, root: Top, options: ExportOptions) -
         if named_while_built(other) != name[:200] or kind != stat.S_IFDIR:
             continue
         with contextlib.suppress(OSError), Hold(folder.enter(other)):
+            if folder.status(other).st_uid != os.geteuid():
+                continue  # Somebody else could change what is written to it.
             if options.update and found is None and isinstance(root, (DirectoryNode, Directory)):
                 found = other
             else:

@@ -29,7 +29,7 @@ from castore.owned import name_while_built, named_while_built
 from castore.threads.process_locks import lock
 from castore.trees.comparing import Letter
 from castore.trees.exports import Exported, ExportOptions, LostFile
-from castore.trees.folders import Folder, flush_folders, make_read_only
+from castore.trees.folders import Folder, flush_folders, make_read_only, remove_within
 from castore.trees.folding import Folding
 from castore.trees.placing import FilePlacer, digest_of_file
 from castore.trees.preserving import Preserver
@@ -100,6 +100,7 @@ class _Place:
         names: What its entries are called here, if not as in the tree.
         old: What was in it, by the keys of the names; `None` if it is new.
         dropped: What the tree has, and what is not taken.
+        spares: Whether what is excluded stays if it is there; in what an export has left nothing does.
     """
 
     folder: Folder | None
@@ -107,6 +108,7 @@ class _Place:
     names: dict[bytes, bytes]
     old: dict[bytes, _Old] | None
     dropped: frozenset[bytes] = frozenset()
+    spares: bool = True
 
     def takes(self, name: bytes, node: Node) -> bool:
         return self.selected is None or not self.selected.reason_against(
@@ -117,9 +119,13 @@ class _Place:
 
     def keeps(self, name: bytes, kind: int) -> bool:
         """Tell whether something that the tree does not have is none of its concern."""
-        return self.selected is not None and (
-            name in self.dropped
-            or self.selected.reason_against(name, is_folder=kind == stat.S_IFDIR) is not None
+        return (
+            self.spares
+            and self.selected is not None
+            and (
+                name in self.dropped
+                or self.selected.reason_against(name, is_folder=kind == stat.S_IFDIR) is not None
+            )
         )
 
 
@@ -131,7 +137,8 @@ class _Wanted:
     name: bytes
     path: TreePath
     node: FileNode
-    letter: Letter
+    letter: Letter | None
+    """What is told of it; nothing yet of what is to take the place of a folder."""
     replace: bool
 
 
@@ -141,8 +148,30 @@ class _Link:
     name: bytes
     path: TreePath
     target: bytes
-    letter: Letter
+    letter: Letter | None
+    """As above."""
     replace: bool
+
+
+@attrs.frozen(slots=True)
+class _Change:
+    """Something that is made under another name, and takes the place of what is of another kind.
+
+    Attributes:
+        place: The folder that both are in.
+        old: What is there.
+        temporary: What the new one is called until then.
+        path: Where it is in the tree.
+        node: What it is to be.
+        folder: The new one, if it is a folder.
+    """
+
+    place: _Place
+    old: _Old
+    temporary: bytes
+    path: TreePath
+    node: Node | None
+    folder: Folder | None
 
 
 class TreeFiller:
@@ -168,6 +197,9 @@ class TreeFiller:
         self._placer = FilePlacer(options.placing)
         self._folding = Folding()
         self._replacing = False
+        self._may_delete = options.delete
+        self._is_own = False
+        self._changes: list[_Change] = []
         self._waiting: list[_Wanted] = []
         self._links: list[_Link] = []
         self._surplus: list[tuple[_Place, _Old, TreePath]] = []
@@ -197,12 +229,14 @@ class TreeFiller:
         self._hold = Hold(folder)
         if not resumed:
             self._count("A", TreePath(), "directories")
-        self._fill(folder, root, is_new=not resumed, delete=resumed)
+        # All in what was left is an export's own: what this one does not make does not stay.
+        self._is_own = self._may_delete = resumed
+        self._fill(folder, root, is_new=not resumed)
 
     def update(self, folder: Folder, root: DirectoryNode | Directory) -> None:
         """Bring a folder up to date."""
         self._hold = Hold(folder)
-        self._fill(folder, root, is_new=False, delete=self.options.delete)
+        self._fill(folder, root, is_new=False)
 
     def update_entry(self, folder: Folder, name: bytes, root: Node) -> None:
         """Bring a file or link up to date."""
@@ -216,20 +250,28 @@ class TreeFiller:
         """Tell what would be made where there is nothing."""
         if isinstance(root, (DirectoryNode, Directory)):
             self._count("A", TreePath(), "directories")
-            self._go_through(None, root, is_new=True, delete=False)
+            self._go_through(None, root, is_new=True)
         else:
             self._visit(_Place(None, None, {}, None), b"", TreePath(), root)
         self._finish()
 
-    def _fill(self, folder: Folder, root: DirectoryNode | Directory, *, is_new: bool, delete: bool) -> None:
+    def _fill(self, folder: Folder, root: DirectoryNode | Directory, *, is_new: bool) -> None:
         self._replacing = not is_new
         if not self.options.dry_run:
             folder.make_usable()
             self._folding = self.options.prober(folder)
             if self._folding and not self.options.rename_collisions:
                 self._require_apart(root)
-        self._go_through(folder, root, is_new=is_new, delete=delete)
-        self._finish()
+        try:
+            self._go_through(folder, root, is_new=is_new)
+            self._finish()
+            while self._changes:
+                self._change(self._changes[-1])
+                self._changes.pop()
+        except BaseException:
+            for each in self._changes:
+                _discard(each)
+            raise
         if self.lost and not self.options.skip_unreadable:
             return
         for place, old, path in self._surplus:
@@ -260,7 +302,6 @@ class TreeFiller:
         root: DirectoryNode | Directory,
         *,
         is_new: bool,
-        delete: bool,
     ) -> None:
         for path, directory in self._taken(root):
             place = self._places[-1]
@@ -276,7 +317,7 @@ class TreeFiller:
                 if not isinstance(node, DirectoryNode):
                     self._visit(place, place.names.get(name, name), path.join(name), node)
             if place.old:
-                self._look_for_surplus(place, path, directory, delete=delete)
+                self._look_for_surplus(place, path, directory)
 
     def _taken(
         self, root: DirectoryNode | Directory
@@ -300,7 +341,7 @@ class TreeFiller:
             selected = None
             if selection is not ALL:
                 selected = selection.at_root(view) if above is None else above.enter(path[-1], view)
-            place = _Place(None, selected, {}, None)
+            place = _Place(None, selected, {}, None, spares=not self._is_own)
             places.append(place)
             if selected is None:
                 yield path, directory
@@ -340,9 +381,15 @@ class TreeFiller:
         if self.options.dry_run:
             return
         assert above.folder is not None
-        if old is not None:
-            above.folder.remove(name)
-        place.folder = above.folder.make(name, 0o755)
+        if old is None or self._is_own:
+            if old is not None:
+                above.folder.remove(name)
+            place.folder = above.folder.make(name, 0o755)
+            return
+        # What is there goes when all that is to be in its place is at hand.
+        temporary = name_while_built(name, secrets.token_hex(4))
+        place.folder = above.folder.make(temporary, 0o755)
+        self._changes.append(_Change(above, _Old(name, old.kind), temporary, path, None, place.folder))
 
     def _old_in(self, folder: Folder | None) -> dict[bytes, _Old] | None:
         if folder is None:
@@ -362,7 +409,7 @@ class TreeFiller:
     def _visit(self, place: _Place, name: bytes, path: TreePath, node: Node) -> None:
         """Have a file or link written, unless it is right."""
         old = self._find_old(place, name)
-        letter: Letter = "A"
+        letter: Letter | None = "A"
         if old is not None:
             assert place.folder is not None
             found = self._difference(place.folder, name, old, node)
@@ -374,11 +421,19 @@ class TreeFiller:
             letter = found
             if letter == "X" and self._change_mode(place.folder, name, path, node):
                 return
-            if old.kind == stat.S_IFDIR and not self._clear_the_way(place, old, name, path):
+            if old.kind == stat.S_IFDIR and not self._may_clear_the_way(place, _Old(name, old.kind), path):
                 return
+            if self._is_own:
+                # If it cannot be had, nothing else may stand there.
+                self._remove_own(place.folder, name, old.kind)
+                old = None
+            elif old.kind == stat.S_IFDIR and not self.options.dry_run:
+                temporary = name_while_built(name, secrets.token_hex(4))
+                self._changes.append(_Change(place, _Old(name, old.kind), temporary, path, node, None))
+                name, letter, old = temporary, None, None  # until it takes its place
         if self.options.dry_run:
-            self._count(letter, path, "links" if isinstance(node, SymlinkNode) else "written")
-            self._counts["size"] += node.size if isinstance(node, FileNode) else 0
+            assert letter is not None
+            self._count_made(letter, path, node)
             return
         assert place.folder is not None
         if isinstance(node, SymlinkNode):
@@ -387,7 +442,7 @@ class TreeFiller:
             if len(self._links) >= _MOST_LINKS:
                 self._make_links()
         elif isinstance(node, FileNode):
-            wanted = _Wanted(place.folder, name, path, node, letter, self._replacing)
+            wanted = _Wanted(place.folder, name, path, node, letter, self._replacing and letter is not None)
             self._waiting.append(wanted)
             if len(self._waiting) >= _MOST_FILES:
                 self._write_files()
@@ -404,8 +459,15 @@ class TreeFiller:
         status = folder.status(name)
         if status.st_size != node.size or not _has_digest(folder, name, node):
             return "M"
+        if self._is_own and not self._as_if_new(status):
+            return "M"
         writable = self.options.placing.read_only and status.st_mode & 0o222
         return "X" if writable or bool(status.st_mode & stat.S_IXUSR) != node.executable else None
+
+    def _as_if_new(self, status: os.stat_result) -> bool:
+        """Tell whether a file that an export has left is as this one makes it, with what it is told."""
+        how = self.options.placing
+        return (status.st_nlink == 1 or how.hardlink) and (how.read_only or bool(status.st_mode & 0o200))
 
     def _change_mode(self, folder: Folder, name: bytes, path: TreePath, node: Node) -> bool:
         """Give a file that has the right bytes its mode; return False if it is to be written anew."""
@@ -426,23 +488,55 @@ class TreeFiller:
         self._count("X", path, "kept")
         return True
 
-    def _clear_the_way(self, place: _Place, old: _Old, name: bytes, path: TreePath) -> bool:
-        """Remove a folder that is where a file or link should be, if that is allowed."""
-        assert place.folder is not None
-        if self.options.delete:
-            self._delete(place, _Old(name, old.kind), path)
-            if self.options.dry_run or not place.folder.has(name):
-                return True
-            way = "what is in it and is excluded is kept"
-        else:
-            way = "--delete removes it"
-        self.lost.append(LostFile(path, TargetError(f"a folder is in its place; {way}")))
+    def _may_clear_the_way(self, place: _Place, old: _Old, path: TreePath) -> bool:
+        """Tell whether a folder may go that stands in the way; a rehearsal tells what goes."""
+        if self._may_delete:
+            if self.options.dry_run:
+                self._delete(place, old, path)
+            return True
+        self._lose(path, "a folder is in its place; --delete removes it")
         return False
+
+    def _change(self, change: _Change) -> None:
+        """Let something take the place of what is of another kind, if all of it could be had."""
+        folder, name = change.place.folder, change.old.name
+        assert folder is not None
+        lost = {tuple(each.path[: len(change.path)]) for each in self.lost}
+        if change.folder is not None:
+            if tuple(change.path) in lost and not self.options.skip_unreadable:
+                _discard(change)
+                return
+            folder.remove(name)
+            folder.rename(change.temporary, name)
+            change.folder.was_renamed(name)
+            return
+        if tuple(change.path) in lost:
+            return
+        if lost and not self.options.skip_unreadable:
+            self._lose(change.path, "a folder is in its place, which stays while not all can be had")
+        else:
+            self._delete(change.place, change.old, change.path)
+            if not folder.has(name):
+                folder.rename(change.temporary, name)
+                self._count_made("T", change.path, change.node)
+                return
+            self._lose(change.path, "a folder is in its place; what is in it and is excluded is kept")
+        _discard(change)
+
+    def _lose(self, path: TreePath, reason: str) -> None:
+        self.lost.append(LostFile(path, TargetError(reason)))
+
+    @staticmethod
+    def _remove_own(folder: Folder, name: bytes, kind: int) -> None:
+        if kind == stat.S_IFDIR:
+            remove_within(folder, name)
+        else:
+            folder.remove(name)
 
     # -- what the tree does not have --
 
     def _look_for_surplus(
-        self, place: _Place, path: TreePath, directory: Mapping[PathComponent, Node], *, delete: bool
+        self, place: _Place, path: TreePath, directory: Mapping[PathComponent, Node]
     ) -> None:
         assert place.old is not None
         names = {place.names.get(name, name) for name in directory}
@@ -452,14 +546,14 @@ class TreeFiller:
             if key in keys:
                 continue
             beginning = named_while_built(old.name)
-            if beginning is not None and old.kind in (stat.S_IFREG, stat.S_IFLNK):
+            if beginning is not None and old.kind in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
                 beginnings = beginnings or {name[:200] for name in names}
                 if beginning in beginnings and not self.options.dry_run:
                     # An export that was killed has left it: one that goes on has the folder locked.
                     assert place.folder is not None
-                    place.folder.remove(old.name)
+                    self._remove_own(place.folder, old.name, old.kind)
                     continue
-            if delete and not place.keeps(old.name, old.kind):
+            if self._may_delete and not place.keeps(old.name, old.kind):
                 self._surplus.append((place, old, path.join(old.name)))
 
     def _delete(self, place: _Place, old: _Old, path: TreePath) -> None:
@@ -535,8 +629,8 @@ class TreeFiller:
         except (BlobNotFoundError, CorruptBlobError, InvalidDirectoryError) as error:
             self.lost.append(LostFile(wanted.path, error))
             return
-        self._count(wanted.letter, wanted.path, "written")
-        self._counts["size"] += wanted.node.size
+        if wanted.letter is not None:
+            self._count_made(wanted.letter, wanted.path, wanted.node)
         if self._progress is not None:
             self._progress(wanted.node.size)
 
@@ -558,7 +652,12 @@ class TreeFiller:
                     each.folder.rename(name, each.name)
             except OSError as error:
                 raise _refused(each.path, error) from error
-            self._count(each.letter, each.path, "links")
+            if each.letter is not None:
+                self._count(each.letter, each.path, "links")
+
+    def _count_made(self, letter: Letter, path: TreePath, node: Node | None) -> None:
+        self._count(letter, path, "links" if isinstance(node, SymlinkNode) else "written")
+        self._counts["size"] += node.size if isinstance(node, FileNode) else 0
 
     def _count(self, letter: Letter, path: TreePath, what: str) -> None:
         self._counts[what] += 1
@@ -589,6 +688,16 @@ def _has_digest(folder: Folder, name: bytes, node: FileNode) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _discard(change: _Change) -> None:
+    """Remove what does not take the place of something else, as well as that can be done."""
+    assert change.place.folder is not None
+    with contextlib.suppress(OSError):
+        if change.folder is not None:
+            remove_within(change.place.folder, change.temporary)
+        else:
+            change.place.folder.remove(change.temporary)
 
 
 def _remove_if_empty(folder: Folder, name: bytes) -> bool:

@@ -157,6 +157,11 @@ class Folder:
             descriptor = self._descriptor()
             os.rename(old, new, src_dir_fd=descriptor, dst_dir_fd=descriptor)
 
+    def was_renamed(self, name: bytes) -> None:
+        """Take note that this folder has another name by now."""
+        with self._opened.lock:
+            self._name = name
+
     def link_file(self, name: bytes, folder: Folder, other: bytes) -> None:
         """Give a file in *folder*, of the same tree, a name in this one as well; raise `FileExistsError`."""
         with self._opened.lock:

@@ -35,7 +35,7 @@ from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent, SymlinkNode, TreePath
 from castore.trees.exports import Exported, LostFile
 from castore.trees.selecting import ALL, DirectoryView, SelectedFolder, Selection
-from castore.trees.walking import directory_of, walk
+from castore.trees.walking import walk, walk_chosen
 
 ArchiveFormat: TypeAlias = Literal["tar", "zip"]
 Compression: TypeAlias = Literal["", "gz", "zst", "xz", "bz2"]
@@ -329,13 +329,19 @@ class _Packer:
         if isinstance(root, Directory):
             yield TreePath(), root.node
             tops = [(TreePath([name]), node) for name, node in root.items()]
-        taken = _Taken(self._directories, self._blobs, self._options.selection, root)
+        taken = _Taken(self._blobs, self._options.selection, root)
         for path, node in tops:
             if taken.takes(path, node):
                 yield path, node
-            for below, other in walk(self._directories, node, path=path):
-                if taken.takes(below, other):
-                    yield below, other
+                if isinstance(node, DirectoryNode):
+                    yield from self._entries_below(taken, path, node)
+
+    def _entries_below(
+        self, taken: _Taken, path: TreePath, node: DirectoryNode
+    ) -> Iterator[tuple[TreePath, Node]]:
+        if self._options.selection is ALL:
+            return walk(self._directories, node, path=path)
+        return walk_chosen(self._directories, node, path=path, enters=taken.takes, entered=taken.enter)
 
     def _write_waiting(self) -> None:
         waiting, self._waiting, self._bytes_waiting = self._waiting, [], 0
@@ -390,34 +396,32 @@ class _Packer:
 class _Taken:
     """Tells what of a tree is taken, asked of each entry in the order of `walk`."""
 
-    def __init__(
-        self, directories: DirectoryService, blobs: BlobService, selection: Selection, root: Node | Directory
-    ) -> None:
-        self._directories = directories
+    def __init__(self, blobs: BlobService, selection: Selection, root: Node | Directory) -> None:
         self._blobs = blobs
         self._selection = selection
-        # For each directory on the way what is taken in it; `None` for one that is dropped.
-        self._levels: list[SelectedFolder | None] = []
+        # For each directory on the way what is taken in it.
+        self._levels: list[SelectedFolder] = []
         if isinstance(root, Directory):
-            self._levels.append(selection.at_root(DirectoryView(root, blobs)))
+            self.enter(TreePath(), root)
+
+    def enter(self, path: TreePath, directory: Directory) -> None:
+        """Be told what is in a directory that is taken."""
+        if self._selection is ALL:
+            return
+        del self._levels[len(path) :]
+        view = DirectoryView(directory, self._blobs)
+        if path:
+            self._levels.append(self._levels[-1].enter(path[-1], view))
+        else:
+            self._levels.append(self._selection.at_root(view))
 
     def takes(self, path: TreePath, node: Node) -> bool:
-        if self._selection is ALL:
+        """Tell whether an entry is taken, of a directory that was entered."""
+        if self._selection is ALL or not path:
             return True
-        del self._levels[len(path) :]
-        above = self._levels[-1] if path else None
-        taken = not path or (
-            above is not None
-            and not above.reason_against(
-                path[-1],
-                is_folder=isinstance(node, DirectoryNode),
-                size=node.size if isinstance(node, FileNode) else 0,
-            )
+        reason = self._levels[len(path) - 1].reason_against(
+            path[-1],
+            is_folder=isinstance(node, DirectoryNode),
+            size=node.size if isinstance(node, FileNode) else 0,
         )
-        if isinstance(node, DirectoryNode):
-            self._levels.append(self._level(above, path, node) if taken else None)
-        return taken
-
-    def _level(self, above: SelectedFolder | None, path: TreePath, node: DirectoryNode) -> SelectedFolder:
-        view = DirectoryView(directory_of(self._directories, node, path), self._blobs)
-        return self._selection.at_root(view) if above is None else above.enter(path[-1], view)
+        return reason is None

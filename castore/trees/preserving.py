@@ -19,6 +19,7 @@ from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
 from castore.owned import name_while_built
 from castore.trees.folders import Folder
 from castore.trees.metadata import EntryMetadata, type_of_mode, type_of_node
+from castore.trees.placing import copy_file
 from castore.trees.walking import walk
 
 ASPECTS: Final = ("mode", "times", "owner", "xattrs", "links")
@@ -149,9 +150,44 @@ class Preserver:
             self._refused["mode"] += self._wants("mode")
             return
         try:
-            self._give(descriptor, entry)
+            if os.fstat(descriptor).st_nlink == 1:
+                self._give(descriptor, entry)
+            elif self._lacks(descriptor, entry):
+                # Its other names may be anywhere, and are not to change.
+                self._give_copy(folder, name, descriptor, entry)
         finally:
             os.close(descriptor)
+
+    def _give_copy(self, folder: Folder, name: bytes, descriptor: int, entry: EntryMetadata) -> None:
+        """Let a copy take the place of a file, and give that what is known."""
+        temporary = name_while_built(name, secrets.token_hex(4))
+        copy = folder.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            copy_file(descriptor, copy)
+            for attribute in os.listxattr(descriptor):
+                with contextlib.suppress(OSError):
+                    os.setxattr(copy, attribute, os.getxattr(descriptor, attribute))
+            self._give(copy, entry)
+            folder.rename(temporary, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                folder.remove(temporary)
+            raise
+        finally:
+            os.close(copy)
+
+    def _lacks(self, descriptor: int, entry: EntryMetadata) -> bool:
+        """Tell whether an open file lacks something that it is to be given."""
+        status = os.fstat(descriptor)
+        return (
+            (self._wants("owner") and _other_owner(entry, status))
+            or (self._wants("mode") and entry.mode not in (None, stat.S_IMODE(status.st_mode)))
+            or (self._wants("times") and entry.time not in (None, status.st_mtime_ns))
+            or (
+                self._wants("xattrs")
+                and any(_attribute(descriptor, name) != value for name, value in entry.xattrs.items())
+            )
+        )
 
     def _wants(self, aspect: str) -> bool:
         return aspect in self._how.aspects
@@ -174,10 +210,9 @@ class Preserver:
     def _give(self, descriptor: int, entry: EntryMetadata) -> None:
         """Give an open file or folder what it does not have already; what one step undoes comes after it."""
         status = os.fstat(descriptor)
-        owner, group = _owner(entry), _group(entry)
-        if self._wants("owner") and (owner, group) != (status.st_uid, status.st_gid):
+        if self._wants("owner") and _other_owner(entry, status):
             with self._refusing("owner"):
-                os.chown(descriptor, owner, group)
+                os.chown(descriptor, _owner(entry), _group(entry))
         if self._wants("xattrs"):
             self._give_attributes(descriptor, entry)
         status = os.fstat(descriptor)
@@ -197,10 +232,19 @@ class Preserver:
         self._refused["xattrs"] = min(self._refused["xattrs"], refused + 1)
 
     def _give_link(self, folder: Folder, name: bytes, status: os.stat_result, entry: EntryMetadata) -> None:
-        owner, group = _owner(entry), _group(entry)
+        if status.st_nlink > 1 and (
+            (self._wants("owner") and _other_owner(entry, status))
+            or (self._wants("times") and entry.time not in (None, status.st_mtime_ns))
+        ):
+            # As of files: of a link there may be other names elsewhere.
+            temporary = name_while_built(name, secrets.token_hex(4))
+            folder.make_link(temporary, folder.read_link(name))
+            folder.rename(temporary, name)
+            status = folder.status(name)
         with folder.descriptor() as descriptor:
-            if self._wants("owner") and (owner, group) != (status.st_uid, status.st_gid):
+            if self._wants("owner") and _other_owner(entry, status):
                 with self._refusing("owner"):
+                    owner, group = _owner(entry), _group(entry)
                     os.chown(name, owner, group, dir_fd=descriptor, follow_symlinks=False)
             if self._wants("times") and entry.time is not None and entry.time != status.st_mtime_ns:
                 with self._refusing("times"):
@@ -229,6 +273,11 @@ def _attribute(descriptor: int, name: bytes) -> bytes | None:
         return os.getxattr(descriptor, name)
     except OSError:
         return None
+
+
+def _other_owner(entry: EntryMetadata, status: os.stat_result) -> bool:
+    owner, group = _owner(entry), _group(entry)
+    return owner not in (-1, status.st_uid) or group not in (-1, status.st_gid)
 
 
 def _owner(entry: EntryMetadata) -> int:

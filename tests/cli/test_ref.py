@@ -49,8 +49,8 @@ def test_several_are_exported_under_the_last_parts_of_their_names(castore, place
     castore("ref", "set", "sites/main", "www")
     castore("ref", "set", "old/sites/pages", "www:docs")
     assert castore("export", "sites/main", "old/sites/pages", "www", "out").exit_code == 0
-    assert sorted(os.listdir(place.folder / "out")) == ["main", "pages", "www"]
-    assert os.listdir(place.folder / "out/pages") == ["a.txt"]
+    assert sorted(path.name for path in (place.folder / "out").iterdir()) == ["main", "pages", "www"]
+    assert [path.name for path in (place.folder / "out/pages").iterdir()] == ["a.txt"]
     castore("ref", "set", "other/main", "www")
     done = castore("export", "sites/main", "other/main", "two")
     assert (done.exit_code, "Two roots would be 'main'" in done.stderr) == (2, True)

@@ -367,6 +367,11 @@ class TestMetadata:
             (["--metadata", HELLO, "ROOT", "out"], 2, "is for --preserve"),
             (["--preserve", "all", "--metadata", HELLO, "--read-only", "ROOT", "out"], 2, "different things"),
             (["--preserve", "all", "--metadata", HELLO, "ROOT", "ROOT", "out"], 2, "is for one root"),
+            (
+                ["--preserve", "times", "--metadata", HELLO, "--hardlink", "ROOT", "out"],
+                2,
+                "names of one file",
+            ),
             (["--preserve", "all", "--metadata", "0" * 64, "ROOT", "out"], 1, "no blob 000"),
             (["--preserve", "all", "--metadata", HELLO, "ROOT", "out"], 1, "no metadata of a tree: line 1"),
         ],

@@ -30,6 +30,7 @@ from castore.trees.metadata import (
     metadata_of,
     parse_metadata,
 )
+from castore.trees.placing import copy_file
 from castore.trees.preserving import Preserving
 from castore_memory.directories import MemoryDirectoryService
 from castore_memory.service import MemoryBlobService
@@ -195,6 +196,46 @@ def test_a_file(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "f")
     kept.export(tmp_path / "out", "times")
     assert (tmp_path / "out").stat().st_mtime_ns == 9
+
+
+@pytest.mark.parametrize("aspects", [ALL, *[(each,) for each in ALL]])
+def test_other_names_of_a_file_are_left_alone(folder: Path, tmp_path: Path, aspects: tuple[str, ...]) -> None:
+    """Nothing of them changes, files or links; and it comes back all the same."""
+    if os.geteuid() == 0:
+        os.chown(folder / "other", 12345, 54321)
+        os.chown(os.fsencode(folder) + b"/caf\xe9", 12345, 54321, follow_symlinks=False)
+    kept = Kept(folder)
+    out, farm = os.fsencode(tmp_path / "out"), os.fsencode(tmp_path / "farm")
+    kept.export(tmp_path / "out")
+    os.mkdir(farm)
+    for number, name in enumerate((b"x", b"other", b"sub/f", b"caf\xe9")):
+        os.link(os.path.join(out, name), os.path.join(farm, b"%d" % number), follow_symlinks=False)
+    before = facts(tmp_path / "farm", *(each for each in ALL if each != "links"))
+    for _ in range(2):
+        assert kept.export(tmp_path / "out", *aspects, update=True).notes == ()
+        assert facts(tmp_path / "farm", *(each for each in ALL if each != "links")) == before
+        same = [each for each in aspects if each != "links"]
+        assert facts(tmp_path / "out", *same) == facts(folder, *same)
+    assert (tmp_path / "out/x").read_bytes() == b"run"
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+@pytest.mark.parametrize("parts", [[], [(0, 5)], [(1 << 20, 3)], [(0, 9), (3 << 20, 4)], [(5, 3 << 20)]])
+def test_a_copy_of_a_file(tmp_path: Path, parts: list[tuple[int, int]]) -> None:
+    """Its bytes, its holes, its times and its mode, but never the right to run as its owner."""
+    with (tmp_path / "f").open("wb") as file:
+        for at, count in parts:
+            file.seek(at)
+            file.write(b"x" * count)
+        file.truncate(4 << 20)
+    (tmp_path / "f").chmod(0o4755)
+    os.utime(tmp_path / "f", ns=(3, 9))
+    with (tmp_path / "f").open("rb") as source, (tmp_path / "g").open("wb") as target:
+        copy_file(source.fileno(), target.fileno())
+    one, other = (tmp_path / "f").stat(), (tmp_path / "g").stat()
+    assert (tmp_path / "g").read_bytes() == (tmp_path / "f").read_bytes()
+    assert (other.st_mtime_ns, stat.S_IMODE(other.st_mode)) == (9, 0o755)
+    assert other.st_blocks <= one.st_blocks + 8
 
 
 def test_lines_that_do_not_fit(folder: Path, tmp_path: Path) -> None:

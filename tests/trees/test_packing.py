@@ -18,10 +18,14 @@ from typing import Any
 import pytest
 
 from castore import B3Digest, Composition, TargetError
+from castore.format.directories import Directory
 from castore.format.nodes import FileNode, Node, SymlinkNode, SymlinkTarget
+from castore.trees.exporting import export_tree
+from castore.trees.exports import ExportOptions
 from castore.trees.importing import import_tree
 from castore.trees.packing import PackOptions, format_of, pack_tree
-from castore.trees.selecting import Pattern, Selection
+from castore.trees.preserving import Preserving
+from castore.trees.selecting import ALL, Pattern, Selection
 from castore_memory.directories import MemoryDirectoryService
 from castore_memory.service import MemoryBlobService
 
@@ -262,3 +266,36 @@ def test_a_gzip_says_no_name(packed: Any) -> None:
     data = packed(compression="gz")
     assert data[3:8] == bytes(5)  # no flags, and no time
     assert gzip.decompress(data) == packed()
+
+
+@pytest.mark.parametrize("select", [ALL, Selection([Pattern(b"*.o", "--exclude")])], ids=["all", "some"])
+@pytest.mark.parametrize("how", ["packed", "exported"])
+def test_what_many_directories_cost(tmp_path: Path, select: Selection, how: str) -> None:
+    """One call for each level of the tree; what else is given to a folder asks once more."""
+    calls: list[int] = []
+
+    class Counting(MemoryDirectoryService):
+        def get_many(self, digests: Any, *, within: Any = None) -> Any:
+            wanted = list(digests)
+            calls.append(len(wanted))
+            return super().get_many(wanted, within=within)
+
+    blobs, directories = MemoryBlobService(), Counting()
+
+    def put(nodes: dict[bytes, Node]) -> Node:
+        directory = Directory(nodes)
+        directories.put(directory)
+        return directory.node
+
+    file = FileNode(blobs.write(b"x"), 1)
+    root = put(
+        {b"%d" % n: put({b"%d" % m: put({b"%d.%d" % (n, m): file}) for m in range(20)}) for n in range(20)}
+    )
+    calls.clear()
+    if how == "packed":
+        pack_tree(root, io.BytesIO(), blobs, directories, PackOptions(selection=select))
+        assert calls == [1, 20, 400]
+    else:
+        options = ExportOptions(selection=select, preserving=Preserving([]))
+        export_tree(root, tmp_path / "out", blobs, directories, options)
+        assert calls == [1, 20, 400] * 2

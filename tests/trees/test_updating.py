@@ -142,6 +142,75 @@ def test_changes(
     assert os.listdir(out.parent) == ["out"]
 
 
+class TestWhatCannotBeHad:
+    """What was there stays until all that takes its place is at hand."""
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (b"mine", {"y": b"one", "z": b"gone"}),
+            ("there", {"y": {"z": b"gone"}}),
+            ({"y": b"mine", "z": {}}, b"gone"),
+        ],
+        ids=["file to folder", "link to folder", "folder to file"],
+    )
+    @pytest.mark.parametrize("how", ["absent", "interrupted"])
+    def test_what_is_of_another_kind(
+        self, trees: Trees, out: Path, snapshot: Snapshot, before: Any, after: Any, how: str
+    ) -> None:
+        trees.export({"x": before}, out)
+        was = snapshot(out)
+        node = trees.node({"x": after})
+        gone = B3Digest.of(b"gone")
+
+        class Lacking(MemoryBlobService):
+            def read_many(self, digests: Any) -> Any:
+                for digest, answer in trees.blobs.read_many(digests):
+                    if digest == gone and how == "interrupted":
+                        raise KeyboardInterrupt
+                    yield digest, None if digest == gone else answer
+
+        options = ExportOptions(update=True, delete=True)
+        if how == "interrupted":
+            with pytest.raises(KeyboardInterrupt):
+                export_tree(node, out, Lacking(), trees.directories, options)
+        else:
+            done = export_tree(node, out, Lacking(), trees.directories, options)
+            assert len(done.lost) == 1
+        assert snapshot(out) == was
+        trees.update({"x": after}, out, delete=True)
+        assert import_tree(out, trees.blobs, trees.directories).node == node
+
+    def test_a_folder_stays_if_something_else_is_lost(self, trees: Trees, out: Path) -> None:
+        """As all that --delete removes; a link, too, waits for that."""
+        trees.export({"x": {"y": b"mine"}, "l": {"y": b"mine"}}, out)
+        tree = {"x": trees.node(b"new"), "l": trees.node("new"), "z": FileNode(B3Digest.of(b"gone"), 4)}
+        directory = Directory({name.encode(): node for name, node in tree.items()})
+        trees.directories.put(directory)
+        options = ExportOptions(update=True, delete=True)
+        done = export_tree(directory.node, out, trees.blobs, trees.directories, options)
+        assert sorted(str(each.path) for each in done.lost) == ["l", "x", "z"]
+        assert (done.written, done.links, done.deleted) == (0, 0, 0)
+        assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == ["l", "l/y", "x", "x/y"]
+        options = ExportOptions(update=True, delete=True, skip_unreadable=True)
+        done = export_tree(directory.node, out, trees.blobs, trees.directories, options)
+        assert ([str(each.path) for each in done.lost], done.written, done.links) == (["z"], 1, 1)
+        assert ((out / "x").read_bytes(), (out / "l").readlink()) == (b"new", Path("new"))
+
+    def test_a_folder_with_something_that_is_excluded_stays(self, trees: Trees, out: Path) -> None:
+        trees.export({"x": {"y": b"", "keep.o": b"mine"}}, out)
+        done = trees.update({"x": b"new"}, out, delete=True, selection=RULES)
+        assert "is excluded is kept" in done.lost[0].error.message
+        assert [str(path.relative_to(out)) for path in out.rglob("*")] == ["x", "x/keep.o"]
+
+    def test_what_a_killed_one_has_left_within(self, trees: Trees, out: Path) -> None:
+        trees.export(TREE, out)
+        (out / ".sub.castore-0123abcd/deep").mkdir(parents=True)
+        (out / ".other.castore-0123abcd").mkdir()
+        trees.update(TREE, out)
+        assert sorted(os.listdir(out)) == [".other.castore-0123abcd", "a", "run", "sub"]
+
+
 def test_what_the_tree_does_not_have_stays(trees: Trees, out: Path) -> None:
     """Unless somebody says otherwise."""
     trees.export(TREE, out)
@@ -322,6 +391,46 @@ class TestWhatWasCutShort:
         assert (out / "sub/b").stat().st_ino == inode
         assert import_tree(out, trees.blobs, trees.directories).node == trees.node(TREE)
         assert os.listdir(out.parent) == ["out"]
+
+    def test_nothing_else_stays_in_it(self, trees: Trees, out: Path) -> None:
+        """Neither what is excluded now, nor what is of another kind, nor what cannot be had."""
+        left = self.leave(out)
+        (left / "x.o").write_bytes(b"of the tree, and excluded")
+        (left / "sub/mine.o").write_bytes(b"excluded, and of no tree")
+        (left / "build").mkdir()
+        (left / "build/w").write_bytes(b"w")
+        (left / "run").mkdir()
+        (left / "run/mine").write_bytes(b"in the place of a file")
+        (left / "lost").write_bytes(b"old")
+        (left / "sub/link").mkdir()
+        tree = {**TREE, "x.o": b"o", "build": {"w": b"w"}}
+        nodes = {name.encode(): trees.node(each) for name, each in tree.items()}
+        nodes[b"lost"] = FileNode(B3Digest.of(b"lost"), 4)
+        directory = Directory(nodes)
+        trees.directories.put(directory)
+        options = ExportOptions(update=True, selection=RULES, skip_unreadable=True)
+        done = export_tree(directory.node, out, trees.blobs, trees.directories, options)
+        assert [str(each.path) for each in done.lost] == ["lost"]
+        assert import_tree(out, trees.blobs, trees.directories).node == trees.node(TREE)
+
+    def test_that_of_one_that_was_told_other_things(self, trees: Trees, out: Path) -> None:
+        """Files are as this one makes them: not read-only, and none has two names."""
+        left = self.leave(out)
+        (left / "sub/b").chmod(0o444)
+        (left / "a").write_bytes(b"one")
+        (left / "a2").hardlink_to(left / "a")
+        trees.update({**TREE, "a2": b"one"}, out)
+        assert (out / "a").stat().st_nlink == 1
+        assert stat.S_IMODE((out / "sub/b").stat().st_mode) == 0o644
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to others")
+    def test_that_of_somebody_else_is_not_gone_on_with(self, trees: Trees, out: Path) -> None:
+        """Its owner could change what is written to it."""
+        left = self.leave(out)
+        os.chown(left, 1, 1)
+        trees.update(TREE, out)
+        assert sorted(os.listdir(out.parent)) == [left.name, "out"]
+        assert (out.stat().st_uid, (left / "a").read_bytes()) == (0, b"on")
 
     def test_it_is_removed(self, trees: Trees, out: Path) -> None:
         self.leave(out)
