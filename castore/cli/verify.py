@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from castore.cli.clusters import dask_cluster
 from castore.cli.counting import count_items
 from castore.cli.digests import read_digests
 from castore.cli.faults import FAILED
@@ -24,9 +25,10 @@ from castore.cli.verifying_roots import verify_roots
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import Inventory
+from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.trees.naming import TreePlace
-from castore.upkeep import Ledger, Scope, StateFileError, Verification, repair
+from castore.upkeep import Counts, Ledger, PartDone, Scope, StateFileError, Verification, repair, spread
 
 _EPILOG = """\b
 Examples:
@@ -34,6 +36,7 @@ Examples:
   castore verify --service local --repair-from archive
   castore verify --service archive --sample 5% --workers 16
   castore verify --service archive --resume verify.state
+  castore verify --service archive --dask tcp://scheduler:8786
   castore verify www@latest
   castore verify ROOT ROOT:docs --read --repair-from archive
 
@@ -61,6 +64,11 @@ Of trees; `sizes` is "snix", "spec" or "mixed":
     "--since", metavar="TIME", type=as_time, help="Check what was stored since, such as 7d or 2030-01-31."
 )
 @workers_option
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask cluster do it; ADDRESS is that of its scheduler, such as tcp://HOST:8786.",
+)
 @click.option(
     "--resume",
     metavar="FILE",
@@ -91,6 +99,7 @@ def command(
     seed: int | None,
     since: float | None,
     workers: int | None,
+    dask: str | None,
     resume: str | None,
     expect: str | None,
     donor: str | None,
@@ -106,13 +115,22 @@ def command(
     if donor is not None and donor == settings.service_name:
         raise click.UsageError(f"--repair-from names `{donor}`, which is what is checked.")
     if roots:
-        given = {"sample": sample, "seed": seed, "since": since, "resume": resume, "expect": expect}
+        given = {
+            "sample": sample,
+            "seed": seed,
+            "since": since,
+            "dask": dask,
+            "resume": resume,
+            "expect": expect,
+        }
         for name, value in given.items():
             if value is not None:
                 raise click.UsageError(f"--{name} is for a whole service; a ROOT is checked as a whole.")
         return verify_roots(settings, roots, read=read, workers=workers, donor=donor)
     if read:
         raise click.UsageError("--read is for a ROOT; without one every blob is read.")
+    if dask is not None and (resume is not None or workers is not None):
+        raise click.UsageError("--dask goes with neither --resume nor --workers: the cluster has workers.")
     expected = [] if expect is None else list(read_digests(expect))
     with settings.opened() as stores:
         service = _checkable(stores, settings.service_name)
@@ -138,7 +156,10 @@ def command(
             check = Verification(service, ledger, expected=expected, pool=pool, progress=progress)
             verdict.tally, verdict.residue = check.tally, check.residue
             try:
-                verdict.findings.extend(check.run())
+                if dask is None:
+                    verdict.findings.extend(check.run())
+                else:
+                    _spread(verdict, stores, dask, expected, meter)
                 verdict.stop_clock()
                 if other is not None and verdict.findings:
                     name = f"`{donor}`"
@@ -152,6 +173,29 @@ def command(
         none = has_no_store(stores, settings.service_name, settings)
     show(verdict, settings)
     return FAILED if none or not verdict.ok else 0
+
+
+def _spread(
+    verdict: Conclusion, stores: Composition, address: str, expected: list[B3Digest], meter: ProgressMeter
+) -> None:
+    """Have a cluster check the service."""
+
+    def progress(done: PartDone) -> None:
+        tally: Counts = done.result.tally
+        meter.item_done(tally.blobs + tally.chunks)
+        meter.advance(tally.bytes)
+
+    with dask_cluster(address) as submit:
+        report = spread(
+            "verify",
+            stores,
+            verdict.service,
+            submit,
+            scope=verdict.scope,
+            expected=expected,
+            progress=progress,
+        )
+    verdict.findings, verdict.residue, verdict.tally = report.findings, report.residue, report.tally
 
 
 def _checkable(stores: Composition, name: str) -> BlobService:

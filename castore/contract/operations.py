@@ -240,6 +240,7 @@ _ROWS: Final = (
     Operation("try_alone", SharedPlace, writes=True, repeatable=True, yields="context", items="digests"),
     Operation("find_unflushed", SharedPlace, repeatable=True, receives=True, items="sizes", tells="found"),
     Operation("list_items", Inventory, repeatable=True, yields="iterator"),
+    Operation("list_items_in", Inventory, repeatable=True, yields="iterator"),
     Operation("set_aside", Inventory, writes=True),
     Operation("sweep", Sweepable, writes=True, yields="iterator", iterables=("items",)),
     Operation("leased_since", Sweepable, repeatable=True, question=True),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 import attrs
 
 from castore import owned
+from castore.digest import B3Digest
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from castore.digest import B3Digest
 
 ItemKind: TypeAlias = Literal["index", "chunk"]
 
@@ -41,6 +41,27 @@ class StoredItem:
     foreign: bool = False
 
 
+@attrs.frozen
+class DigestRange:
+    """The digests from *first* on, up to *before* and without that one; `None` is an open end."""
+
+    first: B3Digest | None = None
+    before: B3Digest | None = None
+
+    @classmethod
+    def parts(cls, count: int) -> list[Self]:
+        """Return so many ranges of about equal size, which have each digest once, in order."""
+        bounds = [
+            B3Digest((number * (1 << 64) // count).to_bytes(8, "big") + bytes(24)) for number in range(count)
+        ]
+        ends: list[B3Digest | None] = [None, *bounds[1:], None]
+        return [cls(first, before) for first, before in pairwise(ends)]
+
+    def __contains__(self, digest: bytes) -> bool:
+        """Tell whether a digest is one of them."""
+        return (self.first is None or digest >= self.first) and (self.before is None or digest < self.before)
+
+
 class Inventory(ABC):
     """Lists every single thing it stores, for those who look after it."""
 
@@ -50,6 +71,18 @@ class Inventory(ABC):
 
         What is written or removed meanwhile may or may not be among them.
         """
+
+    def list_items_in(self, part: DigestRange) -> Iterator[StoredItem]:
+        """Yield those items whose digests are in a range, as `list_items` does.
+
+        Ranges that have each digest once have all residue once, too. Here all items are listed for each
+        range: a service that can list a part does so.
+        """
+        return (
+            item
+            for item in self.list_items()
+            if (item.digest or B3Digest.of(item.key.encode(errors="surrogateescape"))) in part
+        )
 
     @abstractmethod
     def set_aside(self, item: StoredItem) -> str:

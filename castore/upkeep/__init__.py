@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from castore.upkeep.locating import Location, locate
     from castore.upkeep.repairing import Mending, repair
     from castore.upkeep.repairing_trees import TreeDonor, repair_trees
+    from castore.upkeep.spreading import PartDone, spread
     from castore.upkeep.totalling import Totals, total
     from castore.upkeep.verifying import Verification, verify
     from castore.upkeep.verifying_trees import TreeReport, TreeRoot, TreeVerification, verify_trees
@@ -29,6 +30,7 @@ __all__ = [
     "Location",
     "Mending",
     "MissingRootsError",
+    "PartDone",
     "Report",
     "Scope",
     "StateFileError",
@@ -44,6 +46,7 @@ __all__ = [
     "locate",
     "repair",
     "repair_trees",
+    "spread",
     "total",
     "verify",
     "verify_trees",
@@ -60,6 +63,7 @@ _HOMES: Final = {
     "Location": "castore.upkeep.locating",
     "Mending": "castore.upkeep.repairing",
     "MissingRootsError": "castore.upkeep.collecting",
+    "PartDone": "castore.upkeep.spreading",
     "Report": "castore.upkeep.findings",
     "Scope": "castore.upkeep.findings",
     "StateFileError": "castore.upkeep.ledger",
@@ -76,6 +80,7 @@ _HOMES: Final = {
     "locate": "castore.upkeep.locating",
     "repair": "castore.upkeep.repairing",
     "repair_trees": "castore.upkeep.repairing_trees",
+    "spread": "castore.upkeep.spreading",
     "total": "castore.upkeep.totalling",
     "verify": "castore.upkeep.verifying",
     "verify_trees": "castore.upkeep.verifying_trees",

@@ -109,6 +109,11 @@ class Counts:
     bytes: int = 0
     skipped: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        """Return how much both are together."""
+        both = zip(attrs.astuple(self), attrs.astuple(other), strict=True)
+        return Counts(*(mine + its for mine, its in both))
+
 
 @attrs.frozen
 class Report:

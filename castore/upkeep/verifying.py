@@ -22,7 +22,7 @@ from blake3 import blake3
 
 from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import BlobLister, FoundChunks
-from castore.contract.upkeep import Inventory, StoredItem
+from castore.contract.upkeep import DigestRange, Inventory, StoredItem
 from castore.digest import B3Digest
 from castore.errors import (
     BadIndexError,
@@ -133,7 +133,8 @@ class Verification:
     """One verification, whose findings come while it runs.
 
     Arguments as for `verify`, with a *ledger* that may come from a run that was interrupted, and says what
-    is checked. While it runs, `tally` says how far it is, and `residue` has what lies around in the store.
+    is checked; and with a *part*, of whose blobs and chunks alone it is. While it runs, `tally` says how far
+    it is, `residue` has what lies around in the store, and `listed` counts what the service lists.
     """
 
     def __init__(
@@ -144,8 +145,10 @@ class Verification:
         expected: Iterable[B3Digest] = (),
         pool: Pool,
         progress: Callable[[int], object] = _ignore,
+        part: DigestRange | None = None,
     ) -> None:
         self._service = service
+        self._part = part
         self._attempt = Attempts(service)
         self._ledger = ledger
         self._expected = set(expected)
@@ -155,6 +158,7 @@ class Verification:
         self._unanswered = 0
         self.tally = Counts(skipped=ledger.found_before)
         self.residue: list[StoredItem] = []
+        self.listed = 0
 
     def run(self) -> Iterator[Finding]:
         """Check everything, and yield what is wrong."""
@@ -173,7 +177,9 @@ class Verification:
         self._ledger.save()
 
     def _without_residue(self, inventory: Inventory) -> Iterator[StoredItem]:
-        for item in inventory.list_items():
+        part = self._part
+        for item in inventory.list_items() if part is None else inventory.list_items_in(part):
+            self.listed += 1
             if item.digest is None:
                 self.residue.append(item)
             else:
@@ -294,7 +300,9 @@ class Verification:
 
     def _count(self, chunk: B3Digest, size: int) -> None:
         if size:
-            self.tally.chunks += self._ledger.add("chunk", chunk)
+            is_news = self._ledger.add("chunk", chunk)
+            # A chunk of a blob may be of another part, where it is counted.
+            self.tally.chunks += is_news and (self._part is None or chunk in self._part)
         self.tally.bytes += size
         self._progress(size)
 
@@ -335,6 +343,9 @@ class Verification:
 
     def _chosen(self, digests: Iterator[B3Digest]) -> Iterator[B3Digest]:
         for digest in digests:
+            if self._part is not None and digest not in self._part:
+                continue
+            self.listed += 1
             self._expected.discard(digest)
             if self._takes("blob", digest, None):
                 yield digest

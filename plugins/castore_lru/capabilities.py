@@ -16,7 +16,7 @@ from castore.contract.capabilities import (
     FoundChunks,
     FrameStore,
 )
-from castore.contract.upkeep import Evictable, Inventory, Pinning, StoredItem, Sweepable
+from castore.contract.upkeep import DigestRange, Evictable, Inventory, Pinning, StoredItem, Sweepable
 from castore.format.chunking import Chunker
 from castore.threads.pool import Pool
 from castore.wrapping.sourced import SourcedChunks
@@ -172,6 +172,10 @@ class BoundedInventory(Inventory):
     def list_items(self) -> Iterator[StoredItem]:
         """List the items of the service within."""
         return self._inventory.list_items()
+
+    def list_items_in(self, part: DigestRange) -> Iterator[StoredItem]:
+        """List a part of them."""
+        return self._inventory.list_items_in(part)
 
     def set_aside(self, item: StoredItem) -> str:
         """Set an item aside there."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
-from castore import B3Digest, BlobReader, ChunkMeta
+from castore import B3Digest, BlobReader, ChunkMeta, owned
 from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import (
     BlobLister,
@@ -25,7 +25,7 @@ from castore.contract.capabilities import (
     SharedPlace,
 )
 from castore.contract.refs import RefService
-from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
+from castore.contract.upkeep import DigestRange, Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY
 from castore.errors import BadFrameError, BadIndexError
 from castore.format import blob_index, frames
@@ -338,6 +338,33 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
     def list_items(self) -> Iterator[StoredItem]:
         """Yield what is stored in the folders of indexes and of chunks; then the marks of the dead."""
         yield from self.stored_items()
+        yield from self._marks()
+
+    def list_items_in(self, part: DigestRange) -> Iterator[StoredItem]:
+        """Yield what is stored in the folders that a range has; the marks of the dead come with the first."""
+        yield from (_item("index", _BLOBS, entry) for entry in self._list_in(_BLOBS, part))
+        yield from (_item("chunk", _CHUNKS, entry) for entry in self._list_in(_CHUNKS, part))
+        if part.first is None:
+            yield from self._marks()
+
+    def _list_in(self, prefix: str, part: DigestRange) -> Iterator[StoredObject]:
+        # By their keys everything is in one range, also what castore has not put there.
+        first = "" if part.first is None else key_of(prefix, part.first)
+        before = None if part.before is None else key_of(prefix, part.before)
+
+        def has_some(name: str) -> bool:
+            folder = f"{prefix}{name}/"
+            return (
+                owned.has_some_digests(name)
+                and first[: len(folder)] <= folder
+                and (before is None or folder <= before)
+            )
+
+        for entry in self._store.list(prefix, into=has_some):
+            if first <= entry.key and (before is None or entry.key < before):
+                yield entry
+
+    def _marks(self) -> Iterator[StoredItem]:
         for entry in self._store.list_marks():
             yield StoredItem("residue", entry.key, None, entry.size, entry.modified)
 

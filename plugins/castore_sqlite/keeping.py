@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 from castore import B3Digest, UnavailableError
-from castore.contract.upkeep import ItemKind, StoredItem
+from castore.contract.upkeep import DigestRange, ItemKind, StoredItem
 from castore_sqlite import faults
 from castore_sqlite.database import Database
 from castore_sqlite.rows import FRESH_SECONDS, queries
@@ -30,6 +30,10 @@ _INDEXES: Final = (
 _CHUNKS: Final = (
     "SELECT id, digest, modified, length(frame) FROM chunks WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 )
+_IN_ORDER: Final = {
+    "index": "SELECT digest, modified, length(chunks) FROM indexes WHERE digest {0} ORDER BY digest LIMIT ?",
+    "chunk": "SELECT digest, modified, length(frame) FROM chunks WHERE digest {0} ORDER BY digest LIMIT ?",
+}
 _BETWEEN: Final = (
     "SELECT digest FROM indexes WHERE digest BETWEEN ? AND ?"
     " UNION SELECT digest FROM chunks WHERE digest BETWEEN ? AND ? ORDER BY digest LIMIT ?"
@@ -85,6 +89,29 @@ def list_items(database: Database) -> Iterator[StoredItem]:
         if rows[-1][0] <= number:
             raise _in_disorder(database)
         number = rows[-1][0]
+
+
+def list_items_in(database: Database, part: DigestRange) -> Iterator[StoredItem]:
+    """Yield the indexes, then the chunks, whose digests are in a range."""
+    kinds: tuple[ItemKind, ...] = ("index", "chunk")
+    for kind in kinds:
+        for row in _rows_in(database, kind, part):
+            yield _item(kind, _TABLES[kind], *row)
+
+
+def _rows_in(database: Database, kind: ItemKind, part: DigestRange) -> Iterator[tuple[Any, ...]]:
+    if part.first is None:
+        # Keys that are no bytes come before all that are; there are none but a stranger's.
+        yield from database.fetch(_IN_ORDER[kind].format("< x''"), (_PAGE,))
+    query = _IN_ORDER[kind].format(">= ?")
+    begin: bytes = part.first or b""
+    while rows := database.fetch(query, (begin, _PAGE)):
+        for row in rows:
+            if row[0] not in part:
+                return
+            yield row
+        # The next one after the last: nothing is between bytes and the same with a zero.
+        begin = _last_of(database, rows, begin) + b"\0"
 
 
 def _index_rows(database: Database) -> Iterator[tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from castore.contract.capabilities import (
     SharedPlace,
 )
 from castore.contract.refs import RefService
-from castore.contract.upkeep import Evictable, ItemKind, StoredItem, Sweepable
+from castore.contract.upkeep import DigestRange, Evictable, ItemKind, StoredItem, Sweepable
 from castore.digest import EMPTY
 from castore.errors import BadIndexError, CastoreError, CorruptBlobError
 from castore.format import frames
@@ -260,6 +260,16 @@ class SqliteBlobService(
         Then the files of the dead beside the database.
         """
         yield from self.stored_items()
+        yield from self._dead()
+
+    def list_items_in(self, part: DigestRange) -> Iterator[StoredItem]:
+        """Yield those in a range; the files of the dead are in the first one."""
+        self._group.commit()
+        yield from keeping.list_items_in(self._database, part)
+        if part.first is None:
+            yield from self._dead()
+
+    def _dead(self) -> Iterator[StoredItem]:
         for folder in self._marks.values():
             with self._reporting():
                 dead = list(folder.dead())

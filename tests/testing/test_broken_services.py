@@ -33,7 +33,15 @@ from castore.contract.capabilities import (
     SharedPlace,
 )
 from castore.contract.inputs import InputFile
-from castore.contract.upkeep import Evictable, Inventory, ItemKind, Pinning, StoredItem, Sweepable
+from castore.contract.upkeep import (
+    DigestRange,
+    Evictable,
+    Inventory,
+    ItemKind,
+    Pinning,
+    StoredItem,
+    Sweepable,
+)
 from castore.digest import EMPTY, B3Digest
 from castore.errors import CorruptBlobError, OversizedFrameError, SourceError, WriterClosedError
 from castore.format.blob_index import same_list
@@ -1315,6 +1323,18 @@ class ListsChunksAsBlobs(Sound):
         yield from (item for item in super().list_items() if item.kind == "chunk")
 
 
+@caught_by("parts-have-each-item-once")
+class ListsPartsThatOverlap(Sound):
+    def list_items_in(self, part: DigestRange) -> Iterator[StoredItem]:
+        return super().list_items_in(DigestRange(part.first))
+
+
+@caught_by("parts-have-each-item-once")
+class ListsOnlyChunksOfAPart(Sound):
+    def list_items_in(self, part: DigestRange) -> Iterator[StoredItem]:
+        return (item for item in super().list_items_in(part) if item.kind == "chunk")
+
+
 @caught_by("items-say-what-they-are")
 class ListsChunksFirst(Sound):
     def list_items(self) -> Iterator[StoredItem]:
@@ -1567,7 +1587,7 @@ class EvictsWhatIsClaimed(Bounded):
 
 FOUND = {"find_chunks", "claim", "claim_blobs"}
 GIVEN = {"get_chunks", "get_frames", "find_items", "find_unflushed"}
-LISTED = {"list_blobs", "complete", "list_items", "stored_items"}
+LISTED = {"list_blobs", "complete", "list_items", "list_items_in", "stored_items"}
 DENIED = {"chunks": None, "open_read": None, "delete": False}
 
 

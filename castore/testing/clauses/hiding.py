@@ -18,7 +18,7 @@ from castore.contract.capabilities import (
     FrameStore,
     SharedPlace,
 )
-from castore.contract.upkeep import Evictable, Inventory, StoredItem
+from castore.contract.upkeep import DigestRange, Evictable, Inventory, StoredItem
 from castore.digest import B3Digest
 from castore.errors import BlobNotFoundError, UnavailableError
 from castore.testing.clause import Chapter, Hides
@@ -131,6 +131,11 @@ def _doors(service: BlobService, digest: B3Digest) -> Iterator[tuple[str, Callab
         yield "complete()", lambda: digest in set(lister.complete(digest.hex()[:8]))
     if (inventory := service.capability(Inventory)) is not None:
         yield "list_items()", lambda: [item for item in inventory.list_items() if item.digest == digest]
+        everything = DigestRange()
+        yield (
+            "list_items_in()",
+            lambda: [item for item in inventory.list_items_in(everything) if item.digest == digest],
+        )
     if (evictable := service.capability(Evictable)) is not None:
         yield "stored_items()", lambda: [i for i in evictable.stored_items() if i.digest == digest]
         yield "find_items() of chunks", lambda: evictable.find_items("chunk", (digest,))

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from castore.contract.blobs import BlobService
 from castore.contract.capabilities import BlobLister, ChunkStore, FrameStore
-from castore.contract.upkeep import Inventory, StoredItem, Sweepable
+from castore.contract.upkeep import DigestRange, Inventory, StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.format import frames
 from castore.testing.clause import Chapter
@@ -214,6 +214,24 @@ def items_say_what_they_are(service: BlobService) -> None:
         expect_that((item.digest is None) == (item.kind == "residue"), "digests for all but residue", item)
         expect_that(item.kind != "index" or not chunks_begun, "no index after a chunk", item)
         chunks_begun |= item.kind == "chunk"
+
+
+@clause(needs=(Inventory,))
+def parts_have_each_item_once(service: BlobService) -> None:
+    """`list_items_in` has all that `list_items` has, each in one of several ranges, and in its own."""
+    for _ in range(3):
+        service.write(fresh())
+    service.write(fresh(_LARGE))
+    inventory = capability_of(service, Inventory)
+    parts = DigestRange.parts(3)
+    listed = [(part, item) for part in parts for item in inventory.list_items_in(part)]
+    expect(
+        "the items of three parts",
+        Counter((item.kind, item.key) for _, item in listed),
+        Counter((item.kind, item.key) for item in inventory.list_items()),
+    )
+    for part, item in listed:
+        expect_that(item.digest is None or item.digest in part, f"an item of {part}", item)
 
 
 @clause(needs=(Inventory,))
