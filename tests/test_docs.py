@@ -75,6 +75,11 @@ NOT_RUN: Final = {
         "docs/how-to/serve-http.md",
         "pip install 'castore[web]'",
     ): "goes on; tests/cli/test_http.py does the same",
+    ("docs/how-to/check-a-large-store.md", "$ castore verify --service root --dask tcp://scheduler:8786"): (
+        "needs a cluster; tests/upkeep/test_spreading_dask.py has one"
+    ),
+    ("docs/how-to/check-a-large-store.md", "from distributed import Client"): "as above",
+    ("docs/how-to/check-a-large-store.md", "import ray"): "needs Ray, which no environment here has",
     ("docs/how-to/serve-http.md", "castore http --tokens tokens.txt --writable"): "goes on; as above",
     ("docs/how-to/share-with-snix.md", "# /etc/systemd/system/castore.service"): "a unit of systemd",
     ("docs/how-to/share-with-snix.md", "# name     rights        token"): "a file of tokens",
