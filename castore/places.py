@@ -95,9 +95,11 @@ def _parts_below(base: Path, written: str) -> Sequence[str]:
         while parts and parts[0] == os.pardir:
             parts = parts[1:]
         return parts
-    starts = (base, Path(os.path.expanduser("~")))
-    below = [path.relative_to(start).parts for start in starts if path.is_relative_to(start)]
-    return min(below, key=len, default=(*path.parts, "", ""))
+    parts = path.parts
+    starts = (base.parts, Path(os.path.expanduser("~")).parts)
+    # By their parts: to ask a path what it is relative to takes the square of its length.
+    below = [parts[len(start) :] for start in starts if parts[: len(start)] == start]
+    return min(below, key=len, default=(*parts, "", ""))
 
 
 class KeptFolder:

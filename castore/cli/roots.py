@@ -117,8 +117,11 @@ class ReachedByTrees:
                     elif home.in_blobs:
                         yield digest, home.has_directories
             except CastoreError as error:
-                state = "cannot be read" if isinstance(error, UnavailableError) else "is not whole"
-                error.args = (f"{what} {state}, so nothing was removed: {error.message}",)
+                if isinstance(error, UnavailableError):
+                    said = f"{what} cannot be read, so nothing was removed: {error.message}"
+                else:
+                    said = f"{what} is not whole, so nothing was removed: {error.message}"
+                error.args = (said,)
                 raise
 
     def _home(self, service: str) -> _Home:
