@@ -18,6 +18,7 @@ from castore.trees.naming import TreeLookup, TreePlace
 if TYPE_CHECKING:
     from castore.composition.composition import Composition
     from castore.serving.access import Tokens
+    from castore.serving.listening import Address
 
 _EPILOG = """\b
 Examples:
@@ -34,7 +35,7 @@ With --json the first line on stdout says where it listens:
   {"listening": [...]}
 """
 
-_LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
+_LOCAL: Final = "localhost"
 
 
 @click.command("http", epilog=_EPILOG)
@@ -112,6 +113,7 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
     from castore.serving.http.server import HttpServer  # noqa: PLC0415 - as above
     from castore.serving.listening import Address  # noqa: PLC0415 - as above
     from castore.serving.notifying import notify  # noqa: PLC0415 - as above
+    from castore.serving.tls import TlsFiles  # noqa: PLC0415 - as above
 
     name = settings.service_name
     stores.blobs(name)  # Built now: a mistake is told before anybody connects.
@@ -126,7 +128,6 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
         return Tokens() if options["tokens"] is None else Tokens.read(Path(options["tokens"]))
 
     tokens = read_tokens()
-    local = all(address.is_local for address in addresses)
     app = HttpApp(
         stores,
         name,
@@ -138,7 +139,7 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
             writable=options["writable"],
             private=options["private"],
             # A page of elsewhere may have a name that leads to this machine.
-            hosts={*_LOCAL, *options["hosts"]} if local else ({*options["hosts"]} or None),
+            hosts=_hosts(addresses, options["hosts"]),
             cors=frozenset(options["cors"]),
             check_frames=not options["trust_store"],
             most_body=options["most_body"],
@@ -147,10 +148,9 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
         tokens=lambda: tokens,
         report=lambda line: complain(f"castore: {line}"),
     )
-    certificate, key = (options[f"tls_{each}"] and Path(options[f"tls_{each}"]) for each in ("cert", "key"))
-    server = HttpServer(
-        app, certificate=certificate, key=key, insecure=options["insecure"], head_seconds=options["idle"]
-    )
+    certificate, key = (options[f"tls_{each}"] for each in ("cert", "key"))
+    tls = TlsFiles(Path(certificate), Path(key)) if certificate else None
+    server = HttpServer(app, tls=tls, insecure=options["insecure"], idle=options["idle"])
     for address in addresses:
         server.listen(address)
 
@@ -169,3 +169,14 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
             complain(f"castore: the tokens stay as they are: {error}")
 
     server.run(ready, reload)
+
+
+def _hosts(addresses: list[Address], named: tuple[str, ...]) -> set[str] | None:
+    """Return the names that requests may have for this server; `None` for any."""
+    if not named and not all(address.is_local for address in addresses):
+        return None
+    return {
+        _LOCAL,
+        *(name.lower() for name in named),
+        *(each.host.lower() for each in addresses if each.host),
+    }

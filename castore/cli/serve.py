@@ -17,9 +17,11 @@ from castore.cli.output import complain, emit_text
 from castore.cli.settings import Settings
 from castore.composition.composition import Composition
 from castore.composition.config.values import secrets_in
+from castore.composition.graph.graph import Instance
 from castore.composition.reloading import Fate
 from castore.contract.blobs import BlobService
-from castore.errors import CastoreError, CompositionError, MissingDriverError, UnavailableError
+from castore.contract.directories import DirectoryService
+from castore.errors import CastoreError, CompositionError, MissingDriverError
 from castore.serving.epochs import Epochs
 from castore.threads.waiting import Flag
 
@@ -242,7 +244,7 @@ class _Serving:
         return self._stores.blobs(self._name)
 
     def _tls(self) -> Any:
-        from castore.serving.grpc.tls import TlsFiles  # noqa: PLC0415 - as above
+        from castore.serving.tls import TlsFiles  # noqa: PLC0415 - as above
 
         certificate, key, client_ca = (self._options[f"tls_{name}"] for name in ("cert", "key", "client_ca"))
         if certificate is None and key is None:
@@ -277,21 +279,20 @@ class _Serving:
             self._settings.remark(f"castore: `{self._name}` is served at {', '.join(listening)}")
 
     def _probe(self) -> dict[str, bool]:
-        instance = self._stores.instance(BlobService, self._name)
-        (probe,) = self._stores.probe([instance], timeout=5.0)
-        found = {"BlobService": probe.ok}
+        names = ["BlobService"]
+        instances = [self._stores.instance(BlobService, self._name)]
         if not self._options["no_directories"]:
-            found["DirectoryService"] = self._directories_answer()
-        return found
+            names.append("DirectoryService")
+            instances.append(self._directories())
+        probes = self._stores.probe(instances, timeout=5.0)
+        return {name: probe.ok for name, probe in zip(names, probes, strict=True)}
 
-    def _directories_answer(self) -> bool:
-        from castore.digest import B3Digest  # noqa: PLC0415 - once there is a server
-
+    def _directories(self) -> Instance:
+        """Return what keeps the directories; where none is declared the blobs of `root` do."""
         try:
-            self._stores.directories().get(B3Digest(bytes(32)))
-        except (UnavailableError, CompositionError):
-            return False
-        return True
+            return self._stores.instance(DirectoryService)
+        except CompositionError:
+            return self._stores.instance(BlobService)
 
     def _read_tokens(self) -> None:
         from castore.serving.access import Tokens  # noqa: PLC0415 - as above

@@ -59,8 +59,10 @@ class Tokens:
         """Read a file of tokens; raise `CompositionError`, which names the line, for what is none."""
         try:
             with path.open("rb") as file:
-                data = file.read(_MOST_BYTES)
+                data = file.read(_MOST_BYTES + 1)
                 mode = os.fstat(file.fileno()).st_mode
+            if len(data) > _MOST_BYTES:
+                raise CompositionError(f"{path}: a file of tokens has {_MOST_BYTES >> 20} MiB at most")
             text = data.decode()
         except OSError as error:
             raise CompositionError(f"{path}: {error.strerror or error}") from error

@@ -57,6 +57,19 @@ class Address:
         except ValueError:
             return False
 
+    def require_safe(self, *, encrypted: bool, insecure: bool) -> None:
+        """Raise `CompositionError` if other machines could read along, and nobody has said that they may.
+
+        Arguments:
+            encrypted: Whether there is a certificate.
+            insecure: Whether somebody has said so.
+        """
+        if not (self.is_local or encrypted or insecure):
+            raise CompositionError(
+                f"{self.target} can be reached from other machines, and nothing would be encrypted: give"
+                " a certificate (`--tls-cert`, `--tls-key`), or say `--insecure`"
+            )
+
     def with_port(self, port: int) -> str:
         """Return it as a client would write it, with the port that it was given."""
         if self.path is not None:
@@ -65,6 +78,25 @@ class Address:
 
 
 SOCKET_MODE: Final = 0o600
+
+
+@attrs.frozen
+class SocketFile:
+    """The file of a unix socket that a server of this process has made."""
+
+    path: Path
+    _inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Take note of the one that was just made."""
+        return cls(path, path.lstat().st_ino)
+
+    def remove(self) -> None:
+        """Remove it, unless another server has put its own there meanwhile."""
+        with contextlib.suppress(OSError):
+            if self.path.lstat().st_ino == self._inode:
+                self.path.unlink()
 
 
 @contextlib.contextmanager

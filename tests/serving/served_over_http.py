@@ -95,10 +95,10 @@ def serving(
 ) -> Iterator[tuple[int, list[str]]]:
     """Give the port of a server that runs on a thread."""
     reports: list[str] = []
-    bounds = {name: options.pop(name) for name in ("head_seconds", "connections") if name in options}
+    bounds = {name: options.pop(name) for name in ("connections",) if name in options}
     known = tokens or Tokens()
     app = HttpApp(stores, "root", HttpOptions(**options), tokens=lambda: known, report=reports.append)
-    server = HttpServer(app, **bounds)
+    server = HttpServer(app, idle=app.options.idle, **bounds)
     server.listen(Address.parse("127.0.0.1:0"))
     port = int(server.urls[0].rpartition(":")[2].strip("/"))
     started = threading.Event()

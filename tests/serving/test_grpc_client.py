@@ -26,8 +26,8 @@ from castore.contract.directories import DirectoryService
 from castore.errors import BuildError, CastoreError, CompositionError, UnavailableError
 from castore.format.directories import Directory
 from castore.serving.grpc.server import GrpcServer
-from castore.serving.grpc.tls import TlsFiles
 from castore.serving.listening import Address
+from castore.serving.tls import TlsFiles
 from castore.testing import HELLO, P3M
 from castore_grpc.config import GrpcConfig, GrpcDirectoriesConfig
 

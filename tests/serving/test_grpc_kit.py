@@ -19,8 +19,8 @@ from castore.contract.operations import CAPABILITIES
 from castore.format.directories import Directory
 from castore.format.nodes import FileNode
 from castore.serving.grpc.server import GrpcServer
-from castore.serving.grpc.tls import TlsFiles
 from castore.serving.listening import Address
+from castore.serving.tls import TlsFiles
 from castore.testing import CLAUSES
 from castore.testing.clause import has_of
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import castore
 from castore.errors import UnavailableError, UnsupportedError
 from castore.format.wire import PACKAGES
+from castore.serving.grpc.health import HealthReport
+from castore.serving.grpc.server import GrpcServer
 
 
 class Process:
@@ -282,3 +285,44 @@ def test_systemd_is_told(started: Any, sockets: Any, monkeypatch: pytest.MonkeyP
         assert systemd.recv(100) == b"READY=1"
         assert server.end()[0] == 0
         assert systemd.recv(100) == b"STOPPING=1"
+
+
+def test_health_goes_on_though_a_probe_fails() -> None:
+    """What could not be asked is not healthy, until it can be asked."""
+    answers: list[Any] = [{"BlobService": True}, RuntimeError("a mistake"), {"BlobService": True}]
+    server = GrpcServer(castore.from_url("memory:").read)  # type: ignore[arg-type] # it is never asked
+
+    def probe() -> dict[str, bool]:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        found: dict[str, bool] = answer
+        return found
+
+    health = HealthReport(server, probe, seconds=0.01)
+    seen: list[int] = []
+    health._servicer.set = lambda name, status: seen.append(status) if name == "" else None
+    health.start()
+    ends = time.monotonic() + 30
+    while len(seen) < 4 and time.monotonic() < ends:
+        time.sleep(0.01)
+    health.leave()
+    server.stop(None)
+    assert seen[:4] == [1, 2, 1, 1]
+
+
+def test_directories_are_probed_as_well(started: Any, sockets: Any, tmp_path: Path) -> None:
+    """A service that cannot be reached is not healthy, and the others are."""
+    (tmp_path / "composition.toml").write_text(
+        '[blobservices.root]\ntype = "memory"\n'
+        f'[directoryservices.root]\ntype = "grpc"\nurl = "grpc+unix:{next(sockets)}"\n'
+    )
+    path = next(sockets)
+    started("--listen", f"unix:{path}")
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        found = {
+            name: stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=30).status
+            for name in ("", f"{PACKAGES[0]}.BlobService", f"{PACKAGES[0]}.DirectoryService")
+        }
+    assert list(found.values()) == [2, 1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from castore.serving.grpc.server import GrpcServer
 from castore.threads.executors import CountingExecutor
 from castore.threads.pool import start_thread
 from castore.threads.waiting import Flag
+
+_log: Final = logging.getLogger("castore.serving")
 
 SERVICE: Final = health.SERVICE_NAME
 
@@ -49,7 +52,12 @@ class HealthReport:
             self._report()
 
     def _report(self) -> None:
-        found = self._probe()
+        try:
+            found = self._probe()
+        except Exception:  # noqa: BLE001 - no error may end the thread that asks
+            # Nothing is known of them, and the next time something may be.
+            _log.exception("the services could not be probed")
+            found = {name.rpartition(".")[2]: False for name in self._names}
         if self._ended.is_set():
             return
         for name in self._names:

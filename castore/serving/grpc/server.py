@@ -7,9 +7,7 @@ them waiting. A client that takes nothing is cut off after a while, and sooner i
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, Self
 
 import grpc
@@ -24,8 +22,9 @@ from castore.serving.grpc.calls import Code, Door, Recorder
 from castore.serving.grpc.directories import DirectoryCalls
 from castore.serving.grpc.limits import Limits
 from castore.serving.grpc.services import Calls, Method
-from castore.serving.grpc.tls import Certificates, TlsFiles
-from castore.serving.listening import SOCKET_MODE, Address, socket_made
+from castore.serving.grpc.tls import Certificates
+from castore.serving.listening import SOCKET_MODE, Address, SocketFile, socket_made
+from castore.serving.tls import TlsFiles
 from castore.threads.executors import CountingExecutor
 from castore.threads.idle import IdleWatch
 
@@ -67,7 +66,7 @@ class GrpcServer:
         self._certificates = None if tls is None else Certificates(tls)
         self._streams = CountingExecutor(self.limits.streams, "stream")
         self._calls = CountingExecutor(self.limits.calls, "call")
-        self._sockets: list[tuple[Path, int]] = []
+        self._sockets: list[SocketFile] = []
         self._door = Door(self.limits, tokens, record, IdleWatch(self._idle_seconds), around)
         services: list[Calls] = [BlobCalls(blobs)]
         if directories is not None:
@@ -128,11 +127,7 @@ class GrpcServer:
 
         *mode* is that of a unix socket. Raises `CompositionError` if that cannot be.
         """
-        if self._certificates is None and not (address.is_local or self._insecure):
-            raise CompositionError(
-                f"{address.target} can be reached from other machines, and nothing would be encrypted: give"
-                " a certificate (`--tls-cert`, `--tls-key`), or say `--insecure`"
-            )
+        address.require_safe(encrypted=self._certificates is not None, insecure=self._insecure)
         with socket_made(address.path, mode) if address.path else contextlib.nullcontext():
             try:
                 if self._certificates is None or address.path is not None:
@@ -142,7 +137,7 @@ class GrpcServer:
             except RuntimeError as error:
                 raise CompositionError(f"cannot listen at {address.target}: {_reason(error)}") from error
         if address.path is not None:
-            self._sockets.append((address.path, os.stat(address.path).st_ino))  # noqa: PTH116 - of a socket
+            self._sockets.append(SocketFile.of(address.path))
         return address.with_port(port)
 
     def start(self) -> None:
@@ -156,11 +151,8 @@ class GrpcServer:
         done = self.idle
         for executor in (self._streams, self._calls):
             executor.shutdown(wait=False, cancel_futures=True)
-        for path, inode in self._sockets:
-            # gRPC leaves it; another server may have put its own there meanwhile.
-            with contextlib.suppress(OSError):
-                if path.lstat().st_ino == inode:
-                    path.unlink()
+        for made in self._sockets:
+            made.remove()  # gRPC leaves it.
         self._sockets.clear()
         return done
 

@@ -1,63 +1,17 @@
-"""Certificates of a server, which are read anew when their files have changed."""
+"""Certificates of a server of gRPC, which are read anew when their files have changed."""
 
 from __future__ import annotations
 
 import logging
-import os
-from pathlib import Path
 from typing import Final
 
-import attrs
 import grpc
 
 from castore.errors import CompositionError
+from castore.serving.tls import TlsFiles
 from castore.threads import forks
 
 _log: Final = logging.getLogger("castore.serving")
-
-_MOST_BYTES: Final = 4 << 20
-
-
-@attrs.frozen
-class TlsFiles:
-    """The files, in PEM, that a server proves who it is with."""
-
-    certificate: Path
-    """The certificate, followed by those that it depends on."""
-    key: Path
-    client_ca: Path | None = None
-    """Who signs the certificates of clients; with it each client needs one."""
-
-    def read(self) -> tuple[bytes, bytes, bytes | None]:
-        """Return what is in them; raise `CompositionError` for one that cannot be read, or is no PEM."""
-        return (
-            _pem(self.certificate, b"CERTIFICATE"),
-            _pem(self.key, b"PRIVATE KEY"),
-            None if self.client_ca is None else _pem(self.client_ca, b"CERTIFICATE"),
-        )
-
-    def state(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Return what changes when one of the files does."""
-        return tuple(_state_of(path) for path in (self.certificate, self.key, self.client_ca) if path)
-
-
-def _pem(path: Path, label: bytes) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES)
-    except OSError as error:
-        raise CompositionError(f"{path}: {error.strerror or error}") from error
-    if label + b"-----" not in data:
-        raise CompositionError(f"{path}: there is no {label.decode().lower()} in it, in PEM")
-    return data
-
-
-def _state_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a handshake must not wait for more
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class Certificates:

@@ -15,20 +15,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import mimetypes
 import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 
 import attrs
+from blake3 import blake3
 
 from castore.aio.threads import Threads
 from castore.composition.composition import Composition
-from castore.contract.blobs import BlobReader, BlobService
+from castore.contract.blobs import BlobReader, BlobService, BlobWriter
 from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
 from castore.errors import (
@@ -47,10 +50,11 @@ from castore.serving.access import ANYBODY, Client, Tokens
 from castore.serving.http import pages
 from castore.serving.http.bodies import PIECE, Outlet, frames, frames_of, pieces
 from castore.serving.http.conditions import NoRangeError, accepts, parse_ranges, range_holds, verdict
+from castore.trees.leading_refs import find_leading_ref
 from castore.trees.naming import TreeLookup, TreePlace, parse_root
 from castore.trees.packing import PackOptions, pack_tree
 from castore.trees.reading_ahead import RecentDirectories
-from castore.trees.ref_names import refs_of
+from castore.trees.ref_names import RefName, refs_of
 from castore.trees.walking import resolve
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -66,11 +70,13 @@ _ARCHIVES: Final[Mapping[str, tuple[Literal["tar", "zip"], Literal["", "zst"], s
     "zip": ("zip", "", "application/zip"),
 }
 _MOST_URL: Final = 8 << 10
+WATCHED: Final = "castore.watched"
+"""What a request has in its state if its server gives a client up that takes nothing."""
 _BEGINNING: Final = 64 << 10
 """How much of a file its page has."""
 _ARCHIVES_AT_ONCE: Final = 4
 _WRONG_SIZE: Final = "the file has another size than its entry says"
-_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_FOR_EVER: Final = "max-age=31536000, immutable"
 _ASK_AGAIN: Final = "no-cache"
 
 _SAFE: Final[Fields] = [
@@ -127,6 +133,19 @@ class _AnswerError(Exception):
         self.fields = fields or []
 
 
+@attrs.frozen
+class _Root:
+    """A root that was looked up, as it stood then."""
+
+    place: TreePlace
+    node: Node
+
+    @property
+    def title(self) -> str:
+        """What a page calls it."""
+        return str(self.place.root)[:16] if isinstance(self.place.root, B3Digest) else str(self.place)
+
+
 class _GoneError(Exception):
     """The client went away, or does not go on."""
 
@@ -165,6 +184,11 @@ class HttpApp:
         self._threads = Threads(32)
         self._packing: asyncio.Semaphore | None = None
         self._program = version("castore")
+        # What takes a token is nobody else's, such as that of a proxy on the way.
+        whose = "private" if self.options.private else "public"
+        self._for_ever = f"{whose}, {_FOR_EVER}"
+        self._ask_again = f"private, {_ASK_AGAIN}" if self.options.private else _ASK_AGAIN
+        mimetypes.init()  # It reads files, the first time.
 
     @property
     def _blobs(self) -> BlobService:
@@ -233,9 +257,10 @@ class HttpApp:
 
     async def _route(self, request: _Request) -> None:
         parts = request.parts
-        if self._place is not None and (self.options.site or await self.run(lambda: self._is_in_root(parts))):
+        top = None if self._place is None else await self.run(lambda: self._top(parts))
+        if top is not None:
             request.only("GET", "HEAD")
-            await self._serve_tree(request, self._place, request.base, parts, lasting=False)
+            await self._serve_tree(request, top, request.base, parts, lasting=False)
         elif parts == [b"blob"]:
             request.only("POST")
             await self._store(request, None)
@@ -248,95 +273,102 @@ class HttpApp:
                 await self._serve_blob(request, digest)
         elif len(parts) >= 2 and parts[0] == b"tree":
             request.only("GET", "HEAD")
-            place, used = await self.run(lambda: self._root_in(parts[1:]))
+            root, used = await self.run(lambda: self._root_in(parts[1:]))
             base = request.base + "".join(pages.link_to(part) + "/" for part in parts[: used + 1])
-            lasting = isinstance(place.root, B3Digest)
-            await self._serve_tree(request, place, base, parts[1 + used :], lasting=lasting)
+            lasting = isinstance(root.place.root, B3Digest)
+            await self._serve_tree(request, root, base, parts[1 + used :], lasting=lasting)
         elif len(parts) >= 3 and parts[:2] == [b"api", b"tree"]:
             request.only("GET", "HEAD")
-            place, used = await self.run(lambda: self._root_in(parts[2:]))
-            await self._serve_json(request, place, parts[2 + used :])
+            root, used = await self.run(lambda: self._root_in(parts[2:]))
+            await self._serve_json(request, root, parts[2 + used :])
         elif not parts and self._place is None:
             request.only("GET", "HEAD")
-            body = await self.run(lambda: self._home(request.base))
-            await self._serve_page(request, body, f'W/"{B3Digest.of(body).hex()[:32]}"')
+            body, tag = await self.run(lambda: self._home(request.base))
+            await self._serve_page(request, lambda: body, tag)
         else:
             raise _AnswerError(404, "there is nothing here")
 
     # -- looking up; on a thread --
 
-    def _is_in_root(self, parts: list[bytes]) -> bool:
-        """Tell whether the tree at `/` is asked for: what has no other meaning, or what it has itself."""
-        if not parts or parts[0] not in {b"blob", b"tree", b"api"}:
-            return True
+    def _top(self, parts: list[bytes]) -> _Root | None:
+        """Return the tree at `/` if it is asked for: by what has no other meaning, or what it has itself."""
         assert self._place is not None
+        if self.options.site or not parts or parts[0] not in {b"blob", b"tree", b"api"}:
+            return self._node_of(self._place)
         with contextlib.suppress(NodeNotFoundError, InvalidDirectoryError):
+            root = self._node_of(self._place)
             path = self._place.path.join(parts[0])
-            return resolve(self._recent, self._root(self._place), path, follow=False) is not None
-        return False
+            if resolve(self._recent, root.node, path, follow=False) is not None:
+                return root
+        return None
 
-    def _root_in(self, parts: list[bytes]) -> tuple[TreePlace, int]:
-        """Return the root that a path begins with, and how many parts that has: a ref may have several."""
-        for used in range(1, len(parts) + 1):
-            try:
-                root = parse_root(b"/".join(parts[:used]).decode())
-            except (InvalidDigestError, InvalidRefError, UnicodeDecodeError):
-                break
-            place = TreePlace(root, in_tree=True)
-            if isinstance(root, ShortDigest):
-                break  # To complete one takes a list of all that there is.
-            if isinstance(root, B3Digest):
-                return place, used
-            try:
-                self._lookup.root(root)
-            except NodeNotFoundError:
-                continue
-            return place, used
-        raise NodeNotFoundError("no tree has this digest or name")
-
-    def _root(self, place: TreePlace) -> Node:
+    def _node_of(self, place: TreePlace) -> _Root:
         if isinstance(place.root, B3Digest):
             directory = self._recent.get(place.root)
             if directory is None:
                 raise NodeNotFoundError(f"no directory {place.root} in `{self._service}`")
-            return directory.node
-        return self._lookup.root(place.root)
+            return _Root(place, directory.node)
+        return _Root(place, self._lookup.root(place.root))
 
-    def _find(self, place: TreePlace, parts: list[bytes]) -> Node:
-        path = place.path.join(*parts)
-        node = resolve(self._recent, self._root(place), path)
+    def _root_in(self, parts: list[bytes]) -> tuple[_Root, int]:
+        """Return the root that a path begins with, and how many parts that has: a ref may have several."""
+        with contextlib.suppress(InvalidDigestError, InvalidRefError, UnicodeDecodeError):
+            first = parse_root(parts[0].decode())
+            if isinstance(first, B3Digest):
+                return self._node_of(TreePlace(first, in_tree=True)), 1
+            # To complete the beginning of a digest takes a list of all that there is.
+            if isinstance(first, RefName):
+                refs = refs_of(self._stores, self._service)
+                names = [part.decode("utf-8", "replace") for part in parts]
+                found = find_leading_ref(refs, names)
+                if found is not None:
+                    name, named, used = found
+                    return _Root(TreePlace(name, in_tree=True), named.node), used
+        raise NodeNotFoundError("no tree has this digest or name")
+
+    def _find(self, root: _Root, parts: list[bytes]) -> Node:
+        node = resolve(self._recent, root.node, root.place.path.join(*parts))
         if node is None:
             raise NodeNotFoundError(f"the tree has nothing at {str(TreePath(parts))!r}")
         return node
 
-    def _directory(self, node: DirectoryNode, place: TreePlace) -> Directory:
-        root = self._root(place)
-        within = root.digest if isinstance(root, DirectoryNode) else None
+    def _directory(self, node: DirectoryNode, root: _Root) -> Directory:
+        within = root.node.digest if isinstance(root.node, DirectoryNode) else None
         found = self._recent.get(node.digest, within=within)
         if found is None:
             raise MissingDirectoryError(node.digest)
         return found
 
-    def _home(self, base: str) -> bytes:
-        try:
-            return pages.home(base, [name for name, _ in refs_of(self._stores, self._service).list()])
-        except CompositionError:
-            return pages.home(base, [])
+    def _index_in(self, directory: Directory) -> tuple[bytes, FileNode] | None:
+        """Return the file that stands for a directory."""
+        entries = {bytes(name): node for name, node in directory.items()} if self.options.index_names else {}
+        for name in map(os.fsencode, self.options.index_names):
+            node = entries.get(name)
+            if isinstance(node, FileNode):
+                return name, node
+        return None
+
+    def _home(self, base: str) -> tuple[bytes, str]:
+        names: list[str] = []
+        with contextlib.suppress(CompositionError):
+            names = [name for name, _ in refs_of(self._stores, self._service).list()]
+        body = pages.home(base, names)
+        return body, f'W/"{B3Digest.of(body).hex()[:32]}"'
 
     # -- trees --
 
     async def _serve_tree(
-        self, request: _Request, place: TreePlace, base: str, parts: list[bytes], *, lasting: bool
+        self, request: _Request, root: _Root, base: str, parts: list[bytes], *, lasting: bool
     ) -> None:
-        node = await self.run(lambda: self._find(place, parts))
+        node = await self.run(lambda: self._find(root, parts))
         if isinstance(node, FileNode):
             if request.slash:
                 raise _AnswerError(404, "this is a file, and no directory")
             name = parts[-1] if parts else b""
             if "view" in request.query and not self.options.site:
-                await self._serve_preview(request, place, base, parts, node)
+                await self._serve_preview(request, root, base, parts, node)
             else:
-                await self._serve_file(request, node, name, _FOR_EVER if lasting else _ASK_AGAIN)
+                await self._serve_file(request, node, name, self._for_ever if lasting else self._ask_again)
             return
         if not isinstance(node, DirectoryNode):
             raise _AnswerError(404, "this is a link that leads nowhere")
@@ -350,11 +382,10 @@ class HttpApp:
         if archive is not None and not self.options.site:
             await self._serve_archive(request, node, parts, archive)
             return
-        directory = await self.run(lambda: self._directory(node, place))
-        for index_name in map(os.fsencode, self.options.index_names):
-            index = {bytes(each): below for each, below in directory.items()}.get(index_name)
-            if isinstance(index, FileNode):
-                await self._serve_file(request, index, index_name, _ASK_AGAIN)
+        if self.options.index_names:
+            index = await self.run(lambda: self._index_in(self._directory(node, root)))
+            if index is not None:
+                await self._serve_file(request, index[1], index[0], self._ask_again)
                 return
         if not self.options.auto_index:
             raise _AnswerError(403, "directories are not listed here")
@@ -362,51 +393,54 @@ class HttpApp:
         by = by if by in {"name", "size"} else "name"
         text = request.query.get("page", "1")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
-        top = str(place.root)[:16] if isinstance(place.root, B3Digest) else str(place)
-        body = await self.run(
-            lambda: pages.listing(top, base, parts, node, directory.items(), by=by, down=down, number=number)
-        )
-        view = f"{by}-{down}-{number}"
-        await self._serve_page(request, body, f'W/"{node.digest}-{self._program}-{view}"')
+
+        def page() -> bytes:
+            entries = self._directory(node, root).items()
+            return pages.listing(root.title, base, parts, node, entries, by=by, down=down, number=number)
+
+        await self._serve_page(request, page, f'W/"{node.digest}-{self._program}-{by}-{down}-{number}"')
 
     async def _serve_preview(
-        self, request: _Request, place: TreePlace, base: str, parts: list[bytes], node: FileNode
+        self, request: _Request, root: _Root, base: str, parts: list[bytes], node: FileNode
     ) -> None:
-        def read() -> bytes:
-            with self._blobs.open(node.digest) as reader:
-                return reader.read(_BEGINNING)
-
         media = _media_of(parts[-1] if parts else b"")
-        beginning = b"" if media.startswith(("image/", "video/", "audio/")) else await self.run(read)
-        top = str(place.root)[:16] if isinstance(place.root, B3Digest) else str(place)
-        body = pages.preview(top, base, parts, node, media, beginning)
-        await self._serve_page(request, body, f'W/"{node.digest}-{self._program}"')
 
-    async def _serve_page(self, request: _Request, body: bytes, tag: str) -> None:
-        fields = [("ETag", tag), ("Cache-Control", _ASK_AGAIN), ("Content-Security-Policy", pages.POLICY)]
-        status = verdict(request.method, request.headers, tag)
-        if status != 200:
-            await request.answer(status, fields)
-        else:
-            fields.append(("Content-Type", "text/html; charset=utf-8"))
-            await request.answer(200, fields, body)
+        def page() -> bytes:
+            beginning = b""
+            if not media.startswith(("image/", "video/", "audio/")):
+                with self._blobs.open(node.digest) as reader:
+                    beginning = reader.read(_BEGINNING)
+            return pages.preview(root.title, base, parts, node, media, beginning)
 
-    async def _serve_json(self, request: _Request, place: TreePlace, parts: list[bytes]) -> None:
-        node = await self.run(lambda: self._find(place, parts))
-        found: dict[str, Any] = node_to_json(node)
+        await self._serve_page(request, page, f'W/"{node.digest}-{self._program}"')
+
+    async def _serve_page(self, request: _Request, page: Callable[[], bytes], tag: str) -> None:
+        """Serve what *page* makes, on a thread, unless the client has it."""
+        fields = [
+            ("ETag", tag),
+            ("Cache-Control", self._ask_again),
+            ("Content-Security-Policy", pages.POLICY),
+        ]
+        if not await request.is_settled(fields, tag):
+            body = await self.run(page)
+            await request.answer(200, [*fields, ("Content-Type", "text/html; charset=utf-8")], body)
+
+    async def _serve_json(self, request: _Request, root: _Root, parts: list[bytes]) -> None:
+        node = await self.run(lambda: self._find(root, parts))
         tag = f'W/"{getattr(node, "digest", "link")}-{self._program}-json"'
-        if isinstance(node, DirectoryNode):
-            directory = await self.run(lambda: self._directory(node, place))
-            found["entries"] = [
-                {"name": name.decode("utf-8", "surrogateescape"), **node_to_json(each)}
-                for name, each in directory.items()
-            ]
-        fields = [("ETag", tag), ("Cache-Control", _ASK_AGAIN)]
-        status = verdict(request.method, request.headers, tag)
-        if status != 200:
-            await request.answer(status, fields)
-        else:
-            body = json.dumps(found).encode() + b"\n"
+
+        def document() -> bytes:
+            found: dict[str, Any] = node_to_json(node)
+            if isinstance(node, DirectoryNode):
+                found["entries"] = [
+                    {"name": name.decode("utf-8", "surrogateescape"), **node_to_json(each)}
+                    for name, each in self._directory(node, root).items()
+                ]
+            return json.dumps(found).encode() + b"\n"
+
+        fields = [("ETag", tag), ("Cache-Control", self._ask_again)]
+        if not await request.is_settled(fields, tag):
+            body = await self.run(document)
             await request.answer(200, [*fields, ("Content-Type", "application/json")], body)
 
     async def _serve_archive(
@@ -417,10 +451,12 @@ class HttpApp:
         form, compression, media = _ARCHIVES[archive]
         name = parts[-1] if parts else str(node.digest)[:16].encode()
         tag = f'"{node.digest}-{pages.link_to(name)}-{archive}"'
-        fields = [("ETag", tag), ("Cache-Control", _ASK_AGAIN), ("Content-Security-Policy", _SANDBOX)]
-        status = verdict(request.method, request.headers, tag)
-        if status != 200:
-            await request.answer(status, fields)
+        fields = [
+            ("ETag", tag),
+            ("Cache-Control", self._ask_again),
+            ("Content-Security-Policy", _SANDBOX),
+        ]
+        if await request.is_settled(fields, tag):
             return
         fields += [("Content-Type", media), _attachment(name + b"." + archive.encode())]
         if request.method == "HEAD":
@@ -442,41 +478,68 @@ class HttpApp:
 
         async with self._packing:
             await request.begin(200, fields)
-            await self.run(pack)
-            await request.end()
+            request.watch()
+            try:
+                await self.run(pack)
+                await request.end()
+            finally:
+                request.watch_no_longer()
 
     # -- blobs --
 
     async def _serve_blob(self, request: _Request, digest: B3Digest) -> None:
-        def size_of() -> int | None:
-            reader = self._blobs.open_read(digest)
-            if reader is None:
-                return None
-            with reader:
-                return reader.size
-
-        size: int | None = await self.run(size_of)
-        if size is None:
+        fields = self._fields_of(b"", digest, request, self._for_ever)
+        if await self._is_known(request, digest, fields):
+            return
+        reader: BlobReader | None = await self.run(lambda: self._blobs.open_read(digest))
+        if reader is None:
             raise _AnswerError(404, "there is no blob of this digest")
-        await self._serve_file(request, FileNode(digest, size), b"", _FOR_EVER)
+        try:
+            await self._send_file(request, FileNode(digest, reader.size), b"", fields, reader)
+        finally:
+            await self._threads.run(reader.close, insist=True)
 
     async def _serve_file(self, request: _Request, node: FileNode, name: bytes, cache: str) -> None:
-        digest, size = node.digest, node.size
+        fields = self._fields_of(name, node.digest, request, cache)
+        if not await self._is_known(request, node.digest, fields):
+            await self._send_file(request, node, name, fields, None)
+
+    def _fields_of(self, name: bytes, digest: B3Digest, request: _Request, cache: str) -> Fields:
         fields = [("Cache-Control", cache), ("Vary", "Accept-Encoding")]
         if not self.options.site:
             fields.append(("Content-Security-Policy", _SANDBOX))
         if "download" in request.query:
             fields.append(_attachment(name or str(digest).encode()))
+        return fields
+
+    @staticmethod
+    async def _is_known(request: _Request, digest: B3Digest, fields: Fields) -> bool:
+        """Answer a client that has this blob, in either form: without a look at it, as it never changes."""
+        listed = request.headers.get("if-none-match", "")
+        if "*" in listed or "if-match" in request.headers:
+            return False  # That asks whether it is there.
+        tags = [f'"{digest}"']
+        if "range" not in request.headers and accepts(request.headers.get("accept-encoding"), "zstd"):
+            tags.append(f'"{digest}-zstd"')
+        for tag in tags:
+            if verdict(request.method, request.headers, tag) == 304:
+                await request.answer(304, [*fields, ("ETag", tag)])
+                return True
+        return False
+
+    async def _send_file(
+        self, request: _Request, node: FileNode, name: bytes, fields: Fields, reader: BlobReader | None
+    ) -> None:
+        """Send a blob as it is stored, or by a reader: that which is given, or else one of its own."""
+        digest, size = node.digest, node.size
         media = _media_of(name)
         headers = request.headers
         stored = None
         if "range" not in headers and accepts(headers.get("accept-encoding"), "zstd"):
             stored = await self.run(lambda: frames_of(self._blobs, digest, size))
         tag = f'"{digest}-zstd"' if stored else f'"{digest}"'
-        fields.append(("ETag", tag))
-        status = verdict(request.method, headers, tag)
-        if status != 200:
-            await request.answer(status, fields)
+        fields = [*fields, ("ETag", tag)]
+        if await request.is_settled(fields, tag):
             return
         fields.append(("Content-Type", media))
         if stored is not None:
@@ -498,42 +561,51 @@ class HttpApp:
                 raise _AnswerError(
                     416, "there are no such bytes", [*fields, ("Content-Range", f"bytes */{size}")]
                 ) from None
-        await self._serve_bytes(request, node, fields, ranges, media)
-
-    async def _serve_bytes(
-        self, request: _Request, node: FileNode, fields: Fields, ranges: list[tuple[int, int]], media: str
-    ) -> None:
         if request.method == "HEAD":
-            await request.answer(200, [*fields, ("Content-Length", str(node.size))], None)
-            return
-        if not ranges and node.size <= PIECE:
+            await request.answer(200, [*fields, ("Content-Length", str(size))], None)
+        elif not ranges and size <= PIECE:
             # Most files are small: one turn of a thread for all of it.
-            data: bytes | None = await self.run(lambda: self._whole(node))
+            data: bytes | None = await self.run(lambda: self._whole(node, reader))
             if data is None:
                 raise _AnswerError(500, _WRONG_SIZE)
             await request.answer(200, fields, data)
-            return
-        reader: BlobReader = await self.run(lambda: self._blobs.open(node.digest))
-        try:
-            if reader.size != node.size:
-                raise _AnswerError(500, _WRONG_SIZE)
-            if not ranges:
-                await request.begin(200, [*fields, ("Content-Length", str(node.size))])
-                await self._stream(request, pieces(reader, 0, node.size))
-            elif len(ranges) == 1:
-                begin, end = ranges[0]
-                fields = [*fields, ("Content-Range", f"bytes {begin}-{end - 1}/{node.size}")]
-                await request.begin(206, [*fields, ("Content-Length", str(end - begin))])
-                await self._stream(request, pieces(reader, begin, end))
-            else:
-                await self._send_parts(request, reader, fields, ranges, media)
-        finally:
-            await self._threads.run(reader.close, insist=True)
+        elif reader is not None:
+            await self._send_bytes(request, node, fields, ranges, media, reader)
+        else:
+            own: BlobReader = await self.run(lambda: self._blobs.open(digest))
+            try:
+                await self._send_bytes(request, node, fields, ranges, media, own)
+            finally:
+                await self._threads.run(own.close, insist=True)
 
-    def _whole(self, node: FileNode) -> bytes | None:
+    async def _send_bytes(  # noqa: PLR0917 - one step of `_send_file`, to itself
+        self,
+        request: _Request,
+        node: FileNode,
+        fields: Fields,
+        ranges: list[tuple[int, int]],
+        media: str,
+        reader: BlobReader,
+    ) -> None:
+        if reader.size != node.size:
+            raise _AnswerError(500, _WRONG_SIZE)
+        if not ranges:
+            await request.begin(200, [*fields, ("Content-Length", str(node.size))])
+            await self._stream(request, pieces(reader, 0, node.size))
+        elif len(ranges) == 1:
+            begin, end = ranges[0]
+            fields = [*fields, ("Content-Range", f"bytes {begin}-{end - 1}/{node.size}")]
+            await request.begin(206, [*fields, ("Content-Length", str(end - begin))])
+            await self._stream(request, pieces(reader, begin, end))
+        else:
+            await self._send_parts(request, reader, fields, ranges, media)
+
+    def _whole(self, node: FileNode, reader: BlobReader | None) -> bytes | None:
         """Return a file; `None` if it is not as large as its entry says."""
-        with self._blobs.open(node.digest) as reader:
-            return reader.read() if reader.size == node.size else None
+        if reader is not None:
+            return reader.read()
+        with self._blobs.open(node.digest) as own:
+            return own.read() if own.size == node.size else None
 
     async def _send_parts(
         self, request: _Request, reader: BlobReader, fields: Fields, ranges: list[tuple[int, int]], media: str
@@ -567,6 +639,7 @@ class HttpApp:
         """Send a body; while a piece is sent the next one is read."""
         coming = asyncio.ensure_future(self.run(lambda: next(body, None)))
         try:
+            request.watch()
             while (piece := await coming) is not None:
                 coming = asyncio.ensure_future(self.run(lambda: next(body, None)))
                 await request.send_piece(piece)
@@ -577,6 +650,7 @@ class HttpApp:
                 await asyncio.wait([coming])
             if not coming.cancelled():
                 coming.exception()
+            request.watch_no_longer()
 
     async def _store(self, request: _Request, digest: B3Digest | None) -> None:
         length = request.headers.get("content-length")
@@ -587,16 +661,36 @@ class HttpApp:
         if digest is not None and await self.run(lambda: self._blobs.has(digest)):
             await request.answer(200, [("ETag", f'"{digest}"')])
             return
-        writer = await self.run(self._blobs.open_write)
+        hasher = blake3()
+
+        def begin() -> BlobWriter:
+            return self._blobs.open_write()
+
+        def write(some: list[bytes]) -> None:
+            for part in some:
+                hasher.update(part)
+                writer.write(part)
+
+        def finish(some: list[bytes]) -> B3Digest:
+            write(some)
+            found = B3Digest(hasher.digest())
+            # Other bytes than were meant become no blob.
+            return found if digest is not None and found != digest else writer.close()
+
+        writer = await self.run(begin)
         try:
-            size = 0
+            size = held = 0
+            waiting: list[bytes] = []
             async for piece in request.body():
                 size += len(piece)
+                held += len(piece)
                 if size > self.options.most_body:
                     raise _AnswerError(413, f"a blob has {self.options.most_body} bytes at most here")
-                await self.run(lambda piece=piece: writer.write(piece))  # type: ignore[misc]
-            # The digest is known when the blob is there; a wrong one leaves a blob that nobody asks for.
-            found = await self.run(writer.close)
+                waiting.append(piece)
+                if held >= PIECE:
+                    some, waiting, held = waiting, [], 0
+                    await self.run(partial(write, some))
+            found: B3Digest = await self.run(lambda: finish(waiting))
         finally:
             await self._threads.run(writer.abort, insist=True)
         if digest is not None and found != digest:
@@ -614,6 +708,10 @@ class _Request:
         self._receive = receive
         self._send = send
         self.begun = False
+        self._gone: asyncio.Task[None] | None = None
+        self._is_watched = bool(scope.get("state", {}).get(WATCHED))
+        # A unix socket has no port, and no name leads there.
+        self._is_local = (scope.get("server") or ("", 0))[1] is None
         self.method: str = scope["method"]
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
@@ -648,11 +746,8 @@ class _Request:
         """Raise `_AnswerError` for a URL, or a host, that nothing is served for; else `parts` are known."""
         if len(self.url) > _MOST_URL:
             raise _AnswerError(414, f"a URL has {_MOST_URL} bytes at most here")
-        hosts = self._app.options.hosts
-        if hosts is not None:
-            host = re.sub(r":\d+$", "", self.headers.get("host", "")).lower()
-            if host not in hosts:
-                raise _AnswerError(421, "this server has another name")
+        if not (self._is_local or self._names_this_server()):
+            raise _AnswerError(421, "this server has another name")
         if self._raw in {b"", b"/"}:
             return
         parts = [unquote_to_bytes(part) for part in self._raw.strip(b"/").split(b"/")]
@@ -661,6 +756,39 @@ class _Request:
         if any(not part or part in {b".", b".."} or b"/" in part or b"\0" in part for part in parts):
             raise _AnswerError(400, "this path has an empty part, or one that is no name")
         self.parts = parts
+
+    def _names_this_server(self) -> bool:
+        hosts = self._app.options.hosts
+        host = re.sub(r":\d+$", "", self.headers.get("host", "")).lower()
+        if hosts is None or not host or host.rstrip(".") in hosts:
+            return True
+        # No name leads to an address that is written out, and browsers always say a name.
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+            return True
+        return False
+
+    async def is_settled(self, fields: Fields, tag: str) -> bool:
+        """Answer if the conditions of the request say so: it has what *tag* is of, or wants another one."""
+        status = verdict(self.method, self.headers, tag)
+        if status != 200:
+            await self.answer(status, fields)
+        return status != 200
+
+    def watch(self) -> None:
+        """Look out, while an answer is sent, for the client to go away."""
+
+        async def wait() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+
+        self._gone = asyncio.ensure_future(wait())
+
+    def watch_no_longer(self) -> None:
+        """Look out no longer."""
+        if self._gone is not None:
+            self._gone.cancel()
+            self._gone = None
 
     def only(self, *methods: str) -> None:
         """Raise `_AnswerError` for another method."""
@@ -703,12 +831,14 @@ class _Request:
         return found
 
     async def send_piece(self, piece: bytes) -> None:
-        """Send a part of the body; raise `_GoneError` if the client does not take it."""
+        """Send a part of the body; raise `_GoneError` if the client has gone, or does not take it."""
         try:
-            async with asyncio.timeout(self._app.options.idle):
+            async with asyncio.timeout(None if self._is_watched else self._app.options.idle):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         except (TimeoutError, OSError):
             raise _GoneError from None
+        if self._gone is not None and self._gone.done():
+            raise _GoneError
 
     async def end(self, piece: bytes = b"") -> None:
         """Send the last part."""
@@ -723,7 +853,7 @@ class _Request:
 
     async def redirect(self, place: str) -> None:
         """Send the client to another path of this server."""
-        await self.answer(308, [("Location", place), ("Cache-Control", _ASK_AGAIN)])
+        await self.answer(308, [("Location", place), ("Cache-Control", "no-store")])
 
     async def refuse(self, answer: _AnswerError) -> None:
         """Say why there is nothing else."""

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import fcntl
+import logging
 import signal
 import socket
-import stat
+import ssl
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from castore.errors import CompositionError
-from castore.serving.http.app import HttpApp
-from castore.serving.listening import Address
+from castore.serving.http.app import WATCHED, HttpApp
+from castore.serving.listening import SOCKET_MODE, Address, SocketFile, socket_made
+from castore.serving.tls import TlsFiles
+
+_log: Final = logging.getLogger("castore.serving")
 
 MOST_HEADER: Final = 16 << 10
 CONNECTIONS: Final = 256
 _SECONDS: Final = 30.0
-"""How long the head of a request may take to come, whole."""
+"""How long a client may take for the head of a request, whole, or for any bytes of an answer."""
 
 
 class BoundedProtocol(H11Protocol):
-    """The protocol of uvicorn, which closes a connection whose request does not come to its end."""
+    """The protocol of uvicorn, which closes the connection of a client that does not go on.
 
-    head_seconds = _SECONDS
+    A request has to come to its end in time, and of an answer some bytes have to be taken.
+    """
+
+    seconds = _SECONDS
     _clock: asyncio.TimerHandle | None = None
+    _unsent_clock: asyncio.TimerHandle | None = None
+    _unsent = 0
+
+    def __init__(self, config: uvicorn.Config, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+        super().__init__(config, server_state, {**app_state, WATCHED: True}, _loop)
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
@@ -45,23 +58,84 @@ class BoundedProtocol(H11Protocol):
         elif self._clock is None:
             self._await_head()
 
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to take what was sent."""
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        """Wait no longer for that."""
+        super().resume_writing()
+        self._stop_unsent_clock()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._stop_clock()
+        self._stop_unsent_clock()
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
-        self._clock = self.loop.call_later(self.head_seconds, self._give_up)
+        self._clock = self.loop.call_later(self.seconds, self._give_up)
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
 
+    def _await_taking(self) -> None:
+        self._stop_unsent_clock()
+        self._unsent = self._count_unsent()
+        self._unsent_clock = self.loop.call_later(self.seconds, self._look_at_unsent)
+
+    def _look_at_unsent(self) -> None:
+        # One that takes little takes something; closing would wait for one that takes nothing.
+        if self._count_unsent() < self._unsent:
+            self._await_taking()
+        else:
+            self.transport.abort()
+
+    def _count_unsent(self) -> int:
+        """Return how many bytes the client has not taken: those here, and those that the system has."""
+        waiting = bytearray(4)
+        # Where the system does not tell, it has none.
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+        return int(self.transport.get_write_buffer_size()) + int.from_bytes(waiting, sys.byteorder)
+
+    def _stop_unsent_clock(self) -> None:
+        if self._unsent_clock is not None:
+            self._unsent_clock.cancel()
+            self._unsent_clock = None
+
     def _give_up(self) -> None:
         self._clock = None
         if not self.transport.is_closing():
             self.transport.abort()
+
+
+class _Certificates:
+    """A context that has, at each handshake, the certificates that are in the files by then.
+
+    Files that cannot be used, as when they are being replaced, leave those before them in use.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._state = files.state()
+        self._newest = self.context = files.context()
+        self.context.sni_callback = self._begin_handshake
+
+    def _begin_handshake(self, connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
+        state = self._files.state()
+        if state != self._state:
+            self._state = state
+            try:
+                self._newest = self._files.context()
+            except CompositionError as error:
+                _log.error("the certificates stay as they are: %s", error)
+            else:
+                _log.info("the certificates were read anew")
+        connection.context = self._newest
 
 
 class _Server(uvicorn.Server):
@@ -88,29 +162,28 @@ class HttpServer:
 
     Arguments:
         app: The application.
-        certificate: With *key*, files in PEM for TLS.
-        key: See there.
+        tls: The certificates; without them nothing is encrypted.
         insecure: Whether other machines may connect without encryption.
-        head_seconds: How long the head of a request may take.
+        idle: How many seconds the head of a request may take, or a client take nothing of an answer.
         connections: How many connections there may be at once; more are answered with 503.
+
+    Raises `CompositionError` for certificates that cannot be used.
     """
 
     def __init__(
         self,
         app: HttpApp,
         *,
-        certificate: Path | None = None,
-        key: Path | None = None,
+        tls: TlsFiles | None = None,
         insecure: bool = False,
-        head_seconds: float = _SECONDS,
+        idle: float = _SECONDS,
         connections: int = CONNECTIONS,
     ) -> None:
         self._insecure = insecure
-        self._secure = certificate is not None
-        protocol = type("Protocol", (BoundedProtocol,), {"head_seconds": head_seconds})
+        self._secure = tls is not None
         config = uvicorn.Config(
             app,
-            http=protocol,
+            http=type("Protocol", (BoundedProtocol,), {"seconds": idle}),
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -123,21 +196,19 @@ class HttpServer:
             timeout_keep_alive=15,
             timeout_graceful_shutdown=10,
             h11_max_incomplete_event_size=MOST_HEADER,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
         )
+        config.load()
+        if tls is not None:
+            config.ssl = _Certificates(tls).context
         self._server = _Server(config)
         self._sockets: list[socket.socket] = []
+        self._files: list[SocketFile] = []
         self.urls: list[str] = []
         """Where it is to be found."""
 
-    def listen(self, address: Address, *, mode: int = 0o600) -> None:
+    def listen(self, address: Address, *, mode: int = SOCKET_MODE) -> None:
         """Listen at a place; raise `CompositionError` where that cannot be, or is not safe."""
-        if not address.is_local and not self._secure and not self._insecure:
-            raise CompositionError(
-                f"at {address.target} other machines could read along: give --tls-cert and --tls-key,"
-                " or --insecure if the network is trusted"
-            )
+        address.require_safe(encrypted=self._secure, insecure=self._insecure)
         try:
             self._bind(address, mode)
         except OSError as error:
@@ -145,14 +216,13 @@ class HttpServer:
 
     def _bind(self, address: Address, mode: int) -> None:
         if address.path is not None:
-            self._remove_stale(address.path)
-            made = socket.socket(socket.AF_UNIX)
-            before = os.umask(0o777 & ~mode)
-            try:
-                made.bind(str(address.path))
-            finally:
-                os.umask(before)
-            made.listen(128)
+            with contextlib.ExitStack() as stack:
+                made = stack.enter_context(socket.socket(socket.AF_UNIX))
+                with socket_made(address.path, mode):
+                    made.bind(str(address.path))
+                self._files.append(SocketFile.of(address.path))
+                made.listen(128)
+                stack.pop_all()
             self._sockets.append(made)
             self.urls.append(f"unix:{address.path}")
             return
@@ -165,23 +235,12 @@ class HttpServer:
         host = f"[{address.host}]" if ":" in address.host else address.host
         self.urls.append(f"{'https' if self._secure else 'http'}://{host}:{made.getsockname()[1]}/")
 
-    @staticmethod
-    def _remove_stale(path: Path) -> None:
-        """Remove a socket that nobody listens at any more, and nothing else."""
-        if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-
     def run(
         self, ready: Callable[[], object] = lambda: None, reload: Callable[[], object] | None = None
     ) -> None:
-        """Serve until SIGTERM, SIGINT or `stop`.
+        """Serve until SIGTERM, SIGINT or `stop`; unix sockets are removed then.
 
-        *ready* is called when it does, *reload* on SIGHUP.
+        *ready* is called when it does, and never if it cannot; *reload* on SIGHUP.
         """
 
         async def serve() -> None:
@@ -190,10 +249,15 @@ class HttpServer:
             serving = asyncio.ensure_future(self._server.serve(self._sockets))
             while not self._server.started and not serving.done():
                 await asyncio.sleep(0.01)
-            ready()
+            if self._server.started:
+                ready()
             await serving
 
-        asyncio.run(serve())
+        try:
+            asyncio.run(serve())
+        finally:
+            for made in self._files:
+                made.remove()
 
     def stop(self) -> None:
         """End; answers under way are finished, within 10 s."""
