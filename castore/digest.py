@@ -33,7 +33,7 @@ class B3Digest(bytes):
     def __new__(cls, raw: Buffer) -> Self:
         """Take the 32 bytes of a digest; raise `InvalidDigestError` for any other number of them."""
         # `bytes` takes a number for a length.
-        self = super().__new__(cls, memoryview(raw))
+        self = bytes.__new__(cls, raw if type(raw) is bytes else memoryview(raw))
         if len(self) != DIGEST_SIZE:
             raise InvalidDigestError(f"a digest has 32 bytes, these are {len(self)}")
         return self

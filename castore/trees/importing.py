@@ -208,6 +208,9 @@ class _Frame:
 _Hit: TypeAlias = "tuple[bytes, bytes, FileNode]"
 """A known file: its name, its status, and what it was."""
 
+_Files: TypeAlias = "tuple[tuple[B3Digest, int], ...]"
+"""Those of a folder that is as it was, with their sizes."""
+
 _Met: TypeAlias = "tuple[bytes, int, os.stat_result | None]"
 """An entry of a folder: its name, its kind, and of a file its status."""
 
@@ -468,7 +471,7 @@ class _Import(_Walk):
         self._known_files = options.known_files
         self._sink = sink_of(directories, trusts=trusts)
         self._claims = BlobClaims(blobs)
-        self._claimable: list[tuple[_Frame, Folder, list[_Hit] | None]] = []
+        self._claimable: list[tuple[_Frame, Folder, list[_Hit] | _Files]] = []
         self._sizes: dict[B3Digest, int] = {}
         self._linked: dict[tuple[int, int], _Linked] = {}
         self._again: list[tuple[Folder, _Frame, bytes]] = []
@@ -577,8 +580,9 @@ class _Import(_Walk):
         if self._is_as_it_was(folder, entries, known):
             frame.known = known
             frame.open_entries += 1
-            self._claimable.append((frame, folder, None))
-            self._sizes.update(known.files())
+            files = tuple(known.files())
+            self._claimable.append((frame, folder, files))
+            self._sizes.update(files)
             return iter([entry for entry in entries if entry[1] not in (stat.S_IFREG, stat.S_IFLNK)])
         return iter(self._some_remembered(folder, frame, entries, known, known_files))
 
@@ -637,12 +641,11 @@ class _Import(_Walk):
         lost = sizes.keys() - self._claims.claim(sizes) if sizes else set()
         count = size = 0
         for frame, folder, hits in claimable:
-            if hits is None:
+            if isinstance(hits, tuple):
                 assert frame.known is not None
-                files = list(frame.known.files())
-                if not any(digest in lost for digest, _ in files):
-                    count += len(files)
-                    size += sum(each for _, each in files)
+                if not lost or not any(digest in lost for digest, _ in hits):
+                    count += len(hits)
+                    size += sum(each for _, each in hits)
                     self.links += frame.known.links.count(b"\0") + bool(frame.known.links)
                     self._close_entry(frame)
                     continue

@@ -39,6 +39,8 @@ COMPARED: Final[tuple[Compared, ...]] = get_args(Compared)
 _STATUS: Final = struct.Struct("<IQqqQ")
 """Kind and the owner's right to execute, size, time of change, time of change of the status, number."""
 
+_DIGESTS: Final = struct.Struct(f"{DIGEST_SIZE}s")
+
 STATUS_SIZE: Final = _STATUS.size
 MODE_SIZE: Final = 4
 NO_STATUS: Final = bytes(STATUS_SIZE)
@@ -177,11 +179,10 @@ class KnownFolder:
 
     def files(self) -> Iterator[tuple[B3Digest, int]]:
         """Yield digest and size of each file of which a status is remembered."""
-        digests = self.digests
-        for number, (kind, size, _, _, _) in enumerate(_STATUS.iter_unpack(self.statuses)):
+        statuses, digests = _STATUS.iter_unpack(self.statuses), _DIGESTS.iter_unpack(self.digests)
+        for (kind, size, _, _, _), (digest,) in zip(statuses, digests, strict=False):
             if kind & _OF_KIND == stat.S_IFREG:
-                begin = number * DIGEST_SIZE
-                yield B3Digest(digests[begin : begin + DIGEST_SIZE]), size
+                yield B3Digest(digest), size
 
     def to_bytes(self, path: bytes) -> bytes:
         """Return the row of the folder at *path*."""

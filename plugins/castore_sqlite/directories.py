@@ -164,6 +164,7 @@ def _put(connection: sqlite3.Connection, encodings: Mapping[B3Digest, bytes]) ->
     """Write rows; of those that are right already only old times are renewed."""
     right: set[bytes] = set()
     stale: list[bytes] = []
+    is_fresh = rows.freshness()
     for query, group in rows.queries(_GET, encodings):
         for digest, modified, value in connection.execute(query, group):
             there = (
@@ -171,7 +172,7 @@ def _put(connection: sqlite3.Connection, encodings: Mapping[B3Digest, bytes]) ->
             )
             if there == encodings[B3Digest(digest)]:
                 right.add(digest)
-                if not rows.is_fresh(modified):
+                if not is_fresh(modified):
                     stale.append(digest)
     time = rows.now()
     new = ((bytes(digest), time, data) for digest, data in encodings.items() if digest not in right)

@@ -70,9 +70,10 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
-def is_fresh(modified: object) -> bool:
-    """Tell whether a row's time need not be renewed by a claim."""
-    return isinstance(modified, int) and abs(now() - modified) < FRESH_SECONDS * 1000
+def freshness() -> Callable[[object], bool]:
+    """Return what tells, for now, whether a row's time need not be renewed by a claim."""
+    moment, most = now(), FRESH_SECONDS * 1000
+    return lambda modified: isinstance(modified, int) and abs(moment - modified) < most
 
 
 def one(digest: B3Digest) -> tuple[bytes]:
@@ -158,6 +159,7 @@ def put_indexes(connection: sqlite3.Connection, blobs: Mapping[B3Digest, Sequenc
         for query, group in queries(FIND_INDEXES, blobs)
         for digest, modified, index in connection.execute(query, group)
     }
+    is_fresh = freshness()
     new, stale = [], []
     for digest, chunks in blobs.items():
         modified, found = there.get(digest, (None, None))

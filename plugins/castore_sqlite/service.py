@@ -165,7 +165,8 @@ class SqliteBlobService(
         wanted = set(digests)
         claimed = set(self._group.find_all(wanted))
         times = self._times_of(wanted - claimed)
-        stale = [digest for digest, time in times.items() if not rows.is_fresh(time)]
+        is_fresh = rows.freshness()
+        stale = [digest for digest, time in times.items() if not is_fresh(time)]
         claimed.update(times.keys() - stale)
         if stale:
             with self._database.writing(lasting=False) as connection:
@@ -184,24 +185,33 @@ class SqliteBlobService(
         """Claim several with two queries, and one transaction for those whose times are not recent."""
         needs: dict[B3Digest, set[B3Digest]] = {}
         stale: list[B3Digest] = []
+        # Many small blobs are asked for together: of each of these there is one chunk, itself.
+        alone: set[B3Digest] = set()
+        is_fresh = rows.freshness()
         for query, group in rows.queries(rows.FIND_INDEXES, blobs):
             for found, modified, index in self._database.fetch(query, group):
                 digest = B3Digest(found)
                 known = blobs[digest]
+                if index == b"" and not known and digest != EMPTY:
+                    alone.add(digest)
+                    if not is_fresh(modified):
+                        stale.append(digest)
+                    continue
                 if known is not None and not rows.is_list(self._database.fetch, digest, index, known):
                     continue
                 with contextlib.suppress(BadIndexError):
                     chunks = rows.read_index(self._database.fetch, digest, index, None)
                     needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
-                    if not rows.is_fresh(modified):
+                    if not is_fresh(modified):
                         stale.append(digest)
-        there = self.claim(set().union(*needs.values()))
+        there = self.claim(alone.union(*needs.values()))
         if stale:
             with self._database.writing(lasting=False) as connection:
                 for digest in stale:
                     if not rows.renew(connection, "indexes", (digest,)):
-                        del needs[digest]
-        return {digest for digest, needed in needs.items() if needed <= there}
+                        needs.pop(digest, None)
+                        alone.discard(digest)
+        return alone & there | {digest for digest, needed in needs.items() if needed <= there}
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Make blobs visible in one transaction with all chunks that wait; it lasts, even without any."""
