@@ -13,6 +13,7 @@ import click
 from castore.cli.entries import quoted
 from castore.cli.faults import FAILED, INCOMPLETE, document_of
 from castore.cli.files import replacing
+from castore.cli.known_files import known_files_of
 from castore.cli.options import shared_options
 from castore.cli.output import STDOUT, complain, emit, emit_json, emit_text, stdout_is_terminal
 from castore.cli.own_places import OwnPlaces
@@ -29,6 +30,7 @@ from castore.format.nodes import Node, TreePath
 from castore.trees.comparing import Letter
 from castore.trees.exporting import export_tree
 from castore.trees.exports import Exported, ExportOptions
+from castore.trees.known_files import COMPARED, KnownFiles
 from castore.trees.naming import TreeLookup, TreePlace
 from castore.trees.packing import ArchiveFormat, PackOptions, format_of, pack_tree
 from castore.trees.placing import Placing
@@ -94,6 +96,13 @@ _PLACING: Final = tuple(attrs.fields_dict(Placing))
 @click.option("--sparse", is_flag=True, help="Leave holes for runs of zeros of 64 KiB and more.")
 @click.option("--durable", is_flag=True, help="Flush all to the disk before TARGET has its name.")
 @click.option("--verify", is_flag=True, help="Read each file again when it was written.")
+@click.option(
+    "--known-files",
+    type=click.Choice([*COMPARED, "off"]),
+    default=COMPARED[0],
+    show_default=True,
+    help="What must be as it was for a file in TARGET not to be read.",
+)
 @click.option(
     "--skip-unreadable",
     is_flag=True,
@@ -238,21 +247,26 @@ class _Job:
         verb = "" if self.settings.json or self.options["dry_run"] else "wrote"
         with ProgressMeter(noun="file", verb=verb, hidden=self.settings.quiet) as meter:
 
-            def progress(size: int) -> None:
-                meter.item_done()
+            def passed(count: int, size: int) -> None:
+                meter.item_done(count)
                 meter.advance(size)
+
+            def progress(size: int) -> None:
+                passed(1, size)
 
             if self.archive is not None:
                 return self._pack(self._top(lookup), blobs, lookup.directories, self.archive, progress)
-            return export_tree(
-                self._top(lookup),
-                self.target,
-                blobs,
-                lookup.directories,
-                self._options(own, preserving),
-                progress=progress,
-                report=report,
-            )
+            with known_files_of(stores, self.settings, given["known_files"]) as known:
+                return export_tree(
+                    self._top(lookup),
+                    self.target,
+                    blobs,
+                    lookup.directories,
+                    self._options(own, preserving, known),
+                    progress=progress,
+                    passed=passed,
+                    report=report,
+                )
 
     def _pack(
         self,
@@ -284,7 +298,9 @@ class _Job:
         except _CutError as cut:
             return cut.done
 
-    def _options(self, own: OwnPlaces, preserving: Preserving | None) -> ExportOptions:
+    def _options(
+        self, own: OwnPlaces, preserving: Preserving | None, known: KnownFiles | None
+    ) -> ExportOptions:
         given = self.options
         return ExportOptions(
             update=given["update"],
@@ -296,6 +312,7 @@ class _Job:
             placing=Placing(**{name: given[name] for name in _PLACING}),
             preserving=preserving,
             protected=own.reasons,
+            known_files=known,
         )
 
     def _top(self, lookup: TreeLookup) -> Node | dict[bytes, Node]:

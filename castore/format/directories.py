@@ -11,7 +11,7 @@ the first and reads both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -66,6 +66,14 @@ class Directory(Mapping[PathComponent, Node]):
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    def items(self) -> ItemsView[PathComponent, Node]:
+        """Return its entries, in order."""
+        return self._nodes.items()
+
+    def values(self) -> ValuesView[Node]:
+        """Return the nodes of its entries, in order."""
+        return self._nodes.values()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Directory):

@@ -38,6 +38,7 @@ def export_tree(
     *,
     progress: Callable[[int], object] | None = None,
     report: Callable[[Letter, TreePath], object] | None = None,
+    passed: Callable[[int, int], object] | None = None,
 ) -> Exported:
     """Make a folder, a file or a link of a root; or bring a folder up to date.
 
@@ -50,6 +51,8 @@ def export_tree(
         directories: Where the directories are.
         options: How; by default a folder is made where there is nothing yet.
         progress: Called with the number of bytes of each file that is written or kept.
+        passed: Called with how many files were known to be right, and their bytes: of these *progress* says
+            nothing.
         report: Called with what is different and where, in the letters of `castore.trees.comparing.Letter`.
 
     Raises `TargetError` if *target* cannot be written, or is there and not to be updated; what the services
@@ -58,7 +61,9 @@ def export_tree(
     """
     options = options or ExportOptions()
     path = os.path.abspath(os.fsencode(target))
-    work = TreeFiller(blobs, directories, options, progress, report)
+    work = TreeFiller(
+        blobs, directories, options, progress=progress, report=report, passed=passed, target=path
+    )
     top: Top = Directory(root) if isinstance(root, Mapping) else root
     try:
         kind = stat.S_IFMT(os.lstat(path).st_mode)

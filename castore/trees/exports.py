@@ -9,6 +9,7 @@ import attrs
 from castore.errors import CastoreError
 from castore.format.nodes import TreePath
 from castore.trees.folding import Prober, probe
+from castore.trees.known_files import KnownFiles
 from castore.trees.placing import Placing
 from castore.trees.preserving import Preserving
 from castore.trees.selecting import ALL, Selection
@@ -68,6 +69,8 @@ class ExportOptions:
         placing: How files are written.
         preserving: What entries are given that the tree does not have; not for several roots.
         protected: Folders that must not be in one from which something is removed, with the reason.
+        known_files: What is known of files that were exported with the same blobs before: those that are as
+            they were are not read to find out whether they are right.
         prober: What finds out which names are one in a folder.
     """
 
@@ -80,4 +83,5 @@ class ExportOptions:
     placing: Placing = attrs.field(factory=Placing)
     preserving: Preserving | None = None
     protected: Mapping[str, str] = attrs.field(factory=dict)
+    known_files: KnownFiles | None = None
     prober: Prober = probe

@@ -8,6 +8,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias
 
@@ -29,10 +30,12 @@ from castore.owned import name_while_built, named_while_built
 from castore.threads.process_locks import lock
 from castore.trees.comparing import Letter
 from castore.trees.exports import Exported, ExportOptions, LostFile
-from castore.trees.folders import Folder, flush_folders, make_read_only, remove_within
+from castore.trees.folders import Folder, MetEntry, flush_folders, make_read_only, remove_within
 from castore.trees.folding import Folding
+from castore.trees.known_files import status_of
 from castore.trees.placing import FilePlacer, digest_of_file
 from castore.trees.preserving import Preserver
+from castore.trees.remembering import ExportMemory, RememberedFolder, mark
 from castore.trees.selecting import ALL, DirectoryView, SelectedFolder
 from castore.trees.walking import walk_directories
 
@@ -88,6 +91,8 @@ class _Old:
 
     name: bytes
     kind: int
+    status: os.stat_result | None = None
+    """That of a file, if it was asked for."""
 
 
 @attrs.define(eq=False)
@@ -100,6 +105,8 @@ class _Place:
         names: What its entries are called here, if not as in the tree.
         old: What was in it, by the keys of the names; `None` if it is new.
         dropped: What the tree has, and what is not taken.
+        memory: What is remembered of it.
+        is_right: Whether it has all but the folders in it as it should.
         spares: Whether what is excluded stays if it is there; in what an export has left nothing does.
     """
 
@@ -109,6 +116,8 @@ class _Place:
     old: dict[bytes, _Old] | None
     dropped: frozenset[bytes] = frozenset()
     spares: bool = True
+    memory: RememberedFolder | None = None
+    is_right: bool = False
 
     def takes(self, name: bytes, node: Node) -> bool:
         return self.selected is None or not self.selected.reason_against(
@@ -135,6 +144,7 @@ class _Wanted:
 
     folder: Folder
     name: bytes
+    memory: RememberedFolder | None
     path: TreePath
     node: FileNode
     letter: Letter | None
@@ -182,8 +192,11 @@ class TreeFiller:
         blobs: BlobService,
         directories: DirectoryService,
         options: ExportOptions,
+        *,
         progress: Callable[[int], object] | None,
         report: Callable[[Letter, TreePath], object] | None,
+        passed: Callable[[int, int], object] | None,
+        target: bytes,
     ) -> None:
         self.options = options
         self.lost: list[LostFile] = []
@@ -194,7 +207,15 @@ class TreeFiller:
         self._directories = directories
         self._progress = progress
         self._report = report
-        self._placer = FilePlacer(options.placing)
+        self._passed = passed
+        self._memory: ExportMemory | None = None
+        # Times that are given later, and names of one file, change what would be remembered.
+        remembers = not (options.preserving or options.placing.hardlink or options.dry_run)
+        if options.known_files is not None:
+            self._memory = ExportMemory(options.known_files, target)
+        self._placer = (
+            FilePlacer(options.placing, mark) if self._memory and remembers else FilePlacer(options.placing)
+        )
         self._folding = Folding()
         self._replacing = False
         self._may_delete = options.delete
@@ -307,17 +328,38 @@ class TreeFiller:
             place = self._places[-1]
             if not path:
                 place.folder = folder
-                place.old = None if is_new else self._old_in(folder)
+                if self._memory is not None:
+                    place.memory = self._memory.folder(path)
+                if not is_new:
+                    self._look_into(place, directory)
             else:
-                self._open(self._places[-2], place, path)
+                self._open(self._places[-2], place, path, directory)
             place.names = self._folding.apart(directory) if self.options.rename_collisions else {}
             for name, other in place.names.items():
                 self._renamed[bytes(path.join(other))] = bytes(path.join(name))
+            if place.is_right:
+                self._keep_all(directory)
+                continue
             for name, node in directory.items():
                 if not isinstance(node, DirectoryNode):
                     self._visit(place, place.names.get(name, name), path.join(name), node)
             if place.old:
                 self._look_for_surplus(place, path, directory)
+            if place.memory is not None and not place.names and not self.options.dry_run:
+                place.memory.end(directory)
+
+    def _keep_all(self, directory: Mapping[PathComponent, Node]) -> None:
+        """Take note that all files and links of a directory are right."""
+        count = links = size = 0
+        for node in directory.values():
+            if isinstance(node, FileNode):
+                count += 1
+                size += node.size
+            elif isinstance(node, SymlinkNode):
+                links += 1
+        self._counts["kept"] += count + links
+        if count and self._passed is not None:
+            self._passed(count, size)
 
     def _taken(
         self, root: DirectoryNode | Directory
@@ -366,8 +408,12 @@ class TreeFiller:
                 "--on-collision=rename gives the later ones others"
             )
 
-    def _open(self, above: _Place, place: _Place, path: TreePath) -> None:
+    def _open(
+        self, above: _Place, place: _Place, path: TreePath, directory: Mapping[PathComponent, Node]
+    ) -> None:
         """Make or enter a folder."""
+        if self._memory is not None:
+            place.memory = self._memory.folder(path)
         name = above.names.get(path[-1], path[-1])
         old = self._find_old(above, name)
         if old is not None and old.kind == stat.S_IFDIR:
@@ -375,7 +421,7 @@ class TreeFiller:
             place.folder = above.folder.enter(name)
             if not self.options.dry_run:
                 place.folder.make_usable()
-            place.old = self._old_in(place.folder)
+            self._look_into(place, directory)
             return
         self._count("A" if old is None else "T", path, "directories")
         if self.options.dry_run:
@@ -391,10 +437,26 @@ class TreeFiller:
         place.folder = above.folder.make(temporary, 0o755)
         self._changes.append(_Change(above, _Old(name, old.kind), temporary, path, None, place.folder))
 
-    def _old_in(self, folder: Folder | None) -> dict[bytes, _Old] | None:
+    def _look_into(self, place: _Place, directory: Mapping[PathComponent, Node]) -> None:
+        """Find out what is in a folder, and whether that is all as it should be."""
+        folder, memory = place.folder, place.memory
         if folder is None:
-            return None
-        return {self._folding.key(name): _Old(name, kind) for name, kind in folder.entries()}
+            return
+        if memory is None:
+            place.old = {self._folding.key(name): _Old(name, kind) for name, kind in folder.entries()}
+            return
+        found = folder.statuses()
+        memory.recall()
+        place.is_right = (
+            not self._is_own
+            and memory.is_right(folder, found, directory)
+            and not (self.options.placing.read_only and any(map(_is_writable, found)))
+        )
+        place.old = {
+            self._folding.key(name): _Old(name, kind, status)
+            for name, kind, status in found
+            if not place.is_right or kind == stat.S_IFDIR
+        }
 
     def _find_old(self, place: _Place, name: bytes) -> _Old | None:
         """Return what has a name in a folder; it is given that name as it is written here."""
@@ -412,7 +474,7 @@ class TreeFiller:
         letter: Letter | None = "A"
         if old is not None:
             assert place.folder is not None
-            found = self._difference(place.folder, name, old, node)
+            found = self._difference(place, name, old, node)
             if found is None:
                 self._counts["kept"] += 1
                 if self._progress is not None and isinstance(node, FileNode):
@@ -442,13 +504,21 @@ class TreeFiller:
             if len(self._links) >= _MOST_LINKS:
                 self._make_links()
         elif isinstance(node, FileNode):
-            wanted = _Wanted(place.folder, name, path, node, letter, self._replacing and letter is not None)
-            self._waiting.append(wanted)
-            if len(self._waiting) >= _MOST_FILES:
-                self._write_files()
+            memory = None if place.names or letter is None else place.memory
+            replace = self._replacing and letter is not None
+            self._wait_for(_Wanted(place.folder, name, memory, path, node, letter, replace))
 
-    def _difference(self, folder: Folder, name: bytes, old: _Old, node: Node) -> Letter | None:
+    def _wait_for(self, wanted: _Wanted) -> None:
+        if wanted.memory is not None:
+            wanted.memory.begin()
+        self._waiting.append(wanted)
+        if len(self._waiting) >= _MOST_FILES:
+            self._write_files()
+
+    def _difference(self, place: _Place, name: bytes, old: _Old, node: Node) -> Letter | None:
         """Return in what an entry that is there differs from the one of the tree, `None` if in nothing."""
+        folder = place.folder
+        assert folder is not None
         if isinstance(node, SymlinkNode):
             if old.kind != stat.S_IFLNK:
                 return "T"
@@ -456,10 +526,13 @@ class TreeFiller:
         assert isinstance(node, FileNode)
         if old.kind != stat.S_IFREG:
             return "T"
-        status = folder.status(name)
-        if status.st_size != node.size or not _has_digest(folder, name, node):
-            return "M"
-        if self._is_own and not self._as_if_new(status):
+        status = folder.status(name) if old.status is None else old.status
+        is_right: bool | None = status.st_size == node.size
+        if is_right:
+            is_right = place.memory.has(name, status, node) if place.memory is not None else None
+            if is_right is None:
+                is_right = _has_digest(folder, name, node, place.memory)
+        if not is_right or (self._is_own and not self._as_if_new(status)):
             return "M"
         writable = self.options.placing.read_only and status.st_mode & 0o222
         return "X" if writable or bool(status.st_mode & stat.S_IXUSR) != node.executable else None
@@ -614,29 +687,37 @@ class TreeFiller:
 
     def _write_file(self, wanted: _Wanted, answer: Answer) -> None:
         digest = wanted.node.digest
+        memory = wanted.memory
         try:
             if answer is None:
                 raise BlobNotFoundError(digest)
             if isinstance(answer, CastoreError):
                 raise answer
             try:
-                self._place(wanted, answer)
+                marked = self._place(wanted, answer)
             except CorruptBlobError as error:
                 if not error.passed_over:
                     raise
                 with self._blobs.open(digest) as reader:
-                    self._place(wanted, reader)
+                    marked = self._place(wanted, reader)
+            if memory is not None:
+                memory.wrote(wanted.folder, wanted.name, wanted.node, marked)
         except (BlobNotFoundError, CorruptBlobError, InvalidDirectoryError) as error:
             self.lost.append(LostFile(wanted.path, error))
             return
+        finally:
+            if memory is not None:
+                memory.end()
         if wanted.letter is not None:
             self._count_made(wanted.letter, wanted.path, wanted.node)
         if self._progress is not None:
             self._progress(wanted.node.size)
 
-    def _place(self, wanted: _Wanted, content: bytes | BlobReader) -> None:
+    def _place(self, wanted: _Wanted, content: bytes | BlobReader) -> tuple[int, int] | None:
         try:
-            self._placer.place(wanted.folder, wanted.name, wanted.node, content, replace=wanted.replace)
+            return self._placer.place(
+                wanted.folder, wanted.name, wanted.node, content, replace=wanted.replace
+            )
         except OSError as error:
             if isinstance(error, CastoreError):
                 raise
@@ -676,18 +757,30 @@ def _of_several(
             yield from walk_directories(directories, node, path=path, enters=enters)
 
 
-def _has_digest(folder: Folder, name: bytes, node: FileNode) -> bool:
+def _has_digest(folder: Folder, name: bytes, node: FileNode, memory: RememberedFolder | None) -> bool:
     """Tell whether a file has the bytes that the tree has for it; one that cannot be read has not."""
     try:
         descriptor = folder.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:
-        return digest_of_file(descriptor) == node.digest
+        begun = time.time_ns()
+        before = os.fstat(descriptor)
+        if digest_of_file(descriptor) != node.digest:
+            return False
+        if memory is not None and status_of(os.fstat(descriptor)) == status_of(before):
+            memory.found(name, before, node, begun)
     except OSError:
         return False
+    else:
+        return True
     finally:
         os.close(descriptor)
+
+
+def _is_writable(entry: MetEntry) -> bool:
+    _, kind, status = entry
+    return kind == stat.S_IFREG and status is not None and bool(status.st_mode & 0o222)
 
 
 def _discard(change: _Change) -> None:

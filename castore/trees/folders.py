@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 from castore.places import LACKING
 
@@ -28,6 +28,10 @@ _MOST_OPEN: Final = 128
 _NODUMP: Final = 0x40
 _GET_ATTRIBUTES: Final = 0x80086601 if sys.maxsize > 1 << 32 else 0x80046601
 """`FS_NODUMP_FL` and `FS_IOC_GETFLAGS` of Linux; see ioctl_iflags(2)."""
+
+
+MetEntry: TypeAlias = "tuple[bytes, int, os.stat_result | None]"
+"""An entry of a folder: its name, its kind, and of what is no folder its status."""
 
 
 class Folder:
@@ -88,7 +92,7 @@ class Folder:
             found.sort(key=_first)
             return [(name, _kind_of(descriptor, entry)) for name, entry in found]
 
-    def statuses(self) -> list[tuple[bytes, int, os.stat_result | None]]:
+    def statuses(self) -> list[MetEntry]:
         """Return the same, with the status of each file; that of what goes away meanwhile is `None`."""
         with self._opened.lock:
             descriptor = self._descriptor()

@@ -39,10 +39,8 @@ from castore.errors import (
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, SymlinkTarget
 from castore.trees.directory_sinks import sink_of
-from castore.trees.folders import Folder, OpenTree
+from castore.trees.folders import Folder, MetEntry, OpenTree
 from castore.trees.known_files import (
-    FOLDER_STATUS,
-    LINK_STATUS,
     MODE_SIZE,
     KnownFiles,
     KnownFolder,
@@ -211,9 +209,6 @@ _Hit: TypeAlias = "tuple[bytes, bytes, FileNode]"
 _Files: TypeAlias = "tuple[tuple[B3Digest, int], ...]"
 """Those of a folder that is as it was, with their sizes."""
 
-_Met: TypeAlias = "tuple[bytes, int, os.stat_result | None]"
-"""An entry of a folder: its name, its kind, and of a file its status."""
-
 
 @attrs.define(eq=False)
 class _Linked:
@@ -281,7 +276,7 @@ class _Walk:
     def _complete(self, frame: _Frame, parent: _Frame) -> None:
         raise NotImplementedError
 
-    def _remembered(self, folder: Folder, frame: _Frame, entries: list[_Met]) -> Iterator[_Met]:  # noqa: ARG002
+    def _remembered(self, folder: Folder, frame: _Frame, entries: list[MetEntry]) -> Iterator[MetEntry]:  # noqa: ARG002
         """Yield those entries of a folder that are not known."""
         return iter(entries)
 
@@ -313,7 +308,7 @@ class _Walk:
     def _claim_rest(self) -> Iterator[FileAt]:
         return iter(())
 
-    def _entries(self, folder: Folder, frame: _Frame) -> Iterator[_Met]:
+    def _entries(self, folder: Folder, frame: _Frame) -> Iterator[MetEntry]:
         """Return what is taken of a folder, but for what is known."""
         frame.begun = time.time_ns() if self._options.known_files is not None else 0
         try:
@@ -338,7 +333,7 @@ class _Walk:
         above = None if frame.parent is None else frame.parent.selected
         return select.at_root(folder) if above is None else above.enter(frame.name, folder)
 
-    def _takes(self, folder: Folder, frame: _Frame, entry: _Met) -> bool:
+    def _takes(self, folder: Folder, frame: _Frame, entry: MetEntry) -> bool:
         name, kind, status = entry
         assert frame.selected is not None
         assert self._select is not None
@@ -359,7 +354,7 @@ class _Walk:
 
     def _enter(
         self, folder: Folder, frame: _Frame, name: bytes
-    ) -> tuple[Folder, _Frame, Iterator[_Met]] | None:
+    ) -> tuple[Folder, _Frame, Iterator[MetEntry]] | None:
         try:
             below = folder.enter(name)
         except OSError as error:
@@ -375,7 +370,7 @@ class _Walk:
             return below, inner, iter(())
         return below, inner, self._entries(below, inner)
 
-    def _entry(self, folder: Folder, frame: _Frame, entry: _Met) -> Iterator[FileAt]:
+    def _entry(self, folder: Folder, frame: _Frame, entry: MetEntry) -> Iterator[FileAt]:
         name, kind, _ = entry
         if kind == stat.S_IFREG:
             if self._met is not None:
@@ -433,7 +428,7 @@ class _Survey(_Walk):
             self.files += 1
             self._close_entry(frame)
 
-    def _entry(self, folder: Folder, frame: _Frame, entry: _Met) -> Iterator[FileAt]:
+    def _entry(self, folder: Folder, frame: _Frame, entry: MetEntry) -> Iterator[FileAt]:
         name, kind, status = entry
         if kind == stat.S_IFLNK and self._met is not None:
             self._met(_below(frame, name))
@@ -443,7 +438,7 @@ class _Survey(_Walk):
 
     def _enter(
         self, folder: Folder, frame: _Frame, name: bytes
-    ) -> tuple[Folder, _Frame, Iterator[_Met]] | None:
+    ) -> tuple[Folder, _Frame, Iterator[MetEntry]] | None:
         if self._met is not None:
             self._met(_below(frame, name))
         return super()._enter(folder, frame, name)
@@ -529,7 +524,7 @@ class _Import(_Walk):
 
     # -- files with several names, each of which is read once --
 
-    def _entry(self, folder: Folder, frame: _Frame, entry: _Met) -> Iterator[FileAt]:
+    def _entry(self, folder: Folder, frame: _Frame, entry: MetEntry) -> Iterator[FileAt]:
         name, kind, status = entry
         if kind != stat.S_IFREG or status is None or status.st_nlink == 1:
             yield from super()._entry(folder, frame, entry)
@@ -571,13 +566,13 @@ class _Import(_Walk):
     def _path_of(self, frame: _Frame) -> bytes:
         return b"/".join((self._source, frame.path)) if frame.path else self._source
 
-    def _remembered(self, folder: Folder, frame: _Frame, entries: list[_Met]) -> Iterator[_Met]:
+    def _remembered(self, folder: Folder, frame: _Frame, entries: list[MetEntry]) -> Iterator[MetEntry]:
         """Yield those entries of a folder that are not known, and folders; the others are claimed later."""
         known_files = self._known_files
         known = None if known_files is None else known_files.folder(self._path_of(frame))
         if known_files is None or known is None:
             return iter(entries)
-        if self._is_as_it_was(folder, entries, known):
+        if known.is_of(entries, folder.read_link):
             frame.known = known
             frame.open_entries += 1
             files = tuple(known.files())
@@ -586,33 +581,17 @@ class _Import(_Walk):
             return iter([entry for entry in entries if entry[1] not in (stat.S_IFREG, stat.S_IFLNK)])
         return iter(self._some_remembered(folder, frame, entries, known, known_files))
 
-    @staticmethod
-    def _is_as_it_was(folder: Folder, entries: list[_Met], known: KnownFolder) -> bool:
-        names, statuses, links = [], [], []
-        for name, kind, status in entries:
-            if kind == stat.S_IFREG and status is not None:
-                statuses.append(status_of(status))
-            elif kind == stat.S_IFDIR:
-                statuses.append(FOLDER_STATUS)
-            elif kind == stat.S_IFLNK:
-                statuses.append(LINK_STATUS)
-                links.append(name)
-            else:
-                continue
-            names.append(name)
-        if b"".join(statuses) != known.statuses or b"/".join(names) != known.names:
-            return False
-        try:
-            return b"\0".join(map(folder.read_link, links)) == known.links
-        except OSError:
-            return False
-
     def _some_remembered(
-        self, folder: Folder, frame: _Frame, entries: list[_Met], known: KnownFolder, known_files: KnownFiles
-    ) -> list[_Met]:
+        self,
+        folder: Folder,
+        frame: _Frame,
+        entries: list[MetEntry],
+        known: KnownFolder,
+        known_files: KnownFiles,
+    ) -> list[MetEntry]:
         then = {name: (status, digest) for name, status, digest in known.entries()}
         hits: list[_Hit] = []
-        others: list[_Met] = []
+        others: list[MetEntry] = []
         for entry in entries:
             name, kind, status = entry
             if kind == stat.S_IFREG and status is not None and name in then:

@@ -16,7 +16,7 @@ import sqlite3
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, Self, TypeAlias, get_args
@@ -29,6 +29,7 @@ from castore.digest import DIGEST_SIZE, B3Digest
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, SymlinkTarget
 from castore.threads import forks
+from castore.trees.folders import MetEntry
 
 Compared: TypeAlias = Literal["ctime,mtime,size,inode", "mtime,size,inode", "mtime,size"]
 """What must be as it was. Without `ctime` for files that are often linked, or whose modes change; without
@@ -177,6 +178,32 @@ class KnownFolder:
                 found += 1
         return found == len(folders)
 
+    def is_of(self, entries: Iterable[MetEntry], read_link: Callable[[bytes], bytes]) -> bool:
+        """Tell whether a folder is as it was, as far as that shows without what is in those within it.
+
+        Arguments:
+            entries: What is in it, in bytewise order.
+            read_link: What gives the target of a link in it; it may raise `OSError`.
+        """
+        names, statuses, links = [], [], []
+        for name, kind, status in entries:
+            if kind == stat.S_IFREG and status is not None:
+                statuses.append(status_of(status))
+            elif kind == stat.S_IFDIR:
+                statuses.append(FOLDER_STATUS)
+            elif kind == stat.S_IFLNK:
+                statuses.append(LINK_STATUS)
+                links.append(name)
+            else:
+                continue
+            names.append(name)
+        if b"".join(statuses) != self.statuses or b"/".join(names) != self.names:
+            return False
+        try:
+            return b"\0".join(map(read_link, links)) == self.links
+        except OSError:
+            return False
+
     def files(self) -> Iterator[tuple[B3Digest, int]]:
         """Yield digest and size of each file of which a status is remembered."""
         statuses, digests = _STATUS.iter_unpack(self.statuses), _DIGESTS.iter_unpack(self.digests)
@@ -310,7 +337,7 @@ class KnownFiles:
             status: What the system says of it.
             before: A moment before it was read.
         """
-        slack = _SLACK_OF_NETWORKS_NS if _is_of_network(status.st_dev) else _SLACK_NS
+        slack = _SLACK_OF_NETWORKS_NS if is_of_network(status.st_dev) else _SLACK_NS
         return max(status.st_mtime_ns, status.st_ctime_ns) < before - slack
 
     # -- the file --
@@ -439,7 +466,7 @@ class KnownFiles:
 
 
 @lru_cache(maxsize=64)
-def _is_of_network(device: int) -> bool:
+def is_of_network(device: int) -> bool:
     """Tell whether another machine says when a file of this device was changed; if unsure, it is."""
     mark = f"{os.major(device)}:{os.minor(device)}"
     try:

@@ -9,7 +9,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 from blake3 import blake3
@@ -73,17 +73,26 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-class FilePlacer:
-    """Writes files into folders of one tree."""
+_Mark: TypeAlias = "tuple[int, int]"
 
-    def __init__(self, how: Placing) -> None:
+
+class FilePlacer:
+    """Writes files into folders of one tree.
+
+    Arguments:
+        how: How they are written.
+        mark: Called with the descriptor of each that is written, when it has its bytes.
+    """
+
+    def __init__(self, how: Placing, mark: Callable[[int], _Mark | None] = lambda _: None) -> None:
         self._how = how
+        self._mark = mark
         self._can_clone = True
         self._written: OrderedDict[tuple[B3Digest, bool], _Written] = OrderedDict()
 
     def place(
         self, folder: Folder, name: bytes, node: FileNode, content: bytes | BlobReader, *, replace: bool
-    ) -> None:
+    ) -> _Mark | None:
         """Write a file.
 
         Arguments:
@@ -93,6 +102,8 @@ class FilePlacer:
             content: Its bytes, or a reader of these.
             replace: Whether it is made under another name first, and takes the place of what has its own.
                 Else nothing may have it.
+
+        Returns what *mark* does of it; `None` for another name of one that was written.
 
         Raises `OSError` if it cannot be written, `CorruptBlobError` if other bytes come back than were
         written, `InvalidDirectoryError` if the tree is wrong about its size, and what the reader raises. Then
@@ -108,12 +119,13 @@ class FilePlacer:
                 folder.rename(temporary, name)
                 with contextlib.suppress(FileNotFoundError):
                     folder.remove(temporary)  # Of two names of one file a rename removes neither.
-            return
+            return None
         descriptor = folder.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._how.mode_of(node))
         try:
             try:
                 if not self._clone(descriptor, node):
                     self._write(descriptor, content)
+                marked = self._mark(descriptor)
                 if self._how.durable:
                     os.fsync(descriptor)
                 if self._how.verify:
@@ -128,6 +140,7 @@ class FilePlacer:
             with contextlib.suppress(OSError):
                 folder.remove(temporary)
             raise
+        return marked
 
     def _write(self, descriptor: int, content: bytes | BlobReader) -> None:
         write = self._write_sparsely if self._how.sparse else write_all

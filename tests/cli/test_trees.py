@@ -218,6 +218,17 @@ class TestExportedFolders:
         }
         assert castore("import", "out").stdout[:64] == root
 
+    @pytest.mark.parametrize(("mode", "seen"), [("mtime,size", 0), ("ctime,mtime,size,inode", 1), ("off", 1)])
+    def test_known_files(self, castore, place, root, mode, seen):
+        """What was written is not read to find out that it is right, as far as what is compared shows that."""
+        castore("export", root, "out")
+        file = place.folder / "out/readme.md"
+        status = file.stat()
+        file.write_bytes(b"x" * status.st_size)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        done = castore("export", "--update", "--json", f"--known-files={mode}", root, "out")
+        assert json.loads(done.stdout)["written"] == seen
+
     def test_several(self, castore, place, root):
         assert castore("export", f"{root}:sub", f"{root}:readme.md", root, "out").exit_code == 0
         names = {path.name for path in (place.folder / "out").iterdir()}

@@ -405,6 +405,6 @@ def test_file_systems_of_other_machines(monkeypatch: pytest.MonkeyPatch, tmp_pat
     status = (tmp_path / "file").stat()
     soon, later = status.st_ctime_ns + 3 * 10**9, status.st_ctime_ns + 601 * 10**9
     assert KnownFiles.is_settled(status, soon)
-    monkeypatch.setattr("castore.trees.known_files._is_of_network", lambda _: True)
+    monkeypatch.setattr("castore.trees.known_files.is_of_network", lambda _: True)
     assert not KnownFiles.is_settled(status, soon)
     assert KnownFiles.is_settled(status, later)
