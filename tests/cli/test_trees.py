@@ -220,7 +220,7 @@ class TestExportedFolders:
 
     @pytest.mark.parametrize(("mode", "seen"), [("mtime,size", 0), ("ctime,mtime,size,inode", 1), ("off", 1)])
     def test_known_files(self, castore, place, root, mode, seen):
-        """What was written is not read to find out that it is right, as far as what is compared shows that."""
+        """What was written is not read again, as long as what is compared is as it was."""
         castore("export", root, "out")
         file = place.folder / "out/readme.md"
         status = file.stat()

@@ -53,11 +53,11 @@ class Bench:
         self.directories.put(directory)
         return directory.node
 
-    def export(self, **options: Any) -> Exported:
+    def export(self, progress: Callable[[int], object] | None = None, **options: Any) -> Exported:
         self.hashed.clear()
         with KnownFiles(self.folder / "known.sqlite") as known:
             how = ExportOptions(known_files=known, update=self.out.exists(), **options)
-            return export_tree(self.root, self.out, self.blobs, self.directories, how)
+            return export_tree(self.root, self.out, self.blobs, self.directories, how, progress=progress)
 
     @property
     def is_right(self) -> bool:
@@ -153,10 +153,19 @@ def test_changes_are_seen(bench: Bench, change: Callable[[Path], object]) -> Non
 
 
 def test_writes_within_a_tick_are_seen(bench: Bench) -> None:
-    """A file that is written to right after the export, and has as many bytes as before."""
+    """A file that is written to right after it was exported, and has as many bytes as before."""
+    bench.export()
+    file = bench.out / "sub/f15"
+
+    def write(_: int) -> None:
+        if file.exists():
+            with file.open("r+b") as opened:
+                opened.write(b"99")
+
     for number in range(60):
-        bench.export()
-        rewrite(bench.out / "sub/f15")
+        file.unlink()
+        bench.export(progress=write)
+        assert file.read_bytes() == b"99"
         assert bench.export().written == 1, number
 
 
