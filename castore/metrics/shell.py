@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cache, partial
 from itertools import chain
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from castore.contract.blobs import Answer, BlobReader, BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import ChunkSource
@@ -24,6 +24,7 @@ from castore.contract.operations import (
     OPERATIONS,
     PUT_MANY,
     READER_READ,
+    WRITER_WRITE,
     Operation,
     operations_of,
     size_of,
@@ -34,6 +35,7 @@ from castore.format.directories import Directory
 from castore.metrics.meters import MOST, Meter, Meters, clock
 from castore.metrics.model import Gauges
 from castore.streams.readers import BytesReader, PieceReader
+from castore.threads import forks
 from castore.wrapping.directories import ForwardingDirectoryWriter, begin_closure
 from castore.wrapping.discreet import DiscreetDirectoryService, DiscreetService
 from castore.wrapping.forwarding import (
@@ -43,6 +45,9 @@ from castore.wrapping.forwarding import (
     forwarding_class,
     pieces_of,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -253,7 +258,7 @@ class MeasuredService(_Shell[BlobService], BlobService):
 
     def open_write(self) -> BlobWriter:
         """Start a blob there, with a writer that is measured."""
-        return ForwardingWriter(self._measuring(_OPEN_WRITE, self._inner.open_write), self._measuring)
+        return MeasuredWriter(self._measuring(_OPEN_WRITE, self._inner.open_write), self._measuring)
 
 
 class MeasuredDirectoryService(_Shell[DirectoryService], DirectoryService):
@@ -313,6 +318,7 @@ class _Measuring:
         self.chunks = meters[OPERATIONS["chunks"]]
         self.open_read = meters[OPERATIONS["open_read"]]
         self.pieces = meters[READER_READ]
+        self.writes = meters[WRITER_WRITE]
 
     def __call__(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Make any call."""
@@ -537,3 +543,35 @@ class MeasuredReader(PieceReader):
         if not self.closed:
             self._pieces.close()
         super().close()
+
+
+class MeasuredWriter(ForwardingWriter):
+    """Passes bytes on to another writer, and counts them."""
+
+    def __init__(self, writer: BlobWriter, measuring: _Measuring) -> None:
+        super().__init__(writer, measuring)
+        self._meter = measuring.writes
+
+    def write(self, data: Buffer, /) -> int:
+        """Take all of *data*; return its size in bytes."""
+        if type(data) is not bytes or not data:
+            return super().write(data)
+        # Small pieces are many, and nobody can change these: the same in half of the time.
+        if self._state != "open" or self._generation != forks.generation():
+            self._require_open("write")
+        meter = self._meter
+        meter.begun.append(None)
+        started = clock()
+        try:
+            self._writer.write(data)
+        except BaseException as error:
+            meter.fail(error, clock() - started)
+            self._fail()
+            raise
+        meter.ended.append(clock() - started)
+        count = len(data)
+        meter.taken.append(count)
+        if len(meter.ended) > MOST:
+            meter.fold()
+        self._written += count
+        return count

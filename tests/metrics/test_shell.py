@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from castore import (
     SourceError,
     UnavailableError,
     UnsupportedError,
+    WriterClosedError,
     from_url,
 )
 from castore.contract.capabilities import (
@@ -306,6 +308,17 @@ class TestReading:
             assert archive.read("a") == P3M.data
 
 
+def calls_of(what: Callable[[], object]) -> int:
+    """Return how many functions of Python *what* calls."""
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, _: calls.append(event) if event == "call" else None)
+    try:
+        what()
+    finally:
+        sys.setprofile(None)
+    return len(calls)
+
+
 class TestWriting:
     def test_a_writer(self, shell: Shell) -> None:
         """Its closing counts once, however often it is asked for its digest."""
@@ -317,6 +330,57 @@ class TestWriting:
         counted = {"open_write": 1, "writer.close": 1, "writer.fill": 1, "writer.write": 1}
         assert shell.counts() == counted
         assert (shell["writer.write"].bytes_in, shell["writer.fill"].bytes_in) == (3, 4)
+
+    @pytest.mark.parametrize("kind_of", [bytes, bytearray, memoryview])
+    def test_pieces_of_every_kind_count_alike(self, shell: Shell, kind_of: Callable[..., Any]) -> None:
+        """One of no bytes is no operation; a writer that has ended takes none, and nothing is counted."""
+        with shell.service.open_write() as writer:
+            for piece in (b"12", b"", b"345"):
+                assert writer.write(kind_of(piece)) == len(piece)
+            assert writer.tell() == 5  # type: ignore[attr-defined]
+        for data in (b"6", b""):
+            with pytest.raises(WriterClosedError):
+                writer.write(kind_of(data))
+        counted = shell["writer.write"]
+        assert (counted.calls, counted.under_way, counted.bytes_in) == (2, 0, 5)
+        assert shell.service.read(writer.close()) == b"12345"
+
+    @pytest.mark.parametrize("kind_of", [bytes, bytearray])
+    def test_a_piece_that_fails_ends_the_writer(self, kind_of: Callable[..., Any]) -> None:
+        """What was written goes, the failure is counted, and nothing more is taken."""
+        ended = []
+
+        class Writer(BlobWriter):
+            def write(self, data: Any, /) -> int:
+                raise UnavailableError("it", "gone")
+
+            def close(self) -> B3Digest:
+                raise NotImplementedError
+
+            def abort(self) -> None:
+                ended.append("aborted")
+
+        class Service(MemoryBlobService):
+            def open_write(self) -> BlobWriter:
+                return Writer()
+
+        shell = Shell(Service())
+        with contextlib.suppress(UnavailableError), shell.service.open_write() as writer:
+            writer.write(kind_of(b"12"))
+        with pytest.raises(WriterClosedError, match="has failed before"):
+            writer.write(kind_of(b"12"))
+        assert ended == ["aborted"]
+        assert (shell["writer.write"].errors, shell["writer.write"].calls) == ({"unavailable": 1}, 1)
+
+    def test_a_piece_costs_one_call_of_the_writer_within(self, shell: Shell) -> None:
+        """Few calls of Python: pieces may be small, and are many."""
+        with shell.service.open_write() as writer:
+            writer.write(b"1")
+            calls = calls_of(lambda: writer.write(b"2"))
+        alone = MemoryBlobService().open_write()
+        with alone:
+            alone.write(b"1")
+            assert calls <= calls_of(lambda: alone.write(b"2")) + 2  # itself, and which process this is
 
     def test_the_end_of_the_block_closes(self, shell: Shell) -> None:
         with shell.service.open_write() as writer:

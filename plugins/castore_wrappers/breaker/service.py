@@ -87,7 +87,7 @@ class Breaking(Wrapping[S]):
         except BaseException:
             self._note(era, Verdict.UNKNOWN)
             raise
-        failure = _failure_of(operation, args, kwargs, result)
+        failure = None if operation.items is None else _failure_of(operation, args, kwargs, result)
         if failure is not None:
             self._note_failure(era, failure)
         else:

@@ -20,12 +20,19 @@ _LOOK_AGAIN: Final = 1.0
 class Ticket:
     """What entitles to *number* slots: a variable of the function that uses them, and gone with that."""
 
-    __slots__ = ("__weakref__", "number", "thread", "turn")
+    __slots__ = ("__weakref__", "_turn", "number", "thread")
 
     def __init__(self, number: int = 1) -> None:
         self.number = number
-        self.turn = Flag()
         self.thread = threading.get_ident()
+        self._turn: Flag | None = None
+
+    @property
+    def turn(self) -> Flag:
+        """Set when it is its turn, for those who have to wait: most never do."""
+        if self._turn is None:
+            self._turn = Flag()
+        return self._turn
 
 
 class Slots:
@@ -64,16 +71,27 @@ class Slots:
 
     def take(self, ticket: Ticket) -> None:
         """Wait for the slots of a ticket, no more than there are; it must be given back."""
+        thread = ticket.thread if self._wait is None else None
         with self._lock:
-            if self._wait is None:
-                left = [other for other in _alive(self._held) if other.thread == ticket.thread]
-                self._held = [other for other in self._held if other() not in left]
-            self._waiting.append(weakref.ref(ticket))
+            taken = 0
+            held = []
+            for reference in self._held:
+                other = reference()
+                if other is not None and other.thread != thread:
+                    held.append(reference)
+                    taken += other.number
+            self._held = held
+            mine = weakref.ref(ticket)
+            if not self._waiting and self.count - taken >= ticket.number:
+                held.append(mine)  # as mostly
+                return
+            turn = ticket.turn
+            self._waiting.append(mine)
             self._pass_on()
-        while not ticket.turn.is_set():
+        while not turn.is_set():
             if self._wait is not None:
-                self._wait(ticket.turn)
-            elif not ticket.turn.wait(_LOOK_AGAIN):
+                self._wait(turn)
+            elif not turn.wait(_LOOK_AGAIN):
                 with self._lock:
                     self._pass_on()
 
@@ -81,10 +99,12 @@ class Slots:
         """Let the next ones have the slots, or wait for them no longer."""
         with self._lock:
             mine = weakref.ref(ticket)
-            self._held = [other for other in self._held if other != mine]
-            if mine in self._waiting:
-                self._waiting.remove(mine)
-            self._pass_on()
+            if mine in self._held:
+                self._held.remove(mine)
+            if self._waiting:
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
+                self._pass_on()
 
     def _pass_on(self) -> None:
         self._held = [other for other in self._held if other() is not None]
@@ -122,6 +142,7 @@ class Rate:
         with self._lock:
             now = self._clock()
             came_in = (now - self._filled_at) * self._per_second
-            self._level = min(self._level + came_in, self._most) - units
+            level = min(self._level + came_in, self._most) - units
+            self._level = level
             self._filled_at = now
-            return max(-self._level / self._per_second, 0.0)
+        return 0.0 if level >= 0 else -level / self._per_second

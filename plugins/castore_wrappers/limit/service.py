@@ -12,7 +12,7 @@ from castore import B3Digest, BlobReader, BlobService, BlobWriter, UnavailableEr
 from castore.contract.batches import MOST_BYTES, MOST_ITEMS, batches
 from castore.contract.blobs import Answer
 from castore.contract.directories import DirectoryService
-from castore.contract.operations import OPERATIONS, Operation, size_of
+from castore.contract.operations import OPERATIONS, READER_READ, Operation, size_of
 from castore.errors import BatchError
 from castore.format.directories import Directory
 from castore.streams.readers import BytesReader
@@ -98,12 +98,12 @@ class Limiting(Wrapping[S]):
                 return cast("T", self._do_in_parts(operation, parts, call, args, kwargs))
         answer = self._do(operation, call, *args, **kwargs)
         if self._received is not None and operation.receives:
-            self._receive(operation.bytes_received(answer))
+            self._receive(size_of(answer))
         return answer
 
     def _do(self, operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what may be done at once. What comes of it has come, and is not counted yet."""
-        count = max(operation.count_items(args, kwargs), 1)
+        count = 1 if operation.items is None else max(operation.count_items(args, kwargs), 1)
         # Writers gather bytes as they like: their opening and closing are operations, not what is between.
         gathers = operation.buffered and (operation.sends or operation.counts)
         if self._operations is not None and not gathers:
@@ -111,7 +111,8 @@ class Limiting(Wrapping[S]):
         if self._sent is not None and operation.sends:
             self._wait(self._sent.take(operation.bytes_sent(args, kwargs)))
         slots = self._slots
-        if slots is None or _calls_back((*args, *kwargs.values())):
+        # Of a piece that is read, as most operations are, it is known.
+        if slots is None or (operation is not READER_READ and _calls_back((*args, *kwargs.values()))):
             answer = call(*args, **kwargs)
         else:
             ticket = Ticket(min(count, slots.count))
@@ -166,8 +167,8 @@ class Limiting(Wrapping[S]):
         return batch.result(self.name)
 
     def _receive(self, count: int) -> None:
-        if self._received is not None:
-            self._wait(self._received.take(count))
+        if self._received is not None and (seconds := self._received.take(count)) > 0:
+            self._sleep(seconds)
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
@@ -265,16 +266,19 @@ class _EvenReader(ForwardingReader):
         self._receive = receive
         self._most = most
         self._whole = memoryview(b"")
+        """A piece that is longer than that, of which a part was handed out."""
         self._whole_at = 0
 
     def _next_piece(self, position: int) -> memoryview:
         offset = position - self._whole_at
-        if not 0 <= offset < len(self._whole):
+        if 0 <= offset < len(self._whole):
+            part = self._whole[offset : offset + self._most]
+        else:
             self._whole = memoryview(b"")
-            self._whole = super()._next_piece(position)
-            self._whole_at = position
-            offset = 0
-        part = self._whole[offset : offset + self._most]
+            part = super()._next_piece(position)
+            if len(part) > self._most:
+                self._whole, self._whole_at = part, position
+                part = part[: self._most]
         self._receive(len(part))
         return part
 
