@@ -47,6 +47,8 @@ SECTIONS: Final = {
     "Doors": {
         "serve": "Serve blobs and directories to other programs, over gRPC.",
         "http": "Serve blobs and trees to browsers, over HTTP.",
+        "mount": "Show a tree, or all refs, as a folder.",
+        "umount": "End what mount has mounted.",
     },
     "Compositions": {
         "check": "Check a composition, and with --connect its services.",

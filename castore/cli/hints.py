@@ -27,8 +27,8 @@ _BACKUP: Final = (
     " makes it again."
 )
 _MOUNT: Final = (
-    "castore mounts nothing. `castore get DIGEST` writes a blob to stdout, and in Python"
-    " `stores.blobs().open(digest)` is a file object that reads from anywhere in it."
+    "`castore mount ROOT FOLDER` shows a tree as a folder, `castore mount FOLDER` all refs;"
+    " `castore umount FOLDER` ends that."
 )
 _SERVE: Final = (
     "`castore serve` serves blobs and directories over gRPC, to castore, snix and tvix; `castore http ROOT`"
@@ -64,7 +64,7 @@ HINTS: Final = {
         "config configure edit settings": _CONFIG,
         "init setup new bootstrap remote repo": _INIT,
         "backup archive snapshot": _BACKUP,
-        "mount umount unmount": _MOUNT,
+        "unmount fuse mountpoint fusermount": _MOUNT,
         "server daemon listen web ui browse": _SERVE,
         "refs tag tags log history snapshots commit branch name": _NAMES,
         "lock unlock break-lock": _LOCKS,

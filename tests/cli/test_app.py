@@ -53,6 +53,8 @@ def test_the_list_of_commands_is_that_of_the_design():
         ),
         "serve",
         "http",
+        "mount",
+        "umount",
         *("check", "graph", "plugins", "schema", "help"),
     ]
     assert {command_of(name).name for name in COMMANDS} == set(COMMANDS)

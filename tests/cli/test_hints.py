@@ -32,7 +32,7 @@ from castore.cli.hints import HINTS
         ("where", "castore locate"),
         ("init", "nothing to set up"),
         ("config", "composition.toml"),
-        ("mount", "mounts nothing"),
+        ("unmount", "castore umount FOLDER"),
         ("daemon", "castore serve"),
         ("unlock", "nothing to unlock"),
         ("encrypt", "does not encrypt"),
