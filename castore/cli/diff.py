@@ -118,10 +118,8 @@ class _Tree:
 def _tree(side: Side, stores: Composition, lookup: TreeLookup, settings: Settings) -> _Tree:
     if isinstance(side, str):
         return _on_disk(side, stores, settings)
-    root = lookup.root(side.root)
-    return _Tree(
-        lookup.node(side), lookup.directories, root.digest if isinstance(root, DirectoryNode) else None
-    )
+    found = lookup.look(side)
+    return _Tree(found.node, lookup.directories, found.within)
 
 
 def _on_disk(path: str, stores: Composition, settings: Settings) -> _Tree:

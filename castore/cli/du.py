@@ -12,7 +12,7 @@ from castore.cli.options import shared_options
 from castore.cli.output import emit_json_lines, emit_text, table
 from castore.cli.roots import as_place
 from castore.cli.settings import Settings
-from castore.format.nodes import DirectoryNode, TreePath
+from castore.format.nodes import TreePath
 from castore.text import size_text
 from castore.trees.measuring import ChunkSizes, TreeSize, blobs_in, measure
 from castore.trees.naming import TreeLookup, TreePlace
@@ -82,9 +82,15 @@ def command(
 
 
 def _measured(lookup: TreeLookup, place: TreePlace, depth: int, apart: set[Any]) -> Iterator[TreeSize]:
-    root, node = lookup.root(place.root), lookup.node(place)
-    within = root.digest if isinstance(root, DirectoryNode) else None
-    return measure(lookup.directories, node, path=place.path, depth=depth, apart_from=apart, within=within)
+    found = lookup.look(place)
+    return measure(
+        lookup.directories,
+        found.node,
+        path=place.path,
+        depth=depth,
+        apart_from=apart,
+        within=found.within,
+    )
 
 
 def _rows(

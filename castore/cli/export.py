@@ -36,7 +36,7 @@ from castore.trees.packing import ArchiveFormat, PackOptions, format_of, pack_tr
 from castore.trees.placing import Placing
 from castore.trees.preserving import Preserving
 from castore.trees.ref_names import RefName
-from castore.trees.selecting import ALL, Selection
+from castore.trees.selecting import Selection
 
 _EPILOG = """\b
 Examples:
@@ -126,8 +126,6 @@ def command(ctx: click.Context, /, roots: tuple[TreePlace, ...], target: str, **
     """
     settings: Settings = ctx.obj
     selection = selection_of(ctx, options)
-    if selection == ALL:
-        selection = ALL
     if options["delete"] and not options["update"]:
         raise click.UsageError("--delete is for --update: a new folder has nothing else in it.")
     options["read_only"] |= options["hardlink"]

@@ -124,8 +124,9 @@ def _below(root: TreePlace, path: str | None) -> TreePlace:
 
 
 def _matching(lookup: TreeLookup, place: TreePlace, tests: list[Test]) -> Iterator[tuple[TreePath, Node]]:
-    node = lookup.node(place)
-    entries = lookup.walk(place) if isinstance(node, DirectoryNode) else iter([(place.path, node)])
+    found = lookup.look(place)
+    is_directory = isinstance(found.node, DirectoryNode)
+    entries = lookup.walk(found) if is_directory else iter([(place.path, found.node)])
     for path, each in entries:
         if all(test(path, each) for test in tests):
             yield path, each

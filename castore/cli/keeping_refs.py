@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
-from castore.contract.refs import NamedRoot, RefService, check_name
-from castore.errors import InvalidRefError
+from castore.cli.roots import as_ref_name
+from castore.contract.refs import NamedRoot, RefService
 from castore.trees.proving import keeping
 from castore.trees.ref_names import add_snapshot, refs_of
 
@@ -26,22 +26,15 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _as_name(text: str) -> str:
-    try:
-        return check_name(text)
-    except InvalidRefError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def naming_options(command: F) -> F:
     """Add `--ref`, `--snapshot` and `--message`, which `RefKeeper.of` takes as they come."""
     for option in reversed(
         (
-            click.option("--ref", metavar="NAME", type=_as_name, help="Let NAME stand for the root."),
+            click.option("--ref", metavar="NAME", type=as_ref_name, help="Let NAME stand for the root."),
             click.option(
                 "--snapshot",
                 metavar="NAME",
-                type=_as_name,
+                type=as_ref_name,
                 help="Keep the root as a snapshot of NAME, under its time.",
             ),
             click.option(

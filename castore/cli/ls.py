@@ -37,9 +37,9 @@ def command(settings: Settings, root: TreePlace, *, long: bool, recursive: bool,
     """
     with settings.opened() as stores:
         lookup = TreeLookup(stores, settings.service_name)
-        node = lookup.node(root)
-        if isinstance(node, DirectoryNode):
-            entries = lookup.walk(root, depth=None if recursive else 1)
+        found = lookup.look(root)
+        if isinstance(found.node, DirectoryNode):
+            entries = lookup.walk(found, depth=None if recursive else 1)
         else:
-            entries = iter([(root.path, node)])
+            entries = iter([(root.path, found.node)])
         show_entries(entries, long=long, full=full, as_json=settings.json)

@@ -17,13 +17,15 @@ from castore.cli.output import (
     stdout_is_terminal,
     table,
 )
-from castore.cli.roots import as_place
+from castore.cli.roots import as_place, as_ref_name
 from castore.cli.settings import Settings
-from castore.cli.short_digests import shown
-from castore.contract.refs import ANY, Expected, NamedRoot, RefService, check_name, time_to_text
+from castore.cli.short_digests import as_digest, completed, shown
+from castore.contract.refs import ANY, Expected, NamedRoot, RefService, time_to_text
+from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
-from castore.errors import CastoreError, InvalidDigestError, InvalidRefError, NodeNotFoundError
-from castore.format.nodes import Node, SymlinkNode, node_to_json
+from castore.directories.copying import publish
+from castore.errors import CastoreError, InvalidRefError, NodeNotFoundError
+from castore.format.nodes import DirectoryNode, Node, SymlinkNode, node_to_json
 from castore.trees.naming import TreeLookup, TreePlace
 from castore.trees.proving import claim_blob, keeping, prove
 from castore.trees.ref_names import RefName, add_snapshot, find_ref, refs_of
@@ -59,13 +61,6 @@ def command() -> None:
     """
 
 
-def _as_name(text: str) -> str:
-    try:
-        return check_name(text)
-    except InvalidRefError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def _as_ref(text: str) -> RefName:
     try:
         return RefName.parse(text)
@@ -73,15 +68,8 @@ def _as_ref(text: str) -> RefName:
         raise click.BadParameter(str(error)) from None
 
 
-def _as_digest(text: str) -> B3Digest:
-    try:
-        return B3Digest.parse(text)
-    except InvalidDigestError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @command.command("set")
-@click.argument("name", metavar="NAME", type=_as_name)
+@click.argument("name", metavar="NAME", type=as_ref_name)
 @click.argument("root", metavar="ROOT[:PATH]", type=as_place)
 @click.option("-m", "--message", metavar="TEXT", default="", help="What is to be said of it.")
 @click.option("--snapshot", is_flag=True, help="Keep it as a snapshot of NAME, under its time.")
@@ -89,7 +77,7 @@ def _as_digest(text: str) -> B3Digest:
 @click.option(
     "--expect", metavar="ROOT", type=as_place, help="Fail unless the name stands for ROOT at the moment."
 )
-@click.option("--metadata", metavar="DIGEST", type=_as_digest, help="The blob with the metadata of the tree.")
+@click.option("--metadata", metavar="DIGEST", type=as_digest, help="The blob with the metadata of the tree.")
 @click.option("--unchecked", is_flag=True, help="Do not look whether all of the tree is there.")
 @shared_options
 @click.pass_obj
@@ -102,7 +90,7 @@ def _set(
     snapshot: bool,
     new: bool,
     expect: TreePlace | None,
-    metadata: B3Digest | None,
+    metadata: B3Digest | ShortDigest | None,
     unchecked: bool,
 ) -> None:
     """Let NAME stand for ROOT.
@@ -117,13 +105,17 @@ def _set(
         refs = refs_of(stores, settings.service_name)
         expected = None if new else _expected(refs, name, expect, lookup)
         blobs = stores.blobs(settings.service_name)
+        sidecar = None if metadata is None else completed(metadata, stores, settings.service_name)
         with keeping(blobs, lookup.directories):
-            node = lookup.node(root)
+            found = lookup.look(root)
+            node = found.node
+            if isinstance(node, DirectoryNode):
+                publish(node.digest, lookup.directories, within=found.within)
             if not unchecked:
                 prove(node, blobs, lookup.directories)
-                if metadata is not None and not claim_blob(blobs, metadata):
-                    raise NodeNotFoundError(f"the metadata {metadata} is not in `{settings.service_name}`")
-            ref = NamedRoot(node, comment=message, metadata=metadata)
+                if sidecar is not None and not claim_blob(blobs, sidecar):
+                    raise NodeNotFoundError(f"the metadata {sidecar} is not in `{settings.service_name}`")
+            ref = NamedRoot(node, comment=message, metadata=sidecar)
             if snapshot:
                 name = add_snapshot(refs, name, ref)
             elif not refs.set(name, ref, expect=expected):
@@ -175,7 +167,7 @@ def _list(settings: Settings, prefix: str, full: bool) -> None:
     with times in UTC.
     """
     if prefix.rstrip("/"):
-        _as_name(prefix.rstrip("/"))
+        as_ref_name(prefix.rstrip("/"))
     with settings.opened() as stores:
         found = refs_of(stores, settings.service_name).list(prefix)
         if settings.json:

@@ -14,6 +14,7 @@ from castore.cli.output import emit, emit_text
 from castore.cli.short_digests import as_digest, completed
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService, KeptInBlobs, only_blob_service
+from castore.contract.refs import check_name
 from castore.contract.short_digests import ShortDigest
 from castore.digest import B3Digest
 from castore.errors import (
@@ -42,6 +43,14 @@ def as_place(text: str) -> TreePlace:
     try:
         return TreePlace.parse(text)
     except (InvalidDigestError, InvalidRefError, InvalidDirectoryError) as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def as_ref_name(text: str) -> str:
+    """Read an argument as the name that a ref gets; what cannot be one is wrong usage."""
+    try:
+        return check_name(text)
+    except InvalidRefError as error:
         raise click.BadParameter(str(error)) from None
 
 

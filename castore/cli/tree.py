@@ -34,14 +34,14 @@ def command(settings: Settings, root: TreePlace, levels: int | None) -> None:
     """Draw what is in a tree, and count it. No blob is read."""
     with settings.opened() as stores:
         lookup = TreeLookup(stores, settings.service_name)
-        node = lookup.node(root)
-        entries = lookup.walk_with_ends(root, depth=levels)
+        found = lookup.look(root)
+        entries = lookup.walk_with_ends(found, depth=levels)
         if settings.json:
             emit_json_lines(entry_row(path, below) for path, below, _ in entries)
             return
         at_once = stdout_is_terminal()
         name = str(root).encode("utf-8", "surrogateescape")
-        emit_text(entry_name(name, node, target=True).removesuffix("/") + "\n", flush=at_once)
+        emit_text(entry_name(name, found.node, target=True).removesuffix("/") + "\n", flush=at_once)
         counts, size = Counter[type[Node]](), 0
         leads: list[str] = []
         for path, below, last in entries:

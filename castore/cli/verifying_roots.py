@@ -17,7 +17,6 @@ from castore.cli.pools import pool_of
 from castore.cli.progress import ProgressMeter
 from castore.cli.short_digests import shown
 from castore.digest import B3Digest
-from castore.format.nodes import DirectoryNode
 from castore.text import count_text, size_text
 from castore.trees.naming import TreeLookup, directories_of
 from castore.trees.ref_names import RefName, find_ref, refs_of
@@ -114,9 +113,8 @@ def _verify(
 
 def _root_of(place: TreePlace, stores: Composition, name: str, lookup: TreeLookup) -> TreeRoot:
     if place.path:
-        within = lookup.root(place.root)
-        digest = within.digest if isinstance(within, DirectoryNode) else None
-        return TreeRoot(str(place.root), lookup.node(place), digest, place.path)
+        found = lookup.look(place)
+        return TreeRoot(str(place.root), found.node, found.within, place.path)
     if isinstance(place.root, RefName):
         _, ref = find_ref(refs_of(stores, name), place.root)
         return TreeRoot(str(place.root), ref.node, metadata=ref.metadata)

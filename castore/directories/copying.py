@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from castore.contract.batches import MOST_ITEMS, batches
 from castore.contract.directories import AnyDirectory, DirectoryService
+from castore.directories.reading import closure_of
 from castore.errors import CastoreError, MissingDirectoryError
 
 if TYPE_CHECKING:
@@ -24,6 +25,26 @@ def copy_tree(root: B3Digest, source: DirectoryService, target: DirectoryService
         return False
     put_tree(directories, target)
     return True
+
+
+def publish(root: B3Digest, directories: DirectoryService, *, within: B3Digest | None = None) -> None:
+    """Have a directory of a tree be one that can be had by itself, with all below it.
+
+    Where directories can be had one by one it is that already.
+
+    Arguments:
+        root: The directory.
+        directories: Where it is.
+        within: The root of the tree in which it is known to be.
+
+    Raises `MissingDirectoryError` if it is absent, and what is wrong with it or the service.
+    """
+    if not directories.whole_trees or root == within:
+        return
+    tree = closure_of(directories, root, within=within)
+    if tree is None:
+        raise MissingDirectoryError(root)
+    put_tree(tree, directories)
 
 
 def put_tree(directories: Iterable[Directory], target: DirectoryService) -> None:

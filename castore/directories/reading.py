@@ -17,17 +17,26 @@ _BATCH: Final = MOST_ITEMS // 4
 """So many directories are held at once: each may have many entries."""
 
 
-def closure_of(service: DirectoryService, root: B3Digest) -> Iterator[Directory] | None:
+def closure_of(
+    service: DirectoryService, root: B3Digest, *, within: B3Digest | None = None
+) -> Iterator[Directory] | None:
     """Return all directories of a tree, level by level, in order of their names; `None` if it is absent.
+
+    Arguments:
+        service: Where they are.
+        root: The root.
+        within: The root of a tree that this one is a part of, for services that keep whole trees.
 
     Raises as `DirectoryService.closure` does. What is held grows with the digests of the tree, not with its
     entries.
     """
-    first = service.get(root)
-    return None if first is None else _go_down(service, first)
+    first = service.get_many((root,), within=within).get(root)
+    if isinstance(first, CastoreError):
+        raise first
+    return None if first is None else _go_down(service, first, within or root)
 
 
-def _go_down(service: DirectoryService, root: Directory) -> Iterator[Directory]:
+def _go_down(service: DirectoryService, root: Directory, within: B3Digest) -> Iterator[Directory]:
     order = RootToLeaves(root.digest)
     parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
     level: Sequence[B3Digest] = [root.digest]
@@ -36,7 +45,7 @@ def _go_down(service: DirectoryService, root: Directory) -> Iterator[Directory]:
         below: dict[B3Digest, None] = {}
         remaining = iter(level)
         while batch := list(islice(remaining, _BATCH)):
-            found = known or service.get_many(batch, within=root.digest)
+            found = known or service.get_many(batch, within=within)
             known = {}
             for digest in batch:
                 directory = found.get(digest)

@@ -36,7 +36,7 @@ from castore.trees.known_files import status_of
 from castore.trees.placing import FilePlacer, digest_of_file
 from castore.trees.preserving import Preserver
 from castore.trees.remembering import ExportMemory, RememberedFolder, mark
-from castore.trees.selecting import ALL, DirectoryView, SelectedFolder
+from castore.trees.selecting import DirectoryView, SelectedFolder
 from castore.trees.walking import walk_directories
 
 _MOST_FILES: Final = 2048
@@ -120,11 +120,7 @@ class _Place:
     is_right: bool = False
 
     def takes(self, name: bytes, node: Node) -> bool:
-        return self.selected is None or not self.selected.reason_against(
-            name,
-            is_folder=isinstance(node, DirectoryNode),
-            size=node.size if isinstance(node, FileNode) else 0,
-        )
+        return self.selected is None or self.selected.takes(name, node)
 
     def keeps(self, name: bytes, kind: int) -> bool:
         """Tell whether something that the tree does not have is none of its concern."""
@@ -381,7 +377,7 @@ class TreeFiller:
             above = places[-1].selected if path else None
             view = DirectoryView(directory, self._blobs)
             selected = None
-            if selection is not ALL:
+            if not selection.takes_all:
                 selected = selection.at_root(view) if above is None else above.enter(path[-1], view)
             place = _Place(None, selected, {}, None, spares=not self._is_own)
             places.append(place)

@@ -298,13 +298,6 @@ def flush_folders(root: Folder) -> None:
         folder.flush()
 
 
-def remove_tree(path: bytes) -> None:
-    """Remove a folder and all that is in it; raise `OSError` if that cannot be."""
-    above, name = os.path.split(path)
-    with OpenTree(above) as folder:
-        remove_within(folder, name)
-
-
 def remove_within(above: Folder, name: bytes) -> None:
     """Remove a folder in another one, and all that is in it; raise `OSError` if that cannot be."""
     root = above.enter(name)

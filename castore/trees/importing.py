@@ -228,7 +228,7 @@ class _Walk:
         self.problems: list[ImportProblem] = []
         self.files = self.directories = self.links = self.size = self.known = 0
         self._options = options
-        self._select = None if options.select == ALL else options.select
+        self._select = None if options.select.takes_all else options.select
         self._unmet = set(options.select.only or ())
         self._not_entered: set[bytes] = set()
         self._met = met

@@ -11,13 +11,15 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
+from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService, DirectoryWriter
 from castore.digest import B3Digest
+from castore.directories.copying import publish
 from castore.errors import InvalidDirectoryError, MergeConflictError
 from castore.format.directories import Directory
-from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent, TreePath
+from castore.format.nodes import DirectoryNode, Node, PathComponent, TreePath
 from castore.trees.reading_ahead import MOST_ITEMS, DirectoriesAhead
-from castore.trees.selecting import ALL, SelectedFolder, Selection
+from castore.trees.selecting import ALL, DirectoryView, SelectedFolder, Selection
 from castore.trees.walking import MOST_LEVELS, coming_next, walk
 
 OnConflict: TypeAlias = Literal["error", "last", "first"]
@@ -35,7 +37,6 @@ class _Builder:
     def __init__(self, directories: DirectoryService) -> None:
         self._directories = directories
         self._writer: DirectoryWriter | None = None
-        self._new: set[B3Digest] = set()
 
     def build(self, nodes: dict[PathComponent, Node]) -> DirectoryNode:
         """Put a directory, whose children were built here, or are there."""
@@ -43,15 +44,16 @@ class _Builder:
         if self._writer is None:
             self._writer = self._directories.open_write()
         for _, node in directory.directories:
-            if node.digest not in self._new:
-                self._writer.graft(node)
+            self._writer.graft(node)  # One that came, or was put, is passed over.
         self._writer.put(directory)
-        self._new.add(directory.digest)
         return directory.node
 
-    def close(self) -> None:
+    def close(self, root: Node | None) -> None:
+        """End the tree of *root*, which was built, or is one of those that were given, or a part of one."""
         if self._writer is not None:
             self._writer.close()
+        elif isinstance(root, DirectoryNode):
+            publish(root.digest, self._directories)
 
     def abort(self) -> None:
         if self._writer is not None:
@@ -109,7 +111,7 @@ class _Merging:
             node = self._merge()
             if self._conflicts:
                 raise MergeConflictError(self._conflicts[:_MOST_CONFLICTS])
-            self._builder.close()
+            self._builder.close(node)
         except BaseException:
             self._builder.abort()
             raise
@@ -233,34 +235,36 @@ def filter_tree(
     strip: int = 0,
     prefix: TreePath | None = None,
     conflict: OnConflict = "error",
+    blobs: BlobService | None = None,
 ) -> Node | None:
     """Return the root of a tree that has what rules leave of a tree; `None` if nothing is left.
 
     Arguments:
         directories: Where it is, and where new directories go.
         root: The tree.
-        selection: What is taken; of its rules only those that need no blob and no file system.
+        selection: What is taken; of its rules those that need no file system.
         keep_empty: Whether directories stay of which all was dropped.
         strip: How many names paths lose at their beginning; what is less deep is dropped.
         prefix: The path at which all of it is then.
         conflict: As of `merge`, for paths that become the same when they lose names.
+        blobs: Where the files are, for rules that need one (`Selection.needs_blobs`).
 
-    Without arguments it is the same tree. Raises as `merge` does.
+    Without arguments it is the same tree. Raises as `merge` does, and for rules what the blobs raise.
     """
     node: Node | None = root
-    if selection is not ALL and isinstance(root, DirectoryNode):
-        node = _filtered(directories, root, selection, keep_empty=keep_empty)
+    if not selection.takes_all and isinstance(root, DirectoryNode):
+        node = _filtered(directories, root, selection, blobs, keep_empty=keep_empty)
     if strip and node is not None:
         level = [each for path, each in walk(directories, node, depth=strip) if len(path) == strip]
         inner = [each for each in level if isinstance(each, DirectoryNode)]
         node = merge(directories, inner, conflict=conflict) if inner else None
-    if node is None or not prefix:
+    if node is None:
         return node
     builder = _Builder(directories)
     try:
-        for name in reversed(prefix):
+        for name in reversed(prefix or ()):
             node = builder.build({name: node})
-        builder.close()
+        builder.close(node)
     except BaseException:
         builder.abort()
         raise
@@ -268,31 +272,29 @@ def filter_tree(
 
 
 def _filtered(
-    directories: DirectoryService, root: DirectoryNode, selection: Selection, *, keep_empty: bool
+    directories: DirectoryService,
+    root: DirectoryNode,
+    selection: Selection,
+    blobs: BlobService | None,
+    *,
+    keep_empty: bool,
 ) -> Node | None:
     builder = _Builder(directories)
     ahead = DirectoriesAhead(directories, root.digest)
 
-    def begin(path: TreePath, node: DirectoryNode, selected: SelectedFolder) -> _Filter:
+    def begin(path: TreePath, node: DirectoryNode, above: SelectedFolder | None) -> _Filter:
         if len(path) > MOST_LEVELS:
             message = f"the tree {root.digest} has more than {MOST_LEVELS} levels"
             raise InvalidDirectoryError(message, rule="too-deep")
         directory = ahead.take(node, path)
-        taken = {
-            name: below
-            for name, below in directory.items()
-            if selected.reason_against(
-                name,
-                is_folder=isinstance(below, DirectoryNode),
-                size=below.size if isinstance(below, FileNode) else 0,
-            )
-            is None
-        }
+        view = None if blobs is None else DirectoryView(directory, blobs)
+        selected = selection.at_root(view) if above is None else above.enter(path[-1], view)
+        taken = {name: below for name, below in directory.items() if selected.takes(name, below)}
         inner = [(name, below) for name, below in taken.items() if isinstance(below, DirectoryNode)]
         return _Filter(path, node, directory, selected, taken, inner)
 
     try:
-        frames = [begin(TreePath(), root, selection.at_root())]
+        frames = [begin(TreePath(), root, None)]
         while True:
             frame = frames[-1]
             if frame.begun < len(frame.below):
@@ -302,7 +304,7 @@ def _filtered(
                     rows = (([node for _, node in each.below], each.begun) for each in reversed(frames))
                     ahead.fetch(coming_next(rows, ahead))
                 frame.begun += 1
-                frames.append(begin(frame.path.join(name), below, frame.selected.enter(name)))
+                frames.append(begin(frame.path.join(name), below, frame.selected))
                 continue
             frames.pop()
             node: DirectoryNode | None = frame.node
@@ -311,7 +313,7 @@ def _filtered(
             elif frame.nodes != dict(frame.directory):
                 node = builder.build(frame.nodes)
             if not frames:
-                builder.close()
+                builder.close(node)
                 return node
             above = frames[-1]
             if node is None:

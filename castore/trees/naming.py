@@ -16,7 +16,6 @@ from castore.contract.short_digests import ShortDigest, only_one, parse_digest
 from castore.digest import B3Digest
 from castore.directories.in_blobs import BlobsDirectoryService
 from castore.errors import (
-    BlobNotFoundError,
     InvalidDigestError,
     InvalidRefError,
     NodeNotFoundError,
@@ -73,6 +72,26 @@ class TreePlace:
 
     def __str__(self) -> str:
         return f"{self.root}:{self.path}" if self.in_tree else str(self.root)
+
+
+@attrs.frozen
+class FoundPlace:
+    """What a place leads to.
+
+    Attributes:
+        node: What is there.
+        path: Where below the root.
+        root: The root. That of a ref need not be a directory.
+    """
+
+    node: Node
+    path: TreePath
+    root: Node
+
+    @property
+    def within(self) -> B3Digest | None:
+        """The directory that all of it is below, for services that keep whole trees."""
+        return self.root.digest if isinstance(self.root, DirectoryNode) else None
 
 
 def parse_root(text: str) -> B3Digest | ShortDigest | RefName:
@@ -140,12 +159,17 @@ class TreeLookup:
         """
         return resolve(self._recent, self.root(place.root), place.path, follow=follow)
 
-    def node(self, place: TreePlace, *, follow: bool = False) -> Node:
-        """Return the same; raise `NodeNotFoundError` if there is nothing."""
-        node = self.find(place, follow=follow)
+    def look(self, place: TreePlace, *, follow: bool = False) -> FoundPlace:
+        """Return the same with its root, which is looked up once; raise `NodeNotFoundError` for nothing."""
+        root = self.root(place.root)
+        node = resolve(self._recent, root, place.path, follow=follow)
         if node is None:
             raise NodeNotFoundError(f"the tree {place.root} has nothing at {str(place.path)!r}")
-        return node
+        return FoundPlace(node, place.path, root)
+
+    def node(self, place: TreePlace, *, follow: bool = False) -> Node:
+        """Return the node alone."""
+        return self.look(place, follow=follow).node
 
     def file(self, place: TreePlace) -> FileNode:
         """Return the file at a place, to which links may lead; raise `NodeNotFoundError` if there is none."""
@@ -155,17 +179,15 @@ class TreeLookup:
         what = "a directory" if isinstance(node, DirectoryNode) else "a link"
         raise NodeNotFoundError(f"{place} is no file but {what}; `castore ls` shows what is in a tree")
 
-    def walk(self, place: TreePlace, *, depth: int | None = None) -> Iterator[tuple[TreePath, Node]]:
+    def walk(self, found: FoundPlace, *, depth: int | None = None) -> Iterator[tuple[TreePath, Node]]:
         """Yield what is below a place, as `castore.trees.walking.walk` does; paths begin at the root."""
-        return ((path, node) for path, node, _ in self.walk_with_ends(place, depth=depth))
+        return ((path, node) for path, node, _ in self.walk_with_ends(found, depth=depth))
 
     def walk_with_ends(
-        self, place: TreePlace, *, depth: int | None = None
+        self, found: FoundPlace, *, depth: int | None = None
     ) -> Iterator[tuple[TreePath, Node, bool]]:
         """Yield the same, and whether it is the last entry of its directory."""
-        root, node = self.root(place.root), self.node(place)
-        within = root.digest if isinstance(root, DirectoryNode) else None
-        return walk_with_ends(self.directories, node, path=place.path, depth=depth, within=within)
+        return walk_with_ends(self.directories, found.node, path=found.path, depth=depth, within=found.within)
 
     def _completed(self, short: ShortDigest) -> B3Digest:
         """Return the whole of a digest, of those that the services list."""
@@ -216,10 +238,7 @@ def open_path(stores: Composition, place: str | TreePlace, *, service: str = "ro
     with a directory on the way.
     """
     node = TreeLookup(stores, service).file(_parsed(place))
-    reader = stores.blobs(service).open_read(node.digest)
-    if reader is None:
-        raise BlobNotFoundError(node.digest, instance=service)
-    return reader
+    return stores.blobs(service).open(node.digest)
 
 
 def _parsed(place: str | TreePlace) -> TreePlace:

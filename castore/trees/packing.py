@@ -339,7 +339,7 @@ class _Packer:
     def _entries_below(
         self, taken: _Taken, path: TreePath, node: DirectoryNode
     ) -> Iterator[tuple[TreePath, Node]]:
-        if self._options.selection is ALL:
+        if self._options.selection.takes_all:
             return walk(self._directories, node, path=path)
         return walk_chosen(self._directories, node, path=path, enters=taken.takes, entered=taken.enter)
 
@@ -406,7 +406,7 @@ class _Taken:
 
     def enter(self, path: TreePath, directory: Directory) -> None:
         """Be told what is in a directory that is taken."""
-        if self._selection is ALL:
+        if self._selection.takes_all:
             return
         del self._levels[len(path) :]
         view = DirectoryView(directory, self._blobs)
@@ -417,11 +417,6 @@ class _Taken:
 
     def takes(self, path: TreePath, node: Node) -> bool:
         """Tell whether an entry is taken, of a directory that was entered."""
-        if self._selection is ALL or not path:
+        if self._selection.takes_all or not path:
             return True
-        reason = self._levels[len(path) - 1].reason_against(
-            path[-1],
-            is_folder=isinstance(node, DirectoryNode),
-            size=node.size if isinstance(node, FileNode) else 0,
-        )
-        return reason is None
+        return self._levels[len(path) - 1].takes(path[-1], node)

@@ -21,7 +21,7 @@ import attrs
 from castore.contract.blobs import BlobService
 from castore.errors import SourceError
 from castore.format.directories import Directory
-from castore.format.nodes import FileNode
+from castore.format.nodes import DirectoryNode, FileNode, Node
 
 CACHE_TAG: Final = b"CACHEDIR.TAG"
 CACHE_SIGNATURE: Final = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -311,6 +311,18 @@ class Selection:
     def _all_listed(self) -> frozenset[bytes] | None:
         return None if self.only is None else frozenset(_with_folders(self.only))
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether there is nothing that could drop anything."""
+        numbers = self.larger_than is not None or self.only is not None
+        flags = self.one_file_system or self.exclude_nodump
+        return not (self.patterns or self.needs_blobs or numbers or flags)
+
+    @property
+    def needs_blobs(self) -> bool:
+        """Whether some of it depends on what is in files."""
+        return bool(self.ignore_files or self.exclude_caches or self.if_present)
+
     def at_root(self, view: FolderView | None = None) -> SelectedFolder:
         """Return what is asked of the entries of the folder at the top.
 
@@ -391,6 +403,15 @@ class SelectedFolder:
         if selection.larger_than is not None and not is_folder and size > selection.larger_than:
             return "--exclude-larger-than"
         return None
+
+    def takes(self, name: bytes, node: Node) -> bool:
+        """Tell whether an entry of a tree is taken."""
+        reason = self.reason_against(
+            name,
+            is_folder=isinstance(node, DirectoryNode),
+            size=node.size if isinstance(node, FileNode) else 0,
+        )
+        return reason is None
 
     def _pattern_for(self, path: _Written, *, is_folder: bool) -> Pattern | None:
         for rules in self._rules:

@@ -13,6 +13,7 @@ import attrs
 from castore.contract.blobs import BlobReader, BlobService, BlobWriter
 from castore.contract.directories import DirectoryService, only_blob_service
 from castore.digest import B3Digest
+from castore.directories.copying import leaves_first
 from castore.errors import CastoreError, MissingDirectoryError, UnsupportedError, describe
 from castore.format.directories import Directory
 from castore.streams.readers import BytesReader
@@ -137,7 +138,7 @@ def _mend_directories(
         for digest, finding in amiss.items()
         if digest not in given
     }
-    ordered = [amiss[directory.digest] for directory in _leaves_first(given)]
+    ordered = [amiss[directory.digest] for directory in leaves_first(given.values())]
     kept_in = only_blob_service(directories)
     if kept_in is not None:
         # Each is a blob, and is mended as such: what is damaged is set aside.
@@ -157,9 +158,9 @@ def _put(directories: DirectoryService, given: Mapping[B3Digest, Directory]) -> 
     try:
         if directories.whole_trees:
             for root in tops:
-                directories.put_many(list(_leaves_first(_whole(directories, root, given))))
+                directories.put_many(list(leaves_first(_whole(directories, root, given).values())))
         elif given:
-            directories.put_many(list(_leaves_first(given)))
+            directories.put_many(list(leaves_first(given.values())))
     except CastoreError as error:
         return describe(error)
     try:

@@ -48,16 +48,24 @@ def test_conflicts(castore, place, roots):
         ([], ["a.jpg", "b.txt", "docs/", "docs/more.md", "docs/readme.md"]),
         (["--exclude", "*.md"], ["a.jpg", "b.txt", "docs/"]),
         (["--exclude", "*.md", "--include", "more.*"], ["a.jpg", "b.txt", "docs/", "docs/more.md"]),
-        (["--include", "more.*", "--exclude", "*.md"], ["a.jpg", "b.txt", "docs/"]),
-        (["--include", "*.jpg"], ["a.jpg"]),
-        (["--include", "docs/"], ["docs/", "docs/more.md", "docs/readme.md"]),
-        (["--include", "*.md", "--strip", "1"], ["more.md", "readme.md"]),
-        (["--include=a.jpg", "--prefix", "/x/y/"], ["x/", "x/y/", "x/y/a.jpg"]),
+        (["--exclude", "*", "--include", "*/", "--include", "*.jpg"], ["a.jpg", "docs/"]),
+        (["--exclude", "*", "--include", "*/", "--include", "*.jpg", "--no-empty"], ["a.jpg"]),
+        (["--exclude", "/*", "--include", "docs/"], ["docs/", "docs/more.md", "docs/readme.md"]),
+        (["--exclude-larger-than", "8", "--strip", "1"], ["more.md"]),
+        (
+            ["--exclude-if-present", "more.md", "--prefix", "/x/"],
+            ["x/", "x/a.jpg", "x/b.txt", "x/docs/", "x/docs/more.md"],
+        ),
     ],
     ids=" ".join,
 )
-def test_filter(castore, roots, arguments, left):
+def test_filter(castore, place, roots, arguments, left):
+    """What is left is what `export` and `import` take by the same rules."""
     whole = castore("merge", *roots).stdout.strip()
+    rules = [each for each in arguments if each not in ("--strip", "1", "--prefix", "/x/", "--no-empty")]
+    if rules == arguments:
+        assert castore("export", whole, "out", *rules).exit_code == 0
+        assert castore("import", "out").stdout[:64] == castore("filter", whole, *rules).stdout.strip()
     assert listed(castore, castore("filter", whole, *arguments)) == left
     assert listed(castore, castore("filter", *arguments, whole)) == left
 
@@ -65,7 +73,12 @@ def test_filter(castore, roots, arguments, left):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["filter", "ROOT", "--include", "*.none"], 1, "nothing of"),
+        (
+            ["filter", "ROOT", "--include", "*.none"],
+            2,
+            "takes in again what was left out, and nothing is before",
+        ),
+        (["filter", "ROOT", "--exclude", "*", "--no-empty"], 1, "nothing of"),
         (["filter", "ROOT", "--strip", "7"], 1, "nothing of"),
         (["filter", "ROOT", "--prefix", "../x"], 2, "leads out of the tree"),
         (["filter", "ROOT:nope"], 1, "has nothing at 'nope'"),

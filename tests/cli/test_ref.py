@@ -8,6 +8,7 @@ import os
 import pytest
 
 from castore import B3Digest
+from castore.trees import ref_names
 
 STORE = """
 [blobservices.root]
@@ -159,3 +160,72 @@ def test_where_refs_cannot_be(castore, place, www):
     refused = castore("import", "www", "--ref", "a")
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "[refservices.root]" in refused.stderr
+
+
+@pytest.mark.parametrize("stack", ["objectstore", "retry", "cache"])
+def test_a_part_of_a_tree_can_be_had_by_itself(castore, place, www, stack):
+    """Where trees are kept as wholes, too: what gets a name, or is printed as a root, is stored as one."""
+    around = {
+        "objectstore": "",
+        "retry": '[directoryservices.root]\ntype = "retry"\ninner = "&trees"\n',
+        "cache": '[directoryservices.root]\ntype = "cache"\nnear = "&near"\nfar = "&trees"\n'
+        '[directoryservices.near]\ntype = "sqlite"\npath = "./near"\n',
+    }[stack]
+    name = "trees" if around else "root"
+    table = f'[directoryservices.{name}]\ntype = "objectstore"\nobject_store_url = "file:./trees"\n'
+    (place.folder / "composition.toml").write_text(STORE + table + around)
+
+    def cold():
+        for path in place.folder.glob("near*"):
+            path.unlink()
+
+    (place.folder / "www/docs/deep").mkdir()
+    (place.folder / "www/docs/deep/b.txt").write_text("b")
+    assert castore("import", "www", "--ref", "tree").exit_code == 0
+    (place.folder / "one").mkdir()
+    (place.folder / "www/docs").rename(place.folder / "one/docs")
+    assert castore("import", "one", "--ref", "one").exit_code == 0
+    for number, arguments in enumerate(
+        (
+            ["ref", "set", "part", "tree:docs"],
+            ["merge", "tree:docs/deep", "tree:docs/deep"],
+            ["merge", "tree:docs", "one:docs/deep"],
+            ["filter", "tree:docs"],
+            ["filter", "tree:docs", "--exclude", "nothing"],
+            ["filter", "one", "--strip", "1"],
+            ["filter", "tree:docs", "--prefix", "x"],
+        )
+    ):
+        for root in (place.folder / "trees").rglob("*"):
+            # No part is a root yet.
+            if root.is_file() and root.name not in kept(castore):
+                root.unlink()
+        cold()
+        done = castore(*arguments)
+        assert done.exit_code == 0, done.stderr
+        root = "part" if arguments[0] == "ref" else done.stdout.strip()
+        cold()
+        listed = castore("ls", "-R", root)
+        assert "b.txt" in listed.stdout, (number, arguments, listed.stderr)
+        if root == "part":
+            castore("ref", "delete", root)
+
+
+def kept(castore):
+    return [castore("ref", "get", name).stdout.split()[1] for name in ("tree", "one")]
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "-R"], ["tree"], ["find"], ["du"]])
+def test_a_name_is_looked_up_once(castore, www, monkeypatch, arguments):
+    """So what is shown is one tree, whoever sets the name meanwhile."""
+    asked = []
+    original = ref_names.find_ref
+
+    def find_ref(refs, ref):
+        asked.append(ref)
+        return original(refs, ref)
+
+    monkeypatch.setattr("castore.trees.naming.find_ref", find_ref)
+    assert castore(*arguments, "www:docs").exit_code == 0
+    assert castore("diff", "www:docs", "www@latest:docs").exit_code == 0
+    assert [str(each) for each in asked] == ["www", "www", "www@latest"]

@@ -16,7 +16,7 @@ from castore.contract.directories import DirectoryService, DirectoryWriter
 from castore.digest import EMPTY
 from castore.directories.writing import BatchedDirectoryWriter
 from castore.format.nodes import DirectoryNode, FileNode, SymlinkNode, TreePath
-from castore.trees.folders import remove_tree
+from castore.trees.folders import OpenTree, remove_within
 from castore.trees.importing import Imported, import_tree
 from castore.trees.walking import descend_to, walk
 from castore_memory.directories import MemoryDirectoryService
@@ -247,7 +247,8 @@ def test_a_deep_tree(tmp_path: Path, imported: Import, stores: Composition) -> N
         assert (done.directories, done.files, done.problems) == (depth + 1, 1, ())
         assert len(list(walk(stores.directories(), done.node))) == depth + 1  # type: ignore[arg-type]
     finally:
-        remove_tree(os.fsencode(tmp_path / "d"))
+        with OpenTree(os.fsencode(tmp_path)) as above:
+            remove_within(above, b"d")
 
 
 def test_many_folders_with_a_file_each(tmp_path: Path, imported: Import) -> None:

@@ -16,6 +16,7 @@ from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, Sym
 from castore.trees.merging import filter_tree, merge
 from castore.trees.selecting import ALL, Pattern, Selection
 from castore.trees.walking import walk
+from castore_memory.service import MemoryBlobService
 from tests.trees.test_comparing import TREES, Counting
 
 ONE, OTHER = FileNode(B3Digest.of(b"one"), 3), FileNode(B3Digest.of(b"other"), 5)
@@ -214,9 +215,19 @@ class TestFilter:
     def test_without_rules_it_is_the_same_tree(self, tree: Any) -> None:
         service = Counting()
         root = service.tree(tree)
-        for selection in (ALL, Selection(), Selection([Pattern(b"nothing-like-this", "--exclude")])):
+        for selection in (ALL, Selection([]), Selection([Pattern(b"nothing-like-this", "--exclude")])):
             for keep_empty in (True, False):
                 assert filter_tree(service, root, selection, keep_empty=keep_empty) == root
+
+    def test_rules_that_are_in_files(self) -> None:
+        blobs = MemoryBlobService()
+        rules = FileNode(blobs.write(b"*.txt\n"), 6)
+        service = Counting()
+        root = service.tree({b"docs": {b".rules": rules, b"a.txt": ONE, b"b": ONE}, b"a.txt": ONE})
+        selection = Selection(ignore_files=[b".rules"])
+        assert selection.needs_blobs
+        node = filter_tree(service, root, selection, blobs=blobs)
+        assert paths(service, node) == ["a.txt", "docs", "docs/.rules", "docs/b"]
 
     @given(TREES, st.sampled_from([b"a", b"/b", b"c/", b"a/b", b"**/d"]))
     def test_what_is_left_is_what_no_rule_drops(self, tree: Any, pattern: bytes) -> None:
