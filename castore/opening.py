@@ -14,6 +14,7 @@ from castore.composition.source import ConfigSource
 from castore.composition.types.registry import Registry
 from castore.contract.blobs import BlobService
 from castore.errors import CompositionError, describe
+from castore.metrics.shell import bare
 from castore.places import PlaceError, expand_user
 from castore.problems import toml_string
 from castore.threads.pool import Pool
@@ -132,7 +133,8 @@ def from_url(url: str, *, registry: Registry | None = None) -> BlobService:
     composition = Composition(ConfigSource.of_url(url), registry, metrics=False)
     service, others = composition.released()
     # Nobody is left to close the composition; what the service needs, and its threads, end with it.
-    weakref.finalize(service, _end, others, composition.pool)
+    # A reader that is left has no more than the service itself, without the shell around it.
+    weakref.finalize(bare(service), _end, others, composition.pool)
     return service
 
 

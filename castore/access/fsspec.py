@@ -12,9 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,9 +46,10 @@ from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, TreePath
 from castore.opening import open as open_composition
 from castore.threads.forks import new_lock
+from castore.trees.leading_refs import MOST_PARTS, find_leading_ref
 from castore.trees.naming import directories_of, parse_root
 from castore.trees.reading_ahead import RecentDirectories
-from castore.trees.ref_names import RefName, find_ref, refs_of
+from castore.trees.ref_names import RefName, refs_of
 from castore.trees.walking import resolve
 
 _TIME: Final = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
@@ -200,7 +200,7 @@ class CastoreFileSystem(AbstractFileSystem):  # type: ignore[misc] # as above
             self._composition = os.path.abspath(composition)  # noqa: PTH100 - links stay as they are
         else:
             raise TypeError(f"composition is a path or tables, not {composition!r:.100}")
-        self._local = threading.local()
+        self._directories_at_hand: RecentDirectories | None = None
         self._roots: dict[B3Digest, Node] = {}
 
     @classmethod
@@ -289,42 +289,36 @@ class CastoreFileSystem(AbstractFileSystem):  # type: ignore[misc] # as above
 
         Raises `FileNotFoundError` if there is no such root.
         """
-        first, _, rest = path.partition("/")
+        parts = path.split("/")
         drafts = self._transaction.drafts if self._intrans else {}
-        while first in drafts or rest or first:
+        for used in range(1, min(len(parts), MOST_PARTS) + 1) if drafts else ():
+            first = "/".join(parts[:used])
             if first in drafts:
                 draft = drafts[first][0]
-                return first, draft.snapshot(), path_of(rest), draft.directories
-            root = self._root(first)
-            if root is not None:
-                return first, root, path_of(rest), self._recent
-            if not rest or not isinstance(_parsed(first), RefName):
-                break
-            # The name of a ref may have parts.
-            more, _, rest = rest.partition("/")
-            first = f"{first}/{more}"
-        raise FileNotFoundError(
-            errno.ENOENT, f"no tree, ref or blob is named {path.partition('/')[0]!r}", path
-        )
+                return first, draft.snapshot(), path_of("/".join(parts[used:])), draft.directories
+        found = self._root(parts)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, f"no tree, ref or blob is named {parts[0]!r}", path)
+        root, used = found
+        return "/".join(parts[:used]), root, path_of("/".join(parts[used:])), self._recent
 
-    def _root(self, first: str) -> Node | None:
-        named = _parsed(first)
-        if named is None:
-            return None
+    def _root(self, parts: Sequence[str]) -> tuple[Node, int] | None:
+        """Return what a path begins with, and how many parts its name has."""
+        named = _parsed(parts[0])
         if isinstance(named, RefName):
-            with suppress(NodeNotFoundError):
-                return find_ref(self.refs, named)[1].node
-            return None
+            found = find_leading_ref(self.refs, parts)
+            return None if found is None else (found[1].node, found[2])
         if not isinstance(named, B3Digest):
             return None
         root = self._roots.get(named)
         if root is None:
             root = self._look_up(named)
-            if root is not None:
-                if len(self._roots) >= _MOST_ROOTS:
-                    self._roots.clear()
-                self._roots[named] = root
-        return root
+            if root is None:
+                return None
+            if len(self._roots) >= _MOST_ROOTS:
+                self._roots.clear()
+            self._roots[named] = root
+        return root, 1
 
     def _look_up(self, digest: B3Digest) -> Node | None:
         """Return what a digest is of: a directory, or a blob by itself."""
@@ -357,10 +351,10 @@ class CastoreFileSystem(AbstractFileSystem):  # type: ignore[misc] # as above
 
     @property
     def _recent(self) -> RecentDirectories:
-        # One for each thread: it is changed by reading.
-        if not hasattr(self._local, "recent"):
-            self._local.recent = RecentDirectories(self.directories)
-        return cast("RecentDirectories", self._local.recent)
+        # Of two that come first at once one is forgotten.
+        if self._directories_at_hand is None:
+            self._directories_at_hand = RecentDirectories(self.directories)
+        return self._directories_at_hand
 
     def _find(self, path: str, *, follow: bool = True) -> tuple[Node, TreePath, Node, Any]:
         """Return what is at a path, the path in its tree, the root of that and its directories."""
@@ -623,10 +617,14 @@ class CastoreFileSystem(AbstractFileSystem):  # type: ignore[misc] # as above
         """Copy a file, or the folder that a directory stands for, to this machine."""
         if outfile is None and hasattr(lpath, "write"):
             outfile = lpath
-        if outfile is None and self.isdir(rpath):
+        rpath = self._strip_protocol(rpath)
+        node = self._find(rpath)[0]
+        if outfile is None and isinstance(node, DirectoryNode):
             Path(lpath).mkdir(parents=True, exist_ok=True)
             return
-        with self.open(rpath, "rb") as reader:
+        if not isinstance(node, FileNode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), rpath)
+        with CastoreFile(self.blobs.open(node.digest), rpath) as reader:
             if callback is not None:
                 callback.set_size(reader.size)
             if outfile is not None:

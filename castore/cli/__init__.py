@@ -14,6 +14,10 @@ def main() -> NoReturn:
     # `Settings.opened` switches it on again.
     gc.disable()
     # An entry point that is only imported costs nothing.
+    import os  # noqa: PLC0415
+
+    # What goes wrong is told by errors; the library of gRPC would write to stderr as well.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from castore.cli.descriptors import occupy_closed  # noqa: PLC0415
 
     occupy_closed()

@@ -19,7 +19,7 @@ from castore.contract.directories import DirectoryService
 from castore.errors import BuildError, ClosedError, CompositionError, PluginError
 from castore.metrics.meters import Meters
 from castore.metrics.model import InstanceMetrics, Metrics, gauges_of
-from castore.metrics.shell import bare, measured, shut
+from castore.metrics.shell import bare, guarded, measured, shut
 from castore.problems import escaped
 from castore.secrets import fields_of
 from castore.threads import forks
@@ -198,8 +198,8 @@ class Builder:
                 self._keep(slot, instance.id, bare(service))
             _name(bare(service), instance)
             meters = self._meters.get(instance.id)
-            if meters is not None and isinstance(service, (BlobService, DirectoryService)):
-                service = measured(service, meters)
+            if isinstance(service, (BlobService, DirectoryService)):
+                service = guarded(service) if meters is None else measured(service, meters)
             slot.service = service
         slot.filled = True
 

@@ -72,11 +72,19 @@ def measured(service: S, meters: Meters) -> S:
     return found
 
 
+def guarded(service: S) -> S:
+    """Return *service*, of blobs or of directories, in a shell that counts nothing, and can be shut."""
+    shell: Any
+    shell = GuardedService(service) if isinstance(service, BlobService) else GuardedDirectoryService(service)
+    found: S = shell
+    return found
+
+
 def bare(service: T) -> T:
     """Return a service without the shells around it."""
     while True:
         shell: type = type(service)
-        if shell in {MeasuredService, MeasuredDirectoryService}:
+        if shell in {MeasuredService, MeasuredDirectoryService, GuardedService, GuardedDirectoryService}:
             service = service._inner  # type: ignore[attr-defined]  # noqa: SLF001 - it is our own shell
         elif shell in {DiscreetService, DiscreetDirectoryService, _Closed}:
             service = service.inner  # type: ignore[attr-defined] # as above
@@ -93,13 +101,14 @@ def shut(service: object) -> None:
 class _Closed:
     """What a shell has in the place of a service that was closed."""
 
-    def __init__(self, inner: object) -> None:
+    def __init__(self, inner: object, what: str) -> None:
         self.inner = inner
+        self._what = what
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ClosedError("the composition is closed")
+        raise ClosedError(f"the {self._what} is closed")
 
     def __repr__(self) -> str:
         return repr(self.inner)
@@ -112,11 +121,11 @@ class _Shell(Generic[S]):
     """Passes for the service that is in it."""
 
     _inner: S
-    _measuring: _Measuring
+    _measuring: _Measuring | _Passing
 
-    def __init__(self, inner: S, meters: Meters) -> None:
+    def __init__(self, inner: S, measuring: _Measuring | _Passing) -> None:
         self._inner = inner
-        self._measuring = _Measuring(meters)
+        self._measuring = measuring
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -150,7 +159,7 @@ class _Shell(Generic[S]):
             ):
                 return found
             known = self._measuring.forwarded[kind] = forwarded_capability(
-                cast("Any", kind), found, self._measuring, _measured_class
+                cast("Any", kind), found, self._measuring, self._measuring.classes
             )
         wrapped: A | None = known
         return wrapped
@@ -159,15 +168,20 @@ class _Shell(Generic[S]):
         """Close the service."""
         self._inner.close()
 
-    def _shut(self) -> None:
+    def _shut(self, what: str = "composition") -> None:
         if type(self._inner) is not _Closed:  # type: ignore[comparison-overlap]
-            self._inner = _Closed(self._inner)  # type: ignore[assignment] # it raises for all that is asked
+            self._inner = _Closed(self._inner, what)  # type: ignore[assignment] # it raises for all that is asked
             for found in list(self._measuring.forwarded.values()):
-                found._found = _Closed(found._found)  # noqa: SLF001 - it is made here
+                found._found = _Closed(found._found, what)  # noqa: SLF001 - it is made here
 
 
 class MeasuredService(_Shell[BlobService], BlobService):
     """The shell of a service of blobs; see `measured`."""
+
+    _measuring: _Measuring
+
+    def __init__(self, inner: BlobService, meters: Meters) -> None:
+        super().__init__(inner, _Measuring(meters))
 
     @property
     def high_latency(self) -> bool:  # type: ignore[override]
@@ -264,6 +278,11 @@ class MeasuredService(_Shell[BlobService], BlobService):
 class MeasuredDirectoryService(_Shell[DirectoryService], DirectoryService):
     """The shell of a service of directories; see `measured`."""
 
+    _measuring: _Measuring
+
+    def __init__(self, inner: DirectoryService, meters: Meters) -> None:
+        super().__init__(inner, _Measuring(meters))
+
     @property
     def high_latency(self) -> bool:  # type: ignore[override]
         """What the service says."""
@@ -305,8 +324,106 @@ class MeasuredDirectoryService(_Shell[DirectoryService], DirectoryService):
         return ForwardingDirectoryWriter(self._measuring(OPEN_TREE, self._inner.open_write), self._measuring)
 
 
+class _Guard(_Shell[S]):
+    def __init__(self, inner: S) -> None:
+        super().__init__(inner, _Passing())
+
+    def close(self) -> None:
+        """Close the service, which is used no more through this."""
+        self._inner.close()
+        self._shut("service")
+
+
+class GuardedService(_Guard[BlobService], BlobService):
+    """The shell of a service of blobs; see `guarded`."""
+
+    @property
+    def high_latency(self) -> bool:  # type: ignore[override]
+        """What the service says."""
+        return self._inner.high_latency
+
+    def has(self, digest: B3Digest) -> bool:
+        """Ask the service."""
+        return self._inner.has(digest)
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Ask the service."""
+        return self._inner.missing(digests)
+
+    def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        """List the chunks of a blob there."""
+        return self._inner.chunks(digest)
+
+    def open_read(self, digest: B3Digest) -> BlobReader | None:
+        """Open the blob there."""
+        return self._inner.open_read(digest)
+
+    def read_many(self, digests: Iterable[B3Digest]) -> Iterator[tuple[B3Digest, Answer]]:
+        """Read many blobs there."""
+        return self._inner.read_many(digests)
+
+    def open_write(self) -> BlobWriter:
+        """Start a blob there."""
+        return self._inner.open_write()
+
+
+class GuardedDirectoryService(_Guard[DirectoryService], DirectoryService):
+    """The shell of a service of directories; see `guarded`."""
+
+    @property
+    def high_latency(self) -> bool:  # type: ignore[override]
+        """What the service says."""
+        return self._inner.high_latency
+
+    @property
+    def whole_trees(self) -> bool:  # type: ignore[override]
+        """What the service says."""
+        return self._inner.whole_trees
+
+    def get_many(self, digests: Iterable[B3Digest], *, within: B3Digest | None = None) -> FoundDirectories:
+        """Ask the service."""
+        return self._inner.get_many(digests, within=within)
+
+    def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        """Ask the service."""
+        return self._inner.missing(digests)
+
+    def put_many(self, directories: Collection[Directory]) -> None:
+        """Put them there."""
+        self._inner.put_many(directories)
+
+    def closure(self, root: B3Digest) -> Iterator[Directory] | None:
+        """Return all directories of a tree there."""
+        return self._inner.closure(root)
+
+    def open_write(self) -> DirectoryWriter:
+        """Start a tree there."""
+        return self._inner.open_write()
+
+
+class _Passing:
+    """Makes calls, and counts nothing."""
+
+    classes = None
+
+    def __init__(self) -> None:
+        self.forwarded: dict[Any, Any] = {}
+        """The capabilities that can be shut."""
+
+    def __call__(
+        self, _operation: Operation, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Make any call."""
+        return call(*args, **kwargs)
+
+
 class _Measuring:
     """Makes calls, and counts them with *meters*."""
+
+    @property
+    def classes(self) -> Callable[[Callable[..., Any]], type[Any]]:
+        """What makes the classes of capabilities."""
+        return _measured_class
 
     def __init__(self, meters: Meters) -> None:
         self.meters = meters

@@ -28,12 +28,23 @@ from castore.threads.idle import IdleWatch
 if TYPE_CHECKING:
     from castore_grpc.target import Target
 
-# Before the library is loaded, which then lets go of its threads for as long as a fork takes.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
-# What goes wrong is told by errors; the library would write to stderr as well.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-import grpc
-from grpc.experimental.session_cache import ssl_session_cache_lru
+# The library looks at it once, when it is first used: then its threads stop for as long as a fork takes. What
+# the program is set to, and starts, stays as it is.
+_FORK_SUPPORT: Final = "GRPC_ENABLE_FORK_SUPPORT"
+_set_before: Final = os.environ.get(_FORK_SUPPORT)
+os.environ.setdefault(_FORK_SUPPORT, "1")
+import grpc  # noqa: E402 - as above
+from grpc.experimental.session_cache import ssl_session_cache_lru  # noqa: E402 - as above
+
+_anchor: Final[object] = ssl_session_cache_lru(1)
+"""What the library is in use for, to the end of the process.
+
+Else it ends itself with the last connection, and a fork comes amidst that.
+"""
+if _set_before is None:
+    del os.environ[_FORK_SUPPORT]
+# It stops its threads before a fork: then no call could end, and no connection be closed.
+forks.come_before_others()
 
 T = TypeVar("T")
 
@@ -58,9 +69,6 @@ _SECONDS_TO_LEAVE: Final = 2.0
 
 _SECONDS_TO_LET_GO: Final = 0.01
 """The library skips all that it does for a fork if a thread is within it, and does not tell when none is."""
-
-_ANCHORS: Final[list[object]] = []
-"""What the library is in use for, from the first connection to the end of the process."""
 
 _RETRIED: Final = {
     "maxAttempts": 4,
@@ -189,11 +197,6 @@ class Peer:
             connection = self._connection
             if connection is None or connection.generation != forks.generation():
                 connection = self._connection = _Connection(self._open())
-                if not _ANCHORS:
-                    # Else the library ends itself with the last connection, and a fork comes amidst that.
-                    _ANCHORS.append(ssl_session_cache_lru(1))
-                    # With the first connection it has its threads stop before a fork.
-                    forks.come_before_others()
             return connection
 
     def _open(self) -> grpc.Channel:

@@ -11,8 +11,9 @@ import random
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -497,3 +498,52 @@ def test_a_draft_has_no_place_for_two(stored: Stored) -> None:
             fs.mkdir(f"{root}/sub")
         with pytest.raises(ValueError, match="no mode"):
             fs.open(f"{root}/run.sh", "r+b")
+
+
+def test_a_ref_is_read_once_and_directories_by_one_thread_for_all(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many parts a path has: the name of a ref in a URL has 16 at most."""
+    node = stored.stores.directories().get(B3Digest.parse(stored.root))
+    assert node is not None
+    stored.stores.refs().set("www", NamedRoot(node.node))
+    fs = CastoreFileSystem.of(stored.stores)
+    names: list[list[str]] = []
+    directories: list[B3Digest] = []
+    refs, trees = type(stored.stores.refs()), type(fs.directories)
+    get_refs, get_directories = refs.get_many, trees.get_many
+
+    def noting(self: Any, wanted: Any) -> Any:
+        names.append(list(wanted))
+        return get_refs(self, names[-1])
+
+    def noting_directories(self: Any, wanted: Any, **options: Any) -> Any:
+        wanted = list(wanted)
+        directories.extend(wanted)
+        return get_directories(self, wanted, **options)
+
+    monkeypatch.setattr(refs, "get_many", noting)
+    monkeypatch.setattr(trees, "get_many", noting_directories)
+    uses: list[Callable[[], object]] = [
+        lambda: fs.cat_file("www/sub/text.txt"),
+        lambda: fs.info("www/sub/deep/data"),
+        lambda: fs.ls("www/sub"),
+        lambda: fs.exists("www/nothing"),
+        lambda: fs.find("www"),
+        lambda: fs.get_file("www/sub/text.txt", io.BytesIO()),
+        lambda: fs.cat_ranges(["www/sub/text.txt"] * 5, 0, 3),
+    ]
+    for use in uses:
+        names.clear()
+        use()
+        assert names == [["www"]]
+    names.clear()
+    assert not fs.exists("nobody/" + "x/" * 200)
+    assert [len(each) for each in names] == [1, 15]
+    fresh = CastoreFileSystem.of(stored.stores)
+    fresh.cat_file("www/sub/text.txt")
+    directories.clear()
+    thread = threading.Thread(target=fresh.cat_file, args=("www/sub/text.txt",))
+    thread.start()
+    thread.join()
+    assert not directories

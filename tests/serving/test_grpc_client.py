@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import ssl
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -278,6 +279,23 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(BuildError, match=re.escape("pip install 'castore[grpc]'")):
         castore.from_url("grpc+unix:/nowhere.sock")
+
+
+def test_the_program_is_set_to_what_it_was(tmp_path: Path) -> None:
+    """What it starts gets no variable of castore's; and the library says nothing on the command line."""
+    program = (
+        "import os; before = dict(os.environ); import castore, castore.serving.grpc.server\n"
+        f"castore.from_url('grpc+unix:{tmp_path}/nobody').close()\n"
+        "assert dict(os.environ) == before"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    subprocess.run([sys.executable, "-c", program], env=clean, check=True, timeout=60)
+    command_line = (
+        "import os, sys; import castore.cli; sys.argv = ['castore', '--version']\n"
+        "try: castore.cli.main()\n"
+        "except SystemExit: sys.exit(os.environ.get('GRPC_VERBOSITY') != 'NONE')"
+    )
+    subprocess.run([sys.executable, "-c", command_line], env=clean, check=True, timeout=60)
 
 
 # -- forks --

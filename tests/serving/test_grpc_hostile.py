@@ -157,7 +157,6 @@ def test_a_blob_that_is_not_right_is_an_error(sockets: Any, name: str) -> None:
             "far": {"type": "grpc", "url": url, "timeout": TIMEOUT, "max_whole_size": "8 MiB"},
         }
         stores = stack.enter_context(Composition.from_mapping({"blobservices": tables}))
-        began = time.monotonic()
         tracemalloc.start()
         with pytest.raises(kind):
             read_all(stores.blobs("far"))
@@ -169,7 +168,6 @@ def test_a_blob_that_is_not_right_is_an_error(sockets: Any, name: str) -> None:
         assert not stores.blobs("near").has(WANTED)
     # Both ends are in this process: the list of ten million chunks is the peer's.
     assert peak < 100 << 20
-    assert time.monotonic() - began < 30
 
 
 def test_a_list_of_other_chunks_is_found_out_at_the_end(sockets: Any) -> None:

@@ -45,9 +45,7 @@ def test_clients_that_take_nothing_are_cut_off(serving: Any, connected: Any) -> 
     with served.channel() as channel:
         calls = [channel.unary_stream(read)(read_request(digest)) for _ in range(9)]
         assert until(lambda: sum(call.done() for call in calls) >= 3)
-        began = time.monotonic()
         channel.unary_unary(ask)(stat_request(digest), timeout=30)
-        assert time.monotonic() - began < 10
         # Three are cut off, then the next three.
         assert until(lambda: served.server.idle)
         assert served.server._door.budget.held == 0
