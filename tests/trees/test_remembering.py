@@ -19,6 +19,7 @@ from castore.trees.known_files import KnownFiles
 from castore.trees.metadata import EntryMetadata
 from castore.trees.placing import Placing
 from castore.trees.preserving import Preserving
+from castore.trees.remembering import mark
 from castore.trees.selecting import Pattern, Selection
 from castore_memory.directories import MemoryDirectoryService
 from castore_memory.service import MemoryBlobService
@@ -167,6 +168,19 @@ def test_writes_within_a_tick_are_seen(bench: Bench) -> None:
         bench.export(progress=write)
         assert file.read_bytes() == b"99"
         assert bench.export().written == 1, number
+
+
+def test_a_file_is_older_than_any_later_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of its file system, however coarse; where another machine has it nobody relies on it."""
+    file = bench.folder / "f"
+    with file.open("wb") as opened:
+        opened.write(b"x")
+        opened.flush()
+        before = os.fstat(opened.fileno())
+        assert mark(opened.fileno()) == (before.st_ino, before.st_mtime_ns - 1)
+        assert file.stat().st_mtime_ns == before.st_mtime_ns - 1
+        monkeypatch.setattr("castore.trees.remembering.is_of_network", lambda _: True)
+        assert mark(opened.fileno()) is None
 
 
 def test_another_tree(bench: Bench) -> None:
