@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import string
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +69,32 @@ def write_small(folder: Path, count: int, seed: int = SEED) -> None:
         part.mkdir(parents=True, exist_ok=True)
         part.joinpath(f"{number:05}.txt").write_bytes(b"%d\n" % number + text[at : at + size])
         at += size
+
+
+def write_tree(folder: Path, count: int, seed: int = SEED) -> None:
+    """Write *count* files, fifteen to a folder, of which some lie many levels deep; all of an hour ago.
+
+    Most have 1 to 8 KiB, some up to 1 MiB; two of three are source text, the others do not compress.
+    """
+    chance = random.Random(seed)
+    text = bytearray()
+    for data in source_text(seed):
+        text += data
+        if len(text) > 8 << 20:
+            break
+    noise = blake3(b"castore bench tree %d" % seed).digest(length=8 << 20)
+    folders = [folder]
+    for number in range(max(1, count // 15)):
+        folders.append(chance.choice(folders[-100:]) / f"folder-{number}")
+        folders[-1].mkdir(parents=True)
+    hour_ago = time.time() - 3600
+    for number in range(count):
+        size = min(int(chance.lognormvariate(8, 1.5)), 1 << 20)
+        source = noise if number % 3 == 0 else text
+        at = chance.randrange(len(source) - size)
+        path = chance.choice(folders) / f"{number}.txt"
+        path.write_bytes(b"%d\n" % number + source[at : at + size])
+        os.utime(path, (hour_ago, hour_ago))
 
 
 def write_versions(folder: Path, size: int, count: int = 8, edits: int = 64, seed: int = SEED) -> None:

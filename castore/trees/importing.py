@@ -663,7 +663,9 @@ class _Import(_Walk):
     def _complete(self, frame: _Frame, parent: _Frame) -> None:
         self.directories += 1
         if frame.known is not None:
-            if self._sink.takes_same and frame.known.has_folders(frame.nodes):
+            # One in which a directory was put anew is put, too: else nothing would refer to that.
+            takes_same = self._sink.takes_same and len(frame.same) == len(frame.nodes)
+            if takes_same and frame.known.has_folders(frame.nodes):
                 node = DirectoryNode(frame.known.digest, frame.known.size)
                 self._sink.same(node, frame.known.length, partial(_made_of, frame.known, frame.nodes))
                 parent.nodes[frame.name] = node

@@ -20,19 +20,21 @@ from castore.format.nodes import Node
 from castore.trees.importing import import_tree
 
 CHILD = """
-import sys
+import pathlib, sys
 from castore import B3Digest, Composition
 from castore.format.nodes import DirectoryNode
 from castore.trees.exporting import export_tree
 from castore.trees.exports import ExportOptions
+from castore.trees.known_files import KnownFiles
 
 store, target, digest, size = sys.argv[1:]
 with Composition.from_toml(store) as stores:
     blobs, directories = stores.blobs(), stores.directories()
     node = DirectoryNode(B3Digest.parse(digest), int(size))
-    options = ExportOptions(update=True, delete=True)
-    print("begins", flush=True)
-    export_tree(node, target, blobs, directories, options)
+    with KnownFiles(pathlib.Path(store).with_name("known.sqlite")) as known:
+        options = ExportOptions(update=True, delete=True, known_files=known)
+        print("begins", flush=True)
+        export_tree(node, target, blobs, directories, options)
     print("ends", flush=True)
 """
 
@@ -62,6 +64,13 @@ class Export:
             (where / f"f{number}").write_bytes(source.randbytes(source.choice([0, 10, 3_000, 200_000])))
             if number % 10 == 0:
                 (where / f"l{number}").symlink_to(f"f{number + seed}")
+        # A file in the one, and a folder in the other.
+        for number, folder in enumerate((top / "kind-0", top / "kind-1")):
+            if (number + seed) % 2:
+                folder.mkdir()
+                (folder / "within").write_bytes(chance.randbytes(5000))
+            else:
+                folder.write_bytes(chance.randbytes(5000))
         (top / f"only-{seed}").mkdir()
         (top / f"only-{seed}/x").write_bytes(b"only here")
         return top

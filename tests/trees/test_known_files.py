@@ -152,6 +152,17 @@ def test_one_file_has_changed(place: Place) -> None:
     place.assert_right(done)
 
 
+def test_some_files_are_too_young_to_be_known(place: Place) -> None:
+    """What they are in is put again, and so is all above it: else nothing would refer to that."""
+    for name in ("a/b/c/file1", "d/e/file1", "f/file1"):
+        os.utime(place.source / name, ns=(0, time.time_ns()))
+    place.take()
+    done = place.take()
+    if not place.in_objects:
+        assert (place.opened, done.known) == (3, 17)
+    place.assert_right(done)
+
+
 CHANGES = {
     "content": lambda top: (top / "d/e/file0").write_text("other"),
     "same size": lambda top: (top / "d/e/file0").write_text("e/d 0"),
