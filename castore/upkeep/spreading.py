@@ -27,7 +27,7 @@ from castore.upkeep.findings import Counts, Finding, Report, Scope
 from castore.upkeep.ledger import Ledger
 from castore.upkeep.verifying import Verification
 
-PARTS: Final = 64
+PARTS: Final = 32
 """Into how many parts a service is cut: enough for a few processes to end at about the same time."""
 
 _ORDER: Final = ("index", "blob", "chunk")

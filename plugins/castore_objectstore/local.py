@@ -376,6 +376,37 @@ class LocalObjectStore(ObjectStore):
             elif after is None or key > after:
                 yield from self._describe_each([(key, entry)])
 
+    def list_between(self, prefix: str, first: str, before: str | None) -> Iterator[StoredObject]:
+        """Yield what is there; only the folders in between are looked into."""
+        folder = prefix.rstrip("/")
+        with self._reporting(self._path(folder)):
+            self._looks.require(folder)
+            owned.require_no_link(self._path(folder))
+        begin = len(folder) + 1
+        low, high = first[begin:], None if before is None else before[begin:]
+        for name in self._names(folder):
+            # The folder that *first* is in has a smaller name than *first*.
+            if not low[: len(name)] <= name or (high is not None and name > high):
+                continue
+            key = f"{folder}/{name}"
+            path = self._path(key)
+            with self._reporting(path), contextlib.suppress(FileNotFoundError):
+                status = os.lstat(path)
+                if not (owned.has_some_digests(name) and stat.S_ISDIR(status.st_mode)):
+                    found: Iterable[StoredObject] = (_stored_object(key, status),)
+                else:
+                    found = self._describe_each(self._scan(key))
+                yield from (
+                    entry for entry in found if entry.key >= first and (before is None or entry.key < before)
+                )
+
+    def _names(self, folder: str) -> Sequence[str]:
+        path = self._path(folder)
+        with self._reporting(path), contextlib.suppress(FileNotFoundError):
+            # There may be many thousands of which few are wanted: entries of a scan take four times as long.
+            return os.listdir(path)
+        return []
+
     def _scan(self, folder: str) -> Sequence[tuple[str, os.DirEntry[str]]]:
         path = self._path(folder)
         with self._reporting(path), contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:

@@ -148,6 +148,22 @@ class ObjectStore(ABC):
         *after* only what has a greater key.
         """
 
+    lists_in_order: bool = False
+    """Whether `list` yields smaller keys first."""
+
+    def list_between(self, prefix: str, first: str, before: str | None) -> Iterator[StoredObject]:
+        """Yield what `list` yields whose key is not less than *first*, and less than *before*.
+
+        `None` is an open end, as is an empty *first*.
+        """
+        # One that is a little less: what begins *first* comes before it.
+        for entry in self.list(prefix, after=first[:-1] or None):
+            if before is not None and entry.key >= before:
+                if self.lists_in_order:
+                    return
+            elif entry.key >= first:
+                yield entry
+
     tells_changes: bool = False
     """Whether `stamp` can tell anything."""
 

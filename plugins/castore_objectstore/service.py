@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
-from castore import B3Digest, BlobReader, ChunkMeta, owned
+from castore import B3Digest, BlobReader, ChunkMeta
 from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import (
     BlobLister,
@@ -350,19 +350,9 @@ class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):
     def _list_in(self, prefix: str, part: DigestRange) -> Iterator[StoredObject]:
         # By their keys everything is in one range, also what castore has not put there.
         first = "" if part.first is None else key_of(prefix, part.first)
-        before = None if part.before is None else key_of(prefix, part.before)
-
-        def has_some(name: str) -> bool:
-            folder = f"{prefix}{name}/"
-            return (
-                owned.has_some_digests(name)
-                and first[: len(folder)] <= folder
-                and (before is None or folder <= before)
-            )
-
-        for entry in self._store.list(prefix, into=has_some):
-            if first <= entry.key and (before is None or entry.key < before):
-                yield entry
+        return self._store.list_between(
+            prefix, first, None if part.before is None else key_of(prefix, part.before)
+        )
 
     def _marks(self) -> Iterator[StoredItem]:
         for entry in self._store.list_marks():
