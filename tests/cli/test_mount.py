@@ -286,7 +286,7 @@ def test_all_refs_are_folders_and_move_on(place):
     """Refs that are new or set anew show up; one stays as it is while a file of it is open."""
     place.compose(STORE)
     for number in (1, 2):
-        place.file(f"v{number}/file", f"version {number}".encode() * number)
+        place.file(f"v{number}/file", f"version {number}".encode())
     with library.open(place.folder / "composition.toml") as stores:
         first, second = (
             import_tree(place.folder / name, stores.blobs(), stores.directories()).node
@@ -302,7 +302,7 @@ def test_all_refs_are_folders_and_move_on(place):
             assert mount.root is None
             assert {each.name for each in folder.iterdir()} == {"www", "www@", "backup"}
             assert (folder / "backup/latest").readlink() == Path("2026-12-01T00-00-00Z")
-            assert (folder / "backup/latest/file").read_bytes() == b"version 2version 2"
+            assert (folder / "backup/latest/file").read_bytes() == b"version 2"
             assert (folder / "www@/old/file").read_bytes() == b"version 1"
             with (folder / "www/file").open("rb") as file:
                 assert file.read(3) == b"ver"
@@ -311,8 +311,7 @@ def test_all_refs_are_folders_and_move_on(place):
                 until((folder / "new/name/file").exists)
                 assert (folder / "www/file").read_bytes() == b"version 1"
                 assert file.read() == b"sion 1"
-            until(lambda: (folder / "www/file").read_bytes() == b"version 2version 2")
-            assert (folder / "www/file").stat().st_size == 18
+            until(lambda: (folder / "www/file").read_bytes() == b"version 2")
 
 
 # -- what goes wrong --
