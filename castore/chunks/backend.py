@@ -121,18 +121,25 @@ class ChunkBackend(BlobService, ChunkStore):
         """Return those whose chunks `chunks` lists as they are known to be, and all of which can be claimed.
 
         A blob of one chunk looks like that chunk. So where blobs are told from chunks, as by a `BlobLister`,
-        it is left out, and its index put to be sure.
+        it is left out, and its index put to be sure. Nor is the list of one asked for whose chunk is absent:
+        small files are mostly new, and that is one call for all of them.
         """
         tells = isinstance(self, (BlobLister, Inventory))
+        alone = {digest for digest, known in blobs.items() if known is not None and not known} - {EMPTY}
+        there = set() if tells else _in_batches(self.claim, alone)
+        asked = [digest for digest in blobs if digest not in alone or digest in there]
+        whole: set[B3Digest] = set()
         needs: dict[B3Digest, set[B3Digest]] = {}
-        for digest, chunks in zip(blobs, self._each(self._list_of, blobs), strict=True):
+        for digest, chunks in zip(asked, self._each(self._list_of, asked), strict=True):
             known = blobs[digest]
             if chunks is None or not (known is None or same_list(chunks, known)):
                 continue
-            if chunks or not tells:
+            if not chunks and digest in there:
+                whole.add(digest)
+            elif chunks or not tells:
                 needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
-        there = _in_batches(self.claim, set().union(*needs.values()))
-        return {digest for digest, needed in needs.items() if needed <= there}
+        there |= _in_batches(self.claim, set().union(*needs.values()) - there)
+        return whole | {digest for digest, needed in needs.items() if needed <= there}
 
     def _list_of(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         try:

@@ -60,6 +60,8 @@ def decode(data: bytes, blob: B3Digest, *, key: str | None = None) -> Sequence[C
     has not 32 bytes, a size outside 1 to `MAX_CHUNK_SIZE`, more than `MAX_CHUNKS` chunks, or a total beyond
     `MAX_BLOB_SIZE`.
     """
+    if not data:
+        return ()  # as of every small blob
     decoder = IndexDecoder(blob, key=key)
     decoder.feed(data)
     return decoder.end()

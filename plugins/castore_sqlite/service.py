@@ -120,6 +120,8 @@ class SqliteBlobService(
     def chunks(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
         """Read and check the index of a blob; a chunk, too, is a blob with no finer chunks."""
         found = self._database.fetch(rows.GET_INDEX, rows.one(digest))
+        if found and found[0][0] == b"":
+            return ()  # as mostly
         if found:
             return rows.read_index(self._database.fetch, digest, found[0][0], self.index_key(digest))
         return () if self.find_chunks((digest,)) else None
