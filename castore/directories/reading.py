@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from castore.contract.batches import MOST_ITEMS
@@ -14,7 +13,9 @@ from castore.format.closures import RootToLeaves
 from castore.format.directories import Directory
 
 _BATCH: Final = MOST_ITEMS // 4
-"""So many directories are held at once: each may have many entries."""
+_MOST_SIZE: Final = 1 << 19
+"""So many directories are read at once, or until their sizes, which are no less than their entries, add up to
+so much."""
 
 
 def closure_of(
@@ -39,12 +40,11 @@ def closure_of(
 def _go_down(service: DirectoryService, root: Directory, within: B3Digest) -> Iterator[Directory]:
     order = RootToLeaves(root.digest)
     parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
-    level: Sequence[B3Digest] = [root.digest]
+    level: Mapping[B3Digest, int] = {root.digest: 0}
     known = {root.digest: root}
     while level:
-        below: dict[B3Digest, None] = {}
-        remaining = iter(level)
-        while batch := list(islice(remaining, _BATCH)):
+        below: dict[B3Digest, int] = {}
+        for batch in portions(level):
             found = known or service.get_many(batch, within=within)
             known = {}
             for digest in batch:
@@ -58,10 +58,24 @@ def _go_down(service: DirectoryService, root: Directory, within: B3Digest) -> It
                 for name, node in directory.directories:
                     if node.digest not in parents and node.digest != root.digest:
                         parents[node.digest] = (digest, name)
-                        below[node.digest] = None
+                        below[node.digest] = node.size
                 yield directory
-        level = list(below)
+        level = below
     order.finish()
+
+
+def portions(sizes: Mapping[B3Digest, int]) -> Iterator[list[B3Digest]]:
+    """Yield directories, of which the sizes are known that entries say, by as many as are read at once."""
+    some: list[B3Digest] = []
+    together = 0
+    for digest, size in sizes.items():
+        if some and (len(some) == _BATCH or together + size > _MOST_SIZE):
+            yield some
+            some, together = [], 0
+        some.append(digest)
+        together += size
+    if some:
+        yield some
 
 
 def _require(directory: Directory, digest: B3Digest) -> None:

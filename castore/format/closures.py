@@ -22,6 +22,16 @@ from castore.format.directories import Directory
 MOST_FRAME: Final = 16 << 20
 """How many bytes a directory of a closure has at most: some 300,000 entries. More is taken for damage."""
 
+MOST_LEVELS: Final = 4096
+"""Deeper trees are refused: no file system could hold them, and a few bytes can name millions of levels."""
+
+MOST_UNPACKED: Final = 512 << 20
+"""How many bytes a closure that is one object unpacks to at most: directories of some ten million entries."""
+
+_MOST_REPEATED: Final = 1 << 20
+"""How many bytes more than all others those of it may be that came before: the reference writes none of them,
+and passes them on."""
+
 _LENGTH_SIZE: Final = 4
 _MOST_NAMED: Final = 10
 
@@ -89,9 +99,14 @@ class RootToLeaves:
 
     def __init__(self, root: B3Digest) -> None:
         self._root = root
+        self._levels: dict[B3Digest, int] = {root: 0}
         # The sizes that entries say, each with the name of the first one.
         self._expected: dict[B3Digest, dict[int, bytes]] = {root: {}}
         self._seen: dict[B3Digest, tuple[int, ...]] = {}
+
+    def has_come(self, digest: B3Digest) -> bool:
+        """Tell whether a directory came already."""
+        return digest in self._seen
 
     def allows(self, digest: B3Digest) -> bool:
         """Tell whether a directory may come now: its bytes are looked into only then."""
@@ -100,7 +115,8 @@ class RootToLeaves:
     def accept(self, directory: Directory) -> bool:
         """Take the next one; return False for one that came before.
 
-        Raises `DirectoryOrderError` for one that none before it refers to, and `DirectorySizeError`.
+        Raises `DirectoryOrderError` for one that none before it refers to, `DirectorySizeError`, and
+        `InvalidDirectoryError` for more than `MOST_LEVELS` levels.
         """
         digest = directory.digest
         if digest in self._seen:
@@ -119,9 +135,14 @@ class RootToLeaves:
                 raise DirectorySizeError(name, node.size, known)
         self._seen[digest] = possible
         del self._expected[digest]
+        level = self._levels.pop(digest) + 1
         for name, node in directory.directories:
+            if level > MOST_LEVELS:
+                message = f"the tree {self._root} has more than {MOST_LEVELS} levels"
+                raise InvalidDirectoryError(message, rule="too-deep")
             if node.digest not in self._seen:
                 self._expected.setdefault(node.digest, {}).setdefault(node.size, name)
+                self._levels.setdefault(node.digest, level)
         return True
 
     @property
@@ -148,32 +169,54 @@ def _order_error(message: str, digests: Iterable[B3Digest]) -> DirectoryOrderErr
 
 
 def encode(directories: Iterable[Directory]) -> bytes:
-    """Return a closure, given with the root first, as the reference stores it: as one zstd frame."""
+    """Return a closure, given with the root first, as the reference stores it: as one zstd frame.
+
+    Raises `InvalidDirectoryError` if it has more than `MOST_UNPACKED` bytes.
+    """
     from castore.format import frames  # noqa: PLC0415 - few need zstandard
 
-    return frames.compress(b"".join(encode_frames(directories)))
+    payload = bytearray()
+    for frame in encode_frames(directories):
+        payload += frame
+        if len(payload) > MOST_UNPACKED:
+            message = (
+                f"the directories of the tree have more than {MOST_UNPACKED >> 20} MiB together, too many for"
+                " one object; services of the types `blobs` and `sqlite` have room for them"
+            )
+            raise InvalidDirectoryError(message, rule="too-long")
+    return frames.compress(payload)
 
 
 def decode(data: bytes, root: B3Digest, *, key: str | None = None) -> Iterator[Directory]:
     """Yield the directories of the closure of *root*, each once, as they are stored: the root first.
 
     A directory is looked into only if it belongs to the tree. What is held grows with the number of
-    directories, not with what is in them. *key* is where it is stored, to name it in an error.
+    directories, not with what is in them; no more is unpacked than `MOST_UNPACKED`. *key* is where it is
+    stored, to name it in an error.
 
     Raises `CorruptDirectoryError` for what is no whole closure, after what could be read of it.
     """
     from castore.format import frames  # noqa: PLC0415 - as above
 
     order, reader = RootToLeaves(root), FrameReader()
+    unpacked = repeated = 0
     try:
         for piece in frames.unpack_first(data):
+            unpacked += len(piece)
+            if unpacked > MOST_UNPACKED:
+                raise ValueError(f"it unpacks to more than {MOST_UNPACKED >> 20} MiB")
             for encoded in reader.take(piece):
                 digest = B3Digest.of(encoded)
+                if order.has_come(digest):
+                    repeated += _LENGTH_SIZE + len(encoded)
+                    if 2 * repeated > unpacked + _MOST_REPEATED:
+                        raise ValueError("it has the same directories over and over")
+                    continue
                 if not order.allows(digest):
                     raise ValueError(f"it has {digest}, which does not belong to it")
                 directory = Directory.decode(encoded)
-                if order.accept(directory):
-                    yield directory
+                order.accept(directory)
+                yield directory
         reader.finish()
         order.finish()
     except ValueError as error:

@@ -12,10 +12,11 @@ import attrs
 from castore.contract.directories import DirectoryService
 from castore.digest import B3Digest
 from castore.errors import InvalidDirectoryError
+from castore.format.closures import MOST_LEVELS
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
 from castore.trees.reading_ahead import MOST_ITEMS, DirectoriesAhead
-from castore.trees.walking import MOST_LEVELS, walk
+from castore.trees.walking import walk
 
 Letter: TypeAlias = Literal["A", "D", "M", "X", "T", "L", "R"]
 """How something differs: it was added or deleted; a file has other contents, or may be executed now, or not

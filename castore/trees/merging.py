@@ -16,11 +16,12 @@ from castore.contract.directories import DirectoryService, DirectoryWriter
 from castore.digest import B3Digest
 from castore.directories.copying import publish
 from castore.errors import InvalidDirectoryError, MergeConflictError
+from castore.format.closures import MOST_LEVELS
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, Node, PathComponent, TreePath
 from castore.trees.reading_ahead import MOST_ITEMS, DirectoriesAhead
 from castore.trees.selecting import ALL, DirectoryView, SelectedFolder, Selection
-from castore.trees.walking import MOST_LEVELS, coming_next, walk
+from castore.trees.walking import coming_next, walk
 
 OnConflict: TypeAlias = Literal["error", "last", "first"]
 """What becomes of a path at which two trees have different things that are not both directories."""

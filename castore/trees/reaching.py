@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
-from typing import Final
 
 from castore.contract.directories import DirectoryService
 from castore.digest import EMPTY, B3Digest
-from castore.directories.reading import path_to
-from castore.errors import CastoreError, MissingDirectoryError
+from castore.directories.reading import path_to, portions
+from castore.errors import CastoreError, InvalidDirectoryError, MissingDirectoryError
+from castore.format.closures import MOST_LEVELS
 from castore.format.nodes import DirectoryNode, FileNode, Node
-
-_BATCH: Final = 256
 
 
 def reach(root: Node, directories: DirectoryService, *, seen: set[bytes]) -> Iterator[tuple[B3Digest, bool]]:
@@ -33,13 +30,18 @@ def reach(root: Node, directories: DirectoryService, *, seen: set[bytes]) -> Ite
         yield root.digest, False
     if not isinstance(root, DirectoryNode):
         return
-    level = [root.digest] if root.digest not in seen else []
+    level = {root.digest: root.size} if root.digest not in seen else {}
     seen.add(bytes(root.digest))
     parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
+    levels = 0
     while level:
-        below: list[B3Digest] = []
-        remaining = iter(level)
-        while batch := list(islice(remaining, _BATCH)):
+        levels += 1
+        if levels > MOST_LEVELS + 1:
+            raise InvalidDirectoryError(
+                f"the tree {root.digest} has more than {MOST_LEVELS} levels", rule="too-deep"
+            )
+        below: dict[B3Digest, int] = {}
+        for batch in portions(level):
             found = directories.get_many(batch, within=root.digest)
             for digest in batch:
                 directory = found.get(digest)
@@ -53,6 +55,6 @@ def reach(root: Node, directories: DirectoryService, *, seen: set[bytes]) -> Ite
                 for name, node in directory.directories:
                     if node.digest not in seen:
                         seen.add(bytes(node.digest))
-                        below.append(node.digest)
+                        below[node.digest] = node.size
                         parents[node.digest] = digest, name
         level = below

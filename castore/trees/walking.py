@@ -9,12 +9,10 @@ from typing import Final
 from castore.contract.directories import DirectoryService
 from castore.digest import B3Digest
 from castore.errors import InvalidDirectoryError, MissingDirectoryError, NodeNotFoundError
+from castore.format.closures import MOST_LEVELS
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, Node, SymlinkNode, TreePath, shown
 from castore.trees.reading_ahead import DirectoriesAhead, RecentDirectories
-
-MOST_LEVELS: Final = 4096
-"""Deeper trees are refused: no file system could hold them, and a few bytes can name millions of levels."""
 
 MOST_LINKS: Final = 40
 """So many links are followed on one way, as a rule of file systems has it."""

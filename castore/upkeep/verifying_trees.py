@@ -37,10 +37,10 @@ from castore.errors import (
     describe,
 )
 from castore.format.blob_index import size_of
+from castore.format.closures import MOST_LEVELS
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent, TreePath
 from castore.threads.pool import Pool
-from castore.trees.walking import MOST_LEVELS
 from castore.upkeep.findings import MISSING_BLOB, WRONG_SIZE, Finding
 from castore.upkeep.ledger import Ledger
 from castore.upkeep.reading import MOST_UNAVAILABLE, Attempts, labelled

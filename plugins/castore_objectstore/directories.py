@@ -38,7 +38,8 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
         self._store = store
         self.high_latency = store.high_latency
         self._lock = forks.new_lock()
-        self._held: OrderedDict[B3Digest, Mapping[B3Digest, Directory]] = OrderedDict()
+        # Encodings, which take a fraction of what directories do.
+        self._held: OrderedDict[B3Digest, Mapping[B3Digest, bytes]] = OrderedDict()
         self._size = 0
         self._roots: dict[B3Digest, B3Digest] = {}
 
@@ -55,14 +56,14 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
         around: Mapping[B3Digest, Directory | CastoreError] = {}
         if lacking and within is not None:
             try:
-                around = self._tree(within) or {}
+                around = self._of_tree(within, set(lacking))
             except CastoreError as error:
                 around = dict.fromkeys(lacking, error)
         for digest in lacking:
             answer = around.get(digest)
             if not isinstance(answer, Directory):
                 try:
-                    directory = (self._tree(digest) or {}).get(digest)
+                    directory = self._of_tree(digest, (digest,)).get(digest)
                     answer = answer if directory is None else directory
                 except CastoreError as error:
                     answer = error
@@ -102,23 +103,35 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
             if root is None:
                 return None
             self._held.move_to_end(root)
-            return self._held[root].get(digest)
+            encoded = self._held[root].get(digest)
+        return None if encoded is None else Directory.decode(encoded)
 
-    def _tree(self, root: B3Digest) -> Mapping[B3Digest, Directory] | None:
+    def _of_tree(self, root: B3Digest, wanted: Collection[B3Digest]) -> dict[B3Digest, Directory]:
+        """Return those of some directories that the tree *root* has; it is at hand then, if it fits."""
         with self._lock:
-            if root in self._held:
-                return self._held[root]
+            held = self._held.get(root)
+        if held is not None:
+            return {digest: Directory.decode(held[digest]) for digest in wanted if digest in held}
         data = self._read(root)
         if data is None:
-            return None
-        tree = {directory.digest: directory for directory in closures.decode(data, root, key=_key(root))}
-        self._hold(root, tree)
-        return tree
+            return {}
+        found: dict[B3Digest, Directory] = {}
+        tree: dict[B3Digest, bytes] = {}
+        size = 0
+        for directory in closures.decode(data, root, key=_key(root)):
+            if directory.digest in wanted:
+                found[directory.digest] = directory
+            size += len(directory.encoded)
+            if size <= _MOST_HELD:
+                tree[directory.digest] = directory.encoded
+            else:
+                tree.clear()
+        if size <= _MOST_HELD:
+            self._hold(root, tree)
+        return found
 
-    def _hold(self, root: B3Digest, tree: Mapping[B3Digest, Directory]) -> None:
+    def _hold(self, root: B3Digest, tree: Mapping[B3Digest, bytes]) -> None:
         size = _size_of(tree)
-        if size > _MOST_HELD:
-            return
         with self._lock:
             if root not in self._held:
                 self._held[root] = tree
@@ -176,5 +189,5 @@ def _key(digest: B3Digest) -> str:
     return key_of(_DIRS, digest)
 
 
-def _size_of(tree: Mapping[B3Digest, Directory]) -> int:
-    return sum(len(directory.encoded) for directory in tree.values())
+def _size_of(tree: Mapping[B3Digest, bytes]) -> int:
+    return sum(map(len, tree.values()))

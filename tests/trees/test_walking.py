@@ -17,9 +17,10 @@ from castore import (
 )
 from castore.contract.directories import FoundDirectories
 from castore.digest import EMPTY
+from castore.format.closures import MOST_LEVELS
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
-from castore.trees.walking import MOST_LEVELS, descend_to, walk, walk_directories, walk_with_ends
+from castore.trees.walking import descend_to, walk, walk_directories, walk_with_ends
 from castore_memory.directories import MemoryDirectoryService
 from tests.format.test_directories import COMPLICATED, LINK, WITH_KEEP, A, B, D, E
 
