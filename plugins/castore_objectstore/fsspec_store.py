@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import secrets as randomness
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import fsspec
@@ -14,19 +13,17 @@ import fsspec.asyn
 from fsspec.implementations.memory import MemoryFileSystem
 
 from castore import owned
-from castore.composition import scrub
-from castore.errors import CastoreError, UnavailableError, UnsupportedError, describe
+from castore.errors import CastoreError, UnavailableError
 from castore.places import Create
 from castore.threads import forks
 from castore.urls import masked
 from castore_objectstore import conditions, drivers
 from castore_objectstore.bounded import http_client, read_pieces
+from castore_objectstore.far_store import FRESH_SECONDS, FarObjectStore
 from castore_objectstore.object_store import (
     LARGEST,
-    ObjectStore,
     StoredObject,
     TooLargeError,
-    Wholeness,
 )
 from castore_objectstore.options import S3_NAMES, S3_NEEDLESS, S3_SCHEMES
 
@@ -36,19 +33,11 @@ _NOT_ALLOWED: Final = (405, 501)
 _ONE_AT_A_TIME: Final = frozenset({"memory", "sftp", "ssh"})
 """Schemes that wait for nothing, or whose drivers do one thing at a time."""
 
-_LEASES: Final = "leases/"
-
-_LEASE_SECONDS: Final = 24 * 3600.0
-"""How long a lease counts whose holder has not given it back: it cannot be seen whether it lives."""
-
-FRESH_SECONDS: Final = 3600.0
-"""How old an object may be before a claim stores it anew: there is no other way to change its time."""
-
 _TIMES: Final = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
 """Where the drivers have the time of the last write."""
 
 
-class FsspecObjectStore(ObjectStore):
+class FsspecObjectStore(FarObjectStore):
     """Objects under the path of a URL, through its fsspec file system, which is opened when first used.
 
     The store trusts its file system with little: an error is never taken for absence, listings are not
@@ -65,7 +54,7 @@ class FsspecObjectStore(ObjectStore):
         create: Create = "path",
         fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
-        self._url = url
+        super().__init__(url, instance, secrets, fresh_seconds)
         self._scheme = url.partition(":")[0].lower()
         protocols = drivers.protocols_of(url)
         self._chained = len(protocols) > 1
@@ -73,12 +62,9 @@ class FsspecObjectStore(ObjectStore):
         # Where a chain of drivers ends is where the objects are.
         self._sort = drivers.driver_of(protocols[-1]).sort
         self._options = _driver_options(protocols, options)
-        self._instance = instance
-        self._secrets = secrets
         self._create = create
         self.high_latency = self._scheme not in _ONE_AT_A_TIME
         self.removes = self._driver.sort != "web"
-        self.renewal_seconds = fresh_seconds
         self._lock = forks.new_lock()
         self._opened: tuple[Any, str] | None = None
         self._root = ""
@@ -95,11 +81,6 @@ class FsspecObjectStore(ObjectStore):
         if opened is not None and self._sort != "memory":
             self._opened = None
             _leave_to_parent(opened[0])
-
-    def get(self, key: str, most: int = LARGEST) -> bytes | None:
-        """Return a whole object, `None` if the file system says that there is no such file."""
-        pieces: list[bytes] = []
-        return b"".join(pieces) if self.read_into(key, pieces.append, most) else None
 
     def read_into(self, key: str, take: Callable[[bytes], object], most: int = LARGEST) -> bool:
         """Read an object with one request."""
@@ -126,10 +107,6 @@ class FsspecObjectStore(ObjectStore):
                 return None
             self._place_seen = True
             return data if len(data) <= count else data[offset : offset + count]
-
-    def exists(self, key: str) -> bool:
-        """Tell whether there is an object; `fs.exists` would take every error for a no."""
-        return self.describe(key) is not None
 
     def describe(self, key: str) -> StoredObject | None:
         """Return what the file system says of an object."""
@@ -265,8 +242,7 @@ class FsspecObjectStore(ObjectStore):
 
     def _no_place(self) -> UnavailableError:
         if self._sort == "bucket":
-            name = self._root.lstrip("/").partition("/")[0]
-            return self._unavailable(f"there is no bucket `{name}` there: make it, or mend the name")
+            return self._no_bucket(self._root.lstrip("/").partition("/")[0])
         if self._sort == "web":
             return self._unavailable(
                 "the server has no such folder; if it is one that shows objects and no folders, write"
@@ -308,22 +284,6 @@ class FsspecObjectStore(ObjectStore):
             except FileNotFoundError as error:
                 raise self._no_place() from error
 
-    def _replace_now(self, key: str, data: bytes | None) -> bool:
-        if data is not None:
-            self.put(key, data)
-            return True
-        self._require_removes()
-        there = self.exists(key)
-        if there:
-            self._remove(key)
-        return there
-
-    def _cannot_compare(self, why: str) -> UnsupportedError:
-        return UnsupportedError(
-            f"`{self._instance}`: {masked(self._url)} cannot compare and replace in one step, as {why};"
-            " keep refs elsewhere, in [refservices.root], or expect nothing"
-        )
-
     def list_below(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all objects."""
         with self._using(prefix.rstrip("/")) as (fs, path):
@@ -338,117 +298,13 @@ class FsspecObjectStore(ObjectStore):
             if info.get("type") == "file" and path in name:
                 yield f"{prefix}{name[name.index(path) + len(path) :].lstrip('/')}"
 
-    # -- writers and sweeps --
-
-    def claim(self, key: str, is_whole: Wholeness, most: int = LARGEST) -> bool:
-        """Tell whether there is an object; store it anew if its time is not recent."""
-        found = self.describe(key)
-        if found is None:
-            return False
-        # Objects appear whole here, but a driver may have left one that is empty; for an index that is right.
-        if found.size == 0 and not is_whole(lambda _, __: b"", 0):
-            return False
-        if found.size is not None and found.size > most:
-            return False
-        if found.modified is not None and time.time() - found.modified > self.renewal_seconds:
-            try:
-                data = self.get(key, most)
-            except TooLargeError:
-                return False
-            if data is None:
-                return False
-            self.put(key, data)
-        return True
-
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[None]:
-        """Keep an object under `leases/` until the context ends; it counts for a day at most."""
-        if not self.removes:
-            yield
-            return
-        key = f"{_LEASES}{randomness.token_hex(16)}"
-        self.put(key, owned.BUCKET_MARK)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(CastoreError):
-                self._remove(key)
-
-    def leased_since(self) -> float | None:
-        """Return the time of the oldest lease that still counts."""
-        return min((modified for modified, counts in self._list_leases().values() if counts), default=None)
-
-    def list_marks(self) -> Iterator[StoredObject]:
-        """Yield the leases that do not count any more."""
-        for key, (modified, counts) in self._list_leases().items():
-            if not counts:
-                yield StoredObject(key, len(owned.BUCKET_MARK), modified)
-
-    def _list_leases(self) -> dict[str, tuple[float, bool]]:
-        """Return each lease with its time, and whether it counts; what is not of its form is none."""
-        now = time.time()
-        return {
-            entry.key: (entry.modified, now - entry.modified < _LEASE_SECONDS)
-            for entry in self.list(_LEASES)
-            if entry.modified is not None
-            and entry.size in (None, len(owned.BUCKET_MARK))
-            and owned.is_bucket_mark(entry.key.removeprefix(_LEASES))
-        }
-
-    def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:
-        """Remove old objects; the time of each is asked for again just before."""
-        self._require_removes()
-        limit = older_than - self.renewal_seconds
-        for entry in objects:
-            found = self.describe(entry.key) if self._is_own(entry.key) else None
-            if found is not None and found.modified is not None and found.modified < limit:
-                self._remove(entry.key)
-                yield entry
-
-    def _is_own(self, key: str) -> bool:
-        """Tell whether castore has put an object, by its name, and a lease by its bytes as well."""
-        kind, _, name = key.partition("/")
-        if kind == "leases":
-            if not owned.is_bucket_mark(name):
-                return False
-            try:
-                return self.get(key, len(owned.BUCKET_MARK)) == owned.BUCKET_MARK
-            except TooLargeError:
-                return False
-        folder, _, place = name.partition("/")
-        return kind in ("blobs", "chunks") and folder == "b3" and owned.object_at(place) is not None
-
     def _remove(self, key: str) -> None:
         with self._using(key) as (fs, path), contextlib.suppress(FileNotFoundError):
             fs.rm_file(path)
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Remove objects one by one."""
-        for key in keys:
-            if self._is_own(key):
-                self._remove(key)
-
-    def set_aside(self, key: str) -> str:
-        """Copy an object to its place under `quarantine/`, then remove it."""
-        self._require_removes()  # Before there is a copy.
-        number = 1
-        while self.exists(target := f"quarantine/{key}" + (f"~{number}" if number > 1 else "")):
-            number += 1
-        try:
-            data = self.get(key)
-        except TooLargeError:
-            # Not by way of this machine.
-            with self._using(key) as (fs, path):
-                fs.mv(path, f"{path.removesuffix(key)}{target}")
-            return target
-        if data is not None:
-            self.put(target, data)
-            self._remove(key)
-        return target
-
-    def _require_removes(self) -> None:
-        if not self.removes:
-            raise self._unsupported("nothing can be removed there")
+    def _move(self, key: str, target: str) -> None:
+        with self._using(key) as (fs, path):
+            fs.mv(path, f"{path.removesuffix(key)}{target}")
 
     @contextlib.contextmanager
     def _using(self, key: str) -> Iterator[tuple[Any, str]]:
@@ -469,19 +325,7 @@ class FsspecObjectStore(ObjectStore):
                 raise self._no_place() from error
             if isinstance(error, NotImplementedError) or getattr(error, "status", None) in _NOT_ALLOWED:
                 raise self._unsupported(error) from error
-            raise self._unavailable(error, fs) from error
-
-    def _unavailable(self, error: Exception | str, fs: Any = None) -> UnavailableError:
-        advice = drivers.advice_for(fs, error) if isinstance(error, Exception) and fs is not None else ""
-        said = f"{masked(self._url)}: {self._clean(error)}" + (f" ({self._clean(advice)})" if advice else "")
-        return UnavailableError(self._instance, said)
-
-    def _unsupported(self, error: Exception | str) -> UnsupportedError:
-        what = f"`{self._instance}`: {masked(self._url)} cannot do this"
-        return UnsupportedError(f"{what}: {self._clean(error)}")
-
-    def _clean(self, error: Exception | str) -> str:
-        return scrub(describe(error), self._secrets)
+            raise self._unavailable(error, drivers.advice_for(fs, error)) from error
 
     def close(self) -> None:
         """Let go of a connection; it is opened again when it is needed."""
