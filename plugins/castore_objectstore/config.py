@@ -8,6 +8,7 @@ Example::
     type = "objectstore"
     object_store_url = "file:./stores/blobs"   # or s3://bucket/prefix, gs://..., any URL that fsspec opens
     object_store_options = {}                  # passed to the driver of the URL's scheme
+    driver = "auto"                            # or "fsspec", "obstore": what makes the requests to a bucket
     avg_chunk_size = "256 KiB"                 # 512 B to 2097153 B
     chunker = "fastcdc-2020"
     compression_level = 3
@@ -44,10 +45,19 @@ from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_AVG_SIZE, MIN_AVG_SIZE
 from castore.places import Create, locate
 from castore.problems import toml_string
 from castore.urls import shown_of, split_query
-from castore_objectstore.locations import check_url, is_read_only, local_path, open_store, scheme_of, waits
+from castore_objectstore.locations import (
+    DriverName,
+    check_url,
+    is_read_only,
+    local_path,
+    open_store,
+    scheme_of,
+    waits,
+)
 from castore_objectstore.looks import OBJECTS, StoreLayout
 from castore_objectstore.object_store import ObjectStore
-from castore_objectstore.options import read_options, whole_url
+from castore_objectstore.obstore_options import kind_of
+from castore_objectstore.options import read_options, require_driver, whole_url
 
 # Written out: importing zstandard for two numbers would cost every program that has the plugin.
 _DEFAULT_AVG_SIZE: Final = ByteSize(DEFAULT_AVG_SIZE)
@@ -63,6 +73,8 @@ class StoreFields:
     """Where the objects are: `file:` and a folder, or any URL that fsspec opens."""
     object_store_options: dict[str, Any] = attrs.field(factory=dict, repr=shown_of)
     """Options of the driver; for `s3:` also by the names that the reference uses."""
+    driver: DriverName = attrs.field(default="auto")
+    """What makes the requests to a bucket: fsspec, or obstore, which is for `s3:` and `abfs:`."""
     durability: Literal["process", "full"] = "full"
     """For `file:`: what a stored blob survives, a power cut (`full`) or a killed program (`process`)."""
 
@@ -82,10 +94,11 @@ class StoreFields:
         except ValueError as error:
             # The attribute tells castore which key is meant.
             raise ValueError(str(error), attribute) from None
-        whole_url(value, self.object_store_options)
-        problems = _problems_in_query(base, dict(query))
+        url, options = whole_url(value, self.object_store_options)
+        problems = _problems_in_query(base, dict(query), driver=self.driver)
         if problems:
             raise ProblemsError(problems)
+        require_driver(url, options, self.driver)
 
     @object_store_options.validator
     def _check_options(self, _attribute: attrs.Attribute[dict[str, Any]], value: dict[str, Any]) -> None:
@@ -94,7 +107,18 @@ class StoreFields:
             check_url(base)
         except ValueError:
             return  # That is told of the URL.
-        read_options(base, value)
+        read_options(base, value, driver_name=self.driver)
+
+    @driver.validator
+    def _check_driver(self, _attribute: attrs.Attribute[DriverName], value: DriverName) -> None:
+        scheme = scheme_of(self.object_store_url)
+        if value == "auto" or (value == "obstore" and kind_of(self.object_store_url) is not None):
+            return
+        if value == "obstore":
+            hint = "leave `driver` out"
+            raise InvalidValueError("obstore serves `s3:` and `abfs:` here, and no chains of drivers", hint)
+        if scheme in ("file", "memory"):
+            raise InvalidValueError(f"`{scheme}:` has no driver but castore's own", "leave `driver` out")
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -105,7 +129,8 @@ class StoreFields:
         check_url(parsed.inner)
         fields = [name for name in attrs.fields_dict(cls) if not name.startswith("object_store_")]
         options = {name: text for name, text in parsed.query if name not in fields}
-        problems = _problems_in_query(parsed.inner, options, beside=fields)
+        driver: Any = dict(parsed.query).get("driver", "auto")
+        problems = _problems_in_query(parsed.inner, options, beside=fields, driver=driver)
         values = {"object_store_url": parsed.inner, "object_store_options": {} if problems else options}
         query = tuple((name, text) for name, text in parsed.query if name in fields)
         try:
@@ -122,13 +147,14 @@ class StoreFields:
         url, options = whole_url(self.object_store_url, self.object_store_options)
         return open_store(
             url,
-            read_options(url, options),
+            read_options(url, options, driver_name=self.driver),
             base=context.base,
             instance=name,
             secrets=secrets,
             durability=self.durability,
             create=self.create,
             layout=layout,
+            driver=self.driver,
         )
 
 
@@ -212,10 +238,12 @@ class ObjectStoreRefsConfig(StoreFields):
         return ObjectRefService(self.open(name, context), pool=context.pool, closes=True)
 
 
-def _problems_in_query(url: str, options: Mapping[str, Any], beside: Sequence[str] = ()) -> list[Problem]:
+def _problems_in_query(
+    url: str, options: Mapping[str, Any], beside: Sequence[str] = (), *, driver: DriverName = "auto"
+) -> list[Problem]:
     """Return what is wrong with options that stand in the query of a URL."""
     try:
-        read_options(url, options, beside=beside)
+        read_options(url, options, beside=beside, driver_name=driver)
     except ProblemsError as error:
         return [
             attrs.evolve(

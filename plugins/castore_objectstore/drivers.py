@@ -12,12 +12,14 @@ import copy
 import re
 import socket
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from castore.errors import describe
 from castore.places import expand_user
+from castore_objectstore.reasons import Complaint, expected_region
 
 Sort: TypeAlias = Literal["bucket", "folder", "web", "memory"]
 """Where objects lie: under keys of a bucket, in folders, on a web server, or in this process."""
@@ -285,23 +287,56 @@ def true_error(fs: Any, path: str, error: Exception) -> Exception:
 
 
 def advice_for(fs: Any, error: Exception) -> str:
-    """Return what to look at where S3 refuses, empty for other errors."""
-    status = status_of(error)
-    if not hasattr(fs, "call_s3") or status not in (301, 307, 400, 401, 403):
+    """Return what to look at where a bucket cannot be had, empty for other errors and drivers."""
+    if hasattr(fs, "call_s3"):
+        kwargs = dict(getattr(fs, "client_kwargs", None) or {})
+        endpoint = getattr(fs, "endpoint_url", None) or kwargs.get("endpoint_url") or "that of AWS"
+        region = kwargs.get("region_name") or "not set"
+        complaint = _complaint_of(error)
+        if complaint.region == region:
+            complaint = attrs.evolve(complaint, region="")
+        place = f"the endpoint is {endpoint}, the region {region}"
+    elif hasattr(fs, "service_client"):
+        complaint = _complaint_of(error)
+        place = f"the endpoint is {getattr(fs, 'account_url', None) or fs.service_client.url}"
+    else:
         return ""
-    kwargs = dict(getattr(fs, "client_kwargs", None) or {})
-    endpoint = getattr(fs, "endpoint_url", None) or kwargs.get("endpoint_url") or "that of AWS"
-    region = kwargs.get("region_name") or "not set"
-    response = getattr(error.__cause__ or error, "response", None)
-    answer = response.get("ResponseMetadata", {}) if isinstance(response, Mapping) else {}
-    headers = answer.get("HTTPHeaders", {})
-    right = headers.get("x-amz-bucket-region")
-    seen = f"the endpoint is {endpoint}, the region {region}"
-    if right and right != region:
-        return f'{seen}, and the bucket is in {right}: set `aws_region = "{right}"`'
-    if status in (301, 307):
-        return f"{seen}: the bucket is in another region, or at another endpoint"
-    return f"{seen}: look at these, at the credentials, and at what they are allowed to"
+    return f"{complaint.reason}; {place}" if complaint.reason else ""
+
+
+def _complaint_of(error: BaseException) -> Complaint:
+    """Return what a driver of a bucket, and what led to its error, say."""
+    said = []
+    response: Mapping[str, Any] = {}
+    code = ""
+    for link in _chain(error):
+        said.append(describe(link))
+        found = getattr(link, "response", None)
+        if isinstance(found, Mapping) and not response:
+            response = found
+        code = code or str(getattr(link, "error_code", None) or "")
+    inner = response.get("Error", {})
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    text = "\n".join(said)
+    region = headers.get("x-amz-bucket-region") or inner.get("Region") or expected_region(text)
+    return Complaint(
+        text,
+        status_of(error),
+        str(inner.get("Code") or code),
+        str(inner.get("Message") or ""),
+        region,
+        headers.get("date", ""),
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and all that led to it."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 # -- connections --

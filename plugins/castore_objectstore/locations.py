@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
+
+import attrs
 
 from castore.errors import MissingDriverError
 from castore.places import Create, locate
@@ -17,6 +20,11 @@ from castore.urls import masked, quoted
 from castore_objectstore.drivers import driver_of, is_known, protocols_of
 from castore_objectstore.looks import OBJECTS, StoreLayout
 from castore_objectstore.object_store import ObjectStore
+
+DriverName: TypeAlias = Literal["auto", "fsspec", "obstore"]
+"""What makes the requests to a bucket."""
+
+_NOT_INSTALLED: Final = "is not installed: run `pip install 'castore[obstore]'`"
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
@@ -92,6 +100,7 @@ def open_store(
     durability: Literal["process", "full"] = "full",
     create: Create = "path",
     layout: StoreLayout = OBJECTS,
+    driver: DriverName = "auto",
 ) -> ObjectStore:
     """Open the store at *url*; relative paths start from *base*. Nothing is contacted yet.
 
@@ -104,11 +113,85 @@ def open_store(
         return LocalObjectStore(
             found.path, instance=instance, durability=durability, makes=found.makes, layout=layout
         )
-    from castore_objectstore.fsspec_store import FsspecObjectStore  # noqa: PLC0415 - as above
 
-    for protocol in protocols_of(url):
+    def by_fsspec() -> ObjectStore:
+        from castore_objectstore.fsspec_store import FsspecObjectStore  # noqa: PLC0415 - as above
+
+        for protocol in protocols_of(url):
+            _check_driver(protocol)
+        return FsspecObjectStore(url, options, instance=instance, secrets=secrets, create=create)
+
+    choice = choose_driver(url, options, driver)
+    if choice.driver == "fsspec":
+        return by_fsspec()
+    from castore_objectstore.obstore_options import read_bucket  # noqa: PLC0415 - as above
+
+    try:
+        from castore_objectstore.obstore_store import ObstoreObjectStore  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise MissingDriverError(f"the driver `obstore` {_NOT_INSTALLED}") from error
+    return ObstoreObjectStore(
+        url,
+        read_bucket(url, options),
+        instance=instance,
+        secrets=secrets,
+        # A program that says which driver it wants is not given another one, not even in a child of a fork.
+        other=by_fsspec if driver == "auto" and _has_driver(protocols_of(url)[0]) else None,
+    )
+
+
+@attrs.frozen
+class DriverChoice:
+    """Which driver a store has, and why."""
+
+    driver: Literal["fsspec", "obstore"]
+    why: str
+
+
+def choose_driver(url: str, options: Mapping[str, Any], driver: DriverName) -> DriverChoice:
+    """Return the driver of a store that is in no folder.
+
+    `auto` takes obstore where it finds all that the driver of fsspec would, or nothing else is installed.
+
+    Raises `MissingDriverError` if an option is only for the one that is not there.
+    """
+    if driver != "auto":
+        return DriverChoice(driver, "the composition says so")
+    from castore_objectstore import obstore_options  # noqa: PLC0415 - a folder needs none
+
+    if obstore_options.kind_of(url) is None:
+        return DriverChoice("fsspec", "it is the one for such a URL")
+    own = only_for_obstore(url, options)
+    if importlib.util.find_spec("obstore") is None:
+        if own:
+            raise MissingDriverError(f"`{own}` is an option of the driver `obstore`, which {_NOT_INSTALLED}")
+        return DriverChoice("fsspec", "obstore is not installed")
+    try:
+        bucket = obstore_options.read_bucket(url, options)
+    except obstore_options.CannotError as error:
+        return DriverChoice("fsspec", str(error))
+    scheme = protocols_of(url)[0]
+    if own or not _has_driver(scheme):
+        why = f"the option `{own}` is for it" if own else f"`{driver_of(scheme).package}` is not installed"
+        return DriverChoice("obstore", why)
+    lacking = obstore_options.finds_less(bucket)
+    return DriverChoice("fsspec", lacking) if lacking else DriverChoice("obstore", "it is the faster one")
+
+
+def only_for_obstore(url: str, options: Mapping[str, Any]) -> str | None:
+    """Return the first option that obstore has, and the driver of fsspec has not."""
+    from castore_objectstore.options import fsspec_options  # noqa: PLC0415 - it needs this module
+
+    known = fsspec_options(url)
+    return None if known is None else next((name for name in options if name not in known), None)
+
+
+def _has_driver(protocol: str) -> bool:
+    try:
         _check_driver(protocol)
-    return FsspecObjectStore(url, options, instance=instance, secrets=secrets, create=create)
+    except MissingDriverError:
+        return False
+    return True
 
 
 def is_read_only(url: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -18,7 +18,8 @@ from castore.composition.config.values import expected, parse_plain
 from castore.problems import did_you_mean, escaped, listing
 from castore.urls import split_query
 from castore_objectstore.drivers import is_known, protocols_of
-from castore_objectstore.locations import scheme_of
+from castore_objectstore.locations import DriverName, scheme_of
+from castore_objectstore.obstore_options import CannotError, kind_of, known_options, read_bucket
 
 S3_SCHEMES: Final = frozenset({"s3", "s3a"})
 
@@ -109,7 +110,20 @@ def whole_url(url: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     return base, {**options, **dict(query)}
 
 
-def read_options(url: str, options: Mapping[str, Any], *, beside: Iterable[str] = ()) -> dict[str, Any]:
+def fsspec_options(url: str) -> Collection[str] | None:
+    """Return the options that the driver of fsspec has for a URL, `None` if nobody can tell."""
+    scheme = scheme_of(url)
+    driver = _driver(url, scheme)
+    return None if driver is None else _options_of(driver, url, scheme)
+
+
+def read_options(
+    url: str,
+    options: Mapping[str, Any],
+    *,
+    beside: Iterable[str] = (),
+    driver_name: DriverName = "auto",
+) -> dict[str, Any]:
     """Return *options* as the driver of *url* takes them: a text as the number or the boolean that it wants.
 
     *beside*: what else stands in the same place, for suggestions. A driver that is not installed takes
@@ -120,6 +134,14 @@ def read_options(url: str, options: Mapping[str, Any], *, beside: Iterable[str] 
     scheme = scheme_of(url)
     driver = _driver(url, scheme)
     known = {} if scheme in _OURS else None if driver is None else _options_of(driver, url, scheme)
+    kind = kind_of(url)
+    if kind is not None and driver_name != "fsspec":
+        own = {
+            name: _Option(dict if sort is None else None if sort is object else sort)
+            for name, sort in known_options(kind).items()
+        }
+        # Of what both have, obstore's knows more of its kind; `auto` decides between them by the names.
+        known = own if driver_name == "obstore" else None if known is None else {**known, **own}
     # The part of fsspec's contract with its drivers that says which options the URL itself stands for.
     said = {} if driver is None else driver._get_kwargs_from_urls(url)  # noqa: SLF001
     read: dict[str, Any] = {}
@@ -138,6 +160,31 @@ def read_options(url: str, options: Mapping[str, Any], *, beside: Iterable[str] 
     if problems:
         raise ProblemsError(problems)
     return read
+
+
+def require_driver(url: str, options: Mapping[str, Any], driver_name: DriverName) -> None:
+    """Raise `InvalidValueError` unless there is a driver that has all options; each is known to one.
+
+    For *driver_name* `auto` that is enough; obstore must be able to have the bucket as well.
+    """
+    kind = kind_of(url)
+    if kind is None or driver_name == "fsspec":
+        return
+    if driver_name == "auto":
+        fsspec = fsspec_options(url)
+        if fsspec is None or all(name in fsspec for name in options):
+            return
+    known = known_options(kind)
+    if driver_name == "obstore" and not all(name in known for name in options):
+        return  # That is told of the option.
+    try:
+        read_bucket(url, options)
+    except CannotError as error:
+        if driver_name == "obstore":
+            raise InvalidValueError(f"the driver `obstore` cannot have it: {error}") from None
+        own = next(name for name in options if fsspec is not None and name not in fsspec)
+        message = f"no driver has all its options: `{escaped(own)}` is for obstore, but {error}"
+        raise InvalidValueError(message, "leave one of them out") from None
 
 
 def _option(

@@ -332,13 +332,13 @@ def test_requests(bucket: Any, compose: Callable[..., Composition]) -> None:
             403,
             {},
             "<Error><Code>InvalidAccessKeyId</Code><Message>That key is not known here</Message></Error>",
-            r"not known here \(the endpoint is http://127.0.0.1:\d+, the region us-east-1: .*credentials",
+            r"not known here \(credentials: .*; the endpoint is http://127.0.0.1:\d+, the region us-east-1\)",
         ),
         (
             301,
             {"x-amz-bucket-region": "eu-central-1"},
             "<Error><Code>PermanentRedirect</Code><Message>Use another endpoint</Message></Error>",
-            r'Use another endpoint.*the bucket is in eu-central-1: set `aws_region = "eu-central-1"`',
+            r'Use another endpoint.*region: the bucket is in eu-central-1: set `aws_region = "eu-central-1"`',
         ),
         (
             400,

@@ -8,6 +8,7 @@ Example::
     type = "packed"
     object_store_url = "file:./stores/packs"   # or s3://bucket/prefix, gs://..., any URL that fsspec opens
     object_store_options = {}                  # passed to the driver of the URL's scheme
+    driver = "auto"                            # or "fsspec", "obstore": what makes the requests to a bucket
     pack_size = "16 MiB"                       # 64 KiB to 512 MiB
     avg_chunk_size = "256 KiB"                 # 512 B to 2097153 B
     chunker = "fastcdc-2020"
