@@ -15,6 +15,9 @@ from castore_objectstore.object_store import TooLargeError
 
 _PIECE: Final = 1 << 20
 
+_READS: Final = 2
+"""How often an object is read from S3 whose body ends before its end, before any of it was passed on."""
+
 _MOST_OF_AN_ERROR: Final = 64 << 10
 """So much is read of the answer that goes with an error, so that the connection can be used again."""
 
@@ -151,7 +154,7 @@ async def _read_s3(fs: Any, path: str, take: Take, most: int) -> None:
             body.close()
         pieces.end()
 
-    await _error_wrapper(read, retries=fs.retries)
+    await _error_wrapper(read, retries=_READS)
 
 
 async def http_client(**options: Any) -> Any:

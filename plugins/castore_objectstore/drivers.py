@@ -221,6 +221,27 @@ async def _look_at_azure(fs: Any, path: str) -> Any:
             raise FileNotFoundError(path) from error
 
 
+def read_tail(fs: Any, path: str, count: int) -> bytes:
+    """Return the last bytes of an object, all if it has fewer; raise `FileNotFoundError` if there is none."""
+    if hasattr(fs, "call_s3"):
+        from fsspec.asyn import sync  # noqa: PLC0415 - with the driver
+
+        data: bytes = sync(fs.loop, _read_tail_of_s3, fs, path, count)
+        return data
+    size = look(fs, path)["size"]
+    end: bytes = fs.cat_file(path, start=max(size - count, 0), end=size) if size else b""
+    return end
+
+
+async def _read_tail_of_s3(fs: Any, path: str, count: int) -> Any:
+    bucket, key, _ = fs.split_path(path)
+    found = await fs._call_s3(  # noqa: SLF001 - as above
+        "get_object", fs.kwargs, Bucket=bucket, Key=key, Range=f"bytes=-{count}"
+    )
+    async with found["Body"] as body:
+        return await body.read()
+
+
 def has_container(fs: Any, name: str) -> bool:
     """Ask whether there is a bucket. One that may not be looked at is there."""
     try:
@@ -360,6 +381,9 @@ def disconnect(fs: Any) -> None:
 
 def prepare(fs: Any) -> None:
     """Let a driver not wait: for what nobody has sent yet, or for a machine on which nobody listens."""
+    if hasattr(fs, "call_s3"):
+        # Its own attempts are around those of the library beneath it: five of each, and more for a body.
+        fs.retries = 1
     client = getattr(fs, "client", None)
     if hasattr(client, "get_transport"):
         # Else the last bytes of each answer come 40 ms later: both sides wait for more to send.

@@ -27,6 +27,7 @@ from castore_objectstore.object_store import (
 )
 from castore_objectstore.options import S3_NAMES, S3_NEEDLESS, S3_SCHEMES
 
+_BEYOND: Final = 416
 _NOT_ALLOWED: Final = (405, 501)
 """Status codes of HTTP."""
 
@@ -103,10 +104,27 @@ class FsspecObjectStore(FarObjectStore):
             except IsADirectoryError:
                 return None
             except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
+                if drivers.status_of(error) == _BEYOND:
+                    return b""
                 self._require_absence(fs, error)
                 return None
             self._place_seen = True
             return data if len(data) <= count else data[offset : offset + count]
+
+    def get_tail(self, key: str, count: int) -> bytes | None:
+        """Read the end of an object, with one request where the server counts from there."""
+        if self._chained or self._sort != "bucket":
+            return super().get_tail(key, count)
+        with self._using(key) as (fs, path):
+            try:
+                data = drivers.read_tail(fs, path, count)
+            except Exception as error:  # noqa: BLE001 - raised again unless it says that nothing is there
+                if drivers.status_of(error) == _BEYOND:
+                    return b""
+                self._require_absence(fs, error)
+                return None
+            self._place_seen = True
+            return data[-count:]
 
     def describe(self, key: str) -> StoredObject | None:
         """Return what the file system says of an object."""

@@ -162,7 +162,7 @@ def choose_driver(url: str, options: Mapping[str, Any], driver: DriverName) -> D
     if obstore_options.kind_of(url) is None:
         return DriverChoice("fsspec", "it is the one for such a URL")
     own = only_for_obstore(url, options)
-    if importlib.util.find_spec("obstore") is None:
+    if not _has_obstore():
         if own:
             raise MissingDriverError(f"`{own}` is an option of the driver `obstore`, which {_NOT_INSTALLED}")
         return DriverChoice("fsspec", "obstore is not installed")
@@ -184,6 +184,13 @@ def only_for_obstore(url: str, options: Mapping[str, Any]) -> str | None:
 
     known = fsspec_options(url)
     return None if known is None else next((name for name in options if name not in known), None)
+
+
+def _has_obstore() -> bool:
+    try:
+        return importlib.util.find_spec("obstore") is not None
+    except ValueError:
+        return False  # Somebody has seen to it that it cannot be imported.
 
 
 def _has_driver(protocol: str) -> bool:

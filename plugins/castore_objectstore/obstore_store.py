@@ -72,10 +72,6 @@ _begun_in: int | None = None
 """The generation of forks in which obstore has started its threads, which no child has."""
 
 
-class _ForkedError(UnsupportedError):
-    """obstore was used before a fork, and would wait in the child for threads that are not there."""
-
-
 def _in_child_by_another(
     method: Callable[Concatenate[ObstoreObjectStore, P], T],
 ) -> Callable[Concatenate[ObstoreObjectStore, P], T]:
@@ -135,7 +131,7 @@ class ObstoreObjectStore(FarObjectStore):
         with self._lock:
             if self._other is None:
                 if self._make_other is None:
-                    raise _ForkedError(
+                    raise UnsupportedError(
                         f"`{self._instance}`: {masked(self._url)} cannot be used by obstore in a process that"
                         " was forked after obstore was used: start processes by `spawn` or `forkserver`, or"
                         ' write `driver = "fsspec"`'
@@ -260,16 +256,25 @@ class ObstoreObjectStore(FarObjectStore):
     ) -> Iterator[StoredObject]:
         """Yield what is there; with *after* the server leaves out what comes before."""
         offset = None if after is None else self._path(after)
-        with self._using(prefix.rstrip("/")) as (store, path):
-            pages = obstore.list(store, path, offset=offset, chunk_size=_PAGE)
         skipped = len(self._path(""))
+        pages = None
+        again = True
         while True:
             # Nothing of the caller's is in between: what it raises is no error of the server's.
-            with self._using(prefix.rstrip("/")):
-                page = next(pages, None)
+            with self._using(prefix.rstrip("/")) as (store, path):
+                pages = pages or obstore.list(store, path, offset=offset, chunk_size=_PAGE)
+                try:
+                    page = next(pages, None)
+                except Exception as error:
+                    # Requests are repeated by obstore, but not one whose answer breaks off.
+                    if not again or "body error" not in str(error):
+                        raise
+                    pages, again = None, False
+                    continue
             self._place_seen = True
-            if page is None:
+            if not page:
                 return
+            offset, again = page[-1]["path"], True
             for entry in page:
                 key = entry["path"][skipped:]
                 yield StoredObject(key, entry["size"], entry["last_modified"].timestamp())
