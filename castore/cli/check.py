@@ -27,10 +27,11 @@ Examples:
   castore check new.toml --against composition.toml
 
 \b
-With --json, also if there are problems; the last three of an instance are of
+With --json, also if there are problems; the last four of an instance are of
 --connect:
   {"composition", "ok", "warnings": [like "problems"],
-   "instances": [{"kind", "name", "type", "ok", "result", "seconds"}],
+   "instances": [{"kind", "name", "type", "ok", "result", "seconds",
+                  "route"}],
    "reload" (with --against): [{"id", "fate", "reasons"}],
    "problems": [{"code", "path", "message", "hint", "line", "column"}]}
 """
@@ -131,7 +132,8 @@ def _document(
         for instance in instances
     ]
     for row, probe in zip(rows, probes, strict=False):
-        row |= {"ok": probe.ok, "result": settings.scrubbed(probe.result), "seconds": probe.seconds}  # type: ignore[dict-item]
+        answer = {"ok": probe.ok, "result": settings.scrubbed(probe.result), "seconds": probe.seconds}
+        row |= answer | {"route": probe.route}  # type: ignore[arg-type]
     ok = all(probe.ok for probe in probes)
     return {"composition": stores.name, "ok": ok, "instances": rows, "problems": []}
 
@@ -154,8 +156,12 @@ def _table(probes: list[Probe], settings: Settings) -> str:
             probe.instance.name,
             probe.instance.type.tag,
             "" if probe.seconds is None else f"{probe.seconds * 1000:.1f} ms",
-            settings.scrubbed(probe.result).replace("\n", " "),
+            settings.scrubbed(probe.result).replace("\n", " ") + _by(probe),
         )
         for probe in probes
     ]
     return table(("instance", "type", "latency", "result"), rows, right=(2,))
+
+
+def _by(probe: Probe) -> str:
+    return f", by {probe.route}" if probe.route else ""

@@ -39,6 +39,7 @@ class Probe:
         result: `ok`, or `built` where a kind of service has nothing to be asked, or the error.
         seconds: How long the answer took; `None` if there was none.
         gauges: What it tells of itself; nothing if it was not built.
+        route: By what it reaches what it keeps, if there is a choice; empty if there is none.
     """
 
     instance: Instance
@@ -46,6 +47,7 @@ class Probe:
     result: str
     seconds: float | None = None
     gauges: Mapping[str, float] = attrs.field(factory=dict)
+    route: str = ""
 
     @property
     def ok(self) -> bool:
@@ -60,6 +62,22 @@ class Checkable(Protocol):
     def check_usable(self) -> None:
         """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
         ...
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A service that has a choice of ways to what it keeps; any with this member is one."""
+
+    @property
+    def route(self) -> str:
+        """The name of the way, such as that of a driver; empty if there was no choice."""
+        ...
+
+
+def route_of(service: object) -> str:
+    """Return the name of the way by which a service reaches what it keeps, empty if it tells none."""
+    itself = bare(service)
+    return itself.route if isinstance(itself, Routed) else ""
 
 
 def probe_all(
@@ -96,7 +114,7 @@ def _ask(builder: Builder, instance: Instance, secrets: Sequence[str]) -> Probe:
         return Probe(instance, _state_of(error), scrub(describe(error), secrets))
     if found:
         return Probe(instance, "failing", "claims to have a blob that nobody can have", seconds)
-    return Probe(instance, "healthy", "ok", seconds)
+    return Probe(instance, "healthy", "ok", seconds, route=route_of(service))
 
 
 def _state_of(error: BaseException) -> State:

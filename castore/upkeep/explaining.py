@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import attrs
+
 from castore.composition.composition import Composition
 from castore.composition.config.refs import Ref
 from castore.composition.graph.graph import Instance
 from castore.composition.graph.lints import traits_of
 from castore.composition.graph.traits import Traits, label
+from castore.composition.probing import route_of
 from castore.contract.blobs import BlobService
 from castore.contract.plans import OPERATIONS, Asking, Holding, Operation, Outcome, Plan, Step
 from castore.digest import B3Digest
@@ -66,7 +69,9 @@ class Explainer:
         asking = _AskingFor(self, instance, operation)
         say = getattr(instance.config, "explain", None)
         if say is None:
-            return store_plan(asking, asking.own(), self.traits[instance.id])
+            known = store_plan(asking, asking.own(), self.traits[instance.id])
+            route = "" if known.outcome == "unavailable" else route_of(asking.running())
+            return attrs.evolve(known, says=f"{known.says}, by {route}") if route else known
         try:
             plan = say(asking)
         except Exception as error:  # noqa: BLE001 - a plugin's mistake concerns its type alone

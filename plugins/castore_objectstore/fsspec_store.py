@@ -25,6 +25,7 @@ from castore_objectstore.object_store import (
     StoredObject,
     TooLargeError,
 )
+from castore_objectstore.obstore_options import kind_of
 from castore_objectstore.options import S3_NAMES, S3_NEEDLESS, S3_SCHEMES
 
 _BEYOND: Final = 416
@@ -66,6 +67,7 @@ class FsspecObjectStore(FarObjectStore):
         self._create = create
         self.high_latency = self._scheme not in _ONE_AT_A_TIME
         self.removes = self._driver.sort != "web"
+        self.route = "fsspec" if kind_of(url) else ""
         self._lock = forks.new_lock()
         self._opened: tuple[Any, str] | None = None
         self._root = ""

@@ -85,6 +85,9 @@ class ObjectStore(ABC):
     removes: bool = True
     """Whether objects can be removed; without that `set_aside` and `sweep` raise `UnsupportedError`."""
 
+    route: str = ""
+    """What makes its requests, where several could."""
+
     renewal_seconds: float = 0.0
     """How old the time of an object may be before a claim renews it."""
 

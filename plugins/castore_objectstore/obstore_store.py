@@ -96,6 +96,7 @@ class ObstoreObjectStore(FarObjectStore):
     """
 
     high_latency = True
+    route = "obstore"
 
     def __init__(
         self,

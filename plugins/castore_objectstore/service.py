@@ -317,6 +317,11 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         """What a blob survives whose writer was closed."""
         return self._store.durability
 
+    @property
+    def route(self) -> str:
+        """What makes the requests to a bucket."""
+        return self._store.route
+
     def check_usable(self) -> None:
         """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
         self._store.check_usable()

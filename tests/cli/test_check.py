@@ -188,6 +188,7 @@ def test_what_hangs_is_waited_for_no_longer_than_said(stranger):
         "type": "odd",
         "ok": False,
         "result": "no answer within 1.5 s",
+        "route": "",
         "seconds": None,
     }
 
