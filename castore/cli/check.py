@@ -133,7 +133,7 @@ def _document(
     ]
     for row, probe in zip(rows, probes, strict=False):
         answer = {"ok": probe.ok, "result": settings.scrubbed(probe.result), "seconds": probe.seconds}
-        row |= answer | {"route": probe.route}  # type: ignore[arg-type]
+        row.update(answer, route=probe.route)  # type: ignore[arg-type]
     ok = all(probe.ok for probe in probes)
     return {"composition": stores.name, "ok": ok, "instances": rows, "problems": []}
 
