@@ -24,6 +24,7 @@ from castore.chunks.writer import ChunkedWriter, put_uncut
 from castore.contract.batches import CALLS_AT_ONCE, MOST_BYTES, MOST_ITEMS, batches
 from castore.contract.blobs import BlobService, BlobWriter, ChunkMeta
 from castore.contract.capabilities import ChunkStore
+from castore.contract.chunk_list import ChunkList
 from castore.contract.inputs import (
     READINGS,
     InputBytes,
@@ -35,8 +36,8 @@ from castore.contract.inputs import (
 )
 from castore.digest import B3Digest
 from castore.errors import CorruptBlobError, SourceChangedError, SourceError
-from castore.format.blob_index import size_of
-from castore.format.chunking import Chunker
+from castore.format.blob_index import same_list, size_of
+from castore.format.chunking import Chunker, settled_cuts
 from castore.threads import forks
 from castore.threads.pool import Pool, Task, process_pool
 from castore.threads.waiting import Bell
@@ -224,30 +225,38 @@ def _find_known(
     costs one look-up; a new file is then stored without having been read for nothing, and stands at its start
     again. Files smaller than a chunk can be are not worth the question.
 
-    That the store lists chunks for the digest does not say that they make up the file. So they are looked for
-    in the file, by that list: in a small one all of them, in a large one some, as to read all of it once more
+    That the store lists chunks for the digest does not say that they make up the file. So a small one is cut
+    while it is hashed, and if that list is another one it is read again by the list of the store, which may
+    have been cut by somebody else. In a large one some chunks are looked for, as to read all of it once more
     would cost as much as to hash it.
     """
     if file.size is None or file.size < chunker.max_size:
         return None
-    buffer = new_buffer(max(_PIECE, chunker.max_size))
-    count = file.fill(buffer)
+    # In front there is space for what a piece cannot settle.
+    memory = new_buffer(chunker.max_size + max(_PIECE, chunker.max_size))
+    buffer = memory[chunker.max_size :]
+    head = buffer[: chunker.max_size]
     known = None
-    if count >= chunker.max_size:
+    if file.fill(head) == len(head):
         with store.lease(brief=True) as leased:
-            first = B3Digest.of(buffer[: next(chunker.cut(buffer[: chunker.max_size]))])
+            first = B3Digest.of(head[: next(chunker.cut(head))])
             if first in leased.claim((first,)):
-                known = _hash(file, buffer, count, store.pool)
+                count = len(head) + file.fill(buffer[len(head) :])
+                hashing = _FileHash(file, chunker if file.size <= _MOST_PROVED else None, chunker.max_size)
+                _hash(hashing, memory, count, store.pool)
                 file.require_unchanged()
-                chunks = _list_of(service, known[0])
+                digest = hashing.digest()
+                chunks = _list_of(service, digest)
                 if (
                     chunks is not None
-                    and _makes_up(chunks, file, known[1], buffer, store.pool)
-                    and known[0] in leased.claim_blobs({known[0]: chunks})
+                    and (
+                        same_list(chunks, hashing.chunks)
+                        or _makes_up(chunks, file, hashing.size, buffer, store.pool)
+                    )
+                    and digest in leased.claim_blobs({digest: chunks})
                 ):
+                    known = digest, hashing.size
                     leased.put_indexes({})  # what was claimed lasts from here on
-                else:
-                    known = None
     if known is None:
         file.rewind()
     return known
@@ -301,19 +310,19 @@ def _is_chunk(part: tuple[ChunkMeta, memoryview]) -> bool:
     return B3Digest.of(part[1]) == part[0].digest
 
 
-def _hash(file: InputFile, buffer: memoryview, count: int, pool: Pool) -> tuple[B3Digest, int]:
+def _hash(hashing: _FileHash, memory: memoryview, count: int, pool: Pool) -> None:
     """Hash what is in the buffer, and all that follows."""
-    hashing = _FileHash(file, buffer[:count])
-    if count == len(buffer):
-        helper = pool.submit(lambda: hashing.take_part(new_buffer(len(buffer))))
-        try:
-            hashing.take_part(buffer)
-            helper.result()
-        except BaseException:
-            hashing.stop()
-            helper.drop()
-            raise
-    return hashing.digest(), hashing.size
+    hashing.take_first(memory, count)
+    if hashing.ended:
+        return
+    helper = pool.submit(lambda: hashing.take_part(new_buffer(len(memory))))
+    try:
+        hashing.take_part(memory)
+        helper.result()
+    except BaseException:
+        hashing.stop()
+        helper.drop()
+        raise
 
 
 class _FileHash:
@@ -321,50 +330,90 @@ class _FileHash:
 
     So one reads while the other hashes, and what is hashed is in the caches of the core that has read it. It
     makes no difference to the result if one of them comes late, or not at all.
+
+    Arguments:
+        file: It is read to its end.
+        chunker: Cuts it as well, if that is to be known.
+        reserve: How many bytes of each buffer are for what the piece before could not settle.
     """
 
-    def __init__(self, file: InputFile, head: memoryview) -> None:
+    def __init__(self, file: InputFile, chunker: Chunker | None, reserve: int) -> None:
         self._file = file
+        self._chunker = chunker
+        self._reserve = reserve
         self._reading = forks.new_lock()
-        self._ended = False
+        self.ended = False
+        """Whether the file has been read to its end, or nothing more is to be read."""
         self._pieces = 0
-        self._hasher = blake3(head)
+        self._hasher = blake3()
+        self._rest = b""
+        self.size = 0
         # All that follows is changed under this one.
         self._lock = forks.new_lock()
         self._changed = Bell(self._lock)
         self._hashed = 0
         self._stopped = False
-        self.size = len(head)
+        self._cut: dict[int, list[ChunkMeta]] = {}
+        self._listed = 0
+        self.chunks = ChunkList()
+        """What it was cut into."""
 
-    def take_part(self, buffer: memoryview) -> None:
-        """Read and hash pieces as large as *buffer* until none is left; raises `SourceError`."""
-        while self._take_piece(buffer):
+    def take_first(self, memory: memoryview, count: int) -> None:
+        """Hash a piece that was read already, of so many bytes; it is the last one if there is space left."""
+        self.ended = count < len(memory) - self._reserve
+        self._pieces = 1
+        self._take(0, memory, count, final=self.ended)
+
+    def take_part(self, memory: memoryview) -> None:
+        """Read and hash pieces until none is left; raises `SourceError`."""
+        while self._take_piece(memory):
             pass
 
-    def _take_piece(self, buffer: memoryview) -> bool:
+    def _take_piece(self, memory: memoryview) -> bool:
         with self._reading:
-            if self._ended:
+            if self.ended:
                 return False
-            self._ended = True  # if this fails
-            count = self._file.fill(buffer)
-            self._ended = count < len(buffer)
+            self.ended = True  # if this fails
+            count = self._file.fill(memory[self._reserve :])
+            self.ended = final = count < len(memory) - self._reserve
             number = self._pieces
             self._pieces += 1
         # The next one reads while this one hashes, in the order in which they were read.
         self._changed.wait_for(lambda: self._hashed == number or self._stopped)
         if self._stopped:
             return False
-        self._hasher.update(buffer[:count])
+        self._take(number, memory, count, final=final)
+        return True
+
+    def _take(self, number: int, memory: memoryview, count: int, *, final: bool) -> None:
+        """Hash a piece whose turn it is; its chunks after that, when it is the turn of the next one."""
+        self._hasher.update(memory[self._reserve : self._reserve + count])
         self.size += count
+        parts = self._cut_piece(memory, count, final=final) if self._chunker is not None else []
         with self._lock:
             self._hashed += 1
             self._changed.ring()
-        return True
+        metas = [ChunkMeta(B3Digest.of(part), len(part)) for part in parts]
+        with self._lock:
+            self._cut[number] = metas
+            while (some := self._cut.pop(self._listed, None)) is not None:
+                self.chunks.add([meta.digest for meta in some], [meta.size for meta in some])
+                self._listed += 1
+
+    def _cut_piece(self, memory: memoryview, count: int, *, final: bool) -> list[memoryview]:
+        """Return the chunks that begin in what was left, or in this piece, and are settled."""
+        assert self._chunker is not None
+        start = self._reserve - len(self._rest)
+        memory[start : self._reserve] = self._rest
+        view = memory[start : self._reserve + count]
+        ends = list(accumulate(settled_cuts(self._chunker, view, final=final)))
+        self._rest = bytes(view[ends[-1] if ends else 0 :])
+        return [view[begin:end] for begin, end in zip((0, *ends), ends, strict=False)]
 
     def stop(self) -> None:
         """Let nobody begin another piece; when it returns nobody uses the file."""
         with self._reading:
-            self._ended = True
+            self.ended = True
         with self._lock:
             self._stopped = True
             self._changed.ring()

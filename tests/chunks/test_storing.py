@@ -66,6 +66,23 @@ class File(io.BytesIO):
             self.under_way -= 1
 
 
+def put_counted(store: Any, file: CountedFile) -> B3Digest:
+    return storing._store_open_file(
+        store, store, InputFile(file, "the file", size=len(file.getvalue())), None
+    )
+
+
+class CountedFile(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    count = 0
+
+    def readinto(self, buffer: Any, /) -> int:
+        found = super().readinto(buffer)
+        self.count += found
+        return found
+
+
 class TestKnownContent:
     """A file is hashed by two threads in turn: the digest is right, and an error ends both, with any pool."""
 
@@ -238,7 +255,7 @@ class TestKnownContent:
         data = random.Random(5).randbytes(9 * PIECE)
         file, store = File(data), MemoryBlobService()
         assert storing._find_known(store, store, CHUNKER, InputFile(file, "it", size=len(data))) is None
-        assert file.reads == -(-PIECE // 5000)
+        assert file.reads == -(-CHUNKER.max_size // 5000)
         assert file.tell() == 0
 
 
@@ -266,6 +283,40 @@ class TestOneFile:
             ("find_chunks", len(store.lists[digest])),
             ("put_indexes", 0),
         ]
+
+    @pytest.mark.parametrize("size", [600 << 10, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 9 * MIB])
+    @pytest.mark.parametrize("threads", [0, 2])
+    def test_a_known_file_is_read_once(self, size: int, threads: int) -> None:
+        """It is cut while it is hashed, and its chunks are those that the store lists."""
+        data = random.Random(size).randbytes(size)
+        pool = Pool(threads)
+        store = MemoryBlobService()
+        # A new one is read from its start again after the look at its first chunk.
+        for first in (512 << 10, 0):
+            file = CountedFile(data)
+            assert put_counted(store, file) == B3Digest.of(data)
+            assert file.count == size + first
+        pool.close()
+
+    @pytest.mark.parametrize("threads", [0, 2])
+    def test_one_that_somebody_else_has_cut_is_read_twice(self, threads: int, bare: Any) -> None:
+        """Its chunks are looked for where the list says; with a wrong list it is not known."""
+        pool = Pool(threads)
+        store = bare(pool)
+        data = RANDOM
+        digest = store.write(data)
+        begins = [0, *range(store.lists[digest][0].size, len(data), 100_000)]
+        parts = [data[begin:end] for begin, end in itertools.pairwise([*begins, len(data)])]
+        metas = [ChunkMeta(B3Digest.of(part), len(part)) for part in parts]
+        store.put_chunks({meta.digest: part for meta, part in zip(metas, parts, strict=True)})
+        for wrong in (False, True):
+            store.lists[digest] = ChunkList([*reversed(metas)] if wrong else metas)
+            store.calls.clear()
+            file = CountedFile(data)
+            assert put_counted(store, file) == digest
+            assert store.digests("put_indexes") == ([digest] if wrong else [])
+            assert file.count >= len(data) + (metas[-1].size if wrong else len(data))
+        pool.close()
 
     def test_a_new_file_costs_one_question_more(self, store: Any, file: Path) -> None:
         """That for its first chunk."""
