@@ -25,6 +25,7 @@ Examples:
   castore http                           all refs, at http://localhost:8080/
   castore http ROOT                      one tree, or a ref as it stands
   castore http --tokens FILE --writable  curl -T FILE .../blob/DIGEST
+  castore http --live                    and how the stack is, /ui/composition
   castore http www --site --index-name index.html
 
 A file of tokens has a line for each: a name, its rights (read, write, or both with a comma), and the token.
@@ -73,6 +74,12 @@ _LOCAL: Final = "localhost"
 @click.option(
     "--cors", metavar="ORIGIN", multiple=True, help="Let pages of ORIGIN read, such as https://example.org."
 )
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Show the composition at /ui/composition, second by second; where other machines can connect, to who"
+    " has a token.",
+)
 @click.option("--trust-store", is_flag=True, help="Send stored frames without checking their contents first.")
 @click.option(
     "--idle",
@@ -103,7 +110,9 @@ def command(settings: Settings, /, root: TreePlace | None, **options: Any) -> No
         raise click.UsageError("--site is for one ROOT.")
     if (options["tls_cert"] is None) != (options["tls_key"] is None):
         raise click.UsageError("--tls-cert and --tls-key come together.")
-    with settings.opened() as stores:
+    if options["site"] and options["live"]:
+        raise click.UsageError("--site serves nothing else: --live needs a server of its own.")
+    with settings.opened(measured=options["live"]) as stores:
         _serve(settings, stores, root, options)
 
 
@@ -128,6 +137,12 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
         return Tokens() if options["tokens"] is None else Tokens.read(Path(options["tokens"]))
 
     tokens = read_tokens()
+    # What has another name may stand behind a proxy, whatever address it listens at.
+    alone = all(address.is_local for address in addresses) and not options["hosts"]
+    if options["live"] and not alone and not tokens:
+        raise click.UsageError(
+            "--live shows places and hosts: where others can connect, or with --host, it needs --tokens."
+        )
     app = HttpApp(
         stores,
         name,
@@ -144,6 +159,7 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
             check_frames=not options["trust_store"],
             most_body=options["most_body"],
             idle=options["idle"],
+            live="off" if not options["live"] else "anybody" if alone else "token",
         ),
         tokens=lambda: tokens,
         report=lambda line: complain(f"castore: {line}"),

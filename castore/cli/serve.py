@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from castore.serving.access import Tokens
     from castore.serving.grpc.calls import CallRecord
     from castore.serving.grpc.server import GrpcServer
+    from castore.serving.live.server import LiveServer
     from castore.serving.metrics import CallCounts, MetricsPage
 
 _EPILOG = """\b
@@ -88,6 +89,11 @@ With --json the first line on stdout says where it listens: {"listening": [...]}
     help="Serve what was measured there, at /metrics, for Prometheus.",
 )
 @click.option(
+    "--live",
+    metavar="PLACE",
+    help="Show the composition there in a browser, second by second: HOST:PORT. With --tokens it takes one.",
+)
+@click.option(
     "--grace",
     metavar="TIME",
     default="30 s",
@@ -135,7 +141,7 @@ def command(settings: Settings, /, **options: Any) -> int | None:
         raise MissingDriverError(
             "`castore serve` needs a package that is not installed: pip install 'castore[grpc]'"
         ) from error
-    with settings.opened(measured=options["metrics"] is not None) as stores:
+    with settings.opened(measured=bool(options["metrics"] or options["live"])) as stores:
         return _Serving(settings, stores, options).run()
 
 
@@ -152,6 +158,7 @@ class _Serving:
         self._epochs = Epochs(lambda error: complain(f"castore: while it was closed: {error}"))
         self._counts: CallCounts | None = None
         self._listening_for_metrics = ""
+        self._live_url = ""
         self._tokens: Tokens | None = None
         self._name = settings.service_name
 
@@ -165,10 +172,16 @@ class _Serving:
         server, listening, all_local = self._server()
         health = HealthReport(server, self._probe)
         page = self._metrics_page()
+        live = self._live_server()
         reflection = self._options["reflection"]
         if all_local if reflection is None else reflection:
             add_reflection(server)
-        with contextlib.closing(page) if page else contextlib.nullcontext(), self._signals():
+        with contextlib.ExitStack() as closing:
+            if page is not None:
+                closing.callback(page.close)
+            if live is not None:
+                closing.callback(live.close)
+            closing.enter_context(self._signals())
             server.start()
             health.start()
             self._tell(listening)
@@ -210,6 +223,38 @@ class _Serving:
         page = MetricsPage(host, port or 0, self._stores, self._counts)
         self._listening_for_metrics = address.with_port(page.port)
         return page
+
+    def _live_server(self) -> LiveServer | None:
+        from castore.serving.access import Tokens  # noqa: PLC0415 - as above
+        from castore.serving.listening import Address  # noqa: PLC0415 - as above
+
+        place = self._options["live"]
+        if place is None:
+            return None
+        try:
+            from castore.serving.live.server import LiveServer  # noqa: PLC0415 - as above
+        except ImportError as error:
+            if error.name not in {"uvicorn", "h11"}:
+                raise
+            raise MissingDriverError(
+                "`--live` needs a package that is not installed: pip install 'castore[web]'"
+            ) from error
+        try:
+            address = Address.parse(place)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        none = Tokens()
+        server = LiveServer(
+            self._stores,
+            self._name,
+            address,
+            tokens=lambda: self._tokens or none,
+            tls=self._tls(),
+            insecure=self._options["insecure"],
+            report=lambda line: complain(f"castore: {line}"),
+        )
+        self._live_url = server.url
+        return server
 
     def _server(self) -> tuple[GrpcServer, list[str], bool]:
         from castore.serving.access import Tokens  # noqa: PLC0415 - as above
@@ -274,9 +319,13 @@ class _Serving:
             document = {"listening": listening}
             if self._listening_for_metrics:
                 document["metrics"] = [self._listening_for_metrics]
+            if self._live_url:
+                document["live"] = [self._live_url]
             emit_text(json.dumps(document) + "\n")
         else:
             self._settings.remark(f"castore: `{self._name}` is served at {', '.join(listening)}")
+            if self._live_url:
+                self._settings.remark(f"castore: to be seen at {self._live_url}")
 
     def _probe(self) -> dict[str, bool]:
         names = ["BlobService"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from xml.etree import ElementTree as ET
 
 import attrs
@@ -18,6 +19,7 @@ _LEFT = 20
 _RIGHT = 16
 _PADDING = 12
 _RADIUS = 9
+_BEFORE_PANEL = 6
 _STRIPE = 5
 _BADGE_HEIGHT = 18
 _BADGE_GAP = 12
@@ -30,15 +32,31 @@ _HEIGHTS = {NAME: (20, 15), TYPE: (18, 13), DETAIL: (17, 12), NOTE: (17, 12)}
 
 
 @attrs.frozen
+class Panel:
+    """Room at the foot of each card, for those who draw more there.
+
+    Attributes:
+        size: How much, at least; in px.
+        draw: Called with the id of an instance and its room; returns what to put there.
+        marks: Called with the id of an instance; returns the attributes that the group of its card gets.
+    """
+
+    size: Size
+    draw: Callable[[str, Box], Iterable[ET.Element]]
+    marks: Callable[[str], dict[str, str]]
+
+
+@attrs.frozen
 class Card:
     """An instance with the lines of words on its card, cut to fit, the headline first."""
 
     node: Node
     lines: dict[Letters, str]
     state: str
+    panel: Panel | None = None
 
     @classmethod
-    def of(cls, node: Node, picture: Picture) -> Card:
+    def of(cls, node: Node, picture: Picture, panel: Panel | None = None) -> Card:
         """Return the card of a node."""
         state = fitted(shown(node.state), _WIDEST / 2, STATE)
         words = {NAME: node.headline, TYPE: picture.second_line(node), DETAIL: node.detail, NOTE: node.note}
@@ -48,7 +66,7 @@ class Card:
             for letters, text in words.items()
             if text or letters is NAME
         }
-        return cls(node, lines, state)
+        return cls(node, lines, state, panel)
 
     @property
     def size(self) -> Size:
@@ -56,7 +74,15 @@ class Card:
         widths = {letters: width(text, letters) for letters, text in self.lines.items()}
         widths[NAME] += _badge_room(self.state)
         inner = math.ceil(max(widths.values()))
-        return Size(max(_NARROWEST, _LEFT + inner + _RIGHT), self._words_height + 2 * _PADDING)
+        if self.panel is not None:
+            inner = max(inner, math.ceil(self.panel.size.width))
+        return Size(
+            max(_NARROWEST, _LEFT + inner + _RIGHT), self._words_height + self._panel_height + 2 * _PADDING
+        )
+
+    @property
+    def _panel_height(self) -> float:
+        return 0 if self.panel is None else _BEFORE_PANEL + self.panel.size.height
 
     @property
     def _words_height(self) -> float:
@@ -64,14 +90,15 @@ class Card:
 
     def draw(self, box: Box, *, root: bool, unreached: bool) -> ET.Element:
         """Return the card as an SVG group that fills *box*."""
-        group = ET.Element("g", {"class": "unreached"} if unreached else {})
+        marks = {} if self.panel is None else self.panel.marks(self.node.id)
+        group = ET.Element("g", ({"class": "unreached"} if unreached else {}) | marks)
         words = (self.node.name, self.node.type, self.node.detail, self.node.condition)
         ET.SubElement(group, "title").text = shown("  ".join(word for word in words if word))
         group.append(rounded(attrs.evolve(box, y=box.y + 2), _RADIUS, "shade"))
         group.append(rounded(box, _RADIUS, "card"))
         ET.SubElement(group, "path", {"class": f"stripe {accent(self.node.type)}", "d": _stripe(box)})
         group.append(rounded(box, _RADIUS, "outline root" if root else "outline"))
-        y = box.y + (box.height - self._words_height) / 2
+        y = box.y + (box.height - self._words_height - self._panel_height) / 2
         for letters, text in self.lines.items():
             height, baseline = _HEIGHTS[letters]
             anonymous = " anonymous" if letters is NAME and not self.node.name else ""
@@ -80,6 +107,9 @@ class Card:
             if letters is NAME and self.state:
                 group.extend(_badge(self.state, box.right - _RIGHT, y + height / 2))
             y += height
+        if self.panel is not None:
+            room = Box(box.x + _LEFT, y + _BEFORE_PANEL, box.width - _LEFT - _RIGHT, self.panel.size.height)
+            group.extend(self.panel.draw(self.node.id, room))
         return group
 
 

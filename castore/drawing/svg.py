@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
-from castore.drawing.card import Card, centred, px, rounded
-from castore.drawing.folding import folded
+from castore.drawing.card import Card, Panel, centred, px, rounded
+from castore.drawing.folding import WIDEST, folded
 from castore.drawing.layout import Box, Level, Stretch, Turn, laid_out
 from castore.drawing.look import stylesheet
 from castore.drawing.picture import Picture
@@ -26,10 +26,20 @@ _TURN = 8
 
 def svg(picture: Picture) -> str:
     """Return *picture* as an SVG document: columns of cards from left to right, joined by labelled arrows."""
-    cards = {node.id: Card.of(node, picture) for node in picture.nodes}
+    root = drawn(picture)
+    ET.indent(root, " ")
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def drawn(picture: Picture, panel: Panel | None = None, widest: float = WIDEST) -> ET.Element:
+    """Return *picture* as the tree of an SVG document; with *panel* there is more on each card.
+
+    It is folded where it would be wider than *widest* px.
+    """
+    cards = {node.id: Card.of(node, picture, panel) for node in picture.nodes}
     labels = [fitted(shown(edge.label), _WIDEST_LABEL, FIELD) for edge in picture.edges]
     sizes = {id_: card.size for id_, card in cards.items()}
-    layout = folded(laid_out(picture, sizes, [_label_width(label) for label in labels]))
+    layout = folded(laid_out(picture, sizes, [_label_width(label) for label in labels]), widest)
     inner = math.ceil(max(layout.width, _NARROWEST))
     title = fitted(shown(picture.title), inner, CAPTION)
     top = _MARGIN + (_TITLE if title else 0)
@@ -50,8 +60,7 @@ def svg(picture: Picture) -> str:
     for id_, card in cards.items():
         is_root, unreached = id_ in picture.roots, id_ in picture.unreachable
         stage.append(card.draw(layout.cards[id_], root=is_root, unreached=unreached))
-    ET.indent(root, " ")
-    return ET.tostring(root, encoding="unicode") + "\n"
+    return root
 
 
 def _document(picture: Picture, paper: Box) -> ET.Element:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from castore.drawing import Arrow, Node, Picture
-from castore.drawing.svg import svg
+from castore.drawing.card import Panel
+from castore.drawing.layout import Box, Size
+from castore.drawing.svg import drawn, svg
 
 NS = {"svg": "http://www.w3.org/2000/svg"}
 
@@ -126,3 +128,27 @@ def test_the_smallest_pictures_can_be_drawn(count_: int) -> None:
     nodes = (Node("root", "root", "blob service", "memory"),)[:count_]
     root = parsed(Picture("", nodes, (), ("root",)[:count_], frozenset()))
     assert count(root, "card") == count_
+
+
+def test_a_panel_has_its_room_on_each_card(shared: Picture) -> None:
+    """All of it within the outline of its card, below the words, whatever else stands there."""
+    rooms: dict[str, Box] = {}
+
+    def draw(id_: str, room: Box) -> list[ET.Element]:
+        rooms[id_] = room
+        return [ET.Element("rect", {"class": "mine"})]
+
+    root = drawn(shared, Panel(Size(200, 50), draw, lambda id_: {"data-i": id_}))
+    assert rooms.keys() == {node.id for node in shared.nodes}
+    for group in root.iter("g"):
+        if "data-i" not in group.attrib:
+            continue
+        room = rooms[group.attrib["data-i"]]
+        assert room.width >= 200
+        assert room.height == 50
+        card = next(each for each in group.iter("rect") if each.get("class") == "card")
+        x, y, width, height = (float(card.attrib[name]) for name in ("x", "y", "width", "height"))
+        assert x < room.x < room.right < x + width
+        assert y < room.y < room.bottom < y + height
+        assert max(float(text.attrib["y"]) for text in group.iter("text")) < room.y
+        assert [each.get("class") for each in group][-1] == "mine"

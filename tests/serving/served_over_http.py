@@ -54,20 +54,27 @@ class Web:
     def ask(
         self, path: str, headers: dict[str, str] | None = None, *, method: str = "GET", body: Any = None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            given = headers or {}
-            connection.putrequest(method, path, skip_host="Host" in given, skip_accept_encoding=True)
-            for name, value in given.items():
-                connection.putheader(name, value)
-            if body is not None and "Content-Length" not in given:
-                connection.putheader("Content-Length", str(len(body)))
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            found = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, found, answer.read())
-        finally:
-            connection.close()
+        return ask(self.port, path, headers, method=method, body=body)
+
+
+def ask(
+    port: int, path: str, headers: dict[str, str] | None = None, *, method: str = "GET", body: Any = None
+) -> Answer:
+    """Return what a server of this machine answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        given = headers or {}
+        connection.putrequest(method, path, skip_host="Host" in given, skip_accept_encoding=True)
+        for name, value in given.items():
+            connection.putheader(name, value)
+        if body is not None and "Content-Length" not in given:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, found, answer.read())
+    finally:
+        connection.close()
 
 
 def make_folder(folder: Path) -> Path:

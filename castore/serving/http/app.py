@@ -6,6 +6,7 @@
 `/blob`                POST stores a blob, and says where it is
 `/tree/ROOT/path`      something in a tree: ROOT is a digest or the name of a ref
 `/api/tree/ROOT/path`  the same as JSON
+`/ui/composition`      the live view of the composition, where it is wanted; `/state` below it is its JSON
 =====================  ===================================================================
 
 Where a tree is served at `/` its own names come first.
@@ -14,6 +15,7 @@ Where a tree is served at `/` its own names come first.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import json
@@ -23,7 +25,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 
 import attrs
@@ -56,6 +58,9 @@ from castore.trees.packing import PackOptions, pack_tree
 from castore.trees.reading_ahead import RecentDirectories
 from castore.trees.ref_names import RefName, refs_of
 from castore.trees.walking import resolve
+
+if TYPE_CHECKING:
+    from castore.serving.live.view import LiveView
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -106,6 +111,9 @@ class HttpOptions:
             it keeps pages of others from reading by a name that leads there.
         cors: The origins whose pages may read, such as `https://example.org`.
         check_frames: Whether frames that are sent as they are stored are unpacked and checked before.
+        live: Who sees the live view of the composition, which shows places and hosts: nobody (`off`),
+            `anybody` who may read, or who has a `token` for reading, also where nothing else takes one.
+        only_live: Whether nothing else is served, and `/` leads to it.
         most_body: How many bytes a blob may have that is stored.
         idle: After how many seconds a client that takes, or sends, nothing is given up.
     """
@@ -119,6 +127,8 @@ class HttpOptions:
     hosts: Collection[str] | None = None
     cors: Collection[str] = ()
     check_frames: bool = True
+    live: Literal["off", "anybody", "token"] = "off"
+    only_live: bool = False
     most_body: int = 1 << 40
     idle: float = 30.0
 
@@ -189,6 +199,11 @@ class HttpApp:
         self._for_ever = f"{whose}, {_FOR_EVER}"
         self._ask_again = f"private, {_ASK_AGAIN}" if self.options.private else _ASK_AGAIN
         mimetypes.init()  # It reads files, the first time.
+        self._live_view: LiveView | None = None
+        if self.options.live != "off":
+            from castore.serving.live.view import LiveView  # noqa: PLC0415 - for those who want it
+
+            self._live_view = LiveView(stores, service)
 
     @property
     def _blobs(self) -> BlobService:
@@ -248,17 +263,33 @@ class HttpApp:
         client: Client | None = ANYBODY
         if writing and not (self.options.writable and tokens):
             raise _AnswerError(403, "nothing is stored here")
-        if writing or self.options.private:
-            client = tokens.client_of(request.headers) if tokens else None
+        live = request.parts[:1] == [b"ui"] and self.options.live == "token"
+        if writing or self.options.private or live:
+            client = (
+                tokens.client_of(request.headers if writing else _with_basic(request.headers))
+                if tokens
+                else None
+            )
         if client is None:
-            raise _AnswerError(401, "this takes a token", [("WWW-Authenticate", 'Bearer realm="castore"')])
+            # A browser asks for a name and a password; for what changes nothing these do as well.
+            ways = (
+                'Bearer realm="castore"'
+                if writing
+                else 'Bearer realm="castore", Basic realm="castore", charset="UTF-8"'
+            )
+            raise _AnswerError(401, "this takes a token", [("WWW-Authenticate", ways)])
         if ("write" if writing else "read") not in client.rights:
             raise _AnswerError(403, "this token is not for that")
 
     async def _route(self, request: _Request) -> None:
         parts = request.parts
         top = None if self._place is None else await self.run(lambda: self._top(parts))
-        if top is not None:
+        if self.options.only_live and parts[:1] != [b"ui"]:
+            request.only("GET", "HEAD")
+            if parts:
+                raise _AnswerError(404, "there is nothing here but the live view")
+            await request.redirect(request.base + "ui/composition")
+        elif top is not None:
             request.only("GET", "HEAD")
             await self._serve_tree(request, top, request.base, parts, lasting=False)
         elif parts == [b"blob"]:
@@ -281,6 +312,9 @@ class HttpApp:
             request.only("GET", "HEAD")
             root, used = await self.run(lambda: self._root_in(parts[2:]))
             await self._serve_json(request, root, parts[2 + used :])
+        elif parts[:2] == [b"ui", b"composition"] and self._live_view is not None:
+            request.only("GET", "HEAD")
+            await self._serve_live(request, self._live_view, parts[2:])
         elif not parts and self._place is None:
             request.only("GET", "HEAD")
             body, tag = await self.run(lambda: self._home(request.base))
@@ -293,7 +327,8 @@ class HttpApp:
     def _top(self, parts: list[bytes]) -> _Root | None:
         """Return the tree at `/` if it is asked for: by what has no other meaning, or what it has itself."""
         assert self._place is not None
-        if self.options.site or not parts or parts[0] not in {b"blob", b"tree", b"api"}:
+        own = {b"blob", b"tree", b"api"} | ({b"ui"} if self._live_view is not None else set())
+        if self.options.site or not parts or parts[0] not in own:
             return self._node_of(self._place)
         with contextlib.suppress(NodeNotFoundError, InvalidDirectoryError):
             root = self._node_of(self._place)
@@ -352,8 +387,21 @@ class HttpApp:
         names: list[str] = []
         with contextlib.suppress(CompositionError):
             names = [name for name, _ in refs_of(self._stores, self._service).list()]
-        body = pages.home(base, names)
+        body = pages.home(base, names, live=self._live_view is not None)
         return body, f'W/"{B3Digest.of(body).hex()[:32]}"'
+
+    async def _serve_live(self, request: _Request, view: LiveView, parts: list[bytes]) -> None:
+        from castore.serving.live.page import POLICY  # noqa: PLC0415 - as where the view is made
+
+        fields = [("Cache-Control", "no-store"), ("Content-Security-Policy", POLICY)]
+        if parts == [b"state"]:
+            body = await self.run(view.state)
+            await request.answer(200, [*fields, ("Content-Type", "application/json")], body)
+        elif not parts and not request.slash:
+            body = await self.run(lambda: view.page(request.base, request.query))
+            await request.answer(200, [*fields, ("Content-Type", "text/html; charset=utf-8")], body)
+        else:
+            raise _AnswerError(404, "there is nothing here")
 
     # -- trees --
 
@@ -868,6 +916,18 @@ class _Request:
         else:
             body, media = f"{answer.words}\n".encode("utf-8", "backslashreplace"), "text/plain; charset=utf-8"
         await self.answer(answer.status, [*fields, ("Content-Type", media)], body)
+
+
+def _with_basic(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers in which a password, with any name, stands as the token that it is (RFC 7617)."""
+    scheme, _, rest = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return headers
+    try:
+        _, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        password = ""
+    return {**headers, "authorization": f"Bearer {password}"}
 
 
 def pages_prefix(mounted: bytes) -> str:

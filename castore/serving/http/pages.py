@@ -48,10 +48,14 @@ ul.refs{padding:0;list-style:none}ul.refs li{padding:.4rem 0;border-bottom:1px s
 @media(max-width:40rem){th.digest,td.digest{display:none}header{padding-top:1rem}}
 """
 
-_HASH: Final = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+
+def hash_of(text: str) -> str:
+    """Return what a policy names a style or a script by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
 
 POLICY: Final = (
-    f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src 'self'; media-src 'self';"
+    f"default-src 'none'; style-src '{hash_of(STYLE)}'; img-src 'self'; media-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """What the pages may do: show what they are made of."""
@@ -233,15 +237,23 @@ def in_hex(data: bytes) -> str:
     return "\n".join(lines)
 
 
-def home(base: str, refs: Sequence[str]) -> bytes:
-    """Return the first page of a server that has no one tree: the refs, and what else there is below *base*."""
+def home(base: str, refs: Sequence[str], *, live: bool = False) -> bytes:
+    """Return the first page of a server that has no one tree: the refs, and what else there is below *base*.
+
+    With *live* it leads to the live view, too.
+    """
     items = "".join(
         f'<li><a href="{escape(base)}tree/{"/".join(link_to(part.encode()) for part in name.split("/"))}/">{escape(name)}</a></li>'
         for name in refs
     )
     listed = f'<ul class="refs">{items}</ul>' if items else "<p>There are no refs yet.</p>"
+    view = (
+        f'<p class="actions"><a href="{escape(base)}ui/composition">The composition, live</a></p>'
+        if live
+        else ""
+    )
     return page(
         "castore",
-        '<header><nav class="way">castore</nav><p class="facts">The trees that have names</p></header>'
-        f"<main>{listed}<p>Any other tree is at <code>{escape(base)}tree/DIGEST/</code>, a blob at <code>{escape(base)}blob/DIGEST</code>.</p></main>",
+        '<header><nav class="way">castore</nav><p class="facts">The trees that have names</p>'
+        f"{view}</header><main>{listed}<p>Any other tree is at <code>{escape(base)}tree/DIGEST/</code>, a blob at <code>{escape(base)}blob/DIGEST</code>.</p></main>",
     )
