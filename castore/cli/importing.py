@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import click
 
+from castore.cli.archive_sources import archive_of, archive_options, opened_archive
 from castore.cli.entries import quoted
 from castore.cli.faults import FAILED, INCOMPLETE, document_of
 from castore.cli.keeping_refs import RefKeeper, naming_options
@@ -26,10 +27,13 @@ from castore.cli.storing import b3sum_line
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
 from castore.errors import SourceError
-from castore.format.nodes import SymlinkNode, node_to_json
+from castore.format.nodes import Node, SymlinkNode, node_to_json
 from castore.trees.importing import Imported, import_tree, survey
 from castore.trees.known_files import COMPARED, KnownFiles
+from castore.trees.merging import merge
 from castore.trees.naming import directories_of
+from castore.trees.selecting import ALL
+from castore.trees.unpacking import unpack_tree
 
 _EPILOG = """\b
 Examples:
@@ -39,19 +43,23 @@ Examples:
   castore ls ROOT
   castore import --exclude "*.o" --ignore-file .gitignore --dry-run work/
   git ls-files -z | castore import -0 --files-from - .
+  curl -L https://example.org/v1.tar.gz | castore import --format tar -
 
 \b
 With --json, sizes in bytes:
   {"trees": [{"source", "node", "files", "directories", "links", "size",
               "known", "dropped": [{"path", "rule"}],
-              "problems": [{"path", "kind", "message"}],
+              "problems": [{"path", "kind", "message"}], "notes": [text],
               "metadata", "ref"}],
+   "merged": {"node", "ref"}, (with --merge)
    "errors": [{"path", "code", "message"}]}
 """
 
 
 @click.command("import", cls=SelectingCommand, epilog=_EPILOG)
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(readable=False))
+@click.argument(
+    "sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(readable=False, allow_dash=True)
+)
 @click.option(
     "--skip-unreadable",
     is_flag=True,
@@ -69,6 +77,8 @@ With --json, sizes in bytes:
     is_flag=True,
     help="Store modes, owners, times and more in a blob beside the tree; say its digest.",
 )
+@archive_options
+@click.option("--merge", "merges", is_flag=True, help="Make one tree of all, and print its root only.")
 @naming_options
 @folder_selection_options
 @click.option(
@@ -84,19 +94,27 @@ With --json, sizes in bytes:
 @shared_options
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> int:
-    """Store folders as trees, and print a line `DIGEST  SOURCE` for each.
+    """Store folders and archives as trees, and print a line `DIGEST  SOURCE` for each.
 
     The digest is that of the root, from which all of it can be had again: names, contents, links, and which
     files may be executed. Times, owners and other modes are not kept. A SOURCE may be a file or a link, too;
     its own name is not in the tree. No link is followed.
+
+    An archive, by the end of its name (`.tar`, also with `.gz`, `.zst`, `.xz` or `.bz2`, or `.zip`), is taken
+    apart, and so is stdin (`-`) with --format tar. If all in it is in one folder, that is the root.
 
     If something cannot be read all that is wrong is listed, no root is printed, and the exit code is 1. No
     name is set then.
     """
     settings: Settings = ctx.obj
     sources = options["sources"]
-    keeper = RefKeeper.of(options["ref"], options["snapshot"], options["message"], len(sources))
+    roots = 1 if options["merges"] else len(sources)
+    keeper = RefKeeper.of(options["ref"], options["snapshot"], options["message"], roots)
+    if options["merges"] and (options["metadata"] or options["dry_run"]):
+        raise click.UsageError("--merge goes with neither --metadata nor --dry-run: they are of one folder.")
     job = _Job(ctx, settings, keeper, options)
+    for source in sources:
+        archive_of(source, options, ALL)  # Before any is stored.
     with settings.opened() as stores:
         name = settings.service_name
         own = OwnPlaces(stores)
@@ -108,10 +126,20 @@ def command(ctx: click.Context, /, **options: Any) -> int:
                 known_files_of(stores, settings, options["known_files"]) as known,
                 keeper.keeping(stores, name, blobs, directories),
             ):
-                job.take_all(blobs, directories, own, known)
+                job.take_all(_Services(blobs, directories, known), own)
     if settings.json:
-        emit_json({"trees": job.trees, "errors": job.errors})
+        merged = {} if job.merged is None else {"merged": job.merged}
+        emit_json({"trees": job.trees, **merged, "errors": job.errors})
     return job.exit_code
+
+
+@attrs.frozen
+class _Services:
+    """Where it goes, and what is known of files that went there."""
+
+    blobs: BlobService
+    directories: DirectoryService
+    known: KnownFiles | None
 
 
 @attrs.define
@@ -124,45 +152,67 @@ class _Job:
     options: dict[str, Any]
     exit_code: int = 0
     trees: list[dict[str, Any]] = attrs.field(factory=list)
+    merged: dict[str, Any] | None = None
     errors: list[dict[str, Any]] = attrs.field(factory=list)
 
-    def take_all(
-        self, blobs: BlobService, directories: DirectoryService, own: OwnPlaces, known: KnownFiles | None
-    ) -> None:
+    def take_all(self, services: _Services, own: OwnPlaces) -> None:
         """Import each source."""
-        verb = "" if self.settings.json else "stored"
+        nodes: list[Node] = []
         for source in self._sources(own):
             dropped = _Dropped(shown=False)
-            with ProgressMeter(noun="file", verb=verb, hidden=self.settings.quiet) as meter:
-                try:
-                    done = import_tree(
-                        source,
-                        blobs,
-                        directories,
-                        skip_unreadable=self.options["skip_unreadable"],
-                        progress=meter.advance,
-                        met=partial(_meet, meter),
-                        known_files=known,
-                        **self._shared(source, own, dropped),
-                    )
-                except SourceError as error:
-                    self._fail(source, error)
-                    continue
+            try:
+                done = self._take(source, dropped, services, own)
+            except SourceError as error:
+                self._fail(source, error)
+                continue
             if done.problems and self.exit_code != FAILED:
                 self.exit_code = FAILED if done.node is None else INCOMPLETE
-            metadata = None
-            if self.options["metadata"] and done.node is not None:
-                metadata = keep_metadata(source, done.node, blobs, directories)
-            name = None if done.node is None else self.keeper.name(done.node, source, metadata)
+            if done.node is not None:
+                nodes.append(done.node)
+            metadata = name = None
+            if done.node is not None and not self.options["merges"]:
+                if self.options["metadata"]:
+                    metadata = keep_metadata(source, done.node, services.blobs, services.directories)
+                name = self.keeper.name(done.node, source, metadata)
             if self.settings.json:
                 kept = None if metadata is None else metadata.sri
                 self.trees.append({**_document(source, done, dropped), "metadata": kept, "ref": name})
                 continue
-            _tell(source, done)
+            _tell(source, done, merges=self.options["merges"])
             if metadata is not None:
                 complain(f"castore: the metadata of {source!r} are {metadata}")
-            if name is not None:
-                self.settings.remark(f"castore: it is `{name}`")
+            self._say_name(name)
+        if self.options["merges"] and self.exit_code != FAILED:
+            self._merge(services.directories, nodes)
+
+    def _take(self, source: str, dropped: _Dropped, services: _Services, own: OwnPlaces) -> Imported:
+        shared = self._shared(source, own, dropped)
+        archive = archive_of(source, self.options, shared["select"])
+        verb = "" if self.settings.json else "stored"
+        with ProgressMeter(noun="file", verb=verb, hidden=self.settings.quiet) as meter:
+            watching: dict[str, Any] = {"progress": meter.advance, "met": partial(_meet, meter)}
+            blobs, directories = services.blobs, services.directories
+            if archive is not None:
+                with opened_archive(source) as file:
+                    return unpack_tree(file, source, blobs, directories, archive, dropped=dropped, **watching)
+            watching["known_files"] = services.known
+            skip = self.options["skip_unreadable"]
+            return import_tree(source, blobs, directories, skip_unreadable=skip, **watching, **shared)
+
+    def _merge(self, directories: DirectoryService, nodes: list[Node]) -> None:
+        """Make one tree of all, and say its root."""
+        sources = self.options["sources"]
+        node = merge(directories, nodes)
+        name = self.keeper.name(node, sources[0])
+        if self.settings.json:
+            self.merged = {"node": node_to_json(node), "ref": name}
+            return
+        _tell_root(node, " ".join(sources))
+        self._say_name(name)
+
+    def _say_name(self, name: str | None) -> None:
+        if name is not None:
+            self.settings.remark(f"castore: it is `{name}`")
 
     def survey_all(self, own: OwnPlaces) -> None:
         """Say of each source what would go in, and what would not."""
@@ -242,15 +292,22 @@ def _complain_of(done: Imported) -> None:
         complain(f"castore: {problem.message}")
 
 
-def _tell(source: str, done: Imported) -> None:
+def _tell(source: str, done: Imported, *, merges: bool) -> None:
     _complain_of(done)
+    for note in done.notes:
+        complain(f"castore: {note}")
     if done.node is None:
         way = "--skip-unreadable prints it all the same"
         complain(f"castore: {source!r} is not whole, so no root is printed; {way}")
-    elif isinstance(done.node, SymlinkNode):
-        emit(b"-> %s  %s\n" % (done.node.target, os.fsencode(source)))
+    elif not merges:
+        _tell_root(done.node, source)
+
+
+def _tell_root(node: Node, source: str) -> None:
+    if isinstance(node, SymlinkNode):
+        emit(b"-> %s  %s\n" % (node.target, os.fsencode(source)))
     else:
-        emit(b3sum_line(done.node.digest, source))
+        emit(b3sum_line(node.digest, source))
 
 
 def _document(source: str, done: Imported, dropped: _Dropped) -> dict[str, Any]:
@@ -267,4 +324,5 @@ def _document(source: str, done: Imported, dropped: _Dropped) -> dict[str, Any]:
         "known": done.known,
         "dropped": [{"path": path, "rule": rule} for path, rule in dropped.found],
         "problems": problems,
+        "notes": list(done.notes),
     }

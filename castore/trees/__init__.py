@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from castore.trees.merging import filter_tree, merge
     from castore.trees.naming import TreePlace, find_node, open_path
     from castore.trees.packing import pack_tree
+    from castore.trees.unpacking import UnpackOptions, unpack_tree
     from castore.trees.walking import resolve, walk
 
 __all__ = [
     "ExportOptions",
     "TreePlace",
+    "UnpackOptions",
     "diff",
     "export_tree",
     "filter_tree",
@@ -35,6 +37,7 @@ __all__ = [
     "open_path",
     "pack_tree",
     "resolve",
+    "unpack_tree",
     "walk",
     "with_renames",
 ]
@@ -42,6 +45,7 @@ __all__ = [
 _HOMES: Final = {
     "ExportOptions": "exports",
     "TreePlace": "naming",
+    "UnpackOptions": "unpacking",
     "diff": "comparing",
     "export_tree": "exporting",
     "filter_tree": "merging",
@@ -53,6 +57,7 @@ _HOMES: Final = {
     "open_path": "naming",
     "pack_tree": "packing",
     "resolve": "walking",
+    "unpack_tree": "unpacking",
     "walk": "walking",
     "with_renames": "comparing",
 }

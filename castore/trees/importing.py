@@ -85,6 +85,7 @@ class Imported:
         links: How many symbolic links.
         size: How many bytes the files have together.
         known: How many of the files were not read, as they were known.
+        notes: What else is not as somebody might expect, in words.
     """
 
     node: Node | None
@@ -94,6 +95,7 @@ class Imported:
     links: int
     size: int
     known: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def import_tree(

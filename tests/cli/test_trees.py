@@ -392,6 +392,90 @@ class TestMetadata:
         assert (done.exit_code, words in done.stderr, "out" in place.names) == (code, True, False)
 
 
+class TestArchivesAsSources:
+    @pytest.fixture
+    def archive(self, castore, place, root):
+        assert castore("export", "--prefix", "docs", root, "docs.tar.gz").exit_code == 0
+        assert castore("export", "--prefix", "docs", root, "docs.zip").exit_code == 0
+
+    def test_it_is_the_tree(self, castore, place, root, archive):
+        done = castore("import", "docs.tar.gz", "docs.zip")
+        assert done.stdout == f"{root}  docs.tar.gz\n{root}  docs.zip\n"
+        data = (place.folder / "docs.tar.gz").read_bytes()
+        done = castore("import", "--format", "tar", "-", stdin=data)
+        assert (done.stdout, done.stderr) == (f"{root}  -\n", "")
+
+    def test_it_is_a_file(self, castore, place, root, archive):
+        done = castore("import", "--format", "file", "docs.zip")
+        assert castore("get", done.stdout[:64]).stdout_bytes == (place.folder / "docs.zip").read_bytes()
+        (place.folder / "docs.tar").mkdir()
+        place.file("docs.tar/x")
+        done = castore("import", "docs.tar")
+        assert castore("ls", done.stdout[:64]).stdout == "x\n"
+
+    def test_more_than_one_folder_at_its_top(self, castore, place, root, archive):
+        subprocess.run(["tar", "-cf", "../two.tar", "run", "sub"], cwd=place.folder / "docs", check=True)
+        done = castore("import", "two.tar")
+        assert "more than one folder at its top" in done.stderr
+        assert castore("ls", done.stdout[:64]).stdout == "run\nsub/\n"
+
+    def test_what_is_dropped(self, castore, place, root, archive):
+        done = castore("import", "--json", "--exclude", "*.md", "docs.tar.gz")
+        (tree,) = json.loads(done.stdout)["trees"]
+        assert tree["dropped"] == [{"path": "docs/readme.md", "rule": "--exclude '*.md'"}]
+        assert tree["notes"] == []
+        assert castore("ls", tree["node"]["digest"]).stdout == "link\nrun\nsub/\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "words"),
+        [
+            (["-"], 2, "--format tar"),
+            (["--format", "file", "-"], 2, "--format tar"),
+            (["--format", "zip", "-"], 2, "name a file"),
+            (["--metadata", "docs.zip"], 2, "--metadata is for folders"),
+            (["--ignore-file", "x", "docs", "docs.zip"], 2, "--ignore-file is for folders"),
+            (["--dry-run", "docs.zip"], 2, "--dry-run is for folders"),
+            (["--format", "tar", "none.tar"], 1, "No such file"),
+            (["--format", "tar", "docs"], 1, "Is a directory"),
+            (["--max-files", "2", "docs.zip"], 1, "more than 2 entries"),
+            (["--max-size", "5", "docs.zip"], 1, "more than 5 bytes"),
+            (["cut.tar.gz"], 1, "cut short"),
+        ],
+    )
+    def test_mistakes(self, castore, place, archive, arguments, code, words):
+        place.file("cut.tar.gz", (place.folder / "docs.tar.gz").read_bytes()[:100])
+        done = castore("import", *arguments)
+        assert (done.exit_code, done.stdout) == (code, "")
+        assert words in done.stderr
+
+
+class TestMerging:
+    def test_several_are_one_tree(self, castore, place, root):
+        place.file("more/sub/new", b"new")
+        done = castore("import", "--merge", "docs", "more")
+        assert done.stdout[64:] == "  docs more\n"
+        assert castore("ls", "-R", done.stdout[:64]).stdout.split("\n") == [
+            *("link", "readme.md", "run", "sub/", '"sub/a\\nb"', "sub/new", "")
+        ]
+        other = castore("import", "more").stdout[:64]
+        assert castore("merge", root, other).stdout[:64] == done.stdout[:64]
+        document = json.loads(castore("import", "--merge", "--json", "docs", "more").stdout)
+        assert document["merged"]["node"]["digest"]
+        assert [tree["ref"] for tree in document["trees"]] == [None, None]
+
+    def test_what_differs(self, castore, place, root):
+        place.file("more/run", b"another")
+        done = castore("import", "--merge", "docs", "more")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "run" in done.stderr
+
+    def test_one_that_cannot_be_read(self, castore, place, root):
+        done = castore("import", "--merge", "docs", "none")
+        assert (done.exit_code, done.stdout) == (1, "")
+        done = castore("import", "--merge", "--metadata", "docs")
+        assert (done.exit_code, "--merge goes with neither" in done.stderr) == (2, True)
+
+
 class TestSelecting:
     def test_the_last_rule_that_fits_decides(self, castore, folder):
         """In the order given, whichever options they are."""
