@@ -28,13 +28,13 @@ from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
 from castore.digest import B3Digest
 from castore.errors import CastoreError, InvalidDirectoryError, SourceError
+from castore.format.closures import MOST_LEVELS
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent, SymlinkNode, SymlinkTarget
 from castore.trees.directory_sinks import sink_of
 from castore.trees.importing import Imported, ImportProblem, ProblemKind
 from castore.trees.packing import ArchiveFormat
 from castore.trees.selecting import ALL, SelectedFolder, Selection
-from castore.trees.walking import MOST_LEVELS
 
 _PIECE: Final = 1 << 20
 _SMALL: Final = 1 << 20
