@@ -24,6 +24,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
@@ -153,7 +154,9 @@ class _Root:
     @property
     def title(self) -> str:
         """What a page calls it."""
-        return str(self.place.root)[:16] if isinstance(self.place.root, B3Digest) else str(self.place)
+        if isinstance(self.place.root, B3Digest):
+            return str(self.place.root)[:16]
+        return str(self.place) if self.place.path else str(self.place.root)
 
 
 class _GoneError(Exception):
@@ -442,9 +445,13 @@ class HttpApp:
         text = request.query.get("page", "1")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
 
+        home = "" if base == request.base else request.base
+
         def page() -> bytes:
             entries = self._directory(node, root).items()
-            return pages.listing(root.title, base, parts, node, entries, by=by, down=down, number=number)
+            return pages.listing(
+                root.title, base, parts, node, entries, by=by, down=down, number=number, home=home
+            )
 
         await self._serve_page(request, page, f'W/"{node.digest}-{self._program}-{by}-{down}-{number}"')
 
@@ -452,13 +459,14 @@ class HttpApp:
         self, request: _Request, root: _Root, base: str, parts: list[bytes], node: FileNode
     ) -> None:
         media = _media_of(parts[-1] if parts else b"")
+        home = "" if base == request.base else request.base
 
         def page() -> bytes:
             beginning = b""
             if not media.startswith(("image/", "video/", "audio/")):
                 with self._blobs.open(node.digest) as reader:
                     beginning = reader.read(_BEGINNING)
-            return pages.preview(root.title, base, parts, node, media, beginning)
+            return pages.preview(root.title, base, parts, node, media, beginning, home=home)
 
         await self._serve_page(request, page, f'W/"{node.digest}-{self._program}"')
 
@@ -912,7 +920,8 @@ class _Request:
         ]
         fields += [("Cache-Control", "no-store"), ("Content-Security-Policy", pages.POLICY)]
         if "text/html" in self.headers.get("accept", ""):
-            body, media = pages.message(str(answer.status), answer.words), "text/html; charset=utf-8"
+            title = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+            body, media = pages.message(title, answer.words, self.base), "text/html; charset=utf-8"
         else:
             body, media = f"{answer.words}\n".encode("utf-8", "backslashreplace"), "text/plain; charset=utf-8"
         await self.answer(answer.status, [*fields, ("Content-Type", media)], body)

@@ -29,16 +29,19 @@ body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,
 main,header,footer{max-width:64rem;margin:0 auto;padding:0 1rem}
 header{padding-top:1.5rem}footer{padding:1.5rem 1rem 3rem;color:var(--soft);font-size:.875rem}
 nav.way{font-size:1.25rem;font-weight:600;overflow-wrap:anywhere}nav.way span{color:var(--soft);font-weight:400}
+nav.way [aria-current]{color:var(--ink);font-weight:600}
 a{color:var(--link);text-decoration:none}a:hover,a:focus-visible{text-decoration:underline}
 a:focus-visible{outline:2px solid var(--link);outline-offset:2px;border-radius:2px}
 p.facts{margin:.25rem 0 1rem;color:var(--soft);font-size:.875rem}
 .digest{font-family:ui-monospace,monospace;font-size:.8125rem;overflow-wrap:anywhere;user-select:all}
 th.digest{font-family:inherit}
-p.actions{color:var(--soft)}p.actions a{display:inline-block;margin:0 .5rem .5rem 0;padding:.35rem .8rem;border:1px solid var(--line);
+p.actions{color:var(--soft)}p.actions a{display:inline-block;margin:0 .25rem .5rem .25rem;padding:.35rem .8rem;border:1px solid var(--line);
 border-radius:.4rem;background:var(--tint)}
 table{width:100%;border-collapse:collapse}th{text-align:left;font-size:.8125rem;font-weight:600}
 th,td{padding:.45rem .5rem;border-bottom:1px solid var(--line);vertical-align:baseline}
 td.name{overflow-wrap:anywhere}td.name span{color:var(--soft)}
+td.name bdi{white-space:pre-wrap}td .digest{white-space:nowrap}.none{color:var(--soft)}
+main.one h1{font-size:1.5rem;margin:1.5rem 0 .5rem}
 td.size,th.size{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 tr:hover td{background:var(--tint)}td .digest{color:var(--soft)}
 pre{margin:0;padding:1rem;overflow-x:auto;background:var(--tint);border:1px solid var(--line);border-radius:.4rem;
@@ -81,23 +84,38 @@ def page(title: str, body: str) -> bytes:
     ).encode("utf-8", "backslashreplace")
 
 
-def message(title: str, words: str) -> bytes:
-    """Return a page that says one thing."""
-    return page(title, f"<header><h1>{escape(title)}</h1></header><main><p>{escape(words)}</p></main>")
+def message(title: str, words: str, home: str) -> bytes:
+    """Return a page that says one thing, and leads to *home*."""
+    said = f"{words[:1].upper()}{words[1:]}" + ("" if words.endswith((".", "?")) else ".")
+    return page(
+        title,
+        f'<header><nav class="way" aria-label="Path"><a href="{escape(home)}">castore</a></nav></header>'
+        f'<main class="one"><h1>{escape(title)}</h1><p>{escape(said)}</p></main>',
+    )
 
 
-def _way(top: str, base: str, names: Sequence[bytes], *, is_file: bool) -> str:
+def _way(top: str, base: str, names: Sequence[bytes], home: str, *, is_file: bool) -> str:
     """Return links to all that leads to a place; *base* is the URL of the top, with a slash at its end."""
-    parts = [f'<a href="{escape(base)}">{escape(top)}</a>' if names else escape(top)]
+    parts = [f'<a href="{escape(home)}">castore</a>'] if home else []
+    parts.append(
+        f'<a href="{escape(base)}">{_named(top)}</a>'
+        if names
+        else f'<span aria-current="page">{_named(top)}</span>'
+    )
     url = base
     for number, name in enumerate(names):
         last = number == len(names) - 1
         url += link_to(name) + ("" if last and is_file else "/")
-        text = escape(shown(name))
+        text = _named(shown(name))
         parts.append(
             f'<span aria-current="page">{text}</span>' if last else f'<a href="{escape(url)}">{text}</a>'
         )
     return f'<nav class="way" aria-label="Path">{" <span>/</span> ".join(parts)}</nav>'
+
+
+def _named(text: str) -> str:
+    """Return a name as HTML: what it is, whichever way it is read, changes nothing of what stands beside it."""
+    return f"<bdi>{escape(text)}</bdi>"
 
 
 def in_order(entries: Iterable[tuple[bytes, Node]], by: str, *, down: bool) -> list[tuple[bytes, Node]]:
@@ -123,6 +141,7 @@ def listing(
     by: str = "name",
     down: bool = False,
     number: int = 1,
+    home: str = "",
 ) -> bytes:
     """Return the page of a directory.
 
@@ -135,13 +154,18 @@ def listing(
         by: What to sort by: `name` or `size`.
         down: Whether what is last comes first.
         number: Which page of `PAGE` entries, from 1.
+        home: The URL of the first page; empty if this is it.
     """
     ordered = in_order(entries, by, down=down)
     pages = max((len(ordered) + PAGE - 1) // PAGE, 1)
     number = min(max(number, 1), pages)
-    rows = "".join(_row(name, each) for name, each in ordered[(number - 1) * PAGE : number * PAGE])
+    begin = (number - 1) * PAGE
+    part = ordered[begin : begin + PAGE]
+    rows = "".join(_row(name, each) for name, each in part)
+    if not ordered:
+        rows = '<tr><td class="none" colspan="3">This folder is empty.</td></tr>'
     up = (
-        '<tr><td class="name"><a href="../">..</a></td><td></td><td class="digest"></td></tr>'
+        '<tr><td class="name"><a href="../" aria-label="The folder above">../</a></td><td></td><td class="digest"></td></tr>'
         if names
         else ""
     )
@@ -159,11 +183,13 @@ def listing(
         after = f'<a rel="next" href="?{sort}&amp;page={number + 1}">Next</a>' if number < pages else ""
         turning = f'<p class="actions">{before}{after} page {number} of {pages}</p>'
     count = f"{len(ordered):,} {'entry' if len(ordered) == 1 else 'entries'}"
+    if pages > 1:
+        count += f", {begin + 1:,} to {begin + len(part):,}"
     title = shown(names[-1]) if names else top
     body = (
-        f"<header>{_way(top, base, names, is_file=False)}"
+        f"<header>{_way(top, base, names, home, is_file=False)}"
         f'<p class="facts">{count} · <span class="digest">{node.digest}</span></p>'
-        '<p class="actions"><a href="?archive=tar" download>tar</a><a href="?archive=tar.zst" download>tar.zst</a>'
+        '<p class="actions">Download as <a href="?archive=tar" download>tar</a><a href="?archive=tar.zst" download>tar.zst</a>'
         '<a href="?archive=zip" download>zip</a></p></header><main>'
         f'<table><thead><tr><th scope="col">{head("name")}</th><th scope="col" class="size">{head("size")}</th>'
         f'<th scope="col" class="digest">Digest</th></tr></thead><tbody>{up}{rows}</tbody></table>{turning}</main>'
@@ -172,30 +198,39 @@ def listing(
 
 
 def _row(name: bytes, node: Node) -> str:
-    text, url = escape(shown(name)), escape(link_to(name))
+    text, url = _named(shown(name)), escape(link_to(name))
     if isinstance(node, DirectoryNode):
         cell, size, digest = f'<a href="{url}/">{text}/</a>', "", str(node.digest)
     elif isinstance(node, FileNode):
         mark = " <span>(program)</span>" if node.executable else ""
         cell, size, digest = f'<a href="{url}?view">{text}</a>{mark}', size_text(node.size), str(node.digest)
     else:
-        cell = f'<a href="{url}?view">{text}</a> <span>→ {escape(shown(node.target))}</span>'
+        cell = f'<a href="{url}?view">{text}</a> <span>→ {_named(shown(node.target))}</span>'
         size = digest = ""
     short = f'<span class="digest" title="{digest}">{digest[:16]}</span>' if digest else ""
     return f'<tr><td class="name">{cell}</td><td class="size">{size}</td><td class="digest">{short}</td></tr>'
 
 
 def preview(
-    top: str, base: str, names: Sequence[bytes], node: FileNode, media: str, beginning: bytes
+    top: str,
+    base: str,
+    names: Sequence[bytes],
+    node: FileNode,
+    media: str,
+    beginning: bytes,
+    *,
+    home: str = "",
 ) -> bytes:
     """Return the page of a file: what is an image or a film is shown, all else as text or in hex.
 
-    *media* is its type by its name, *beginning* are its first bytes.
+    *media* is its type by its name, *beginning* are its first bytes; the others are as in `listing`.
     """
     url = escape(link_to(names[-1])) if names else "?raw"
     kind = media.partition("/")[0]
     more = "" if len(beginning) == node.size else f"<p>… the first {size_text(len(beginning))} of it.</p>"
-    if kind == "image":
+    if not node.size:
+        inner = '<p class="none">This file is empty.</p>'
+    elif kind == "image":
         inner = f'<img src="{url}" alt="{escape(shown(names[-1])) if names else ""}">'
     elif kind in {"video", "audio"}:
         inner = f'<{kind} src="{url}" controls preload="metadata"></{kind}>'
@@ -208,7 +243,7 @@ def preview(
     title = shown(names[-1]) if names else top
     return page(
         title,
-        f"<header>{_way(top, base, names, is_file=True)}"
+        f"<header>{_way(top, base, names, home, is_file=True)}"
         f'<p class="facts">{size_text(node.size)} · {escape(media)} · <span class="digest">{node.digest}</span></p>'
         f'<p class="actions"><a href="{url}">Open</a><a href="{url}?download" download>Download</a></p></header>'
         f"<main>{inner}</main>",

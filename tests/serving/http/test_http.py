@@ -23,6 +23,7 @@ import pytest
 import zstandard
 from blake3 import blake3
 from browser import Browser, needs_chromium
+from films import film
 from served_over_http import HOSTILE, LARGE, TEXT, Web, serving
 
 import castore
@@ -195,6 +196,23 @@ def test_previews(web: Web) -> None:
     large = web.ask("/tree/www/large.txt?view").body
     assert len(large) < 100_000
     assert b"the first 64.0 KiB" in large or b"the first 64" in large
+
+
+def test_pages_say_where_they_are_and_what_is_not_there(web: Web, tmp_path: Path) -> None:
+    """What is empty, what leads back, and that a name is read in its own direction."""
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "שלום").write_bytes(b"")
+    node = import_tree(tmp_path, web.stores.blobs(), web.stores.directories()).node
+    top = f"/tree/{node.digest}/"  # type: ignore[union-attr]
+    listing = web.ask(top).body.decode()
+    assert '<a href="/">castore</a>' in listing
+    assert "<bdi>שלום</bdi>" in listing
+    assert "This folder is empty." in web.ask(f"{top}nothing/").body.decode()
+    assert "This file is empty." in web.ask(f"{top}{quote('שלום')}?view").body.decode()
+    assert "<bdi>www</bdi>" in web.ask("/tree/www/").body.decode()
+    refusal = web.ask("/tree/www/none", {"Accept": "text/html"}).body.decode()
+    assert "<h1>404 Not Found</h1>" in refusal
+    assert '<a href="/">castore</a>' in refusal
 
 
 def test_as_json(web: Web) -> None:
@@ -625,6 +643,36 @@ def test_a_browser_unpacks_many_frames(web: Web, browser: Browser, monkeypatch: 
     found = browser.do("fetch('/tree/www/large.txt').then((a) => a.text()).then((t) => t.slice(-40))")
     assert found.rstrip().endswith("line 199999 of a text")
     assert len(sent) > 10
+
+
+@needs_chromium
+def test_a_browser_plays_and_seeks_a_film(web: Web, browser: Browser, tmp_path: Path) -> None:
+    """In its preview. It asks for the range that it needs, and reads nothing of what is between."""
+    browser.open(f"http://127.0.0.1:{web.port}/api/tree/www/")
+    whole = film(browser, between=8 << 20)
+    (tmp_path / "film.webm").write_bytes(whole)
+    node = import_tree(tmp_path, web.stores.blobs(), web.stores.directories()).node
+    before = web.stores.metrics()["root"].bytes_out
+    browser.look_like()
+    browser.open(f"http://127.0.0.1:{web.port}/tree/{node.digest}/film.webm?view")  # type: ignore[union-attr]
+    browser.do("video = document.querySelector('video'); video.muted = true; video.play()")
+    browser.until("video.currentTime > 0.2")
+    colour = """(() => {
+        const canvas = new OffscreenCanvas(1, 1), context = canvas.getContext('2d');
+        context.drawImage(video, 0, 0, 1, 1);
+        const [red, , blue] = context.getImageData(0, 0, 1, 1).data;
+        return red > 150 && blue < 50 ? 'red' : blue > 150 && red < 50 ? 'blue' : 'other';
+    })()"""
+    assert browser.do(colour) == "red"
+    browser.do("video.pause(); video.currentTime = 17")
+    browser.until(f"!video.seeking && {colour} === 'blue'")
+    assert browser.do("[video.duration, video.currentTime, video.error].join()") == "20,17,"
+    assert browser.complaints() == []
+    assert web.stores.metrics()["root"].bytes_out - before < len(whole)
+    responses = [
+        each["params"]["response"] for each in browser.events if each["method"] == "Network.responseReceived"
+    ]
+    assert 206 in {each["status"] for each in responses if each["url"].endswith("film.webm")}
 
 
 # -- mounted --
