@@ -104,6 +104,15 @@ class ReachedByTrees:
 
         Refs are listed when this begins. A tree of which a directory is missing, or corrupt, raises that.
         """
+        some = False
+        for digest in self._digests(require_any):
+            some = True
+            yield digest
+        if not some:
+            # Trees of folders alone, whose directories are elsewhere.
+            require_any()
+
+    def _digests(self, require_any: Callable[[], object]) -> Iterator[tuple[B3Digest, bool]]:
         lookup = TreeLookup(self._stores, self._name)
         roots = [(self._name, f"the tree {place}", lookup.node(place)) for place in self.trees]
         blobs: list[tuple[B3Digest, bool]] = []

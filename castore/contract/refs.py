@@ -179,6 +179,9 @@ class RefService(ABC):
     A subclass needs no call of a constructor of this class.
     """
 
+    high_latency: bool = False
+    """Whether its requests mostly wait."""
+
     OPERATIONS: ClassVar[tuple[Operation, ...]] = ()
 
     @abstractmethod

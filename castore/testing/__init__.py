@@ -6,6 +6,8 @@
 `run_contract`, `CLAUSES`     the same clauses without pytest
 `DirectoryServiceContract`    a pytest class for services of directories
 `DIRECTORY_CLAUSES`           its clauses, for `run_contract`
+`RefServiceContract`          a pytest class for services of refs
+`REF_CLAUSES`                 its clauses
 `Hides`                       tells the clauses which blobs a service hides
 `FaultyService`               a service that fails when told to, or by a plan, to test what stands before it
 `FaultyDirectoryService`      the same for services of directories
@@ -25,11 +27,11 @@ from typing import TYPE_CHECKING, Any, Final
 from castore.faults import FaultPlan, FaultyDirectoryService, FaultyObjects, FaultyService
 from castore.testing.blobs import BLOB_A, BLOB_B, BLOBS, CHUNKS, EMPTY, HELLO, P3M, ZEROS_1M, Blob
 from castore.testing.clause import Clause, ContractError, Hides
-from castore.testing.contract import CLAUSES, DIRECTORY_CLAUSES, Outcome, run_contract
+from castore.testing.contract import CLAUSES, DIRECTORY_CLAUSES, REF_CLAUSES, Outcome, run_contract
 
 if TYPE_CHECKING:
     from castore.testing.stateful import blob_service_machine
-    from castore.testing.suite import BlobServiceContract, DirectoryServiceContract
+    from castore.testing.suite import BlobServiceContract, DirectoryServiceContract, RefServiceContract
 
 __all__ = [
     "BLOBS",
@@ -41,6 +43,7 @@ __all__ = [
     "EMPTY",
     "HELLO",
     "P3M",
+    "REF_CLAUSES",
     "ZEROS_1M",
     "Blob",
     "BlobServiceContract",
@@ -53,6 +56,7 @@ __all__ = [
     "FaultyService",
     "Hides",
     "Outcome",
+    "RefServiceContract",
     "blob_service_machine",
     "run_contract",
 ]
@@ -61,6 +65,7 @@ __all__ = [
 _LAZY: Final = {
     "BlobServiceContract": "castore.testing.suite",
     "DirectoryServiceContract": "castore.testing.suite",
+    "RefServiceContract": "castore.testing.suite",
     "blob_service_machine": "castore.testing.stateful",
 }
 

@@ -14,11 +14,12 @@ import attrs
 
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
+from castore.contract.refs import RefService
 
 if TYPE_CHECKING:
     from castore.digest import B3Digest
 
-AnyService: TypeAlias = BlobService | DirectoryService
+AnyService: TypeAlias = BlobService | DirectoryService | RefService
 F = TypeVar("F", bound=Callable[[Any], None])
 
 

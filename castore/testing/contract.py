@@ -1,4 +1,4 @@
-"""The contracts of services of blobs and of directories, clause by clause.
+"""The contracts of services of blobs, of directories and of refs, clause by clause.
 
 Needs no test runner::
 
@@ -26,6 +26,7 @@ from castore.testing.clauses import (
     keeping,
     leasing,
     reading,
+    refs,
     storing,
     threads,
     trees,
@@ -53,6 +54,9 @@ DIRECTORY_CLAUSES: Final[tuple[Clause, ...]] = (
     *trees.chapter.clauses,
 )
 """All clauses on services of directories."""
+
+REF_CLAUSES: Final[tuple[Clause, ...]] = tuple(refs.chapter.clauses)
+"""All clauses on services of refs."""
 
 
 class Outcome(NamedTuple):

@@ -11,8 +11,9 @@ import pytest
 from castore.contract.blobs import BlobService
 from castore.contract.directories import DirectoryService
 from castore.contract.operations import CAPABILITIES, DIRECTORY_CAPABILITIES
+from castore.contract.refs import RefService
 from castore.testing.clause import Clause, declares, has_of
-from castore.testing.contract import CLAUSES, DIRECTORY_CLAUSES
+from castore.testing.contract import CLAUSES, DIRECTORY_CLAUSES, REF_CLAUSES
 from castore.testing.expecting import expect_that
 
 
@@ -34,7 +35,11 @@ class _ServiceContract:
         for name in cls.xfail:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "see `CLAUSES` and `DIRECTORY_CLAUSES`"
+                hint = (
+                    f"did you mean {close[0]!r}?"
+                    if close
+                    else "see `CLAUSES`, `DIRECTORY_CLAUSES` and `REF_CLAUSES`"
+                )
                 raise ValueError(f"{cls.__name__}.xfail: {name!r} is no clause of the contract; {hint}")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -114,6 +119,25 @@ class DirectoryServiceContract(_ServiceContract):
 
     @pytest.fixture
     def service(self) -> DirectoryService:
+        """Return the service to test, which the test closes; override it. It need not be empty."""
+        raise NotImplementedError(f"{type(self).__name__} must override the fixture `service`")
+
+
+class RefServiceContract(_ServiceContract):
+    """The same for services of refs.
+
+    Subclass it, name the subclass `Test...`, and override the fixture `service`::
+
+        class TestTape(RefServiceContract):
+            @pytest.fixture
+            def service(self, tmp_path):
+                return TapeRefService(tmp_path)
+    """
+
+    _every = REF_CLAUSES
+
+    @pytest.fixture
+    def service(self) -> RefService:
         """Return the service to test, which the test closes; override it. It need not be empty."""
         raise NotImplementedError(f"{type(self).__name__} must override the fixture `service`")
 

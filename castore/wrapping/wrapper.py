@@ -28,6 +28,7 @@ from castore.contract.blobs import Answer, BatchBlobService, BlobReader, BlobSer
 from castore.contract.capabilities import ChunkSource
 from castore.contract.directories import DirectoryService
 from castore.contract.operations import OPERATIONS, Operation
+from castore.contract.refs import RefService
 from castore.digest import B3Digest
 from castore.errors import CastoreError
 from castore.streams.readers import BytesReader
@@ -41,7 +42,7 @@ from castore.wrapping.forwarding import (
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
-S = TypeVar("S", bound="BlobService | DirectoryService")
+S = TypeVar("S", bound="BlobService | DirectoryService | RefService")
 
 _MISSING: Final = OPERATIONS["missing"]
 _CHUNKS: Final = OPERATIONS["chunks"]

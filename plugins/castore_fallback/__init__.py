@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from castore import BlobService, Registry, hookimpl
+from castore import BlobService, RefService, Registry, hookimpl
 from castore.contract.directories import DirectoryService
 
 
@@ -11,4 +11,5 @@ def castore_register(registry: Registry) -> None:
     """Register the types."""
     registry.register(BlobService, "fallback", "castore_fallback.config:FallbackConfig")
     registry.register(DirectoryService, "fallback", "castore_fallback.config:FallbackDirectoriesConfig")
+    registry.register(RefService, "fallback", "castore_fallback.config:FallbackRefsConfig")
     registry.register(DirectoryService, "priority", "castore_fallback.config:PriorityConfig")

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from castore import BlobService, Ref
+from castore import BlobService, Ref, RefService
 from castore.composition import (
     Asking,
     Between,
@@ -251,6 +251,38 @@ class PriorityConfig:
             for number, ref in sorted(self.services.items())
         ]
         return FallbackDirectoryService(members, name=name)
+
+
+@attrs.frozen
+class FallbackRefsConfig:
+    """Services of refs that are asked in order until one has the name. It has no URL form."""
+
+    services: tuple[Ref[RefService], ...] = attrs.field(validator=at_least(1))
+    """The services in order."""
+    write_to: str | None = attrs.field(default=None, validator=one_of("services"))
+    """The name of the service that names are set in. Without it: the first."""
+
+    def _target(self) -> Ref[RefService]:
+        names = service_names(self.services)
+        return self.services[0 if self.write_to is None else names.index(self.write_to)]
+
+    def traits(self, view: View) -> Traits:
+        """Say what its services can do together."""
+        return attrs.evolve(view.all_of(*self.services), writable=view.of(self._target()).writable)
+
+    def offers(self, kind: type, view: View) -> bool | None:  # noqa: ARG002 - refs have no capabilities
+        """Have no capabilities."""
+        return False
+
+    def build(self, name: str, context: BuildContext) -> RefService:
+        """Return the service."""
+        from castore_fallback.refs import FallbackRefService  # noqa: PLC0415 - once it is named
+
+        members = [
+            (member, context.resolve(ref))
+            for member, ref in zip(service_names(self.services), self.services, strict=True)
+        ]
+        return FallbackRefService(members, write_to=self.write_to, name=name)
 
 
 def _settings(entry: Any) -> dict[str, Any]:

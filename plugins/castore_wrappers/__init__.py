@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from castore import BlobService, Registry, hookimpl
+from castore import BlobService, RefService, Registry, hookimpl
 from castore.contract.directories import DirectoryService
 
 _CLASSES: Final = {
@@ -19,6 +19,9 @@ _CLASSES: Final = {
 }
 """How the config classes of a type begin, of which there is one for each kind of service."""
 
+_OF_REFS: Final = ("read_only", "retry")
+"""The types that there are for services of refs, too."""
+
 _ONLY_IF: Final = {"faulty": "allow_faults"}
 
 
@@ -28,3 +31,5 @@ def castore_register(registry: Registry) -> None:
     for tag, name in _CLASSES.items():
         for kind, config in ((BlobService, f"{name}Config"), (DirectoryService, f"{name}DirectoriesConfig")):
             registry.register(kind, tag, f"castore_wrappers.{tag}.config:{config}", only_if=_ONLY_IF.get(tag))
+    for tag in _OF_REFS:
+        registry.register(RefService, tag, f"castore_wrappers.{tag}.config:{_CLASSES[tag]}RefsConfig")

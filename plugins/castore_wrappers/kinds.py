@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from castore import BlobService
+from castore import BlobService, RefService
 from castore.contract.directories import DirectoryService
 
-S = TypeVar("S", bound=BlobService | DirectoryService)
-"""A service of either kind."""
+S = TypeVar("S", bound=BlobService | DirectoryService | RefService)
+"""A service of any kind."""

@@ -400,3 +400,19 @@ def test_what_does_not_answer_is_not_called_damaged(castore, place, www):
     error = json.loads(refused.stderr)["error"]
     assert error["code"] == "unavailable"
     assert error["message"].startswith("the ref `www` cannot be read, so nothing was removed: ")
+
+
+def test_a_tree_that_has_nothing_in_the_store_is_no_root(castore, place):
+    """Only folders, whose directories are elsewhere: all that is old would go, and that is to be said."""
+    (place.folder / "composition.toml").write_text(
+        STORE + '[directoryservices.root]\ntype = "sqlite"\npath = "./rows"\n'
+    )
+    (place.folder / "www/empty").mkdir(parents=True)
+    assert castore("import", "www", "--ref", "www").exit_code == 0
+    (place.folder / "waste").write_text("waste")
+    castore("put", "waste")
+    age(place.folder / "store")
+    refused = castore("gc")
+    assert refused.exit_code == 2
+    assert "There are no roots" in refused.stderr
+    assert len(json.loads(castore("gc", "--no-roots", "--json").stdout)["items"]) == 2

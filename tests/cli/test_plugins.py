@@ -10,7 +10,7 @@ def test_shows_a_line_for_each_type(castore):
     output = castore("plugins").stdout
 
     rows = output.splitlines()
-    assert len(rows) < 48
+    assert len(rows) < 50
     assert rows[0].startswith("blob services  from castore ")
     assert "  memory       Blobs in memory. URL form: `memory:`." in rows
     assert [row.split()[0] for row in rows[1:5]] == ["breaker", "cache", "error", "fallback"]

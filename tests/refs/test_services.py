@@ -21,12 +21,17 @@ from castore import (
     InvalidRefError,
     NamedRoot,
     RefService,
+    Registry,
     UnavailableError,
     UnsupportedError,
 )
 from castore.digest import EMPTY
 from castore.format import refs as written
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, SymlinkTarget
+from castore.testing import REF_CLAUSES
+from castore_fallback.refs import FallbackRefService
+from castore_memory.refs import MemoryRefService
+from castore_wrappers.retry.service import RetryRefService
 
 TIME: Final = datetime.datetime(2026, 11, 30, 14, 5, tzinfo=datetime.UTC)
 NODE: Final = DirectoryNode(EMPTY, 0)
@@ -62,6 +67,12 @@ def blobs(*layers: str, **store: Any) -> Callable[[Path], RefService]:
     return composed({"blobservices": {**tables, names[-1]: store}})
 
 
+def of_refs(tables: dict[str, Any]) -> Callable[[Path], RefService]:
+    """Return what stands around a folder, `a`, and memory, `b`."""
+    blobs = {"root": {"type": "memory"}}
+    return composed({"blobservices": blobs, "refservices": {**tables, "a": QUICK, "b": {"type": "memory"}}})
+
+
 SERVICES: Final[dict[str, Callable[[Path], RefService]]] = {
     "memory": composed({"blobservices": {"root": QUICK}, "refservices": {"root": {"type": "memory"}}}),
     "objectstore": composed({"blobservices": {"root": {"type": "memory"}}, "refservices": {"root": STORE}}),
@@ -77,6 +88,9 @@ SERVICES: Final[dict[str, Callable[[Path], RefService]]] = {
             "refservices": {"root": {"type": "sqlite", "path": "refs.sqlite"}},
         }
     ),
+    "retry": of_refs({"root": {"type": "retry", "inner": "&a"}}),
+    "fallback": of_refs({"root": {"type": "fallback", "services": ["&a", "&b"]}}),
+    "fallback to another": of_refs({"root": {"type": "fallback", "services": ["&b", "&a"], "write_to": "a"}}),
     "none declared, blobs in memory": blobs(type="memory"),
     "none declared, blobs in a folder": blobs(**QUICK),
     "none declared, blobs in sqlite": blobs(type="sqlite", path="b.sqlite"),
@@ -208,6 +222,106 @@ class TestExpecting:
             thread.join()
         assert errors == []
         assert service.get("count") == of(40)
+
+
+def test_the_contract(service: RefService) -> None:
+    """The clauses of the kit say the same."""
+    failures = {}
+    for clause in REF_CLAUSES:
+        try:
+            clause.check(service)
+        except Exception as error:
+            failures[clause.name] = error
+    assert failures == {}
+
+
+def test_each_type_stands_here() -> None:
+    registry = Registry.default()
+    assert set(registry.types(registry.kind(RefService))) == {
+        "fallback", "memory", "objectstore", "read_only", "retry", "sqlite",
+    }  # fmt: skip
+
+
+class Failing(MemoryRefService):
+    """Is unavailable so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def get_many(self, names: Any) -> Any:
+        self._fail()
+        return super().get_many(names)
+
+    def names(self, prefix: str = "") -> Any:
+        self._fail()
+        return super().names(prefix)
+
+    def set(self, name: str, ref: NamedRoot, **rest: Any) -> bool:
+        self._fail()
+        return super().set(name, ref, **rest)
+
+    def _fail(self) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise UnavailableError("far", "it is down")
+
+
+class TestStacks:
+    def test_a_question_is_asked_again_and_a_change_is_not(self) -> None:
+        inner = Failing(0)
+        service = RetryRefService(inner, sleep=lambda _: None)
+        assert service.set("www", of(1))
+        inner.left = 2
+        assert service.get("www") == of(1)
+        inner.left = 2
+        assert [name for name, _ in service.list()] == ["www"]
+        inner.left = 1
+        with pytest.raises(UnavailableError):
+            service.set("www", of(2), expect=of(1))
+        assert service.get("www") == of(1)
+
+    def test_the_first_that_has_a_name(self) -> None:
+        near, far = MemoryRefService(), MemoryRefService()
+        far.set("www", of(1))
+        far.set("old", of(2))
+        near.set("www", of(3))
+        service = FallbackRefService([("near", near), ("far", far)])
+        assert list(service.list()) == [("old", of(2)), ("www", of(3))]
+        assert not service.set("old", of(4), expect=None)
+        assert not service.set("old", of(4), expect=of(3))
+        assert service.set("old", of(4), expect=of(2))
+        assert (near.get("old"), far.get("old")) == (of(4), of(2))
+        with pytest.raises(UnsupportedError, match="`far` has it, which is only read"):
+            service.delete("old")
+        assert service.set("new", of(5))
+        assert service.delete("new", expect=of(5))
+
+    def test_what_would_stay_hidden(self) -> None:
+        near, far = MemoryRefService(), MemoryRefService()
+        near.set("www", of(1))
+        service = FallbackRefService([("near", near), ("far", far)], write_to="far")
+        for change in (lambda: service.set("www", of(2)), lambda: service.delete("www")):
+            with pytest.raises(UnsupportedError, match="`near` has it and is asked first"):
+                change()
+        assert far.get("www") is None
+
+    def test_one_that_fails_is_no_absence(self) -> None:
+        near, far = Failing(0), MemoryRefService()
+        far.set("www", of(1))
+        service = FallbackRefService([("near", near), ("far", far)])
+        near.left = 1000
+        assert service.get("www") == of(1)
+        with pytest.raises(UnavailableError):
+            service.get("nope")
+        with pytest.raises(UnavailableError):
+            list(service.list())
+
+    def test_nothing_is_set_in_what_is_only_read(self, tmp_path: Path) -> None:
+        with of_refs({"root": {"type": "read_only", "inner": "&a"}})(tmp_path) as service:
+            assert list(service.list()) == []
+            with pytest.raises(UnsupportedError, match="`root` is read-only"):
+                service.set("www", of(1))
 
 
 def test_refs_are_kept(tmp_path: Path) -> None:

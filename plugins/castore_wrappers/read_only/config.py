@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import attrs
 
-from castore import BlobService, Ref
+from castore import BlobService, Ref, RefService
 from castore.composition import Asking, BuildContext, Plan, Traits, View
 from castore.contract.directories import DirectoryService
 
@@ -69,3 +69,21 @@ class ReadOnlyDirectoriesConfig(ReadOnlyConfig):
         from castore_wrappers.read_only.service import ReadOnlyDirectoryService  # noqa: PLC0415 - as above
 
         return ReadOnlyDirectoryService(context.resolve(self.inner), name=name)
+
+
+@attrs.frozen(kw_only=True)
+class ReadOnlyRefsConfig(ReadOnlyConfig):
+    """A service of refs that can be read, and nothing else. It has no URL form."""
+
+    inner: Ref[RefService]  # type: ignore[assignment] # the same of another kind
+    """What is read. No name is ever set or deleted in it."""
+
+    def offers(self, kind: type, view: View) -> bool | None:  # noqa: ARG002 - refs have no capabilities
+        """Have no capabilities."""
+        return False
+
+    def build(self, name: str, context: BuildContext) -> RefService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.read_only.refs import ReadOnlyRefService  # noqa: PLC0415 - as above
+
+        return ReadOnlyRefService(context.resolve(self.inner), name=name)

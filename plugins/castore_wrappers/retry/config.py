@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import attrs
 
-from castore import BlobService, Ref
+from castore import BlobService, Ref, RefService
 from castore.composition import (
     Asking,
     Between,
@@ -123,3 +123,21 @@ class RetryDirectoriesConfig(RetryConfig):
         from castore_wrappers.retry.service import RetryDirectoryService  # noqa: PLC0415 - once it is named
 
         return RetryDirectoryService(context.resolve(self.inner), self.policy(), name=name)
+
+
+@attrs.frozen(kw_only=True)
+class RetryRefsConfig(RetryConfig):
+    """A service of refs that is asked again when it was unavailable. It has no URL form.
+
+    To set or to delete a name is not tried again: it may have been done.
+    """
+
+    replay: ByteSize = attrs.field(default=_REPLAY, init=False)
+    inner: Ref[RefService]  # type: ignore[assignment] # the same of another kind
+    """The service to ask."""
+
+    def build(self, name: str, context: BuildContext) -> RefService:  # type: ignore[override] # as above
+        """Return the service."""
+        from castore_wrappers.retry.service import RetryRefService  # noqa: PLC0415 - once it is named
+
+        return RetryRefService(context.resolve(self.inner), self.policy(), name=name)

@@ -9,7 +9,15 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from castore import B3Digest, BlobReader, BlobService, BlobWriter, MissingDirectoryError, UnavailableError
+from castore import (
+    B3Digest,
+    BlobReader,
+    BlobService,
+    BlobWriter,
+    MissingDirectoryError,
+    RefService,
+    UnavailableError,
+)
 from castore.contract.blobs import Answer
 from castore.contract.directories import DirectoryService
 from castore.contract.operations import Operation
@@ -17,6 +25,7 @@ from castore.errors import BatchError
 from castore.format.directories import Directory
 from castore.streams.readers import BytesReader
 from castore.wrapping.directories import WrapperDirectoryService
+from castore.wrapping.refs import WrapperRefService
 from castore.wrapping.wrapper import WrapperService, Wrapping
 from castore_wrappers.batches import Batch, alike, comes_in_parts, unavailable_in
 from castore_wrappers.kinds import S
@@ -179,3 +188,7 @@ class RetryDirectoryService(Retrying[DirectoryService], WrapperDirectoryService)
             raise MissingDirectoryError(root)
         rest = (directory for directory in found if directory.digest not in come)
         return list(islice(rest, 1)), rest
+
+
+class RetryRefService(Retrying[RefService], WrapperRefService):
+    """Asks a service of refs again; the arguments are those of `Retrying`."""
