@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+import attrs
 import click
 
 from castore.cli.digests import read_list
@@ -19,10 +21,17 @@ from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.contract.upkeep import StoredItem, Sweepable
 from castore.digest import B3Digest
-from castore.errors import UnsupportedError
+from castore.errors import (
+    CastoreError,
+    InvalidDigestError,
+    InvalidDirectoryError,
+    InvalidRefError,
+    UnsupportedError,
+)
 from castore.problems import listing
 from castore.text import size_text
 from castore.trees.naming import TreePlace
+from castore.trees.ref_names import RefName
 from castore.upkeep import Collected, MissingRootsError, collect
 from castore.upkeep.collecting import ItemCount, ItemKind
 
@@ -64,9 +73,20 @@ def _as_root(text: str) -> BlobPlace:
 
 
 def _root_in_list(text: str) -> B3Digest | TreePlace:
-    if text.startswith(_DIRECTORY):
-        return TreePlace(B3Digest.parse(text.removeprefix(_DIRECTORY)), in_tree=True)
-    return B3Digest.parse(text)
+    """Read a word of a list: a digest is that of a blob, what has `dir:` before it, or is a name, a tree."""
+    try:
+        if not text.startswith(_DIRECTORY):
+            return B3Digest.parse(text)
+        place = TreePlace.parse(text.removeprefix(_DIRECTORY))
+    except (InvalidRefError, InvalidDirectoryError) as error:
+        raise InvalidDigestError(error.message) from None
+    except InvalidDigestError:
+        with contextlib.suppress(CastoreError):
+            place = TreePlace.parse(text)
+            if isinstance(place.root, RefName):
+                return attrs.evolve(place, in_tree=True)
+        raise
+    return attrs.evolve(place, in_tree=True)
 
 
 @click.command("gc", epilog=_EPILOG)
@@ -77,7 +97,7 @@ def _root_in_list(text: str) -> B3Digest | TreePlace:
     metavar="FILE",
     multiple=True,
     type=click.Path(dir_okay=False, allow_dash=True),
-    help="Keep the blobs whose digests are in FILE, at the start of its lines; `-` is stdin.",
+    help="Keep what the lines of FILE begin with: digests of blobs, `dir:ROOT`, names; `-` is stdin.",
 )
 @click.option(
     "--tree",

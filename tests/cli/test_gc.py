@@ -189,7 +189,7 @@ class TestRoots:
         assert castore("gc", "--service", "far", "--roots", "-", stdin=text.encode()).exit_code == 0
         assert listed(castore) == {digests[0]}
 
-    @pytest.mark.parametrize("text", ["{cut}", "{whole}\n{cut}\n", "digest\n{whole}\n", "{whole},x"])
+    @pytest.mark.parametrize("text", ["{cut}", "{whole}\n{cut}\n", "b3:digest\n{whole}\n", "{whole},x"])
     def test_a_line_that_is_no_digest(self, castore, place, digests, text):
         """It may have been cut short: nothing is removed."""
         (place.folder / "roots").write_text(text.format(cut=digests[0][:40], whole=digests[0]))

@@ -101,6 +101,28 @@ def test_a_tree_without_a_name(castore, place, www, way):
     assert exported(castore, place, www[1], "out") == "second"
 
 
+def test_lists_of_names(castore, place, www):
+    """What `castore ref list` prints is a list of roots; and with `dir:` a part of a tree is one."""
+    (place.folder / "names").write_text(castore("ref", "list").stdout)
+    (place.folder / "part").write_text("dir:www@latest:docs  what is in it\n# nothing else\n")
+    assert json.loads(castore("gc", "--roots", "names", "--json").stdout)["items"] == []
+    for name in [line.split()[0] for line in castore("ref", "list").stdout.splitlines()][:1]:
+        castore("ref", "delete", name)
+    age(place.folder / "store")
+    assert castore("gc", "--roots", "part").exit_code == 0
+    assert castore("cat", f"{www[0]}:docs/a.txt").stdout == "first"
+    for line, code, words in (
+        ("nobody", 1, "no ref is named `nobody`"),
+        ("dir:../x", 2, "bad:1: "),
+        ("deadbeef", 2, "bad:1: "),
+        (f"{www[0]}:docs", 2, "bad:1: "),
+    ):
+        (place.folder / "bad").write_text(line)
+        refused = castore("gc", "--roots", "bad", "--no-roots")
+        assert refused.exit_code == code, (line, refused.stderr)
+        assert words in refused.stderr
+
+
 @pytest.mark.parametrize("damage", ["missing", "corrupt", "ref"])
 def test_what_is_damaged_ends_it_before_anything_goes(castore, place, www, damage):
     docs = json.loads(castore("ls", "www", "--json").stdout.splitlines()[0])["digest"]
@@ -191,7 +213,13 @@ number = 0
 while True:
     with open("www/docs/a.txt", "w") as file:
         file.write(sys.argv[1] + str(number) + "x" * 2000)
-    for arguments in (["import", "www", "--ref", "www", "-q"], ["import", "www", "--snapshot", "www", "-q"]):
+    for arguments in (
+        ["import", "www", "--ref", "www", "-q"],
+        ["import", "www", "--snapshot", "www", "-q"],
+        ["ref", "set", "copy", "www", "-q"],
+        ["ref", "set", "part", "www:docs", "-q"],
+        ["ref", "set", "copy", "www:docs", "--expect", "copy", "-q"],
+    ):
         try:
             app(arguments)
         except SystemExit as end:
