@@ -335,7 +335,8 @@ def _complaint_of(error: BaseException) -> Complaint:
         found = getattr(link, "response", None)
         if isinstance(found, Mapping) and not response:
             response = found
-        code = code or str(getattr(link, "error_code", None) or "")
+        told = getattr(link, "error_code", None) or ""
+        code = code or str(getattr(told, "value", told))
     inner = response.get("Error", {})
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     text = "\n".join(said)

@@ -198,4 +198,5 @@ class FarObjectStore(ObjectStore):
         )
 
     def _clean(self, error: Exception | str) -> str:
-        return scrub(describe(error), self._secrets)
+        # Some drivers have numbers and times of requests on lines of their own.
+        return scrub(" ".join(describe(error).split()), self._secrets)

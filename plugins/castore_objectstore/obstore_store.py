@@ -333,7 +333,7 @@ class ObstoreObjectStore(FarObjectStore):
                 return self._replace_now(key, data)
         with self._using(key, sends=len(data or b"")) as (store, path):
             if not self._heeds_conditions:
-                self._require_heeded(store, self._path(f"refs/#{randomness.token_hex(8)}"))
+                self._require_heeded(store, self._path(f"refs/{randomness.token_hex(8)}.trial"))
                 self._heeds_conditions = True
             for _ in range(_ATTEMPTS):
                 there, tag = self._look_and_read(store, path)

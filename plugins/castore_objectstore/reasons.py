@@ -27,7 +27,7 @@ _CODES: Final[dict[str, str]] = {
     "AccessDenied": "permissions: these credentials may not do that here",
     "AllAccessDisabled": "permissions: the bucket is closed to all",
     "AccountProblem": "permissions: the account is not in order",
-    "AuthorizationFailure": "permissions: these credentials may not do that here",
+    "AuthorizationFailure": "credentials: the key or token is not one of this account, or may not do that",
     "AuthorizationPermissionMismatch": "permissions: these credentials may not do that here",
     "InsufficientAccountPermissions": "permissions: these credentials may not do that here",
     "PublicAccessNotPermitted": "permissions: nobody may do that without credentials",
