@@ -246,7 +246,7 @@ def has_container(fs: Any, name: str) -> bool:
     """Ask whether there is a bucket. One that may not be looked at is there."""
     try:
         if hasattr(fs, "call_s3"):
-            fs.call_s3("head_bucket", Bucket=name)
+            _look_at_bucket_of_s3(fs, name)
         elif hasattr(fs, "_get_object") and hasattr(fs, "_call"):
             from fsspec.asyn import sync  # noqa: PLC0415 - with the driver
 
@@ -263,6 +263,17 @@ def has_container(fs: Any, name: str) -> bool:
             return True
         raise
     return True
+
+
+def _look_at_bucket_of_s3(fs: Any, name: str) -> None:
+    try:
+        fs.call_s3("head_bucket", Bucket=name)
+    except Exception as error:
+        if status_of(error) not in (301, 307, 400):
+            raise
+        # An answer to a question without a body has no reason.
+        fs.call_s3("list_objects_v2", Bucket=name, MaxKeys=1)
+        raise
 
 
 def has_page(fs: Any, url: str) -> bool:
@@ -347,7 +358,7 @@ def _complaint_of(error: BaseException) -> Complaint:
         str(inner.get("Code") or code),
         str(inner.get("Message") or ""),
         region,
-        headers.get("date", ""),
+        str(inner.get("ServerTime") or headers.get("date", "")),
     )
 
 

@@ -548,6 +548,8 @@ def _said(error: Exception) -> str:
     complaint = _complaint(error)
     if complaint.message:
         return f"{complaint.code}: {complaint.message}" if complaint.code else complaint.message
+    if complaint.status == http.client.MOVED_PERMANENTLY:
+        return "the server sends its clients elsewhere"
     first = str(error).partition(_DEBUG)[0].strip()
     # In between are the names of its parts, and how long each attempt took.
     cause = re.search(r"Server returned non-2xx status code: (.*)|HTTP error: (.*)", first, re.DOTALL)
@@ -558,11 +560,12 @@ def _said(error: Exception) -> str:
 
 def _complaint(error: Exception) -> Complaint:
     text = str(error)
-    code, message, region = parse_answer(text)
-    return Complaint(text, _status_of(text), code, message, region)
+    return parse_answer(text, _status_of(text))
 
 
 def _status_of(text: str) -> int | None:
+    if "redirect without LOCATION" in text:
+        return http.client.MOVED_PERMANENTLY
     found = _STATUS.search(text)
     return int(found[1] or found[2]) if found else None
 

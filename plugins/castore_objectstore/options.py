@@ -134,6 +134,7 @@ def read_options(
     scheme = scheme_of(url)
     driver = _driver(url, scheme)
     known = {} if scheme in _OURS else None if driver is None else _options_of(driver, url, scheme)
+    told: Collection[str] | None = known if driver_name != "obstore" else None
     kind = kind_of(url)
     if kind is not None and driver_name != "fsspec":
         own = {
@@ -148,7 +149,7 @@ def read_options(
     problems = []
     for name, value in options.items():
         try:
-            read[name] = _option(name, value, known, scheme, beside).read(value)
+            read[name] = _option(name, value, known, scheme, beside, told=told).read(value)
             if name in said and read[name] != said[name]:
                 raise InvalidValueError(f"the URL says another `{escaped(name)}`", "leave one of the two")
         except InvalidValueError as error:
@@ -174,8 +175,8 @@ def require_driver(url: str, options: Mapping[str, Any], driver_name: DriverName
         fsspec = fsspec_options(url)
         if fsspec is None or all(name in fsspec for name in options):
             return
-    known = known_options(kind)
-    if driver_name == "obstore" and not all(name in known for name in options):
+    known = {*known_options(kind), *(fsspec if driver_name == "auto" and fsspec else ())}
+    if not all(name in known for name in options):
         return  # That is told of the option.
     try:
         read_bucket(url, options)
@@ -188,7 +189,13 @@ def require_driver(url: str, options: Mapping[str, Any], driver_name: DriverName
 
 
 def _option(
-    name: str, value: Any, known: Mapping[str, _Option] | None, scheme: str, beside: Iterable[str]
+    name: str,
+    value: Any,
+    known: Mapping[str, _Option] | None,
+    scheme: str,
+    beside: Iterable[str],
+    *,
+    told: Collection[str] | None,
 ) -> _Option:
     """Return the option of that name; raise `InvalidValueError` if there is none."""
     if name in _OUR_OWN:
@@ -200,9 +207,11 @@ def _option(
     if not (scheme in _OURS or is_known(scheme) or isinstance(value, Untyped)):
         return _Option()  # Many drivers pass on to others what they do not know.
     what = f"the driver of `{scheme}:` has no option `{escaped(name)}`"
-    own = [*beside, *(option for option in known if option not in S3_NAMES and option not in S3_NEEDLESS)]
+    # One who looks for a name is shown those of the driver that has been there all along.
+    first = next((names for names in (told, known) if names), known)
+    own = [*beside, *(option for option in first if option not in S3_NAMES and option not in S3_NEEDLESS)]
     hint = f"the keys here are {listing(own)}" if own else "it has none at all"
-    raise InvalidValueError(what, did_you_mean(name, [*beside, *known]) or hint)
+    raise InvalidValueError(what, did_you_mean(name, [*beside, *first]) or did_you_mean(name, known) or hint)
 
 
 def _same(options: Mapping[str, Any]) -> Iterator[Problem]:

@@ -6,6 +6,8 @@ system, OpenSSL or rustls call it.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import re
 import time
 from collections.abc import Iterator
@@ -96,7 +98,7 @@ class Complaint:
         code: The code in the answer, empty if it had none.
         message: The message in the answer.
         region: Where the bucket is, if the answer tells.
-        date: The time of the server, as its answer has it.
+        date: The time of the server, as its answer has it: in `ServerTime`, or in its header.
     """
 
     text: str
@@ -119,16 +121,17 @@ class Complaint:
             yield f'region: the bucket is in {self.region}: set `aws_region = "{self.region}"`'
         if self.code in _CODES:
             yield _CODES[self.code]
+        # obstore shows what led to an error as a tree of many lines.
+        text = " ".join(self.text.split())
         for pattern, reason in _WORDS if self.status is None else ():
-            if pattern.search(self.text):
+            if pattern.search(text):
                 yield reason
         if self.status in _STATUSES:
             yield _STATUSES[self.status]
 
     def _skewed(self) -> str:
-        try:
-            server = parsedate_to_datetime(self.date).timestamp()
-        except (TypeError, ValueError):
+        server = _seconds(self.date)
+        if server is None:
             return _CODES["RequestTimeTooSkewed"]
         ahead = time.time() - server
         if abs(ahead) < _SKEWED:
@@ -137,17 +140,26 @@ class Complaint:
         return f"clock: that of this machine is {abs(ahead) / 60:.0f} min {which} that of the server"
 
 
+def _seconds(date: str) -> float | None:
+    with contextlib.suppress(ValueError):
+        return datetime.datetime.fromisoformat(date).timestamp()
+    with contextlib.suppress(TypeError, ValueError):
+        return parsedate_to_datetime(date).timestamp()
+    return None
+
+
 _TAG: Final = r"<{0}>\s*([^<]*?)\s*</{0}>"
 
 
-def parse_answer(body: str) -> tuple[str, str, str]:
-    """Return code, message and region in an answer of XML; each empty if there is none."""
-    code, message, region = (
-        found[1] if (found := re.search(_TAG.format(name), body)) else ""
-        for name in ("Code", "Message", "Region")
+def parse_answer(text: str, status: int | None) -> Complaint:
+    """Return what a text says in which an answer of XML may stand."""
+    code, message, region, date = (
+        found[1] if (found := re.search(_TAG.format(name), text)) else ""
+        for name in ("Code", "Message", "Region", "ServerTime")
     )
     # A message of Azure's has the number of the request, and the time, on lines of their own.
-    return code, message.splitlines()[0] if message else "", region or expected_region(message)
+    message = message.splitlines()[0] if message else ""
+    return Complaint(text, status, code, message, region or expected_region(message), date)
 
 
 def expected_region(message: str) -> str:

@@ -9,6 +9,7 @@ import email.utils
 import hashlib
 import http.server
 import re
+import ssl
 import threading
 import time
 import urllib.parse
@@ -48,13 +49,16 @@ class S3Server:
     requests: list[str] = attrs.field(factory=list)
     delay: float = 0.0
     """Seconds that each answer takes more."""
+    refusal: Any = None
+    """What it answers to all, if that is set: with `status`, `code`, `message`, `more` and `region`."""
+    tls: ssl.SSLContext | None = None
     port: int = 0
     ended: threading.Event = attrs.field(factory=threading.Event)
     _server: Any = None
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Listen, at the same port as before."""
@@ -69,6 +73,8 @@ class S3Server:
                 pass  # Clients hang up.
 
         self._server = Server(("127.0.0.1", self.port), handler)
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -105,6 +111,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.s3.requests.append(f"{self.command} {key}")
         if self.s3.delay:
             time.sleep(self.s3.delay)
+        refusal = self.s3.refusal
+        if refusal:
+            said = f"<Code>{refusal.code}</Code><Message>{refusal.message}</Message>{refusal.more}"
+            region = {"x-amz-bucket-region": refusal.region} if refusal.region else {}
+            self.answer(refusal.status, f"<Error>{said}</Error>".encode(), **region)
+            return
         fault = self.s3.fault(self.command, key)
         if fault == "hang":
             self.s3.ended.wait(30)

@@ -45,6 +45,7 @@ FSSPEC_NAMES = """
 [blobservices.root]
 type = "objectstore"
 object_store_url = "s3://bucket/pre/fix"
+driver = "fsspec"
 
 [blobservices.root.object_store_options]
 key = "an-id"
@@ -57,6 +58,7 @@ NAMES_OF_THE_REFERENCE = """
 [blobservices.root]
 type = "objectstore"
 object_store_url = "s3://bucket/pre/fix"
+driver = "fsspec"
 
 [blobservices.root.object_store_options]
 aws_access_key_id = "an-id"
