@@ -46,7 +46,8 @@ _LOCAL: Final = "localhost"
     "places",
     metavar="PLACE",
     multiple=True,
-    help="Where to listen: unix:PATH or HOST:PORT; may be given more than once. By default localhost:8080.",
+    help="Where to listen: unix:PATH, HOST:PORT, or systemd for the sockets that it hands over; may be given"
+    " more than once. By default those, or else localhost:8080.",
 )
 @click.option("--tls-cert", metavar="FILE", type=click.Path(), help="The certificate of this server, in PEM.")
 @click.option("--tls-key", metavar="FILE", type=click.Path(), help="Its key.")
@@ -118,6 +119,7 @@ def command(settings: Settings, /, root: TreePlace | None, **options: Any) -> No
 
 def _serve(settings: Settings, stores: Composition, root: TreePlace | None, options: dict[str, Any]) -> None:
     from castore.serving.access import Tokens  # noqa: PLC0415 - as above
+    from castore.serving.activation import places_to_listen  # noqa: PLC0415 - as above
     from castore.serving.http.app import HttpApp, HttpOptions  # noqa: PLC0415 - as above
     from castore.serving.http.server import HttpServer  # noqa: PLC0415 - as above
     from castore.serving.listening import Address  # noqa: PLC0415 - as above
@@ -128,10 +130,12 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
     stores.blobs(name)  # Built now: a mistake is told before anybody connects.
     if root is not None:
         TreeLookup(stores, name).node(root)
+    handed_over, places = places_to_listen(options["places"], "localhost:8080")
     try:
-        addresses = [Address.parse(place) for place in options["places"] or ("localhost:8080",)]
+        own = [Address.parse(place) for place in places]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    addresses = own + [Address.of_socket(each) for each in handed_over]
 
     def read_tokens() -> Tokens:
         return Tokens() if options["tokens"] is None else Tokens.read(Path(options["tokens"]))
@@ -167,8 +171,10 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
     certificate, key = (options[f"tls_{each}"] for each in ("cert", "key"))
     tls = TlsFiles(Path(certificate), Path(key)) if certificate else None
     server = HttpServer(app, tls=tls, insecure=options["insecure"], idle=options["idle"])
-    for address in addresses:
+    for address in own:
         server.listen(address)
+    for each in handed_over:
+        server.take(each)
 
     def ready() -> None:
         if settings.json:
@@ -184,7 +190,7 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
         except CompositionError as error:
             complain(f"castore: the tokens stay as they are: {error}")
 
-    server.run(ready, reload)
+    server.run(ready, reload, lambda: notify("STOPPING=1"))
 
 
 def _hosts(addresses: list[Address], named: tuple[str, ...]) -> set[str] | None:

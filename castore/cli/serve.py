@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -52,7 +53,8 @@ With --json the first line on stdout says where it listens: {"listening": [...]}
     "places",
     metavar="PLACE",
     multiple=True,
-    help="Where to listen: unix:PATH or HOST:PORT; may be given more than once. By default localhost:8000.",
+    help="Where to listen: unix:PATH, HOST:PORT, or systemd for the sockets that it hands over; may be given"
+    " more than once. By default those, or else localhost:8000.",
 )
 @click.option("--tls-cert", metavar="FILE", type=click.Path(), help="The certificate of this server, in PEM.")
 @click.option("--tls-key", metavar="FILE", type=click.Path(), help="Its key.")
@@ -190,7 +192,9 @@ class _Serving:
                 self._woken.wait()
                 self._woken.clear()
                 if self._reload_wanted:
+                    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
                     self._reload()
+                    notify("READY=1")
             notify("STOPPING=1")
             health.leave()
             if server.stop(self._options["grace"]):
@@ -258,13 +262,15 @@ class _Serving:
 
     def _server(self) -> tuple[GrpcServer, list[str], bool]:
         from castore.serving.access import Tokens  # noqa: PLC0415 - as above
+        from castore.serving.activation import places_to_listen  # noqa: PLC0415 - as above
         from castore.serving.grpc.limits import Limits  # noqa: PLC0415 - as above
         from castore.serving.grpc.server import GrpcServer  # noqa: PLC0415 - as above
         from castore.serving.listening import Address  # noqa: PLC0415 - as above
 
         options = self._options
+        handed_over, places = places_to_listen(options["places"], "localhost:8000")
         try:
-            addresses = [Address.parse(place) for place in options["places"] or ("localhost:8000",)]
+            addresses = [Address.parse(place) for place in places]
             mode = int(options["socket_mode"], 8)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
@@ -283,6 +289,8 @@ class _Serving:
             around=self._epochs.use,
         )
         listening = [server.listen(address, mode=mode) for address in addresses]
+        listening += [server.take(each) for each in handed_over]
+        addresses += [Address.of_socket(each) for each in handed_over]
         return server, listening, all(address.is_local for address in addresses)
 
     def _blobs(self) -> BlobService:

@@ -47,6 +47,17 @@ class Address:
         shown = f"[{host}]" if ":" in host else host
         return cls(f"{shown or '[::]'}:{port}", None, host)
 
+    @classmethod
+    def of_socket(cls, listening: socket.socket) -> Self:
+        """Return where a socket listens that somebody else has made."""
+        name = listening.getsockname()
+        if listening.family == socket.AF_UNIX:
+            # One without a name, or with a name in no folder, is of this machine as well.
+            path = Path(os.fsdecode(name)) if name else Path("/")
+            return cls(f"unix:{path}", path)
+        host, port = name[:2]
+        return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", None, host)
+
     @property
     def is_local(self) -> bool:
         """Whether only programs of this machine can reach it."""

@@ -314,13 +314,13 @@ def process_pool() -> Pool:
     return _of_process.get()
 
 
-def start_thread(work: Callable[[], object], name: str) -> bool:
-    """Let a thread of its own do *work*, whose end the end of the process waits for.
+def start_thread(work: Callable[[], object], name: str, *, waited_for: bool = True) -> bool:
+    """Let a thread of its own do *work*; the end of the process waits for it, if it is *waited_for*.
 
     Returns False if none can be started: as many run as may, or the interpreter is about to end.
     """
     try:
-        threading.Thread(target=work, name=name).start()
+        threading.Thread(target=work, name=name, daemon=not waited_for).start()
     except RuntimeError:
         return False
     return True

@@ -275,13 +275,16 @@ def test_what_was_measured_is_told_to_prometheus(started: Any, sockets: Any) -> 
 
 
 def test_systemd_is_told(started: Any, sockets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That it is ready, and that it is about to stop."""
+    """That it is ready, that it reads its composition anew, and that it is about to stop."""
     path, told = next(sockets), next(sockets)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(told))
         systemd.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", str(told))
         server = started("--listen", f"unix:{path}")
+        assert systemd.recv(100) == b"READY=1"
+        server.process.send_signal(signal.SIGHUP)
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", systemd.recv(100))
         assert systemd.recv(100) == b"READY=1"
         assert server.end()[0] == 0
         assert systemd.recv(100) == b"STOPPING=1"

@@ -7,6 +7,7 @@ them waiting. A client that takes nothing is cut off after a while, and sooner i
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
@@ -17,6 +18,7 @@ from castore.contract.directories import DirectoryService
 from castore.errors import CompositionError, UnsupportedError
 from castore.format.wire import PACKAGES, method_path
 from castore.serving.access import Tokens
+from castore.serving.activation import Relay
 from castore.serving.grpc.blobs import BlobCalls
 from castore.serving.grpc.calls import Code, Door, Recorder
 from castore.serving.grpc.directories import DirectoryCalls
@@ -67,6 +69,7 @@ class GrpcServer:
         self._streams = CountingExecutor(self.limits.streams, "stream")
         self._calls = CountingExecutor(self.limits.calls, "call")
         self._sockets: list[SocketFile] = []
+        self._relays: list[Relay] = []
         self._door = Door(self.limits, tokens, record, IdleWatch(self._idle_seconds), around)
         services: list[Calls] = [BlobCalls(blobs)]
         if directories is not None:
@@ -140,12 +143,31 @@ class GrpcServer:
             self._sockets.append(SocketFile.of(address.path))
         return address.with_port(port)
 
+    def take(self, listening: socket.socket) -> str:
+        """Listen as well at a socket that somebody else has made, and keeps; return where that is.
+
+        Raises `CompositionError` if that cannot be, or is not safe.
+        """
+        address = Address.of_socket(listening)
+        address.require_safe(encrypted=self._certificates is not None, insecure=self._insecure)
+        relay = Relay(listening)
+        self._relays.append(relay)
+        if self._certificates is None or address.path is not None:
+            self.server.add_insecure_port(f"unix:{relay.path}")
+        else:
+            self.server.add_secure_port(f"unix:{relay.path}", self._certificates.credentials())
+        return address.target
+
     def start(self) -> None:
         """Answer calls from now on."""
         self.server.start()
+        for relay in self._relays:
+            relay.start()
 
     def stop(self, grace: float | None) -> bool:
         """Take no more calls, and let those that run end within *grace* seconds; return whether they have."""
+        for relay in self._relays:
+            relay.take_no_more()
         ended = self.server.stop(grace)
         ended.wait(None if grace is None else grace + 5)
         done = self.idle
@@ -153,6 +175,8 @@ class GrpcServer:
             executor.shutdown(wait=False, cancel_futures=True)
         for made in self._sockets:
             made.remove()  # gRPC leaves it.
+        for relay in self._relays:
+            relay.close()
         self._sockets.clear()
         return done
 

@@ -141,6 +141,13 @@ class _Certificates:
 class _Server(uvicorn.Server):
     """Ends on a signal, as on a call: the signal is not raised once more, when all is done."""
 
+    stopping: Callable[[], object] = staticmethod(lambda: None)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell that it ends, and end."""
+        self.stopping()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals that end a server, in the main thread; others begin no server by a signal."""
@@ -214,6 +221,21 @@ class HttpServer:
         except OSError as error:
             raise CompositionError(f"cannot listen at {address.target}: {error.strerror or error}") from error
 
+    def take(self, listening: socket.socket) -> None:
+        """Listen as well at a socket that somebody else has made, and keeps.
+
+        Raises `CompositionError` where that is not safe.
+        """
+        address = Address.of_socket(listening)
+        address.require_safe(encrypted=self._secure, insecure=self._insecure)
+        if address.path is None:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sockets.append(listening)
+        self.urls.append(address.target if address.path else self._url_of(address.target))
+
+    def _url_of(self, place: str) -> str:
+        return f"{'https' if self._secure else 'http'}://{place}/"
+
     def _bind(self, address: Address, mode: int) -> None:
         if address.path is not None:
             with contextlib.ExitStack() as stack:
@@ -233,15 +255,20 @@ class HttpServer:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets.append(made)
         host = f"[{address.host}]" if ":" in address.host else address.host
-        self.urls.append(f"{'https' if self._secure else 'http'}://{host}:{made.getsockname()[1]}/")
+        self.urls.append(self._url_of(f"{host}:{made.getsockname()[1]}"))
 
     def run(
-        self, ready: Callable[[], object] = lambda: None, reload: Callable[[], object] | None = None
+        self,
+        ready: Callable[[], object] = lambda: None,
+        reload: Callable[[], object] | None = None,
+        stopping: Callable[[], object] = lambda: None,
     ) -> None:
-        """Serve until SIGTERM, SIGINT or `stop`; unix sockets are removed then.
+        """Serve until SIGTERM, SIGINT or `stop`; unix sockets that it has made are removed then.
 
-        *ready* is called when it does, and never if it cannot; *reload* on SIGHUP.
+        *ready* is called when it does, and never if it cannot; *reload* on SIGHUP; *stopping* when it takes
+        no more requests, and finishes those that it has.
         """
+        self._server.stopping = stopping
 
         async def serve() -> None:
             if reload is not None:
