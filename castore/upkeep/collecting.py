@@ -29,15 +29,17 @@ chunk is removed, for nobody knows then which chunks it needs.
 - *An import ends, and sets its ref, as this begins.* It has its lease until the ref is set, and the refs are
   listed after the leases were read: either the lease is seen, or the ref.
 
-In memory are the marks, about 100 bytes for each different chunk that stays, and 400 for each index that
-goes.
+In memory are some 20 MiB of the marks and of the indexes that go; what is more of them lies in temporary
+files, 40 bytes for each different chunk that stays, and 200 for each index that goes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -48,6 +50,8 @@ from castore.contract.upkeep import StoredItem, Sweepable
 from castore.digest import B3Digest
 from castore.errors import BadIndexError, BlobNotFoundError, CorruptBlobError, UnsupportedError
 from castore.threads.pool import Pool
+from castore.upkeep.bounded import DigestSet, ItemList
+from castore.upkeep.reading import labelled
 
 ItemKind: TypeAlias = Literal["index", "chunk", "residue"]
 
@@ -196,13 +200,14 @@ def collect(
         on_gone=on_gone,
         progress=progress,
     )
-    collection.mark_roots(
-        wanted, itertools.chain(first, more), ignore_missing=ignore_missing_roots, may_be_none=no_roots
-    )
-    collection.mark_young()
-    collection.sweep_indexes()
-    collection.sweep_chunks()
-    collection.sweep_residue()
+    with contextlib.closing(collection):
+        collection.mark_roots(
+            wanted, itertools.chain(first, more), ignore_missing=ignore_missing_roots, may_be_none=no_roots
+        )
+        collection.mark_young()
+        collection.sweep_indexes()
+        collection.sweep_chunks()
+        collection.sweep_residue()
     return collection.collected
 
 
@@ -219,12 +224,11 @@ class _Collection:
     _dry_run: bool = attrs.field(kw_only=True)
     _on_gone: Callable[[StoredItem], object] | None = attrs.field(kw_only=True)
     _progress: Callable[[int], object] | None = attrs.field(kw_only=True)
-    _roots: set[bytes] = attrs.field(init=False, factory=set)
-    # Plain bytes: a fifth smaller than digests, and equal to them.
-    _marks: set[bytes] = attrs.field(init=False, factory=set)
-    _young_marks: set[bytes] = attrs.field(init=False, factory=set)
-    _condemned: list[StoredItem] = attrs.field(init=False, factory=list)
-    _residue: list[StoredItem] = attrs.field(init=False, factory=list)
+    _roots: DigestSet = attrs.field(init=False, factory=DigestSet)
+    _marks: DigestSet = attrs.field(init=False, factory=DigestSet)
+    _young_marks: DigestSet = attrs.field(init=False, factory=DigestSet)
+    _condemned: ItemList = attrs.field(init=False, factory=ItemList)
+    _residue: ItemList = attrs.field(init=False, factory=ItemList)
     _listing: Iterator[StoredItem] = attrs.field(init=False, default=iter(()))
 
     def mark_roots(
@@ -246,9 +250,7 @@ class _Collection:
                     missing.append(digest)
             else:
                 some_there = True
-                self._marks.update(bytes(meta.digest) for meta in chunks)
-        # A chunk that is the whole blob is what readers take, whatever the index lists.
-        self._marks |= self._roots
+                self._marks.update(meta.digest for meta in chunks)
         self.collected.roots = len(self._roots)
         if missing and not ignore_missing:
             raise MissingRootsError(missing)
@@ -257,8 +259,7 @@ class _Collection:
 
     def _different(self, needed: Iterable[tuple[B3Digest, bool]]) -> Iterator[tuple[B3Digest, bool]]:
         for digest, required in needed:
-            if digest not in self._roots:
-                self._roots.add(bytes(digest))
+            if self._roots.add(digest):
                 yield digest, required
 
     def _needed(self, needed: tuple[B3Digest, bool]) -> tuple[B3Digest, bool, Sequence[ChunkMeta] | None]:
@@ -272,17 +273,20 @@ class _Collection:
 
     def sweep_indexes(self) -> None:
         """Remove the condemned indexes; mark what those need that were claimed since."""
-        stayed = {item.key: item for item in self._condemned}
-        for item in self._sweep(self._condemned):
-            del stayed[item.key]
-        self._condemned.clear()
-        self._mark((item.digest for item in stayed.values() if item.digest is not None), self._young_marks)
+        self._mark(self._spared(self._condemned.take()), self._young_marks)
+
+    def _spared(self, items: Iterator[StoredItem]) -> Iterator[B3Digest]:
+        """Sweep indexes; yield the digests of those that stayed."""
+        for batch, gone in self._sweep(items):
+            keys = {item.key for item in gone}
+            yield from (item.digest for item in batch if item.digest is not None and item.key not in keys)
 
     def sweep_chunks(self) -> None:
         self._sweep_all(item for item in self._listing if self._is_garbage(item))
 
     def _is_garbage(self, item: StoredItem) -> bool:
-        if self._is_residue(item) or item.digest in self._marks:
+        # A chunk that is the whole blob is what readers take, whatever the index lists.
+        if self._is_residue(item) or item.digest in self._marks or item.digest in self._roots:
             return False
         if item.digest in self._young_marks:
             self.collected.too_new["chunk"].add(item)
@@ -290,7 +294,11 @@ class _Collection:
         return self._is_old(item)
 
     def sweep_residue(self) -> None:
-        self._sweep_all(item for item in self._residue if not item.foreign and self._is_old(item))
+        self._sweep_all(item for item in self._residue.take() if not item.foreign and self._is_old(item))
+
+    def close(self) -> None:
+        for held in (self._roots, self._marks, self._young_marks, self._condemned, self._residue):
+            held.close()
 
     # -- marking --
 
@@ -310,26 +318,21 @@ class _Collection:
             if self._is_residue(item) or item.digest is None or item.digest in self._roots:
                 continue
             if self._is_old(item):
-                self._condemned.append(item)
+                self._condemned.add(item)
             else:
                 yield item.digest
 
     def _is_residue(self, item: StoredItem) -> bool:
         if item.kind == "residue":
-            self._residue.append(item)
+            self._residue.add(item)
         return item.kind == "residue"
 
-    def _mark(self, blobs: Iterable[B3Digest], marks: set[bytes]) -> list[B3Digest]:
-        """Mark all chunks of *blobs*; return those blobs that are not there."""
-        absent = []
+    def _mark(self, blobs: Iterable[B3Digest], marks: DigestSet) -> None:
+        """Mark all chunks of those *blobs* that are there."""
         for digest, chunks in self._pool.map(self._chunks_of, blobs):
-            if chunks is None:
-                absent.append(digest)
-            else:
-                marks.update(bytes(meta.digest) for meta in chunks)
+            if chunks is not None:
                 # A chunk that is the whole blob is what readers take, whatever the index lists.
-                marks.add(bytes(digest))
-        return absent
+                marks.update((digest, *(meta.digest for meta in chunks)))
 
     def _chunks_of(self, digest: B3Digest) -> tuple[B3Digest, Sequence[ChunkMeta] | None]:
         try:
@@ -360,20 +363,20 @@ class _Collection:
         for _ in self._sweep(items):
             pass
 
-    def _sweep(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
-        """Yield those of *items* that are gone, or would be."""
-        for item in items if self._dry_run else self._remove(items):
-            self.collected.gone[item.kind].add(item)
-            if self._on_gone is not None:
-                self._on_gone(item)
-            yield item
-
-    def _remove(self, items: Iterable[StoredItem]) -> Iterator[StoredItem]:
-        for gone in self._pool.map(self._remove_batch, _batches(iter(items), self._batch)):
-            yield from gone
+    def _sweep(self, items: Iterable[StoredItem]) -> Iterator[tuple[list[StoredItem], list[StoredItem]]]:
+        """Yield *items*, some at a time, each time with those of them that are gone, or would be."""
+        calls = ((batch, partial(self._remove_batch, batch)) for batch in _batches(iter(items), self._batch))
+        for batch, gone in self._pool.map(labelled, calls):
+            for item in gone:
+                self.collected.gone[item.kind].add(item)
+                if self._on_gone is not None:
+                    self._on_gone(item)
+            yield batch, gone
 
     def _remove_batch(self, batch: list[StoredItem]) -> list[StoredItem]:
-        return list(self._sweepable.sweep(batch, older_than=self.collected.cutoff))
+        return (
+            batch if self._dry_run else list(self._sweepable.sweep(batch, older_than=self.collected.cutoff))
+        )
 
 
 def _batches(items: Iterator[StoredItem], size: int) -> Iterator[list[StoredItem]]:
