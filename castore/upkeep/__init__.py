@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from castore.upkeep.collecting import Collected, MissingRootsError, collect
     from castore.upkeep.copying import Copied, Copier, CopyCounts, copy
+    from castore.upkeep.copying_trees import TreeCopier, TreeStores
     from castore.upkeep.explaining import explain
     from castore.upkeep.findings import Counts, Finding, Report, Scope
     from castore.upkeep.ledger import Ledger, StateFileError
@@ -35,9 +36,11 @@ __all__ = [
     "Scope",
     "StateFileError",
     "Totals",
+    "TreeCopier",
     "TreeDonor",
     "TreeReport",
     "TreeRoot",
+    "TreeStores",
     "TreeVerification",
     "Verification",
     "collect",
@@ -69,6 +72,8 @@ _HOMES: Final = {
     "StateFileError": "castore.upkeep.ledger",
     "Counts": "castore.upkeep.findings",
     "Totals": "castore.upkeep.totalling",
+    "TreeCopier": "castore.upkeep.copying_trees",
+    "TreeStores": "castore.upkeep.copying_trees",
     "TreeDonor": "castore.upkeep.repairing_trees",
     "TreeReport": "castore.upkeep.verifying_trees",
     "TreeRoot": "castore.upkeep.verifying_trees",

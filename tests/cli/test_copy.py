@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 ABSENT = "00" * 32
 
@@ -118,3 +119,54 @@ def test_a_service_belongs_to_other_commands(castore):
         run = castore(*arguments, "--from", "near", "--to", "far", "--all")
         assert run.exit_code == 2
         assert "`copy` takes --from NAME and --to NAME, and no --service." in run.stderr
+
+
+TWO = """
+[blobservices.root]
+type = "objectstore"
+object_store_url = "file:./store"
+durability = "process"
+
+[blobservices.spare]
+type = "objectstore"
+object_store_url = "file:./spare"
+durability = "process"
+"""
+
+
+class TestTrees:
+    @pytest.fixture
+    def root(self, castore, place):
+        place.compose(TWO)
+        for name in ("a", "docs/b", "docs/c"):
+            place.file(f"www/{name}", name.encode() * 500)
+        return castore("import", "--ref", "www", "www").stdout[:64]
+
+    def test_by_name_and_by_digest(self, castore, place, root):
+        """With what is left over, in words and in JSON."""
+        done = castore("copy", "--from", "root", "--to", "spare", "--trees", "www:docs")
+        assert (done.exit_code, done.stdout.splitlines()[-1]) == (
+            0,
+            "trees  1, with 1 directories copied and 0 there already",
+        )
+        done = castore("copy", "--from", "root", "--to", "spare", "--trees", "--json", root)
+        document = json.loads(done.stdout)
+        assert (document["trees"], document["directories"]) == (1, {"copied": 1, "skipped": 1})
+        assert document["blobs"] == {"copied": 1, "skipped": 2, "failed": 0}
+        assert castore("verify", "--service", "spare", "--read", root).exit_code == 0
+        assert castore("export", "--service", "spare", root, "out").exit_code == 0
+        assert castore("import", "out").stdout[:64] == root
+
+    def test_a_blob_that_is_gone(self, castore, place, root):
+        for path in place.folder.glob("store/**/*"):
+            if path.is_file() and path.name == blake3(b"a" * 500).hexdigest():
+                path.unlink()
+        done = castore("copy", "--from", "root", "--to", "spare", "--trees", "www")
+        assert done.exit_code == 1
+        assert castore("ls", "--service", "spare", root).exit_code == 1
+
+    @pytest.mark.parametrize(
+        "arguments", [["--trees"], ["--trees", "--all"], ["--trees", "x", "--all"], ["--trees", "no root@@"]]
+    )
+    def test_mistakes(self, castore, place, root, arguments):
+        assert castore("copy", "--from", "root", "--to", "spare", *arguments).exit_code == 2
