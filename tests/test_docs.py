@@ -75,6 +75,10 @@ NOT_RUN: Final = {
         "docs/how-to/serve-http.md",
         "pip install 'castore[web]'",
     ): "goes on; tests/cli/test_http.py does the same",
+    ("docs/how-to/mount.md", "apt-get install fuse3"): (
+        "needs FUSE, which not every machine has; tests/cli/test_mount.py mounts where it is"
+    ),
+    ("docs/how-to/mount.md", "castore mount /mnt/all"): "as above",
     ("docs/how-to/check-a-large-store.md", "$ castore verify --service root --dask tcp://scheduler:8786"): (
         "needs a cluster; tests/upkeep/test_spreading_dask.py has one"
     ),
