@@ -13,19 +13,28 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
 from castore.access.mount.attributes import Attributes, inode, mode
 from castore.access.mount.points import MountError, mount_points, mounted_at, unmount
 from castore.access.mount.refs import LASTING, MountedRefs
-from castore.access.mount.trees import NAME, FolderOfNames, MountedNode, MountedTree, Stores, as_text
+from castore.access.mount.trees import (
+    NAME,
+    FolderOfNames,
+    MountedNode,
+    MountedTree,
+    Stores,
+    as_bytes,
+    as_text,
+)
 from castore.errors import CastoreError, MissingDriverError, UnavailableError
 from castore.format.nodes import DirectoryNode, FileNode, SymlinkNode
 from castore.threads.forks import new_lock
 
 F = TypeVar("F", bound=Callable[..., Any])
+Give: TypeAlias = Callable[[str, Mapping[str, int] | None, int, bool], bool]
 
 _FOR_EVER: Final = 86400.0
 """For so many seconds the kernel keeps names and attributes of what does not change."""
@@ -37,6 +46,16 @@ _SILENCE: Final = 60.0
 """The same line is not written again within so many seconds: the kernel asks again and again."""
 
 _MOST_LINES: Final = 1024
+_FEW: Final = 20
+_MOST_LISTED: Final = 8
+"""Longer lists than that are kept for the next part, of so many folders."""
+
+_MOST_TOLD: Final = 1 << 16
+
+_READDIR_PLUS: Final = 1
+_FILL_PLUS: Final = 2
+"""FUSE_READDIR_PLUS, FUSE_FILL_DIR_PLUS: with a name comes its status, which is not asked for any more."""
+
 _BLOCK: Final = 4096
 _ASYNC_READ: Final = 1
 """FUSE_CAP_ASYNC_READ: parts of a file are asked for before those in front of them have come."""
@@ -271,6 +290,9 @@ class _Operations:
 
     use_ns = True
 
+    mt_lasting = True
+    """Whether what is in a folder stays as it is."""
+
     def __init__(
         self,
         view: MountView,
@@ -291,6 +313,8 @@ class _Operations:
         self.mt_lock = new_lock()
         self.mt_said: dict[str, float] = {}
         self.mt_sizes: tuple[int, int] | None = None
+        self.mt_told: set[str] = set()
+        self.mt_listed: dict[str, list[tuple[str, Any]]] = {}
 
     def init_with_config(self, connection: Any, config: Any) -> None:
         """Set up the connection; an error here ends it."""
@@ -348,21 +372,54 @@ class _Operations:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return as_text(node.target)
 
+    def readdir(self, path: str, info: Any) -> None:
+        """Do nothing: see `mt_readdir`."""
+        raise NotImplementedError
+
     @_answers
-    def readdir(self, path: str, _: Any) -> list[tuple[str, dict[str, int], int]]:
-        """Return the names in a folder, with the types of what they stand for."""
-        found = self.mt_mounted.find(path)
-        if isinstance(found.node, FolderOfNames):
-            entries: Mapping[Any, Any] = found.node.entries
-        elif isinstance(found.node, DirectoryNode):
-            entries = found.tree.directory(found.below)
-        else:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        start = f"{path}/" if path else ""
-        listed: list[Any] = [(".", None, 0), ("..", None, 0)]
-        for raw, node in entries.items():
-            name = as_text(raw)
-            listed.append((name, {"st_mode": mode(node), "st_ino": inode(node, start + name)}, 0))
+    def mt_readdir(self, path: str, give: Give, start: int, plus: bool) -> int:
+        """Give the names in a folder, from the one with the number *start* on, until *give* takes no more.
+
+        It takes a name, the status of what that stands for, and the number of the next one. The status is
+        whole where *plus* asks for that, and the kernel was not told before; else it is type and inode.
+        """
+        entries = self.mt_entries(path, start)
+        above = f"{path}/" if path else ""
+        attributes = self.mt_attributes
+        plus = plus and path not in self.mt_told
+        for number in range(start, len(entries)):
+            name, node = entries[number]
+            status: Mapping[str, int] | None = None
+            if node is not None and plus:
+                status = attributes.status(node, above + name)
+            elif node is not None:
+                status = {"st_ino": inode(node, above + name), "st_mode": mode(node)}
+            if not give(name, status, number + 1, plus):
+                return 0
+        if plus and self.mt_lasting:
+            if len(self.mt_told) >= _MOST_TOLD:
+                self.mt_told.clear()
+            self.mt_told.add(path)
+        return 0
+
+    def mt_entries(self, path: str, start: int) -> list[tuple[str, Any]]:
+        """Return what is in a folder; for who goes on with it as it was when he began."""
+        with self.mt_lock:
+            listed = self.mt_listed.pop(path, None) if start else None
+        if listed is None:
+            found = self.mt_mounted.find(path)
+            if isinstance(found.node, FolderOfNames):
+                entries: Mapping[Any, Any] = found.node.entries
+            elif isinstance(found.node, DirectoryNode):
+                entries = found.tree.directory(found.below)
+            else:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            listed = [(".", None), ("..", None), *((as_text(name), node) for name, node in entries.items())]
+        if len(listed) > _FEW:
+            with self.mt_lock:
+                self.mt_listed[path] = listed
+                while len(self.mt_listed) > _MOST_LISTED:
+                    del self.mt_listed[next(iter(self.mt_listed))]
         return listed
 
     def read(self, path: str, size: int, offset: int, info: Any) -> bytes:
@@ -416,6 +473,8 @@ class _Operations:
 class _RefsOperations(_Operations):
     """The same for all refs, which may be set anew: then files are read anew, too."""
 
+    mt_lasting = False
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.mt_open: dict[int, str] = {}
@@ -452,11 +511,28 @@ class _RefsOperations(_Operations):
 
 
 def _engine(fuse: Any) -> Any:
-    """Return mfusepy's class, with another way for the bytes of files: without a copy of them for Python."""
+    """Return mfusepy's class, with other ways for what costs most.
+
+    The bytes of files are not copied for Python, and what is in a folder comes with its status.
+    """
 
     class Engine(fuse.FUSE):  # type: ignore[misc] # mfusepy is loaded when it is needed
         def read(self, path: bytes, buffer: Any, size: int, offset: int, _: Any) -> int:
             count: int = self.operations.mt_read(as_text(path), buffer, size, offset)
             return count
+
+        def readdir_fuse_3(
+            self, path: bytes, buffer: Any, filler: Any, offset: int, _: Any, flags: int
+        ) -> int:
+            entry = fuse.c_stat()
+
+            def give(name: str, status: Mapping[str, int] | None, following: int, plus: bool) -> bool:
+                if status is None:
+                    return not filler(buffer, as_bytes(name), None, following, 0)
+                fuse.set_st_attrs(entry, status, use_ns=True)
+                return not filler(buffer, as_bytes(name), entry, following, _FILL_PLUS if plus else 0)
+
+            done: int = self.operations.mt_readdir(as_text(path), give, offset, bool(flags & _READDIR_PLUS))
+            return done
 
     return Engine
