@@ -40,7 +40,7 @@ class KeptReaders:
 
     Arguments:
         blobs: Returns where the blobs are; asked for each reader.
-        close: Lets a reader be closed, wherever that may take its time.
+        close: Lets a reader be closed that has had its time.
         now: The clock.
     """
 
@@ -87,7 +87,7 @@ class KeptReaders:
             done = not (offset == 0 and end == node.size)
         finally:
             if reader is not None and not (done and self._keep(node.digest, reader, end)):
-                self._close(reader)
+                reader.close()
         return end - offset
 
     def close(self) -> None:
@@ -128,7 +128,9 @@ class KeptReaders:
         kept.waiting.__enter__()
         kept.waiting.begin()
         for each in gone:
-            self._leave(each)
+            if each.waiting is not None:
+                each.waiting.__exit__()
+            each.reader.close()
         return True
 
     def _remove(self, digest: B3Digest, kept: _Kept) -> None:
@@ -151,10 +153,7 @@ class KeptReaders:
     def _leave(self, kept: _Kept) -> None:
         if kept.waiting is not None:
             kept.waiting.__exit__()
-        self._close(kept.reader)
-
-    def _close(self, reader: BlobReader) -> None:
-        self._let_close(reader.close)
+        self._let_close(kept.reader.close)
 
 
 def _fill(reader: BlobReader, buffer: memoryview) -> None:

@@ -18,22 +18,44 @@ from castore.digest import B3Digest
 from castore.errors import CastoreError, MissingDirectoryError, UnavailableError
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node
-from castore.threads.deadlines import Deadlines
+from castore.threads.deadlines import Deadlines, Pending
 from castore.threads.forks import new_lock
 from castore.trees.measuring import measure
 from castore.trees.reading_ahead import RecentDirectories
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 NAME: Final = "mount"
 """What errors say of a call that takes too long."""
 
 _MOST_BUFFERS: Final = 16
+_MOST_READS: Final = 4
+"""So many reads are ahead of those that were asked for."""
+_MOST_ENDS: Final = 64
 _IMPATIENT: Final = 1.0
 _MOST_PATHS: Final = 1 << 16
 _MOST_AHEAD: Final = 128
 _MOST_SIZE: Final = 1 << 17
 """So many directories are read with one that was asked for, or until they have so many entries."""
+
+
+@attrs.frozen
+class _Read:
+    """A read that is under way, or done: how many bytes it has put into its buffer, which has *size*."""
+
+    pending: Pending[int]
+    buffer: bytearray
+    size: int
+
+
+def _put(held: dict[K, V], key: K, value: V, most: int) -> None:
+    """Hold a value; those go that are held for longest, but for so many."""
+    held.pop(key, None)
+    held[key] = value
+    while len(held) > most:
+        del held[next(iter(held))]
 
 
 class Stores:
@@ -53,6 +75,8 @@ class Stores:
         self._lock = new_lock()
         # New memory for each read would cost as much as the reading.
         self._buffers: list[bytearray] = []
+        self._ahead: dict[tuple[B3Digest, int], _Read] = {}
+        self._ends: dict[B3Digest, int] = {}
         self._deadlines = Deadlines(NAME)
         self._readers = KeptReaders(lambda: blobs, self._let_close)
 
@@ -62,11 +86,12 @@ class Stores:
         After one that took too long others have a second each, until one is answered, or as long as a call
         may take has passed: who goes through a folder is not to wait for each file anew.
         """
+        return self._answer(self._deadlines.start(call, late=self._came_late))
+
+    def _answer(self, pending: Pending[T]) -> T:
         suspected = time.monotonic() < self._suspected_until
         try:
-            answer = self._deadlines.call(
-                call, min(self._seconds, _IMPATIENT) if suspected else self._seconds, late=self._came_late
-            )
+            answer = pending.result(min(self._seconds, _IMPATIENT) if suspected else self._seconds)
         except UnavailableError as error:
             if error.instance == NAME and not suspected:
                 self._suspected_until = time.monotonic() + self._seconds
@@ -80,22 +105,50 @@ class Stores:
 
     @contextlib.contextmanager
     def reading(self, node: FileNode, offset: int, size: int) -> Iterator[memoryview]:
-        """Lend the bytes of a file, as `KeptReaders.read_into` has them, for as long as the block takes."""
+        """Lend the bytes of a file, as `KeptReaders.read_into` has them, for as long as the block takes.
+
+        Of a file that is read in order the next part is read meanwhile.
+        """
+        with self._lock:
+            read = self._ahead.pop((node.digest, offset), None)
+            in_order = offset > 0 and self._ends.pop(node.digest, None) == offset
+        if read is None or read.size < size:
+            read = self._read(node, offset, size)
+        count = min(self._answer(read.pending), size)
+        end = offset + count
+        if in_order and count == size and end < node.size:
+            # What cannot be begun is begun when it is asked for.
+            with contextlib.suppress(UnavailableError):
+                self._read_ahead(node, end, size)
+        with self._lock:
+            _put(self._ends, node.digest, end, _MOST_ENDS)
+        yield memoryview(read.buffer)[:count]
+        with self._lock:
+            if len(self._buffers) < _MOST_BUFFERS:
+                self._buffers.append(read.buffer)
+
+    def _read(self, node: FileNode, offset: int, size: int) -> _Read:
         with self._lock:
             buffer = self._buffers.pop() if self._buffers else bytearray()
         if len(buffer) < size:
             buffer = bytearray(size)
-        view = memoryview(buffer)
+        view = memoryview(buffer)[:size]
         # A call that takes too long may still write into its buffer; then nobody else has that.
-        count = self.ask(lambda: self._readers.read_into(node, offset, view[:size]))
-        yield view[:count]
+        pending = self._deadlines.start(
+            lambda: self._readers.read_into(node, offset, view), late=self._came_late
+        )
+        return _Read(pending, buffer, size)
+
+    def _read_ahead(self, node: FileNode, offset: int, size: int) -> None:
+        read = self._read(node, offset, size)
         with self._lock:
-            if len(self._buffers) < _MOST_BUFFERS:
-                self._buffers.append(buffer)
+            _put(self._ahead, (node.digest, offset), read, _MOST_READS)
 
     def _let_close(self, call: Callable[[], object]) -> None:
-        # To close a reader may take as long as to read from it, and nobody need wait for that.
-        self._deadlines.start(call)
+        # To close a reader may take as long as to read from it, and nobody need wait for that. Where all
+        # threads wait for a dead store it is closed when it is forgotten.
+        with contextlib.suppress(UnavailableError):
+            self._deadlines.start(call)
 
     def close(self) -> None:
         """Let go of readers."""
