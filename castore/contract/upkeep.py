@@ -105,6 +105,14 @@ class Sweepable(Inventory):
         """
 
     @property
+    def sweeps_together(self) -> bool:
+        """Whether one call of `sweep` should have all that is to go: as many items lie in one object.
+
+        Then of the chunks of an object some may stay, and go with a later call.
+        """
+        return False
+
+    @property
     def renewal_seconds(self) -> float:
         """How old the time of an item may be before a claim renews it.
 

@@ -17,8 +17,8 @@ from castore.streams.readers import PieceReader
 def damaged(value: Any, kind: str, dice: Random) -> tuple[Any, str] | None:
     """Return *value* with fewer bytes (`truncate`) or one bit turned (`flip`), and in words what was done.
 
-    *value* is bytes, a reader, a directory, which loses an entry, or a sequence of objects that have `data`,
-    the last of which is damaged.
+    *value* is bytes, pieces of bytes, which become one, a reader, a directory, which loses an entry, or a
+    sequence of objects that have `data`, the last of which is damaged.
     Returns `None` if there is nothing to damage.
     """
     if isinstance(value, BlobReader):
@@ -31,7 +31,14 @@ def damaged(value: Any, kind: str, dice: Random) -> tuple[Any, str] | None:
         return value.replace(name, None), f"without its entry {name.decode('utf-8', 'backslashreplace')!r}"
     if isinstance(value, bytes | bytearray | memoryview):
         return _damaged_bytes(bytes(value), kind, dice)
-    if isinstance(value, Sequence) and value and hasattr(value[-1], "data"):
+    return _damaged_items(value, kind, dice) if isinstance(value, Sequence) and value else None
+
+
+def _damaged_items(value: Sequence[Any], kind: str, dice: Random) -> tuple[Any, str] | None:
+    if isinstance(value[-1], bytes | bytearray | memoryview):
+        found = _damaged_bytes(b"".join(value), kind, dice)
+        return None if found is None else ((found[0],), found[1])
+    if hasattr(value[-1], "data"):
         found = _damaged_bytes(value[-1].data, kind, dice)
         if found is not None:
             data, words = found

@@ -11,10 +11,12 @@ import attrs
 from castore.contract.capabilities import SharedPlace
 from castore.contract.operations import DIRECTORY_OPERATIONS, OPERATIONS, READER_READ, WRITER_CLOSE, Operation
 
-OBJECT_READS: Final = frozenset({"get", "exists", "list", "leased_since"})
+OBJECT_READS: Final = frozenset({"get", "get_range", "exists", "list", "list_below", "leased_since"})
 """The operations of an object store that read."""
 
-OBJECT_WRITES: Final = frozenset({"put", "flush", "claim", "lease", "sweep", "set_aside"})
+OBJECT_WRITES: Final = frozenset(
+    {"put", "put_pieces", "replace", "flush", "claim", "lease", "sweep", "set_aside"}
+)
 """The operations of an object store that write."""
 
 _ROWS: Final = (*OPERATIONS.values(), *DIRECTORY_OPERATIONS.values())
@@ -115,9 +117,13 @@ def _yes() -> bool:
 _PLAIN: Final = Risks()
 _OF_OBJECTS: Final[Mapping[str, Risks]] = {
     "get": Risks(_nothing, received=True),
+    "get_range": Risks(_nothing, received=True),
     "exists": Risks(bool),
     "claim": Risks(bool),
     "put": Risks(_nothing, sent=1),
+    "put_pieces": Risks(_nothing, sent=1),
+    "replace": Risks(_yes, sent=1),
     "flush": Risks(_nothing, sent=0),
     "list": Risks(lists=True),
+    "list_below": Risks(lists=True),
 }

@@ -220,15 +220,6 @@ def encode_footer(entries: Iterable[ChunkEntry], blobs: Mapping[B3Digest, bytes]
     return footer + blake3(footer).digest()[:16] + _END
 
 
-def check_header(data: bytes) -> None:
-    """Raise `PackDamageError` unless *data* begins with the header of a pack of this version."""
-    if len(data) < HEADER_SIZE or data[:16] != _MAGIC[:16]:
-        raise PackDamageError("it does not begin as a pack does")
-    version, flags = struct.unpack_from("<II", data, 16)
-    if version != VERSION or flags:
-        raise _unknown(version, flags)
-
-
 def _unknown(version: int, flags: int) -> UnknownVersionError:
     return UnknownVersionError(
         f"it is of version {version} with flags {flags}, and this castore reads version {VERSION}:"

@@ -60,6 +60,7 @@ GRACE_SECONDS: Final = 7 * 86400.0
 
 _BATCH: Final = 256
 _WAITING_BATCH: Final = 4
+_LARGE_BATCH: Final = 4096
 """How many items are swept by one call, after which they are gone for good; fewer where each has to wait."""
 
 
@@ -186,6 +187,7 @@ def collect(
     first = list(itertools.islice(more, 1))
     if not wanted and not first and not no_roots:
         raise ValueError("without roots everything that is old would be removed; say `no_roots` if so it be")
+    together = sweepable.sweeps_together
     source = service.capability(ChunkSource)
     high_latency = source is not None and source.high_latency
     pool = pool or Pool(0)
@@ -194,7 +196,7 @@ def collect(
         sweepable,
         Collected(cutoff, leased if leased == cutoff else None),
         pool=pool.io_pool if high_latency else pool,
-        batch=_WAITING_BATCH if high_latency else _BATCH,
+        batch=_LARGE_BATCH if together else _WAITING_BATCH if high_latency else _BATCH,
         grace_seconds=grace_seconds,
         dry_run=dry_run,
         on_gone=on_gone,
@@ -282,7 +284,13 @@ class _Collection:
             yield from (item.digest for item in batch if item.digest is not None and item.key not in keys)
 
     def sweep_chunks(self) -> None:
-        self._sweep_all(item for item in self._listing if self._is_garbage(item))
+        garbage = (item for item in self._listing if self._is_garbage(item))
+        if self._dry_run or not self._sweepable.sweeps_together:
+            self._sweep_all(garbage)
+            return
+        # Also of nothing: it may have other things to put in order.
+        for item in self._sweepable.sweep(garbage, older_than=self.collected.cutoff):
+            self._note_gone(item)
 
     def _is_garbage(self, item: StoredItem) -> bool:
         # A chunk that is the whole blob is what readers take, whatever the index lists.
@@ -368,10 +376,13 @@ class _Collection:
         calls = ((batch, partial(self._remove_batch, batch)) for batch in _batches(iter(items), self._batch))
         for batch, gone in self._pool.map(labelled, calls):
             for item in gone:
-                self.collected.gone[item.kind].add(item)
-                if self._on_gone is not None:
-                    self._on_gone(item)
+                self._note_gone(item)
             yield batch, gone
+
+    def _note_gone(self, item: StoredItem) -> None:
+        self.collected.gone[item.kind].add(item)
+        if self._on_gone is not None:
+            self._on_gone(item)
 
     def _remove_batch(self, batch: list[StoredItem]) -> list[StoredItem]:
         return (

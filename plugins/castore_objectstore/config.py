@@ -159,8 +159,8 @@ class StoreFields:
 
 
 @attrs.frozen
-class ObjectStoreConfig(StoreFields):
-    """Blobs in an object store. URL form: `objectstore+<url>?<fields and options>`."""
+class ChunkedStoreFields(StoreFields):
+    """How blobs are kept as chunks in an object store."""
 
     avg_chunk_size: Annotated[ByteSize, Between(MIN_AVG_SIZE, MAX_AVG_SIZE)] = _DEFAULT_AVG_SIZE
     """The average size of new chunks; they are between half and twice as large."""
@@ -187,6 +187,11 @@ class ObjectStoreConfig(StoreFields):
             ):  # Nobody knows the home that it names: that is told who builds it.
                 return locate(base, local_path(self.object_store_url), self.create).path
         return None
+
+
+@attrs.frozen
+class ObjectStoreConfig(ChunkedStoreFields):
+    """Blobs in an object store. URL form: `objectstore+<url>?<fields and options>`."""
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the capabilities of the service; only in a folder can processes tell each other anything."""

@@ -29,9 +29,12 @@ class Leases(FolderOfLeases):
         super().__init__(f"{root}/{LEASES}")
         self._root = root
 
-    def against_sweeps(self) -> AbstractContextManager[object]:
-        """Let no sweep decide about a file meanwhile."""
-        return self._locked(fcntl.LOCK_SH, needed=False)
+    def against_sweeps(self, *, create: bool = True) -> AbstractContextManager[object]:
+        """Let no sweep decide about a file meanwhile.
+
+        Without *create* nothing is written; raises `FileNotFoundError` if nobody ever swept, or claimed.
+        """
+        return self._locked(fcntl.LOCK_SH, needed=False, create=create)
 
     def for_sweeping(self) -> AbstractContextManager[object]:
         """Let nobody claim or replace a file meanwhile; raises `OSError` where files cannot be locked."""
@@ -41,11 +44,11 @@ class Leases(FolderOfLeases):
         """Let nobody claim or replace a file meanwhile, where files can be locked."""
         return self._locked(fcntl.LOCK_EX, needed=False)
 
-    def _locked(self, mode: int, *, needed: bool) -> AbstractContextManager[object]:
+    def _locked(self, mode: int, *, needed: bool, create: bool = True) -> AbstractContextManager[object]:
         """Return the locked file itself, whose end as a context no interrupt can come in between of."""
         path = f"{self._root}/{_LOCK}"
         # Opened anew each time: threads that share an open file would share the lock, too.
-        file = open_to_lock(path)
+        file = open_to_lock(path, create=create)
         try:
             lock(file.fileno(), mode, needed=needed)
         except BaseException as error:

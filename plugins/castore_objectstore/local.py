@@ -157,13 +157,6 @@ class LocalObjectStore(ObjectStore):
 
     def get_range(self, key: str, offset: int, count: int) -> bytes | None:
         """Read a part of a file."""
-        return self._read_part(key, lambda _: offset, count)
-
-    def get_tail(self, key: str, count: int) -> bytes | None:
-        """Read the end of a file."""
-        return self._read_part(key, lambda size: max(size - count, 0), count)
-
-    def _read_part(self, key: str, start: Callable[[int], int], count: int) -> bytes | None:
         path = self._path(key)
         with self._reporting(path):
             descriptor = self._open(path)
@@ -171,7 +164,6 @@ class LocalObjectStore(ObjectStore):
                 self._looks.require(key)
                 return None
             try:
-                offset = start(os.fstat(descriptor).st_size)
                 data = os.pread(descriptor, count, offset)
                 while 0 < len(data) < count and (
                     more := os.pread(descriptor, count - len(data), offset + len(data))
@@ -202,7 +194,8 @@ class LocalObjectStore(ObjectStore):
         with self._reporting(path):
             if self._staging is None and not data and self._create_empty(path):
                 return
-            temporary = self._write_beside(path, data)
+            self._looks.make()
+            temporary = self._write_beside(path, (data,))
             if self._staging is not None:
                 self._staging.add(path, temporary, len(data))
                 return
@@ -237,13 +230,16 @@ class LocalObjectStore(ObjectStore):
             os.close(descriptor)
         return True
 
-    def _write_beside(self, path: str, data: bytes) -> str:
-        self._looks.make()
+    def _write_beside(self, path: str, pieces: Iterable[Buffer], *, flush: bool = False) -> str:
+        """Write a file beside its place, and *flush* it; return its path."""
         descriptor, temporary = self._new_files.create_beside(path)
         try:
             try:
                 self._note_device(descriptor, path)
-                write_all(descriptor, data)
+                for piece in pieces:
+                    write_all(descriptor, piece)
+                if flush:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         except BaseException:
@@ -254,22 +250,16 @@ class LocalObjectStore(ObjectStore):
     def put_pieces(self, key: str, pieces: Sequence[Buffer]) -> None:
         """Write a file beside its place and rename it there; with `full` flush it, and then its name."""
         path = self._path(key)
+        lasting = self.durability == "full"
         with self._reporting(path):
             self._looks.make()
-            descriptor, temporary = self._new_files.create_beside(path)
+            temporary = self._write_beside(path, pieces, flush=lasting)
             try:
-                try:
-                    for piece in pieces:
-                        write_all(descriptor, piece)
-                    if self.durability == "full":
-                        os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
                 self._rename(temporary, path)
             except BaseException:
                 remove_quietly(temporary)
                 raise
-            if self.durability == "full":
+            if lasting:
                 self._flush_folders(os.path.dirname(path))
 
     def _flush_folders(self, folder: str) -> None:
@@ -305,9 +295,26 @@ class LocalObjectStore(ObjectStore):
             return None
         return found
 
-    def without_claims(self) -> contextlib.AbstractContextManager[object]:
-        """Let nobody claim an object meanwhile; raises `OSError` where files cannot be locked."""
-        return self._leases.for_sweeping()
+    @contextlib.contextmanager
+    def without_claims(self) -> Iterator[None]:
+        """Have the lock that claims take; raises `UnavailableError` where files cannot be locked."""
+        with contextlib.ExitStack() as stack:
+            with self._reporting(self._root):
+                stack.enter_context(self._leases.for_sweeping())
+            yield
+
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[bool]:
+        """Share the lock that sweeps take, if there is one."""
+        with contextlib.ExitStack() as stack:
+            with self._reporting(self._root):
+                try:
+                    stack.enter_context(self._leases.against_sweeps(create=False))
+                except (FileNotFoundError, PermissionError):
+                    steady = False
+                else:
+                    steady = True
+            yield steady
 
     def flush(self, last: Sequence[LastObject] = ()) -> None:
         """Flush and rename what waits, flush the names; then rename *last*, and flush its names."""
@@ -325,7 +332,8 @@ class LocalObjectStore(ObjectStore):
                     path = self._path(entry.key)
                     with self._reporting(path):
                         if entry.data:
-                            written[path] = self._write_beside(path, entry.data)
+                            self._looks.make()
+                            written[path] = self._write_beside(path, (entry.data,))
                 self._staging.publish()
                 self._require_kept(last)
                 self._flush()
@@ -333,7 +341,7 @@ class LocalObjectStore(ObjectStore):
                     path = self._path(entry.key)
                     with self._reporting(path):
                         if path not in written and not self._create_empty(path):
-                            written[path] = self._write_beside(path, entry.data)
+                            written[path] = self._write_beside(path, (entry.data,))
                         if path in written:
                             self._rename(written[path], path)
                             del written[path]
@@ -502,14 +510,8 @@ class LocalObjectStore(ObjectStore):
         made = _missing_folders(folder)
         # That of one who was killed: nobody else is here.
         remove_quietly(f"{path}#1")
-        descriptor, temporary = self._new_files.create_beside(path)
+        temporary = self._write_beside(path, (data,), flush=lasting)
         try:
-            try:
-                write_all(descriptor, data)
-                if lasting:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
             os.replace(temporary, path)
         except BaseException:
             remove_quietly(temporary)

@@ -119,8 +119,13 @@ class ObjectStore(ABC):
 
     def get_tail(self, key: str, count: int) -> bytes | None:
         """Return the last *count* bytes of an object, all if it has fewer; `None` if it is absent."""
-        data = self.get(key)
-        return None if data is None else data[-count:]
+        found = self.describe(key)
+        if found is None:
+            return None
+        if found.size is None:
+            data = self.get(key)
+            return None if data is None else data[-count:]
+        return self.get_range(key, max(found.size - count, 0), count)
 
     @abstractmethod
     def exists(self, key: str) -> bool:
@@ -176,6 +181,17 @@ class ObjectStore(ABC):
         `None` if that cannot be told at the moment.
         """
         return None
+
+    def steady(self) -> contextlib.AbstractContextManager[bool]:
+        """Enter for a listing that is to lack nothing which moves from one object to another meanwhile.
+
+        Gives whether no sweep removes anything until the context ends. Nothing is written for it.
+        """
+        return contextlib.nullcontext(True)
+
+    def without_claims(self) -> contextlib.AbstractContextManager[object]:
+        """Let nobody claim an object meanwhile; raises `UnsupportedError` where that cannot be had."""
+        raise UnsupportedError("claims cannot be kept from this store")
 
     def flush(self, last: Sequence[LastObject] = ()) -> None:
         """Make all that was put before the call as durable as `durability` says; then put and flush *last*.

@@ -15,13 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from castore import B3Digest, BlobReader, ChunkMeta
-from castore.chunks.backend import ChunkBackend
 from castore.contract.capabilities import (
-    BlobLister,
     ChunkStore,
-    Durable,
     FoundChunks,
-    FrameStore,
     SharedPlace,
 )
 from castore.contract.refs import RefService
@@ -32,6 +28,7 @@ from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool
+from castore_objectstore.chunked import ChunkedStore
 from castore_objectstore.keys import digest_in, key_of, place_in
 from castore_objectstore.object_store import (
     LastObject,
@@ -55,7 +52,7 @@ _LONGEST: Final = frames.longest(MAX_CHUNK_SIZE)
 """Bytes that the object of a chunk has at most."""
 
 
-class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
+class AddOnlyBlobService(ChunkedStore):
     """Keeps blobs as chunks in an `ObjectStore` in which nothing can be removed.
 
     An index comes after all its chunks are durable. A writer replaces an existing chunk only if it is torn,
@@ -71,25 +68,14 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         compression_level: int = frames.DEFAULT_LEVEL,
         pool: Pool | None = None,
     ) -> None:
-        self._store = store
-        self._chunker = chunker
-        self._avg_chunk_size = avg_chunk_size
-        self._level = compression_level
-        self._own_pool = Pool() if pool is None else None
-        given = pool or self._own_pool or Pool()
-        # Where requests mostly wait there can be more of them than cores.
-        self._pool = given.io_pool if store.high_latency else given
-        self.high_latency = store.high_latency
+        super().__init__(
+            store,
+            chunker=chunker,
+            avg_chunk_size=avg_chunk_size,
+            compression_level=compression_level,
+            pool=pool,
+        )
         self._shared = SharedStore(store, self.chunk_key) if store.shared else None
-
-    @property
-    def pool(self) -> Pool:
-        """The pool that was given to the service, or its own."""
-        return self._pool
-
-    def new_chunker(self) -> Chunker:
-        """Return what cuts as the config says."""
-        return self._chunker(self._avg_chunk_size)
 
     def chunk_key(self, digest: B3Digest) -> str:
         """Return the key of a chunk."""
@@ -288,11 +274,6 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
 
     # -- frames --
 
-    @property
-    def frame_format(self) -> str:
-        """Chunks are stored as zstd frames."""
-        return "zstd"
-
     def get_frames(self, digests: Iterable[B3Digest]) -> FoundChunks:
         """Return frames, unchecked."""
         sizes = digests if isinstance(digests, Mapping) else {}
@@ -311,30 +292,6 @@ class AddOnlyBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         """Store frames."""
         with self._store.batch() as store:
             self._put_each(lambda digest: store.put(key_of(_CHUNKS, digest), frames[digest]), frames)
-
-    @property
-    def durability(self) -> Literal["process", "full"]:
-        """What a blob survives whose writer was closed."""
-        return self._store.durability
-
-    @property
-    def route(self) -> str:
-        """What makes the requests to a bucket."""
-        return self._store.route
-
-    def check_usable(self) -> None:
-        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
-        self._store.check_usable()
-
-    def lacks_store(self) -> str | None:
-        """Return the place of the store, if none was begun there yet."""
-        return self._store.lacks()
-
-    def close(self) -> None:
-        """Release the store's connections."""
-        if self._own_pool is not None:
-            self._own_pool.close()
-        self._store.close()
 
 
 class ObjectStoreBlobService(AddOnlyBlobService, Sweepable, Evictable):

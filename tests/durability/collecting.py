@@ -1,4 +1,4 @@
-"""A writer, or a collector, of the test of collections beside writers; run as `collecting.py ROLE ...`.
+"""A writer, or a collector, of the test of collections beside writers; run as `collecting.py LAYOUT ROLE`.
 
 A writer puts blobs from a small set of contents again and again, so that it finds chunks that are garbage by
 then. Of what it has put it keeps some as its roots, in a file that the collector reads, and forgets others.
@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from castore import B3Digest
+from castore import B3Digest, BlobService
 from castore.chunks import pipeline
 from castore.chunks import writer as chunked_writer
 from castore.threads.pool import Pool
 from castore.upkeep import collect
 from castore_objectstore.local import LocalObjectStore
+from castore_objectstore.looks import OBJECTS, PACKS
+from castore_objectstore.packed.service import SweepablePacks
 from castore_objectstore.service import ObjectStoreBlobService
 
 GRACE: Final = 1.0
@@ -33,9 +35,22 @@ _KEPT: Final = 6
 _SLOW_WRITERS: Final = 2
 
 
-def service_of(folder: Path, durability: Any = "process") -> ObjectStoreBlobService:
+def service_of(
+    folder: Path, durability: Any = "process", *, layout: str = "objectstore"
+) -> ObjectStoreBlobService | SweepablePacks:
     """The store of the test, with small chunks."""
-    store = LocalObjectStore(folder / "store", instance="store", durability=durability, fresh_seconds=FRESH)
+    packed = layout == "packed"
+    store = LocalObjectStore(
+        folder / "store",
+        instance="store",
+        durability=durability,
+        fresh_seconds=FRESH,
+        layout=PACKS if packed else OBJECTS,
+    )
+    if packed:
+        return SweepablePacks(
+            store, instance="store", pack_size=64 << 10, avg_chunk_size=512, pool=Pool(0), max_waste=0.1
+        )
     return ObjectStoreBlobService(store, avg_chunk_size=512, pool=Pool(0))
 
 
@@ -51,9 +66,9 @@ def roots_in(folder: Path) -> Iterator[B3Digest]:
         yield from map(B3Digest.parse, path.read_text().split())
 
 
-def write(folder: Path, number: int, seconds: float) -> None:
+def write(folder: Path, layout: str, number: int, seconds: float) -> None:
     """Put blobs until the time is over; the roots are in a file of this writer's own."""
-    service = service_of(folder, "process" if number % 2 else "full")
+    service = service_of(folder, "process" if number % 2 else "full", layout=layout)
     chance = random.Random(f"{number} {time.time()}")
     roots: list[B3Digest] = []
     counts = {"put": 0, "too slow": 0, "long": 0}
@@ -78,7 +93,7 @@ def write(folder: Path, number: int, seconds: float) -> None:
 
 
 def _put(
-    service: ObjectStoreBlobService,
+    service: BlobService,
     data: bytes,
     chance: random.Random,
     counts: dict[str, int],
@@ -105,9 +120,9 @@ def _publish(path: Path, roots: list[B3Digest]) -> None:
     beside.replace(path)
 
 
-def collect_all(folder: Path, seconds: float) -> None:
+def collect_all(folder: Path, layout: str, seconds: float) -> None:
     """Collect again and again until the time is over."""
-    service = service_of(folder)
+    service = service_of(folder, layout=layout)
     counts = {"runs": 0, "index": 0, "chunk": 0, "residue": 0, "held": 0}
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -125,8 +140,8 @@ if __name__ == "__main__":
     # More than a few kilobytes are a long blob.
     pipeline._SEGMENT_SIZE = 1  # type: ignore[misc]
     chunked_writer._FIRST_SIZE = 100  # type: ignore[misc]
-    role, folder, *rest = sys.argv[1:]
+    layout, role, folder, *rest = sys.argv[1:]
     if role == "write":
-        write(Path(folder), int(rest[0]), float(rest[1]))
+        write(Path(folder), layout, int(rest[0]), float(rest[1]))
     else:
-        collect_all(Path(folder), float(rest[0]))
+        collect_all(Path(folder), layout, float(rest[0]))

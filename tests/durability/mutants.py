@@ -18,7 +18,7 @@ def index_before_chunks() -> None:
     def flush(self: Any, last: Sequence[LastObject] = ()) -> None:
         for entry in last:
             path = self._path(entry.key)
-            self._rename(self._write_beside(path, entry.data), path)
+            self._rename(self._write_beside(path, (entry.data,)), path)
         right(self)
 
     right = local.LocalObjectStore.flush

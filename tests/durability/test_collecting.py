@@ -20,26 +20,32 @@ from castore.upkeep import collect
 HERE = Path(__file__).parent
 SECONDS = float(os.environ.get("CASTORE_GC_SECONDS", "10"))
 WRITERS = 8
+PACKED_SECONDS = float(os.environ.get("CASTORE_GC_SECONDS", "4"))
+PACKED_WRITERS = 4
 COLLECTORS = 2
 
 
-@pytest.mark.timeout(SECONDS + 120)
-def test_nothing_reachable_is_lost_and_nothing_else_stays(tmp_path: Path) -> None:
-    """Every root can be read at any time; in the end there are the files of the roots, and no others."""
-    script = [sys.executable, str(HERE / "collecting.py")]
+def run_all(folder: Path, layout: str, seconds: float, writers: int) -> None:
+    script = [sys.executable, str(HERE / "collecting.py"), layout]
     commands = [
-        *([*script, "write", str(tmp_path), str(number), str(SECONDS)] for number in range(WRITERS)),
-        *([*script, "collect", str(tmp_path), str(SECONDS)] for _ in range(COLLECTORS)),
+        *([*script, "write", str(folder), str(number), str(seconds)] for number in range(writers)),
+        *([*script, "collect", str(folder), str(seconds)] for _ in range(COLLECTORS)),
     ]
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for command in commands
     ]
     for process in running:
-        output, errors = process.communicate(timeout=SECONDS + 100)
+        output, errors = process.communicate(timeout=seconds + 100)
         print(output, end="")
         assert (process.returncode, errors) == (0, "")
     time.sleep(GRACE + FRESH + 0.5)
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_nothing_reachable_is_lost_and_nothing_else_stays(tmp_path: Path) -> None:
+    """Every root can be read at any time; in the end there are the files of the roots, and no others."""
+    run_all(tmp_path, "objectstore", SECONDS, WRITERS)
     service = service_of(tmp_path)
     roots = set(roots_in(tmp_path))
 
@@ -51,4 +57,27 @@ def test_nothing_reachable_is_lost_and_nothing_else_stays(tmp_path: Path) -> Non
         chunks.update([meta.digest for meta in service.chunks(digest) or ()] or [digest])
     kept = {(item.kind, item.digest) for item in service.list_items()}
     assert kept == {("index", digest) for digest in roots} | {("chunk", digest) for digest in chunks}
+    assert list((tmp_path / "store/leases").iterdir()) == []
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_the_same_in_packs(tmp_path: Path) -> None:
+    """Every root can be read at any time; in the end there are the blobs of the roots, and little waste."""
+    run_all(tmp_path, "packed", PACKED_SECONDS, PACKED_WRITERS)
+    service = service_of(tmp_path, layout="packed")
+    roots = set(roots_in(tmp_path))
+
+    collect(service, roots, grace_seconds=GRACE)
+
+    chunks = set()
+    for digest in roots:
+        service.read(digest)
+        chunks.update([meta.digest for meta in service.chunks(digest) or ()] or [digest])
+    items = list(service.list_items())
+    assert {item.digest for item in items if item.kind == "index"} == roots
+    assert {item.digest for item in items if item.kind == "chunk"} >= chunks
+    wanted = {item.digest: item.size or 0 for item in items if item.kind == "chunk" and item.digest in chunks}
+    stored = sum(path.stat().st_size for path in tmp_path.glob("store/packs/*/*"))
+    # Footers have 44 bytes for each chunk, and the lists of blobs.
+    assert stored <= 1.15 * (sum(wanted.values()) + 44 * len(wanted)) + 100 * len(chunks) + 50_000
     assert list((tmp_path / "store/leases").iterdir()) == []

@@ -425,6 +425,34 @@ class TestObjects:
         store.put("chunks/x", b"0123456789")
         assert len(LocalObjectStore(tmp_path, instance="local").get("chunks/x") or store.get("chunks/x")) < 10
 
+    def test_packs_meet_faults_as_objects_do(self, tmp_path: Path) -> None:
+        """In pieces on their way in, in parts on their way out; nothing that writes or reads is left out."""
+        pieces = (b"01234", bytearray(b"56789"))
+        store = self.store(tmp_path, truncate=1, operations={"put_pieces"})
+        store.put_pieces("chunks/x", pieces)
+        assert len(store.get("chunks/x")) < 10
+        store = self.store(tmp_path, flip=1, operations={"get_range"})
+        store.put_pieces("chunks/y", pieces)
+        assert store.get("chunks/y") == b"0123456789"
+        assert store.get_range("chunks/y", 2, 5) != b"23456"
+        for forgetful in ("put_pieces", "replace"):
+            store = self.store(tmp_path, forget=1, operations={forgetful})
+            getattr(store, forgetful)("chunks/z", pieces if forgetful == "put_pieces" else b"z")
+            assert not store.exists("chunks/z")
+        store = self.store(tmp_path, forget=1, operations={"get_range"})
+        assert store.get_range("chunks/y", 2, 5) is None
+        store = self.store(tmp_path, partial=1)
+        for number in range(100):
+            store.replace(f"refs/{number}", b"")
+        assert 20 < len(list(store.list_below("refs/"))) < 80
+
+    @pytest.mark.parametrize("operation", ["put_pieces", "get_range", "replace", "list_below"])
+    def test_any_of_them_fails(self, tmp_path: Path, operation: str) -> None:
+        store = self.store(tmp_path, fail=1, operations={operation})
+        arguments = {"put_pieces": ("k", (b"x",)), "get_range": ("k", 0, 1), "replace": ("k", b"x")}
+        with pytest.raises(UnavailableError):
+            getattr(store, operation)(*arguments.get(operation, ("refs/",)))
+
     def test_indexes_are_damaged_where_they_are_flushed(self, tmp_path: Path) -> None:
         store = self.store(tmp_path, flip=1, operations={"flush"})
         store.flush([LastObject("a", b"first"), LastObject("b", b"last")])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -34,6 +34,12 @@ _TAIL: Final = 64 << 10
 """So much of the end of a pack is read at first; mostly it is enough."""
 
 _WINDOW: Final = 4 << 20
+
+_NEWS_SECONDS: Final = 7200.0
+"""How long before a look something may have got its key, in seconds, that is there after it."""
+
+_MOST_LOOKS: Final = 20
+"""How often it is looked again if packs are gone that were listed."""
 
 _LOOK_SECONDS: Final = 5.0
 """How old the last look may be where it cannot be seen whether anything has changed."""
@@ -93,10 +99,13 @@ class KnownPacks:
         self._packs: list[Pack] = []
         self._by_key: dict[str, Pack] = {}
         self._dead: set[bytes] = set()
-        self._dead_keys: set[str] = set()
+        self._dead_keys: dict[str, frozenset[bytes]] = {}
+        """The objects of the dead that were read, each with the packs that it names."""
         self._checked_format = False
         self._stamp: object = None
         self._looked = -_LOOK_SECONDS
+        self._looked_at: float | None = None
+        """The time of the last look, as keys have it; `None` before all was looked at once."""
         self._looking = forks.new_lock()
 
     # -- questions --
@@ -105,15 +114,20 @@ class KnownPacks:
         """Return a pack by its number."""
         return self._packs[number]
 
+    def pack_at(self, key: str) -> Pack | None:
+        """Return a pack that counts by its key."""
+        return self._by_key.get(key)
+
     def places(self, digest: bytes) -> list[Row]:
         """Return where a chunk is, in packs that count, the newest first."""
         return [place for place in self._chunks.find(digest) if not self._packs[place.pack].gone]
 
     def records(self, digest: bytes) -> list[Row]:
         """Return where the index of a blob is, in packs that count, and by records that do; newest first."""
-        return [place for place in self._records.find(digest) if self._counts(place)]
+        return [place for place in self._records.find(digest) if self.counts(place)]
 
-    def _counts(self, place: Row) -> bool:
+    def counts(self, place: Row) -> bool:
+        """Tell whether a record counts: its pack is there, and nothing says that it is dead."""
         pack = self._packs[place.pack]
         return not pack.gone and pack.name + place.digest not in self._dead
 
@@ -123,73 +137,105 @@ class KnownPacks:
 
     def all_records(self) -> Iterator[Row]:
         """Go through the places of all records that count, by their digests."""
-        return (place for place in self._records if self._counts(place))
+        return (place for place in self._records if self.counts(place))
 
     def all_packs(self) -> list[Pack]:
         """Return the packs that count."""
         return [pack for pack in self._packs if not pack.gone]
 
-    def is_dead(self, pack: Pack, digest: bytes) -> bool:
-        """Tell whether the record of a blob in a pack counts no more."""
-        return pack.name + digest in self._dead
-
     # -- looking --
 
     def look(self) -> bool:
-        """Look for news, unless it can be seen that there are none; tell whether anything was looked at."""
+        """Look for news, unless it can be seen that there are none; tell whether anything was looked at.
+
+        A pack that is gone need not be missed: who reads it finds that out.
+        """
         with self._looking:
             if time.monotonic() - self._looked < _LOOK_SECONDS:
-                stamp = self._store.stamp((PACKS, DEAD), hour_of(time.time() - 7200.0))
+                stamp = self._stamp_now()
                 if self._stamp is None:
                     # In a folder it can mostly be seen; where it cannot, not everybody looks all the time.
                     if stamp is None and not self._store.tells_changes:
                         return False
                 elif stamp == self._stamp:
                     return False
-            self._look()
+            self._look(None if self._looked_at is None else PACKS + self._news_since(self._looked_at))
             return True
 
     def look_anew(self) -> None:
         """Look at everything."""
         with self._looking:
-            self._look()
+            self._look(None)
 
-    @property
-    def buried(self) -> int:
-        """How many records are known to count no more."""
-        return len(self._dead)
-
-    def look_for_dead(self) -> int:
-        """Look which records count no more, of packs just claimed; return how many these are by now."""
+    def look_for_dead(self) -> None:
+        """Look which records count no more, of packs just claimed."""
         with self._looking:
             self._read_dead()
-            return len(self._dead)
 
-    def _look(self) -> None:
+    @staticmethod
+    def _news_since(seconds: float) -> str:
+        """Return the first hour in which somebody may have put what was not seen at a time."""
+        return hour_of(min(seconds, time.time()) - _NEWS_SECONDS)
+
+    def _stamp_now(self) -> object:
+        return self._store.stamp((PACKS, DEAD), self._news_since(time.time()))
+
+    def _look(self, after: str | None) -> None:
+        """Look at all packs, or at those whose keys come after one."""
         if not self._checked_format:
             self._check_format()
         # First: what is listed may change from now on.
-        stamp = self._store.stamp((PACKS, DEAD), hour_of(time.time() - 7200.0))
-        # The dead before the packs: an object of the dead goes when its packs are gone.
-        self._read_dead()
-        found: dict[str, StoredObject] = {}
-        for entry in self._store.list(PACKS, into=owned.is_hour):
+        stamp, now = self._stamp_now(), time.time()
+        for _ in range(_MOST_LOOKS):
+            # The dead before the packs: an object of the dead goes when its packs are gone.
+            self._read_dead()
+            with self._store.steady() as steady:
+                found = self._list_packs(after)
+            if not steady:
+                # Somebody began to collect meanwhile, for the first time here; later ones let it be listed.
+                with self._store.steady() as steady:
+                    found = self._list_packs(after) if steady else found
+            if self._note(found, after):
+                break
+        else:
+            raise UnavailableError(self._instance, "packs were removed each time that they were looked at")
+        if after is None:
+            self._looked_at = now
+        elif self._looked_at is not None:
+            self._looked_at = max(now, self._looked_at)
+        self._stamp, self._looked = stamp, time.monotonic()
+
+    def _list_packs(self, after: str | None) -> dict[str, StoredObject]:
+        found = {}
+        for entry in self._store.list(PACKS, after=after, into=owned.is_hour):
             place = None if entry.foreign else owned.packed_at(entry.key)
             if place is not None and not place.left_over:
                 found[entry.key] = entry
-        for key in self._by_key.keys() - found.keys():
+        return found
+
+    def _note(self, found: Mapping[str, StoredObject], after: str | None) -> bool:
+        """Take note of what was listed; False if some of it was gone when it was to be read.
+
+        Then what is to stay of that is in other packs, which may not have been listed.
+        """
+        there = self._by_key.keys() if after is None else {key for key in self._by_key if key > after}
+        for key in there - found.keys():
             self._by_key.pop(key).gone = True
         new = []
-        for key, entry in found.items():
+        for key in sorted(found):
+            entry = found[key]
             pack = self._by_key.get(key)
             if pack is None or _is_another(pack, entry):
                 new.append(entry)
             else:
                 pack.modified = entry.modified
+        whole = True
         for entry, footer, damage in self._pool().map(self._read_end, new):
             if footer is not None:
                 self._take(entry, footer, damage)
-        self._stamp, self._looked = stamp, time.monotonic()
+            else:
+                whole = False
+        return whole
 
     def _check_format(self) -> None:
         try:
@@ -229,8 +275,7 @@ class KnownPacks:
                 # The blobs that it hides come to light again, and lack chunks.
                 _log.warning("%s is damaged: %s", entry.key, error)
                 pairs = []
-            self._dead.update(pack + blob for pack, blob in pairs)
-            self._dead_keys.add(entry.key)
+            self._note_dead(entry.key, pairs)
 
     def read_dead_at(self, key: str) -> list[tuple[bytes, bytes]]:
         """Return the pairs that an object of the dead names; none if it is gone.
@@ -248,9 +293,21 @@ class KnownPacks:
             raise PackDamageError("its bytes are not those that it is named by")
         return list(packs.decode_dead(data))
 
-    def bury(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take note of records that count no more."""
+    def bury(self, key: str, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Take note of records that count no more, as the object *key* says by now."""
+        with self._looking:
+            self._note_dead(key, pairs)
+
+    def _note_dead(self, key: str, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        pairs = list(pairs)
+        # First the records: who looks in between finds one that still counts, and not a key without them.
         self._dead.update(pack + blob for pack, blob in pairs)
+        self._dead_keys[key] = frozenset(pack for pack, _ in pairs)
+
+    def needless_dead(self) -> list[str]:
+        """Return the objects of the dead of which no pack is there any more, as of the last look at all."""
+        there = {bytes(pack.name) for pack in self._packs if not pack.gone}
+        return [key for key, names in self._dead_keys.items() if names.isdisjoint(there)]
 
     def _read_end(self, entry: StoredObject) -> tuple[StoredObject, Footer | None, str | None]:
         """Return what is in a pack, nothing if it is gone; and what is wrong with its end."""

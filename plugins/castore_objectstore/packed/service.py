@@ -9,22 +9,24 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, Required, TypeAlias, TypedDict, Unpack
 
 from castore import B3Digest, BlobReader, CastoreError, ChunkMeta, CorruptBlobError
-from castore.chunks.backend import ChunkBackend
 from castore.contract.batches import batches
 from castore.contract.blobs import Answer
-from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FoundChunks, FrameStore
+from castore.contract.capabilities import ChunkStore, FoundChunks, FrameStore
+from castore.contract.upkeep import Inventory, StoredItem, Sweepable
 from castore.digest import EMPTY, no_digest
 from castore.errors import BadIndexError, UnavailableError
-from castore.format import blob_index, frames, packs
+from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.format.packs import PackBuilder
 from castore.streams.readers import BytesReader
 from castore.threads.pool import Pool
+from castore_objectstore.chunked import ChunkedStore
 from castore_objectstore.object_store import ObjectStore
-from castore_objectstore.packed.known import DEAD, PACKS, KnownPacks, Pack, hour_of
+from castore_objectstore.packed.known import PACKS, KnownPacks, Pack, hour_of
+from castore_objectstore.packed.sweeping import Sweeping, chunk_name, index_name
 from castore_objectstore.packed.table import Row
 from castore_objectstore.packed.writing import Frames, Packer, Work
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("castore_objectstore")
 
 DEFAULT_PACK_SIZE: Final = 16 << 20
+DEFAULT_MAX_WASTE: Final = 0.25
 
 _LOCAL_GAP: Final = 64 << 10
 _FAR_GAP: Final = 256 << 10
@@ -45,15 +48,31 @@ _LONGEST_RUN: Final = 8 << 20
 _ROUND: Final = 1024
 
 
+_MOST_TRIES: Final = 20
+"""How often it is looked where something is by now whose pack is gone."""
+
 _Sizes: TypeAlias = Mapping[B3Digest, int | None]
+_Read: TypeAlias = tuple[list[Row], bytes | CastoreError | None]
 
 
-class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
+class Options(TypedDict, total=False):
+    """What a service of packs is made with, beside its store."""
+
+    instance: Required[str]
+    pack_size: int
+    max_waste: float
+    chunker: type[Chunker]
+    avg_chunk_size: int
+    compression_level: int
+    pool: Pool | None
+
+
+class PackedBlobService(ChunkedStore):
     """Keeps blobs as chunks in packs, in an `ObjectStore`.
 
     A chunk waits in memory until its pack is full, or the index of a blob is put; readers of this service
     find it meanwhile. The record of a blob is stored with its last chunks, or after them. No pack is ever
-    changed, and none is removed: what nobody refers to stays.
+    changed: what is to go is left out when the others are written anew.
     """
 
     round = _ROUND
@@ -64,44 +83,42 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         *,
         instance: str,
         pack_size: int = DEFAULT_PACK_SIZE,
+        max_waste: float = DEFAULT_MAX_WASTE,
         chunker: type[Chunker] = FastCdc2020,
         avg_chunk_size: int = DEFAULT_AVG_SIZE,
         compression_level: int = frames.DEFAULT_LEVEL,
         pool: Pool | None = None,
     ) -> None:
-        self._store = store
+        super().__init__(
+            store,
+            chunker=chunker,
+            avg_chunk_size=avg_chunk_size,
+            compression_level=compression_level,
+            pool=pool,
+        )
         self._instance = instance
-        self._chunker = chunker
-        self._avg_chunk_size = avg_chunk_size
-        self._level = compression_level
-        self._own_pool = Pool() if pool is None else None
-        given = pool or self._own_pool or Pool()
-        self._pool = given.io_pool if store.high_latency else given
-        self.high_latency = store.high_latency
         self._gap = _FAR_GAP if store.high_latency else _LOCAL_GAP
         self._known = KnownPacks(store, instance, lambda: self._pool if store.high_latency else Pool(0))
         self._packer = Packer(self._store_pack, pack_size)
-
-    @property
-    def pool(self) -> Pool:
-        """The pool that was given to the service, or its own."""
-        return self._pool
-
-    def new_chunker(self) -> Chunker:
-        """Return what cuts as the config says."""
-        return self._chunker(self._avg_chunk_size)
+        self._sweeping = Sweeping(
+            store,
+            self._known,
+            self._store_pack,
+            self._read_runs,
+            pack_size=pack_size,
+            max_waste=max_waste,
+        )
 
     def chunk_key(self, digest: B3Digest) -> str:
         """Return the key of the pack that has a chunk, and the chunk; of an unknown one where packs are."""
-        return self._key(self._known.places(digest), digest)
+        return chunk_name(self._key(self._known.places(digest)), digest)
 
     def index_key(self, digest: B3Digest) -> str:
         """Return the same for the record of a blob."""
-        return self._key(self._known.records(digest), digest)
+        return index_name(self._key(self._known.records(digest)), digest)
 
-    def _key(self, places: Sequence[Row], digest: B3Digest) -> str:
-        where = self._known.pack(places[0].pack).key if places else PACKS.rstrip("/")
-        return f"{where}: {digest}"
+    def _key(self, places: Sequence[Row]) -> str:
+        return self._known.pack(places[0].pack).key if places else PACKS.rstrip("/")
 
     # -- blobs --
 
@@ -158,25 +175,46 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         return index
 
     def _index(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
-        for _ in range(3):
+        for looks in (self._known.look, *[self._known.look_anew] * _MOST_TRIES):
             records = self._known.records(digest)
-            if not records and self._known.look():
+            if not records and looks():
                 records = self._known.records(digest)
             if not records:
                 return None
-            place = records[0]
-            if not place.length:
-                return ()
-            pack = self._known.pack(place.pack)
-            data = self._store.get_range(pack.key, place.offset, place.length)
-            if data is not None:
-                if len(data) != place.length:
-                    raise BadIndexError(
-                        f"the index of blob {digest} is cut short", expected=digest, key=pack.key
-                    )
-                return blob_index.decode(data, digest, key=pack.key)
-            self._lose(pack)
-        return None
+            found = self._lists(records[:1])[digest]
+            if isinstance(found, CorruptBlobError):
+                raise found
+            if found is not None:
+                return found
+            # Its pack is gone; if the blob is to stay its record is in another one by now.
+            self._lose(self._known.pack(records[0].pack))
+        raise self._always_gone(digest)
+
+    def _lists(self, records: Iterable[Row]) -> dict[B3Digest, Sequence[ChunkMeta] | CorruptBlobError | None]:
+        """Read what records say, those beside each other at once; `None` of one whose pack is gone."""
+        found: dict[B3Digest, Sequence[ChunkMeta] | CorruptBlobError | None] = {}
+        rows = []
+        for row in records:
+            if row.length:
+                rows.append(row)
+            else:
+                found[B3Digest(row.digest)] = ()
+        for places, data in self._read_runs(rows):
+            if isinstance(data, CastoreError):
+                raise data
+            key = self._known.pack(places[0].pack).key
+            for row in places:
+                digest = B3Digest(row.digest)
+                found[digest] = None
+                if data is not None:
+                    start = row.offset - places[0].offset
+                    found[digest] = _decoded(data[start : start + row.length], row, index_name(key, digest))
+        return found
+
+    def _always_gone(self, digest: B3Digest) -> UnavailableError:
+        return UnavailableError(
+            self._instance, f"{digest}: its pack was gone each time that it was looked up"
+        )
 
     def _lose(self, pack: Pack) -> None:
         self._known.lose(pack)
@@ -190,6 +228,10 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
             if place.digest != last:
                 last = place.digest
                 yield B3Digest(last)
+        self._require_footers()
+
+    def _require_footers(self) -> None:
+        """Raise `UnavailableError` if blobs may be there that are not known."""
         for pack in self._known.all_packs():
             if pack.damage is not None:
                 raise UnavailableError(
@@ -249,7 +291,7 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
                     left = [digest for run in runs for digest in run] + still
                     continue
             left = []
-            for places, data in (self._pool.map if self.high_latency else map)(self._read_run, runs.values()):
+            for places, data in self._read_all(runs.values()):
                 if data is None:
                     self._lose(self._known.pack(places[0].pack))
                     looked = False
@@ -291,7 +333,7 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
             else:
                 start = place.offset - places[0].offset
                 frame = data[start : start + place.length]
-                answer = _attempt(take, frame, digest, sizes[digest], f"{pack.key}: {digest}")
+                answer = _attempt(take, frame, digest, sizes[digest], chunk_name(pack.key, digest))
             if not isinstance(answer, CastoreError):
                 found[digest] = answer
                 continue
@@ -319,22 +361,39 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
                 found[digest] = frames.too_long(digest, sizes[digest], key=self.chunk_key(digest))
             else:
                 by_pack[places[0].pack].append(places[0])
-        runs: dict[tuple[B3Digest, ...], list[Row]] = {}
-        for places in by_pack.values():
-            places.sort(key=lambda place: place.offset)
-            run: list[Row] = []
-            for place in places:
-                if run and (
-                    place.offset - (run[-1].offset + run[-1].length) > self._gap
-                    or place.offset + place.length - run[0].offset > _LONGEST_RUN
-                ):
-                    runs[tuple(B3Digest(each.digest) for each in run)] = run
-                    run = []
-                run.append(place)
-            runs[tuple(B3Digest(each.digest) for each in run)] = run
+        runs = {
+            tuple(B3Digest(place.digest) for place in run): run
+            for places in by_pack.values()
+            for run in self._joined(places)
+        }
         return runs, absent
 
-    def _read_run(self, places: list[Row]) -> tuple[list[Row], bytes | CastoreError | None]:
+    def _joined(self, places: list[Row]) -> Iterator[list[Row]]:
+        """Yield what is to be read at once of one pack."""
+        places.sort(key=lambda place: place.offset)
+        run: list[Row] = []
+        for place in places:
+            if run and (
+                place.offset - (run[-1].offset + run[-1].length) > self._gap
+                or place.offset + place.length - run[0].offset > _LONGEST_RUN
+            ):
+                yield run
+                run = []
+            run.append(place)
+        if run:
+            yield run
+
+    def _read_runs(self, rows: Iterable[Row]) -> Iterator[_Read]:
+        """Read parts of packs, in the order of packs and offsets; with `None` those whose pack is gone."""
+        by_pack: defaultdict[int, list[Row]] = defaultdict(list)
+        for row in rows:
+            by_pack[row.pack].append(row)
+        return self._read_all(run for number in sorted(by_pack) for run in self._joined(by_pack[number]))
+
+    def _read_all(self, runs: Iterable[list[Row]]) -> Iterator[_Read]:
+        return (self._pool.map if self.high_latency else map)(self._read_run, runs)
+
+    def _read_run(self, places: list[Row]) -> _Read:
         start, last = places[0].offset, places[-1]
         try:
             key = self._known.pack(places[0].pack).key
@@ -374,11 +433,6 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         finally:
             self._packer.add(work, ticket, packed)
 
-    @property
-    def frame_format(self) -> str:
-        """Chunks are stored as zstd frames."""
-        return "zstd"
-
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
         """Let the frames of chunks wait for their pack to be stored."""
         self.put_frames_of(self._packer.common, frames)
@@ -410,17 +464,24 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         """Claim chunks; *there* has the packs that were claimed already, and whether they are there."""
         claimed = self._packer.claim(wanted, work)
         left = wanted - claimed
-        for looks in (self._known.look, self._known.look_anew, lambda: False):
+        looked = False
+        while left:
+            lost = False
             for digest in list(left):
                 for place in self._known.places(digest):
                     if place.pack not in there:
                         there[place.pack] = self._claim_pack(place.pack)
+                        lost = lost or not there[place.pack]
                     if there[place.pack]:
                         claimed.add(digest)
                         left.discard(digest)
                         break
-            if not left or (all(there.values()) and not looks()):
+            if lost:
+                # What is to stay of a pack that is gone is in another one by now.
+                self._known.look_anew()
+            elif looked or not left or not self._known.look():
                 break
+            looked = True
         return claimed | self._packer.claim(left, work)
 
     def _claim_pack(self, number: int) -> bool:
@@ -443,27 +504,37 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         """Do the same for a lease."""
         if any(not self._known.records(digest) for digest in blobs):
             self._known.look()
-        needs: dict[B3Digest, set[B3Digest]] = {}
-        buried = self._known.buried
         there: dict[int, bool] = {}
-        for digest, known in blobs.items():
-            records = self._known.records(digest)
-            if not records:
-                continue
-            pack = records[0].pack
-            if pack not in there:
-                there[pack] = self._claim_pack(pack)
-            if not there[pack]:
-                continue
-            with contextlib.suppress(CorruptBlobError):
-                chunks = self._index(digest) if records[0].length else ()
-                if chunks is not None and (known is None or blob_index.same_list(chunks, known)):
-                    needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
-        # After the claim: somebody may have buried a record just before.
-        if needs and self._known.look_for_dead() != buried:
-            needs = {digest: needed for digest, needed in needs.items() if self._known.records(digest)}
+        needs = {}
+        for digest, chunks in self._claim_records(blobs, there).items():
+            known = blobs[digest]
+            if known is None or blob_index.same_list(chunks, known):
+                needs[digest] = {meta.digest for meta in chunks} or {digest} - {EMPTY}
         claimed = self._claim(work, set().union(*needs.values()), there)
         return {digest for digest, needed in needs.items() if needed <= claimed}
+
+    def _claim_records(
+        self, blobs: Iterable[B3Digest], there: dict[int, bool]
+    ) -> dict[B3Digest, Sequence[ChunkMeta]]:
+        """Claim the packs of records; return the lists of those that still count after that."""
+        claimed = {}
+        for digest in blobs:
+            for row in self._known.records(digest):
+                if row.pack not in there:
+                    there[row.pack] = self._claim_pack(row.pack)
+                if there[row.pack]:
+                    claimed[digest] = row
+                    break
+        if not claimed:
+            return {}
+        # After the claim: somebody may have buried a record just before.
+        self._known.look_for_dead()
+        lists = self._lists(row for row in claimed.values() if self._known.counts(row))
+        return {
+            digest: chunks
+            for digest, chunks in lists.items()
+            if chunks is not None and not isinstance(chunks, CorruptBlobError)
+        }
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Store the records of blobs with all chunks that wait, or after them."""
@@ -474,10 +545,11 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         new: dict[B3Digest, bytes] = {}
         others: list[tuple[bytes, bytes]] = []
         needed: set[B3Digest] = set()
+        claimed = self._claim_records(blobs, {})
         for digest, chunks in blobs.items():
-            records = self._known.records(digest)
-            if records and self._claim_pack(records[0].pack) and self._has_list(digest, chunks):
+            if digest in claimed and blob_index.same_list(claimed[digest], chunks):
                 continue
+            records = self._known.records(digest)
             others += ((self._known.pack(place.pack).name, digest) for place in records)
             new[digest] = blob_index.encode(chunks)
             needed.update(meta.digest for meta in chunks)
@@ -485,53 +557,18 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         # They may wait in a pack of another lease.
         self._packer.claim(needed, work)
         self._packer.close_pack(work, new)
-        if others:
-            self._bury(others)
+        self._sweeping.bury(others)
 
-    def _has_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
-        try:
-            found = self._index(digest)
-        except CorruptBlobError:
-            return False
-        return found is not None and blob_index.same_list(found, chunks)
-
-    def _bury(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Have records that others have replaced count no more."""
-        for start in range(0, len(pairs), packs.MOST_PAIRS):
-            some = pairs[start : start + packs.MOST_PAIRS]
-            data = packs.encode_dead(some, randomness.token_bytes(16))
-            key = f"{DEAD}{hour_of(time.time())}/{B3Digest.of(data).hex()}"
-            self._store.put_pieces(key, (data,))
-            self._known.bury(some)
-
-    def _store_pack(self, builder: PackBuilder, indexes: Mapping[B3Digest, bytes]) -> None:
+    def _store_pack(self, builder: PackBuilder, indexes: Mapping[B3Digest, bytes]) -> Pack:
         self._known.ensure_format()
         # A record may take the place of one that counts no more, and be stored with nothing else: without
         # a name of its own its pack could be the very one of which that is said.
         pack = builder.finish(indexes, randomness.token_bytes(16) if indexes else b"")
         key = f"{PACKS}{hour_of(time.time())}/{pack.digest.hex()}"
         self._store.put_pieces(key, pack.pieces)
-        self._known.add(key, pack.size, pack.footer)
+        return self._known.add(key, pack.size, pack.footer)
 
     # -- the store --
-
-    @property
-    def durability(self) -> Literal["process", "full"]:
-        """What a blob survives whose writer was closed."""
-        return self._store.durability
-
-    @property
-    def route(self) -> str:
-        """What makes the requests to a bucket."""
-        return self._store.route
-
-    def check_usable(self) -> None:
-        """Raise `UnavailableError` if it can be seen, without a write, that nothing could be stored."""
-        self._store.check_usable()
-
-    def lacks_store(self) -> str | None:
-        """Return the place of the store, if none was begun there yet."""
-        return self._store.lacks()
 
     def close(self) -> None:
         """Store what waits, and release connections.
@@ -543,9 +580,60 @@ class PackedBlobService(ChunkBackend, BlobLister, FrameStore, Durable):
         except UnavailableError as error:
             _log.warning("chunks that are of no blob are dropped: %s", error)
         finally:
-            if self._own_pool is not None:
-                self._own_pool.close()
-            self._store.close()
+            super().close()
+
+
+class PackInventory(PackedBlobService, Inventory):
+    """The same, where things can be removed: it lists all that it has, and moves single things away."""
+
+    def list_items(self) -> Iterator[StoredItem]:
+        """Yield each record that counts, each chunk in each pack, and what killed writers have left.
+
+        Raises `UnavailableError` after the records if others may have been lost.
+        """
+        self._known.look_anew()
+        yield from map(self._sweeping.index_item, self._known.all_records())
+        self._require_footers()
+        yield from map(self._sweeping.chunk_item, self._known.all_chunks())
+        yield from self._sweeping.residue()
+
+    def set_aside(self, item: StoredItem) -> str:
+        """Let a record count no more; write the pack of a chunk anew without it, and move the old one."""
+        self._known.look_anew()
+        return self._sweeping.set_aside(item)
+
+
+class SweepablePacks(PackInventory, Sweepable):
+    """The same in a folder: garbage is collected."""
+
+    @property
+    def sweeps_together(self) -> bool:
+        """A pack has many items, and goes as a whole."""
+        return True
+
+    def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
+        """Let records count no more; remove packs of which enough is garbage, once the rest is elsewhere."""
+        self._known.look_anew()
+        self._require_footers()
+        yield from self._sweeping.sweep(items, older_than)
+        self._store.flush()
+
+    @property
+    def renewal_seconds(self) -> float:
+        """How old the time of a pack may be before a claim renews it."""
+        return self._store.renewal_seconds
+
+    def leased_since(self) -> float | None:
+        """Return the time of the oldest lease in the store."""
+        return self._store.leased_since()
+
+
+def packs_in(store: ObjectStore, **options: Unpack[Options]) -> PackedBlobService:
+    """Return the service that can do what its store can; *options* are those of `PackedBlobService`."""
+    made = (
+        PackedBlobService if not store.removes else PackInventory if store.folder is None else SweepablePacks
+    )
+    return made(store, **options)
 
 
 class _LeasedPacks(ChunkStore, FrameStore):
@@ -603,6 +691,16 @@ class _Take(Protocol):
     """What is made of a frame: called with it, its digest, the size that is known, and its key."""
 
     def __call__(self, frame: bytes, digest: B3Digest, size: int | None, key: str) -> bytes: ...
+
+
+def _decoded(data: bytes, row: Row, key: str) -> Sequence[ChunkMeta] | CorruptBlobError:
+    digest = B3Digest(row.digest)
+    if len(data) != row.length:
+        return BadIndexError(f"the index of blob {digest} is cut short", expected=digest, key=key)
+    try:
+        return blob_index.decode(data, digest, key=key)
+    except CorruptBlobError as error:
+        return error
 
 
 def _attempt(take: _Take, frame: bytes, digest: B3Digest, size: int | None, key: str) -> bytes | CastoreError:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from castore import B3Digest
 from castore.threads import forks
 
 _ROW: Final = struct.Struct("<32sIIII")
@@ -112,8 +111,3 @@ class _Run:
 def _merged(one: _Run, other: _Run) -> _Run:
     # Two sorted lists in a row are sorted by one merge.
     return _Run(sorted(one.rows() + other.rows()))
-
-
-def digest_of(place: Row) -> B3Digest:
-    """Return the digest of a place as a digest."""
-    return B3Digest(place.digest)

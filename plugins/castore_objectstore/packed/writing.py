@@ -65,7 +65,7 @@ class Packer:
     """Gathers chunks, and gives packs to *store*, which has them stored for good when it returns."""
 
     def __init__(
-        self, store: Callable[[PackBuilder, Mapping[B3Digest, bytes]], None], pack_size: int
+        self, store: Callable[[PackBuilder, Mapping[B3Digest, bytes]], object], pack_size: int
     ) -> None:
         self._store = store
         self._pack_size = pack_size
