@@ -41,7 +41,7 @@ class PackedConfig(ChunkedStoreFields):
 
     pack_size: Annotated[ByteSize, Between(64 << 10, 512 << 20)] = _DEFAULT_PACK_SIZE
     """How many bytes of chunks a pack has when it is closed; so much waits in memory, for each writer."""
-    max_waste: Annotated[float, Between(0.0, 1.0)] = _DEFAULT_MAX_WASTE
+    max_waste: Annotated[float, Between(0, 1)] = _DEFAULT_MAX_WASTE
     """A collection of garbage writes a pack anew of which a larger part is waste."""
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
