@@ -42,6 +42,9 @@ def test_a_folder_is_served_until_a_signal(place, root, number):
         (["--private"], 2, "need --tokens"),
         (["--site"], 2, "one ROOT"),
         (["--tls-cert", "x"], 2, "come together"),
+        (["--live", "--listen", "0.0.0.0:0", "--insecure"], 2, "needs --tokens"),
+        (["--live", "--host", "castore.example"], 2, "needs --tokens"),
+        (["x", "--live", "--site"], 2, "a server of its own"),
         (["0" * 64], 1, "no directory"),
         (["no-such-ref"], 1, "no-such-ref"),
     ],
@@ -51,6 +54,28 @@ def test_what_cannot_be_is_said(place, arguments, code, words):
     assert words in run.stderr.decode()
     assert b"Traceback" not in run.stderr
     assert run.returncode == code
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 200), (["--host", "castore.example"], 401)])
+def test_the_live_view_is_for_this_machine_or_takes_a_token(place, root, arguments, status):
+    """What has another name may stand behind a proxy. Numbers are counted without `--stats`."""
+    place.file("tokens", b"reader read reader-token-123456\n")
+    (place.folder / "tokens").chmod(0o600)
+    options = ["--live", "--tokens", "tokens", "--listen", "localhost:0", "--json", *arguments]
+    with place.start("http", *options, stdout=subprocess.PIPE) as server:
+        try:
+            (url,) = json.loads(server.stdout.readline())["listening"]
+            if status == 401:
+                with pytest.raises(urllib.error.HTTPError, match="401"):
+                    urllib.request.urlopen(f"{url}ui/composition", timeout=20)
+            headers = {"Authorization": "Bearer reader-token-123456"}
+            with urllib.request.urlopen(f"{url}tree/{root}/a.txt", timeout=20):
+                pass
+            request = urllib.request.Request(f"{url}ui/composition/state", headers=headers)
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                assert json.load(answer)["exact"]["0.bytes_out"] > 0
+        finally:
+            server.kill()
 
 
 def test_a_port_that_is_taken_is_said(place):

@@ -166,6 +166,8 @@ def test_another_server_is_not_pushed_aside(started: Any, sockets: Any) -> None:
         (["--tls-cert", "x.pem"], "come together"),
         (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "x.pem"),
         (["--tokens", "composition.toml"], "composition.toml"),
+        (["--live", "0.0.0.0:0", "--insecure"], "it needs --tokens"),
+        (["--live", "somewhere"], "is no place to listen at"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(castore_command: Any, args: list[str], words: str) -> None:

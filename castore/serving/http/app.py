@@ -81,6 +81,7 @@ WATCHED: Final = "castore.watched"
 _BEGINNING: Final = 64 << 10
 """How much of a file its page has."""
 _ARCHIVES_AT_ONCE: Final = 4
+_LOOKING_AT_ONCE: Final = 4
 _WRONG_SIZE: Final = "the file has another size than its entry says"
 _FOR_EVER: Final = "max-age=31536000, immutable"
 _ASK_AGAIN: Final = "no-cache"
@@ -203,6 +204,7 @@ class HttpApp:
         self._ask_again = f"private, {_ASK_AGAIN}" if self.options.private else _ASK_AGAIN
         mimetypes.init()  # It reads files, the first time.
         self._live_view: LiveView | None = None
+        self._looking: asyncio.Semaphore | None = None
         if self.options.live != "off":
             from castore.serving.live.view import LiveView  # noqa: PLC0415 - for those who want it
 
@@ -401,7 +403,11 @@ class HttpApp:
             body = await self.run(view.state)
             await request.answer(200, [*fields, ("Content-Type", "application/json")], body)
         elif not parts and not request.slash:
-            body = await self.run(lambda: view.page(request.base, request.query))
+            # Stores that hang keep threads; who looks for blobs must not have all of them.
+            if self._looking is None:
+                self._looking = asyncio.Semaphore(_LOOKING_AT_ONCE)
+            async with self._looking if request.query.get("digest") else contextlib.nullcontext():
+                body = await self.run(lambda: view.page(request.base, request.query))
             await request.answer(200, [*fields, ("Content-Type", "text/html; charset=utf-8")], body)
         else:
             raise _AnswerError(404, "there is nothing here")

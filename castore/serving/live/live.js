@@ -48,6 +48,7 @@
 
   async function turn() {
     const begun = performance.now();
+    let wait = 1000;
     if (!document.hidden) {
       try {
         const answer = await fetch(source, { cache: "no-store", signal: AbortSignal.timeout(8000) });
@@ -60,11 +61,12 @@
         show(found);
         root.dataset.live = "yes";
         at.textContent = found.at;
+        if (found.soon) wait = 300 + performance.now() - begun;
       } catch {
         root.dataset.live = "lost";
       }
     }
-    setTimeout(turn, Math.max(1000 - (performance.now() - begun), 200));
+    setTimeout(turn, Math.max(wait - (performance.now() - begun), 200));
   }
   turn();
 })();

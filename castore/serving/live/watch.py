@@ -45,7 +45,7 @@ _LATELY: Final = 10.0
 _WAIT: Final = 0.4
 """How long a look waits for answers to come, in seconds."""
 
-_PATIENCE: Final = (0.5, 5.0)
+_PATIENCE: Final = (0.6, 5.0)
 """After how many seconds, at least and at most, a service that has not answered is taken for dead."""
 
 _TROUBLED: Final = ("is_open", "is_half_open", "is_degraded")
@@ -108,6 +108,8 @@ class Look:
     at: float
     """By the clock of the system, in seconds."""
     readings: Mapping[str, InstanceView]
+    undecided: bool
+    """Whether a store has not answered yet, and it is too early to say that it is dead."""
 
 
 @attrs.define
@@ -160,19 +162,23 @@ class Watch:
             self._graph = None
 
     def look(self) -> Look:
-        """Return how things are; the last look, if that is not a second old. Waits half a second at most."""
+        """Return how things are; the last look, if that is not a second old and was decided.
+
+        Waits half a second at most.
+        """
         with self._lock:
             now = self._clock.now()
             while True:
                 if self._graph is not self._stores.graph:
                     self._begin(self._stores.graph)
                 # A little early is in time: who asks each second comes now sooner, now later.
-                if self._last is not None and now - self._samples[-1][0] < EVERY - 0.15:
+                early = self._last is not None and now - self._samples[-1][0] < EVERY - 0.15
+                if self._last is not None and early and not self._last.undecided:
                     return self._last
-                self._ask(now)
+                self._ask(now, collect_only=early)
                 measured = self._stores.metrics()
                 if self._graph is self._stores.graph:  # Else it was read anew in between.
-                    self._last = self._read(now, measured)
+                    self._last = self._read(measured, early=early)
                     return self._last
 
     def scrubbed(self, text: str) -> str:
@@ -192,7 +198,7 @@ class Watch:
 
     # -- asking --
 
-    def _ask(self, now: float) -> None:
+    def _ask(self, now: float, *, collect_only: bool) -> None:
         """Ask each store that has answered the last question, and wait a little for what comes at once."""
         assert self._graph is not None
         assert self._deadlines is not None
@@ -202,7 +208,7 @@ class Watch:
             self._collect(probe)
             if service is None:
                 probe.answered = False
-            elif probe.pending is None:
+            elif probe.pending is None and not collect_only:
                 probe.pending = self._deadlines.start(
                     partial(_question, service, self._graph.instances[id_].name)
                 )
@@ -225,19 +231,23 @@ class Watch:
 
     # -- reading --
 
-    def _read(self, now: float, metrics: Metrics) -> Look:
-        graph = self._graph
+    def _read(self, metrics: Metrics, *, early: bool) -> Look:
+        graph, now = self._graph, self._clock.now()
         assert graph is not None
         measured = dict(zip(graph.instances, metrics, strict=True))
         totals = {id_: _totals(entry) for id_, entry in measured.items()}
-        self._samples.append((now, totals))
+        if not early:
+            self._samples.append((now, totals))
         health: dict[str, Health] = {}
         for instance in graph.all_in_order():
             health[instance.id] = self._health(instance, measured[instance.id], health, now)
         readings = {
             id_: self._reading(graph.instances[id_], entry, health[id_]) for id_, entry in measured.items()
         }
-        return Look(graph, time.time(), readings)
+        undecided = any(
+            each.pending is not None and now - each.begun <= each.patience for each in self._probes.values()
+        )
+        return Look(graph, time.time(), readings, undecided)
 
     def _reading(self, instance: Instance, metrics: InstanceMetrics, health: Health) -> InstanceView:
         samples = [(at, each[instance.id]) for at, each in self._samples]
@@ -287,7 +297,7 @@ class Watch:
     @staticmethod
     def _answer(probe: _Probe, now: float) -> Health:
         if probe.pending is not None and now - probe.begun > probe.patience:
-            return Health("dead", f"no answer for {now - probe.begun:.0f} s")
+            return Health("dead", f"no answer for {max(now - probe.begun, 1):.0f} s")
         if not probe.answered:
             return Health("idle", "asked")
         return Health("well", "healthy") if probe.fault is None else Health("dead", probe.fault)

@@ -39,6 +39,7 @@ def document(look: Look, key: str) -> dict[str, Any]:
         "at": clock_text(look.at),
         "headline": headline(look),
         "overall": overall(look),
+        "soon": look.undecided,
         "texts": {},
         "exact": {},
         "states": {},

@@ -398,6 +398,9 @@ def test_a_browser_shows_what_was_measured(
             shown = row(browser, entry.name if entry.name != "near.inner" else "memory")
             assert {name: value for name, value in shown.items() if name != "state"} == expected(entry)
             assert shown["state"] == "well"
+        # What is read is what was counted, too.
+        shown = browser.do("document.querySelector('data[data-s=\"0.calls\"]').textContent")
+        assert shown == f"{calls:,}"
         assert browser.complaints() == []
         kill(tmp_path / "archive")
         died = time.monotonic()
@@ -427,6 +430,7 @@ def test_a_browser_on_a_phone_in_the_dark_by_keyboard(browser: Browser, stores: 
         browser.press("Enter")
         browser.until("document.querySelectorAll('.plan').length === 3")
         assert browser.do("document.documentElement.scrollWidth") == 360
+        assert browser.do("getComputedStyle(document.querySelector('.graph')).display") == "none"
         dark = browser.do("getComputedStyle(document.body).backgroundColor")
         assert dark == "rgb(20, 23, 28)"
         assert browser.complaints() == []
