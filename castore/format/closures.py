@@ -7,6 +7,7 @@ takes a sequence calls `finish` at its end: a sequence that was cut short is an 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -168,23 +169,31 @@ def _order_error(message: str, digests: Iterable[B3Digest]) -> DirectoryOrderErr
 # -- a closure as an object --
 
 
-def encode(directories: Iterable[Directory]) -> bytes:
+def encode(directories: Iterable[Directory], *, index: bool = False) -> bytes:
     """Return a closure, given with the root first, as the reference stores it: as one zstd frame.
+
+    Arguments:
+        directories: The directories.
+        index: Whether a frame follows that others skip, and in which `read_index` finds what is in the first.
 
     Raises `InvalidDirectoryError` if it has more than `MOST_UNPACKED` bytes.
     """
     from castore.format import frames  # noqa: PLC0415 - few need zstandard
 
     payload = bytearray()
-    for frame in encode_frames(directories):
-        payload += frame
+    entries: list[bytes] = []
+    for directory in directories:
+        if index:
+            entries.append(_ENTRY.pack(directory.digest[:INDEX_KEY], len(payload)))
+        for frame in encode_frames((directory,)):
+            payload += frame
         if len(payload) > MOST_UNPACKED:
             message = (
                 f"the directories of the tree have more than {MOST_UNPACKED >> 20} MiB together, too many for"
                 " one object; services of the types `blobs` and `sqlite` have room for them"
             )
             raise InvalidDirectoryError(message, rule="too-long")
-    return frames.compress(payload)
+    return frames.compress(payload) + (_as_tail(b"".join(sorted(entries))) if index else b"")
 
 
 def decode(data: bytes, root: B3Digest, *, key: str | None = None) -> Iterator[Directory]:
@@ -222,6 +231,44 @@ def decode(data: bytes, root: B3Digest, *, key: str | None = None) -> Iterator[D
     except ValueError as error:
         message = f"the tree {root} is corrupt: {error}"
         raise CorruptDirectoryError(message, expected=root, key=key) from error
+
+
+# -- what is in such an object, at its end --
+
+INDEX_KEY: Final = 8
+"""So many bytes of a digest are in an index."""
+
+_ENTRY: Final = struct.Struct(f"<{INDEX_KEY}sI")
+_SKIPPABLE: Final = struct.Struct("<II")
+_TAIL_MAGIC: Final = 0x184D2A5C
+_TAIL_END: Final = struct.Struct("<I8s")
+_TAIL_MARK: Final = b"CASDIRX1"
+
+
+def _as_tail(entries: bytes) -> bytes:
+    end = _TAIL_END.pack(len(entries) // _ENTRY.size, _TAIL_MARK)
+    return _SKIPPABLE.pack(_TAIL_MAGIC, len(entries) + len(end)) + entries + end
+
+
+def index_length(end: bytes) -> int | None:
+    """Return how many bytes the index has that an object ends in, by its last bytes; `None` without one."""
+    if len(end) < _TAIL_END.size:
+        return None
+    count, mark = _TAIL_END.unpack(end[-_TAIL_END.size :])
+    return _SKIPPABLE.size + count * _ENTRY.size + _TAIL_END.size if mark == _TAIL_MARK else None
+
+
+def read_index(end: bytes) -> bytes | None:
+    """Return the keys in order, one after the other, of an index that *end* ends in; `None` without one."""
+    length = index_length(end)
+    if length is None or length > len(end):
+        return None
+    tail = end[-length:]
+    if _SKIPPABLE.unpack_from(tail) != (_TAIL_MAGIC, length - _SKIPPABLE.size):
+        return None
+    entries = _ENTRY.iter_unpack(tail[_SKIPPABLE.size : -_TAIL_END.size])
+    keys = [key for key, _ in entries]
+    return b"".join(keys) if keys == sorted(keys) else None
 
 
 # -- a closure as bytes --

@@ -225,11 +225,15 @@ class ObjectStoreConfig(ChunkedStoreFields):
 class ObjectStoreDirectoriesConfig(StoreFields):
     """Trees in an object store, each as one object. URL form: `objectstore+<url>?<fields and options>`."""
 
+    index: bool = False
+    """Whether any directory can be had by itself, and not only roots: trees are written with an index behind
+    them, which the reference skips."""
+
     def build(self, name: str, context: BuildContext) -> DirectoryService:
         """Return the service. A folder is made when the first tree is written, not before."""
         from castore_objectstore.directories import ClosureDirectoryService  # noqa: PLC0415 - once it is named
 
-        return ClosureDirectoryService(self.open(name, context))
+        return ClosureDirectoryService(self.open(name, context), index=self.index)
 
 
 @attrs.frozen

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from castore import B3Digest, CastoreError, CorruptDirectoryError, MissingDirectoryError
 from castore.contract.directories import (
+    AnyDirectory,
     Complete,
     DirectoryLister,
     DirectoryService,
@@ -16,10 +17,11 @@ from castore.contract.directories import (
 from castore.format import closures
 from castore.format.directories import Directory
 from castore.threads import forks
+from castore_objectstore.closure_index import DIRS, ClosureIndex
 from castore_objectstore.keys import digest_in, key_of
 from castore_objectstore.object_store import ObjectStore, TooLargeError
 
-_DIRS: Final = "dirs/b3/"
+P = TypeVar("P")
 
 _MOST_HELD: Final = 64 << 20
 """How many bytes the encodings of trees that are at hand have together."""
@@ -29,13 +31,18 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
     """Keeps each tree as one object in an `ObjectStore`, which it closes.
 
     A directory can be had by itself if it is the root of a tree that was written; another one if its root is
-    named (`within`), or was read lately.
+    named (`within`), or was read lately, or if there is an index.
+
+    Arguments:
+        store: Where the objects are.
+        index: Whether objects are written with an index, and any directory is looked for in those of all.
     """
 
     whole_trees = True
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, *, index: bool = False) -> None:
         self._store = store
+        self._index = ClosureIndex(store) if index else None
         self.high_latency = store.high_latency
         self._lock = forks.new_lock()
         # Encodings, which take a fraction of what directories do.
@@ -69,22 +76,60 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
                     answer = error
             if answer is not None:
                 found[digest] = answer
+        if self._index is not None:
+            found |= self._by_index(self._index, [digest for digest in lacking if digest not in found])
+        return found
+
+    def _by_index(self, index: ClosureIndex, wanted: Collection[B3Digest]) -> FoundDirectories:
+        """Return those of some directories that are anywhere in a tree."""
+        found: FoundDirectories = {}
+        left = dict.fromkeys(wanted)
+        for turn in range(2):
+            if not left:
+                break
+            if turn:
+                try:
+                    index.look()
+                except CastoreError as error:
+                    # The one that could not be looked into may have them.
+                    found |= dict.fromkeys(left, error)
+            trees: dict[B3Digest, set[B3Digest]] = {}
+            for digest in left:
+                for root in index.roots_with(digest):
+                    trees.setdefault(root, set()).add(digest)
+            for root, some in trees.items():
+                try:
+                    answer: FoundDirectories = dict(self._of_tree(root, some & left.keys()))
+                except CastoreError as error:
+                    answer = {digest: error for digest in some if digest in left}
+                found |= answer
+                for digest, directory in answer.items():
+                    if isinstance(directory, Directory):
+                        left.pop(digest)
         return found
 
     def missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are neither roots nor in trees that are at hand."""
-        return {
+        absent = {
             digest
             for digest in set(digests)
             if self._at_hand(digest) is None and not self._store.exists(_key(digest))
         }
+        if self._index is None or not absent:
+            return absent
+        found = self._by_index(self._index, absent)
+        for answer in found.values():
+            if isinstance(answer, CastoreError):
+                raise answer
+        return absent - found.keys()
 
     def closure(self, root: B3Digest) -> Iterator[Directory] | None:
         """Return the directories of a tree, the root first; of a directory that is no root by single ones."""
         data = self._read(root)
         if data is not None:
             return closures.decode(data, root, key=_key(root))
-        return None if self._at_hand(root) is None else super().closure(root)
+        known = self._at_hand(root) is not None or self._index is not None
+        return super().closure(root) if known else None
 
     def _read(self, root: B3Digest) -> bytes | None:
         key = _key(root)
@@ -153,7 +198,9 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
         for root in given.keys() - inner:
             tree = self._gather(root, given)
             if not self._store.exists(_key(root)):
-                self._store.put(_key(root), closures.encode(tree.values()))
+                self._store.put(_key(root), closures.encode(tree.values(), index=self._index is not None))
+                if self._index is not None:
+                    self._index.add(root, tree)
         self._store.flush()
 
     def _gather(self, root: B3Digest, given: Mapping[B3Digest, Directory]) -> dict[B3Digest, Directory]:
@@ -173,10 +220,29 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
             level = below
         return tree
 
+    def capability(self, kind: Callable[..., P]) -> P | None:
+        """Find any directory, too, if there is an index."""
+        if kind is AnyDirectory and self._index is not None:
+            answer: Any = AnyDirectory()
+            found: P = answer
+            return found
+        return super().capability(kind)
+
     def list_directories(self) -> Iterator[B3Digest]:
-        """Yield the roots of all trees."""
-        for entry in self._store.list(_DIRS):
-            digest = digest_in(_DIRS, entry)
+        """Yield the roots of all trees; with an index all that is in them, for which each tree is read."""
+        if self._index is None:
+            yield from self._list_roots()
+            return
+        seen: set[B3Digest] = set()
+        for root in self._list_roots():
+            for directory in self.closure(root) or ():
+                if directory.digest not in seen:
+                    seen.add(directory.digest)
+                    yield directory.digest
+
+    def _list_roots(self) -> Iterator[B3Digest]:
+        for entry in self._store.list(DIRS):
+            digest = digest_in(DIRS, entry)
             if digest is not None:
                 yield digest
 
@@ -186,7 +252,7 @@ class ClosureDirectoryService(DirectoryService, Complete, DirectoryLister):
 
 
 def _key(digest: B3Digest) -> str:
-    return key_of(_DIRS, digest)
+    return key_of(DIRS, digest)
 
 
 def _size_of(tree: Mapping[B3Digest, bytes]) -> int:

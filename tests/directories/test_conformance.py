@@ -32,6 +32,12 @@ STACKS: Final[dict[str, Tables]] = {
     "sqlite": {"root": ROWS},
     "blobs": {"root": IN_BLOBS},
     "objectstore": {"root": FILES},
+    "objectstore with an index": {"root": {**FILES, "index": True}},
+    "cache in objects with an index": {
+        "root": {"type": "cache", "near": "&near", "far": "&far"},
+        "near": {**FILES, "index": True},
+        "far": ROWS,
+    },
     "breaker": around("breaker"),
     "faulty": around("faulty"),
     "limit": around("limit", concurrency=3),

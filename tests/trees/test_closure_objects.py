@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import pytest
 import zstandard
 
 from castore import B3Digest, Composition, CorruptDirectoryError, MissingDirectoryError
-from castore.contract.directories import Complete, DirectoryLister, DirectoryService
+from castore.contract.directories import AnyDirectory, Complete, DirectoryLister, DirectoryService
+from castore.digest import EMPTY
 from castore.format import closures
 from castore.format.directories import Directory
-from castore.format.nodes import DirectoryNode
+from castore.format.nodes import DirectoryNode, FileNode
 from castore.trees.exporting import export_tree
 from castore.trees.importing import import_tree
+from castore_objectstore.directories import ClosureDirectoryService
+from castore_objectstore.local import LocalObjectStore
+from castore_objectstore.object_store import ObjectStore
 from tests.directories.test_services import REFERENCE, leaves_first
 from tests.format.test_directories import COMPLICATED, WITH_KEEP, A, B, C, D, E
 from tests.trees.conftest import ROOT
@@ -211,3 +215,129 @@ class TestDamage:
         with pytest.raises(MissingDirectoryError) as caught:
             service.put_many([COMPLICATED])
         assert caught.value.path == b"keep"
+
+
+class Requests:
+    """Counts what an object store is asked."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.made: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name in ("get", "get_tail", "get_range", "list", "exists", "put"):
+            self.made.append(name)
+        return found
+
+
+def indexed(folder: Path) -> tuple[ClosureDirectoryService, Requests]:
+    """The same store with an index, of which nothing is at hand, and what it asks for."""
+    requests = Requests(LocalObjectStore(folder, instance="root", durability="process"))
+    return ClosureDirectoryService(cast("ObjectStore", requests), index=True), requests
+
+
+def tree(number: int) -> list[Directory]:
+    """Some directories that only this tree has, the leaves first."""
+    leaf = Directory({b"leaf-%d" % number: FileNode(EMPTY, number)})
+    middle = Directory({b"leaf": leaf.node})
+    return [leaf, middle, Directory({b"middle": middle.node, b"a": A.node}), A]
+
+
+class TestIndex:
+    @pytest.mark.parametrize("ours", [True, False], ids=["with an index", "of the reference"])
+    def test_any_directory_is_found(self, folder: Path, ours: bool) -> None:
+        """Cold with a request for each tree and two more, then with one; all of its tree is at hand then."""
+        writer: DirectoryService = indexed(folder)[0] if ours else anew(folder)
+        for number in range(5):
+            leaf, middle, root, a = tree(number)
+            writer.put_closure([leaf, middle, a, root])
+        service, requests = indexed(folder)
+        assert service.capability(AnyDirectory) is not None
+        leaf, middle, root, _ = tree(3)
+        assert service.get(middle.digest) == middle
+        # Whether it is a root comes first.
+        assert requests.made.count("list") == 1
+        assert len(requests.made) <= 1 + 5 + 2 + (0 if ours else 5)
+        requests.made.clear()
+        assert service.get(leaf.digest) == leaf
+        assert list(service.closure(middle.digest) or ()) == [middle, leaf]
+        assert requests.made == ["get"]
+        requests.made.clear()
+        other = tree(1)[0]
+        assert service.get(other.digest) == other
+        assert requests.made == ["get", "get"]
+        assert service.missing([other.digest, EMPTY, B3Digest.of(b"nobody")]) >= {B3Digest.of(b"nobody")}
+
+    def test_what_others_write_meanwhile(self, folder: Path) -> None:
+        service, _ = indexed(folder)
+        leaf, middle, root, a = tree(1)
+        assert service.get(leaf.digest) is None
+        anew(folder).put_closure([leaf, middle, a, root])
+        assert service.get(leaf.digest) == leaf
+        (path,) = (folder / "dirs").rglob(str(root.digest))
+        path.unlink()
+        cold, _ = indexed(folder)
+        assert cold.missing([leaf.digest, middle.digest]) == {leaf.digest, middle.digest}
+
+    def test_a_part_of_another_tree_is_grafted(self, folder: Path) -> None:
+        leaf, middle, root, a = tree(1)
+        anew(folder).put_closure([leaf, middle, a, root])
+        service, _ = indexed(folder)
+        new = Directory({b"again": middle.node})
+        service.put(new)
+        assert list(anew(folder).closure(new.digest) or ()) == [new, middle, leaf]
+
+    def test_it_is_skipped_by_others(self, folder: Path) -> None:
+        """The first frame is what it was; what follows is a frame that says it may be skipped."""
+        leaf, middle, root, a = tree(1)
+        indexed(folder)[0].put_closure([leaf, middle, a, root])
+        (path,) = (folder / "dirs").rglob(str(root.digest))
+        data = path.read_bytes()
+        plain = closures.encode([root, A, middle, leaf])
+        assert data.startswith(plain)
+        assert data[len(plain) :][:4] == bytes.fromhex("5c2a4d18")
+        assert data.endswith(b"CASDIRX1")
+        payload = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+        assert payload == zstandard.ZstdDecompressor().stream_reader(plain).read()
+
+    def test_an_index_that_is_damaged(self, folder: Path) -> None:
+        """Cut or changed at each byte, it is passed over, or leads nowhere else."""
+        leaf, middle, root, a = tree(1)
+        indexed(folder)[0].put_closure([leaf, middle, a, root])
+        (path,) = (folder / "dirs").rglob(str(root.digest))
+        data = path.read_bytes()
+        begin = len(closures.encode([root, A, middle, leaf]))
+        for position in range(begin, len(data)):
+            for damaged in (
+                data[:position],
+                data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :],
+            ):
+                path.write_bytes(damaged)
+                service, _ = indexed(folder)
+                assert service.get(root.digest) == root
+                assert service.get(leaf.digest) in (leaf, None)
+                if len(damaged) < len(data):
+                    assert service.get(leaf.digest) == leaf
+
+    def test_a_tree_that_is_damaged_is_no_absence(self, folder: Path) -> None:
+        """What is in no other one may have been in that; what is, is found."""
+        leaf, middle, root, a = tree(1)
+        writer = anew(folder)
+        writer.put_closure([leaf, middle, a, root])
+        place(folder, E.digest, packed(E, D))
+        service, _ = indexed(folder)
+        assert service.get(leaf.digest) == leaf
+        with pytest.raises(CorruptDirectoryError, match="cut short"):
+            service.get(B3Digest.of(b"nobody"))
+        with pytest.raises(CorruptDirectoryError, match="cut short"):
+            service.missing([B3Digest.of(b"nobody")])
+
+    def test_an_index_of_more_than_is_read_first(self, folder: Path) -> None:
+        leaves = [Directory({b"%d" % number: FileNode(EMPTY, number)}) for number in range(6000)]
+        root = Directory({b"%d" % number: leaf.node for number, leaf in enumerate(leaves)})
+        indexed(folder)[0].put_closure([*leaves, root])
+        service, requests = indexed(folder)
+        assert service.get(leaves[-1].digest) == leaves[-1]
+        assert requests.made.count("get_tail") == 2
+        assert set(service.list_directories()) == {root.digest, *(leaf.digest for leaf in leaves)}
