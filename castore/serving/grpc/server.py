@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
@@ -32,6 +33,7 @@ from castore.threads.idle import IdleWatch
 
 _BESIDE_MESSAGES: Final = 64 << 10
 _MOST_WAITING_CALLS: Final = 1000
+_SECONDS_TO_SETTLE: Final = 2.0
 
 
 class GrpcServer:
@@ -170,6 +172,10 @@ class GrpcServer:
             relay.take_no_more()
         ended = self.server.stop(grace)
         ended.wait(None if grace is None else grace + 5)
+        # A call has ended for its client before its thread is done with it.
+        settled = time.monotonic() + _SECONDS_TO_SETTLE
+        while not self.idle and time.monotonic() < settled:
+            time.sleep(0.005)
         done = self.idle
         for executor in (self._streams, self._calls):
             executor.shutdown(wait=False, cancel_futures=True)
