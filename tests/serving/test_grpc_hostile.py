@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
+import struct
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -326,3 +330,120 @@ def test_a_tree_is_stored_once_its_own_digest_is_answered(sockets: Any) -> None:
         pytest.raises(CorruptDirectoryError),
     ):
         stores.directories().put_closure([EMPTY, INNER, ROOT])
+
+
+@contextlib.contextmanager
+def resetting(path: Path, after: int) -> Iterator[str]:
+    """Pass connections on to a server, and reset each when so many bytes have gone either way."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        left = after
+        with contextlib.suppress(OSError):
+            while left > 0 and (data := source.recv(min(left, 65536))):
+                target.sendall(data)
+                left -= len(data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                # It is closed with a reset, not with an end.
+                if each.family == socket.AF_INET:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                each.shutdown(socket.SHUT_RD)
+                each.close()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = listening.accept()[0]
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(str(path))
+                for pair in ((client, server), (server, client)):
+                    threads.append(threading.Thread(target=pass_on, args=pair))
+                    threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield f"grpc+http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        accepting.join()
+        for each in threads:
+            each.join(20)
+
+
+@pytest.mark.parametrize("after", [20, 100_000, 1_000_000])
+def test_a_connection_that_is_reset(serving: Any, after: int) -> None:
+    """In the midst of a head, and of a blob, in either direction: it is unavailable."""
+    served = serving({"root": {"type": "objectstore", "object_store_url": "memory:"}})
+    served.stores.blobs().write(P3M.data)
+    with resetting(served.path, after) as url:
+        tables = {
+            "root": {"type": "cache", "near": "&near", "far": "&far"},
+            "near": {"type": "memory"},
+            "far": {"type": "grpc", "url": url, "timeout": "5 s"},
+        }
+        with Composition.from_mapping({"blobservices": tables}) as stores:
+            for service in (stores.blobs("far"), stores.blobs()):
+                with pytest.raises(UnavailableError):
+                    service.read(P3M.digest)
+            near = stores.blobs("near")
+            # Chunks that came whole are right; the blob is not there.
+            assert near.chunks(P3M.digest) is None
+            with pytest.raises(UnavailableError):
+                stores.blobs("far").write(P3M.data[1:])
+    assert not served.stores.blobs().has(B3Digest.of(P3M.data[1:]))
+
+
+TOO_LONG = b"".join(chunk_entry(B3Digest.of(part), len(part)) for part in (b"some", b"other"))
+
+
+@pytest.mark.parametrize("listed", [FOREIGN, TOO_LONG])
+def test_right_chunks_of_another_blob_do_not_become_this_one_in_a_cache(sockets: Any, listed: bytes) -> None:
+    """Chunks may be kept, as they are what they are called; the blob is not."""
+    parts = {bytes(B3Digest.of(part)): part for part in (b"some", b"thing", b"other")}
+
+    def read(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        part = parts.get(request[2:])
+        if part is None:
+            context.abort(CODE.NOT_FOUND, "")
+        assert part is not None
+        yield field(1, part)
+
+    with peer(next(sockets), blobs_of({"Stat": stats(listed), "Read": read})) as url:
+        tables = {
+            "root": {"type": "cache", "near": "&near", "far": "&far"},
+            "near": {"type": "objectstore", "object_store_url": "memory:"},
+            "far": {"type": "grpc", "url": url, "timeout": TIMEOUT},
+        }
+        with Composition.from_mapping({"blobservices": tables}) as stores:
+            for _ in range(2):
+                with pytest.raises(CorruptBlobError):
+                    read_all(stores.blobs())
+            assert not stores.blobs("near").has(WANTED)
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name != "a hang"])
+def test_a_tree_that_is_not_right_stays_in_no_cache(sockets: Any, name: str) -> None:
+    """Directories that came are what they are called; that the tree is whole nobody believes."""
+    get, _ = TREES[name]
+    with peer(next(sockets), {"DirectoryService/Get": get}) as url:
+        tables = {
+            "root": {"type": "cache", "near": "&near", "far": "&far"},
+            "near": {"type": "memory"},
+            "far": {"type": "grpc", "url": url, "timeout": TIMEOUT},
+        }
+        mapping = {"blobservices": {"root": {"type": "memory"}}, "directoryservices": tables}
+        with Composition.from_mapping(mapping) as stores:
+            for _ in range(2):
+                with pytest.raises(CastoreError):
+                    list(stores.directories().closure(ROOT.digest) or ())
+            near = stores.directories("near")
+            for digest, found in near.get_many(
+                [ROOT.digest, EMPTY.digest, INNER.digest, OTHER.digest]
+            ).items():
+                assert isinstance(found, Directory)
+                assert found.digest == digest
+            assert near.missing([INNER.digest]) == {INNER.digest}
