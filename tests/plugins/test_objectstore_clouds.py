@@ -172,6 +172,8 @@ class Place:
             "type": "objectstore",
             "object_store_url": self.url.format(name),
             "object_store_options": self.options,
+            # obstore asks for more than these servers know; Azurite is there for both drivers.
+            "driver": "fsspec" if self.url.startswith("abfs") else "auto",
             **more,
         }
         return Composition.from_mapping({"blobservices": {"root": mapping}})

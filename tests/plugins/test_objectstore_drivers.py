@@ -47,8 +47,12 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 DRIVERS = ("fsspec", "obstore")
-SECRET = "a-secret-that-nobody-may-see"
-KEYS = {"aws_access_key_id": "an-id", "aws_secret_access_key": SECRET, "aws_region": "us-east-1"}
+REAL = os.environ.get("CASTORE_S3_ENDPOINT")
+"""A server to be used in place of moto, with its keys in `CASTORE_S3_KEY` and `CASTORE_S3_SECRET`."""
+
+SECRET = os.environ.get("CASTORE_S3_SECRET") or "a-secret-that-nobody-may-see"
+ID = os.environ.get("CASTORE_S3_KEY") or "an-id"
+KEYS = {"aws_access_key_id": ID, "aws_secret_access_key": SECRET, "aws_region": "us-east-1"}
 
 CONFIG = """
 [blobservices.root]
@@ -57,7 +61,7 @@ object_store_url = "s3://bucket/pre/fix"
 driver = "DRIVER"
 
 [blobservices.root.object_store_options]
-aws_access_key_id = "an-id"
+aws_access_key_id = "KEY"
 aws_secret_access_key = "${CASTORE_TEST_SECRET}"
 aws_endpoint_url = "ENDPOINT"
 aws_region = "us-east-1"
@@ -76,7 +80,10 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """A server of its own, on a port that is free."""
+    """A server of its own, on a port that is free, or the one that is named."""
+    if REAL:
+        yield REAL
+        return
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -92,7 +99,7 @@ def bucket(endpoint: str) -> Iterator[Any]:
         "s3",
         endpoint_url=endpoint,
         region_name="us-east-1",
-        aws_access_key_id="an-id",
+        aws_access_key_id=ID,
         aws_secret_access_key=SECRET,
     )
     bucket = s3.Bucket("bucket")
@@ -110,7 +117,12 @@ def compose(tmp_path: Path) -> Iterator[Callable[..., Composition]]:
 
     def make(driver: str, to: str, *, silent: float = 5, text: str = CONFIG) -> Composition:
         path = tmp_path / f"{driver}{len(opened)}.toml"
-        text = text.replace("DRIVER", driver).replace("ENDPOINT", to).replace("SILENT", str(silent))
+        text = (
+            text.replace('"KEY"', f'"{ID}"')
+            .replace("DRIVER", driver)
+            .replace("ENDPOINT", to)
+            .replace("SILENT", str(silent))
+        )
         path.write_text(text)
         opened.append(Composition.from_toml(path))
         return opened[-1]
@@ -625,7 +637,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "user_agent": "me",
         },
         {
-            "access_key_id": "an-id",
+            "access_key_id": ID,
             "secret_access_key": SECRET,
             "session_token": "t",
             "region": "us-east-1",
