@@ -139,5 +139,24 @@ def test_paths_of_universal_pathlib(fs: CastoreFileSystem, options: dict[str, st
     assert (root / "sub" / "a.txt").exists()
 
 
+def test_datasets(
+    fs: CastoreFileSystem, options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`load_dataset` of files by name, by a pattern, and streamed. To import it takes a while."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    datasets = pytest.importorskip("datasets")
+    with fs.transaction as new:
+        for part in (1, 2):
+            lines = "".join(f"{number * part},word {number}\n" for number in range(100))
+            fs.pipe_file(f"{EMPTY}/data/part{part}.csv", b"n,text\n" + lines.encode())
+    shared = {"storage_options": options, "split": "train", "cache_dir": str(tmp_path / "cache")}
+    folder = f"castore://{new.root}/data"
+    both = datasets.load_dataset("csv", data_files=f"{folder}/part*.csv", **shared)
+    assert (both.num_rows, both[105]) == (200, {"n": 10, "text": "word 5"})
+    streamed = datasets.load_dataset("csv", data_files=f"{folder}/part2.csv", streaming=True, **shared)
+    assert list(streamed)[7] == {"n": 14, "text": "word 7"}
+
+
 def test_castore_is_a_known_protocol() -> None:
     assert fsspec.get_filesystem_class("castore") is CastoreFileSystem
