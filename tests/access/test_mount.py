@@ -143,6 +143,80 @@ def test_a_file_of_another_size_than_its_entry_says_is_corrupt(size):
     assert blobs.opened[0].closed
 
 
+# -- reading ahead --
+
+
+def stores_over(*contents: bytes) -> tuple[CountingBlobs, Stores]:
+    blobs = CountingBlobs(*contents)
+    return blobs, Stores(blobs, BlobsDirectoryService(blobs), 30)
+
+
+def lent(stores: Stores, node: FileNode, offset: int, size: int) -> bytes:
+    with stores.reading(node, offset, size) as view:
+        return bytes(view)
+
+
+def test_of_what_is_read_in_order_the_next_part_is_read_meanwhile():
+    """From the second part on; a part may be asked for that is smaller, or larger, than that."""
+    data = bytes(range(256)) * 100
+    blobs, stores = stores_over(data)
+    node = node_of(data)
+    assert lent(stores, node, 0, 1000) == data[:1000]
+    assert not stores._ahead
+    assert lent(stores, node, 1000, 1000) == data[1000:2000]
+    assert set(stores._ahead) == {(node.digest, 2000)}
+    assert lent(stores, node, 2000, 500) == data[2000:2500]
+    assert lent(stores, node, 2500, 4000) == data[2500:6500]
+    assert lent(stores, node, 6500, 5000) == data[6500:11500]
+    for offset in range(11500, len(data), 1000):
+        assert lent(stores, node, offset, 1000) == data[offset : offset + 1000]
+    assert not stores._ahead
+    assert len(blobs.opened) <= 3
+    stores.close()
+
+
+def test_reads_here_and_there_read_nothing_ahead():
+    data = bytes(range(256)) * 100
+    _, stores = stores_over(data)
+    for offset in (5000, 100, 9000, 0, 20000):
+        assert lent(stores, node_of(data), offset, 100) == data[offset : offset + 100]
+    assert not stores._ahead
+    stores.close()
+
+
+def test_what_is_read_ahead_has_a_bound():
+    """Of many files that nobody goes on with only the last parts are held."""
+    contents = [bytes([number]) * 5000 for number in range(20)]
+    _, stores = stores_over(*contents)
+    for data in contents:
+        for offset in (0, 1000):
+            assert lent(stores, node_of(data), offset, 1000) == data[:1000]
+    assert len(stores._ahead) == 4
+    assert len(stores._buffers) <= 16
+    stores.close()
+
+
+def test_an_error_ahead_is_that_of_who_asks_for_the_part():
+    """And not that of the part before."""
+    data = bytes(range(256)) * 100
+    blobs, stores = stores_over(data)
+    node = node_of(data)
+    lent(stores, node, 0, 1000)
+    for reader in blobs.opened:
+        piece_at = reader.piece_at
+        reader.piece_at = lambda position, piece_at=piece_at: (
+            piece_at(position)[: 2000 - position] if position < 2000 else damaged()
+        )
+    assert lent(stores, node, 1000, 1000) == data[1000:2000]
+    with pytest.raises(CorruptBlobError, match="damaged"):
+        lent(stores, node, 2000, 1000)
+    stores.close()
+
+
+def damaged() -> memoryview:
+    raise CorruptBlobError("it is damaged", expected=B3Digest(bytes(32)))
+
+
 # -- trees --
 
 
