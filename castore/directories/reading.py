@@ -13,7 +13,7 @@ from castore.format.closures import RootToLeaves
 from castore.format.directories import Directory
 
 _BATCH: Final = MOST_ITEMS // 4
-_MOST_SIZE: Final = 1 << 19
+_MOST_SIZE: Final = 1 << 18
 """So many directories are read at once, or until their sizes, which are no less than their entries, add up to
 so much."""
 
@@ -60,6 +60,8 @@ def _go_down(service: DirectoryService, root: Directory, within: B3Digest) -> It
                         parents[node.digest] = (digest, name)
                         below[node.digest] = node.size
                 yield directory
+            # Or two portions would be held while the next one is read.
+            found = {}
         level = below
     order.finish()
 

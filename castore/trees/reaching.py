@@ -57,4 +57,6 @@ def reach(root: Node, directories: DirectoryService, *, seen: set[bytes]) -> Ite
                         seen.add(bytes(node.digest))
                         below[node.digest] = node.size
                         parents[node.digest] = digest, name
+            # Or two portions would be held while the next one is read.
+            found, directory = {}, None
         level = below
