@@ -366,7 +366,7 @@ def test_a_dead_store_freezes_nobody(place, stored, tmp_path):
                 f'[directoryservices.root]\ntype = "grpc"\nurl = "grpc+unix:{socket}"\n'
             )
             with mounted(place, stored, "--timeout", "1 s") as mount:
-                assert (mount.folder / "one/link").exists()
+                until(lambda: readable(mount.folder / "one/link"))
                 server.send_signal(signal.SIGSTOP)
                 begin = time.monotonic()
                 for look in (
