@@ -123,6 +123,39 @@ class TestLayout:
         assert len(found) == len(set(digests))
         assert store.count("range") <= 2
 
+    def test_records_of_many_blobs_are_read_together(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        """Fifty blobs with lists are claimed with one read of their pack, and so when they are put again."""
+        store, service = counted
+        parts = {B3Digest.of(data): data for data in (b"%d" % number * 200 for number in range(100))}
+        lists = {}
+        for one, two in zip(list(parts)[::2], list(parts)[1::2], strict=True):
+            whole = parts[one] + parts[two]
+            lists[B3Digest.of(whole)] = [ChunkMeta(each, len(parts[each])) for each in (one, two)]
+        service.put_chunks(parts)
+        service.put_indexes(lists)
+        fresh = PackedBlobService(store, instance="fresh")
+        assert fresh.missing(lists) == set()
+        store.calls.clear()
+        assert fresh.claim_blobs(dict.fromkeys(lists)) == lists.keys()
+        assert store.count("range") == 1
+        store.calls.clear()
+        fresh.put_indexes(lists)
+        assert [call for call, _ in store.calls] == ["range"]
+
+    def test_a_pack_that_was_cut_since_it_was_looked_at_is_not_counted_on(
+        self, counted: tuple[Counted, PackedBlobService]
+    ) -> None:
+        """What was in it is stored anew."""
+        store, service = counted
+        data = random.Random(2).randbytes(3000)
+        service.write(data)
+        (path,) = packs_of(Path(str(store.folder)))
+        os.truncate(path, 2000)
+        digest = service.write(data)
+        assert PackedBlobService(store, instance="fresh").read(digest) == data
+
     def test_a_large_blob_is_several_packs_with_the_record_in_the_last(
         self, counted: tuple[Counted, PackedBlobService]
     ) -> None:
@@ -439,6 +472,13 @@ class TestDamage:
                         assert read in (None, by_digest[digest]) or isinstance(read, castore.CastoreError)
                 for data_ in contents:
                     blobs.write(data_)
+            # What is gone, or cut short, was stored anew; what is only damaged was claimed as it is.
+            with opened(store) as blobs:
+                for digest, expected in by_digest.items():
+                    try:
+                        assert blobs.read(digest) == expected
+                    except castore.CorruptBlobError:
+                        assert kind in ("turn", "zero", "swap")
             shutil.rmtree(store)
 
     def test_a_chunk_that_is_damaged_is_taken_from_another_pack(self, tmp_path: Path) -> None:
@@ -571,22 +611,33 @@ class TestDurability:
         steps: list[str] = []
         fsync, replace = os.fsync, os.replace
 
+        def place(path: Path) -> str:
+            return "/".join(path.relative_to(tmp_path).parts[1:3]) + ("/..." if path.is_file() else "")
+
         def note_fsync(descriptor: int) -> None:
-            path = Path(f"/proc/self/fd/{descriptor}").readlink()
-            steps.append(f"flush {'folder' if path.is_dir() else path.name[-2:]}")
+            steps.append(f"flush {place(Path(f'/proc/self/fd/{descriptor}').readlink())}")
             fsync(descriptor)
 
         def note_replace(source: str, target: str) -> None:
-            steps.append("rename")
+            steps.append(f"rename {place(Path(source))}")
             replace(source, target)
 
         with opened(tmp_path / "store", durability="full") as blobs:
-            blobs.write(b"first")
             monkeypatch.setattr(os, "fsync", note_fsync)
             monkeypatch.setattr(os, "replace", note_replace)
+            blobs.write(b"first")
+            first = list(steps)
+            steps.clear()
             blobs.write(b"second")
             monkeypatch.undo()
-        assert steps == ["flush #1", "rename", "flush folder"]
+        (hour,) = (path.name for path in (tmp_path / "store/packs").iterdir())
+        folder = f"packs/{hour}"
+        alone = [f"flush {folder}/...", f"rename {folder}/...", f"flush {folder}"]
+        assert steps == alone
+        # The first one also has to keep the names of its folders; before it there is `format`.
+        at = first.index(alone[0])
+        assert first[at : at + 3] == alone
+        assert "flush packs" in first[at + 3 :]
 
     @pytest.mark.parametrize("refused", ["packs", "store"])
     def test_a_folder_whose_name_was_not_flushed_is_flushed_by_the_next(
@@ -626,6 +677,7 @@ class Asked(FsspecObjectStore):
         super().__init__("memory:", {}, instance="bucket")
         self.high_latency = True
         self.calls: Counter[str] = Counter()
+        self.afters: list[str | None] = []
 
     def put(self, key: str, data: bytes) -> None:
         self.calls["put"] += 1
@@ -637,6 +689,7 @@ class Asked(FsspecObjectStore):
 
     def list(self, prefix: str, **kwargs: Any) -> Iterator[StoredObject]:
         self.calls["list"] += 1
+        self.afters.append(kwargs.get("after"))
         return super().list(prefix, **kwargs)
 
 
@@ -655,10 +708,16 @@ class TestBucket:
         store.calls.clear()
         assert len(dict(again.read_many(digests))) == len(set(digests))
         assert store.calls["range"] <= 8
-        store.calls.clear()
-        again.write(b"one more")
-        assert store.calls["put"] == 1
-        assert store.calls["list"] <= 2
+        # At once, and when it is time to look again: then what is under `dead/`, and the packs.
+        for number, looked in enumerate((again._known._looked, float("-inf"))):
+            store.calls.clear()
+            again._known._looked = looked
+            again.write(b"one more %d" % number)
+            assert store.calls["put"] == 1
+            assert store.calls["list"] <= 2
+        assert store.calls["list"] == 2
+        # Only those are listed that can be news.
+        assert store.afters[-1] is not None
 
     def test_a_bucket(self, tmp_path: Path) -> None:
         """Over HTTP, from a server of S3: 600 files are two objects, and another service reads them."""
