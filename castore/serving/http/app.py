@@ -208,7 +208,7 @@ class HttpApp:
         if self.options.live != "off":
             from castore.serving.live.view import LiveView  # noqa: PLC0415 - for those who want it
 
-            self._live_view = LiveView(stores, service)
+            self._live_view = LiveView(stores, service, alone=self.options.only_live)
 
     @property
     def _blobs(self) -> BlobService:
@@ -276,13 +276,12 @@ class HttpApp:
                 else None
             )
         if client is None:
-            # A browser asks for a name and a password; for what changes nothing these do as well.
-            ways = (
-                'Bearer realm="castore"'
-                if writing
-                else 'Bearer realm="castore", Basic realm="castore", charset="UTF-8"'
-            )
-            raise _AnswerError(401, "this takes a token", [("WWW-Authenticate", ways)])
+            # A browser asks for a name and a password; for what changes nothing these do as well. Each way
+            # has a field of its own, or it finds only the first.
+            ways = [("WWW-Authenticate", 'Bearer realm="castore"')]
+            if not writing:
+                ways.append(("WWW-Authenticate", 'Basic realm="castore", charset="UTF-8"'))
+            raise _AnswerError(401, "this takes a token", ways)
         if ("write" if writing else "read") not in client.rights:
             raise _AnswerError(403, "this token is not for that")
 

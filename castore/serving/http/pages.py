@@ -35,7 +35,7 @@ a:focus-visible{outline:2px solid var(--link);outline-offset:2px;border-radius:2
 p.facts{margin:.25rem 0 1rem;color:var(--soft);font-size:.875rem}
 .digest{font-family:ui-monospace,monospace;font-size:.8125rem;overflow-wrap:anywhere;user-select:all}
 th.digest{font-family:inherit}
-p.actions{color:var(--soft)}p.actions a{display:inline-block;margin:0 .25rem .5rem .25rem;padding:.35rem .8rem;border:1px solid var(--line);
+p.actions{display:flex;flex-wrap:wrap;gap:.5rem;align-items:baseline;color:var(--soft)}p.actions a{padding:.35rem .8rem;border:1px solid var(--line);
 border-radius:.4rem;background:var(--tint)}
 table{width:100%;border-collapse:collapse}th{text-align:left;font-size:.8125rem;font-weight:600}
 th,td{padding:.45rem .5rem;border-bottom:1px solid var(--line);vertical-align:baseline}

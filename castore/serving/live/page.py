@@ -139,12 +139,17 @@ def in_rows(picture: Picture) -> Iterator[tuple[str, int, str]]:
 
 def digest_answer(
     digest: B3Digest,
-    base: str,
+    url: str,
     where: Sequence[Location],
     plans: Sequence[Plan],
     clean: Callable[[str], str],
 ) -> str:
-    """Return what `locate` and `explain` say, as HTML; *clean* takes secrets out of a text."""
+    """Return what `locate` and `explain` say, as HTML; *clean* takes secrets out of a text.
+
+    It leads to the blob at *url*, unless that is empty, or a get would not find it.
+    """
+    found = any(each.operation == "get" and each.found for each in plans)
+    way = f'<p class="actions"><a href="{escape(url)}">Open the blob</a></p>' if url and found else ""
     rows = "".join(
         f'<tr><th scope="row"><b>{escape(shown(each.instance))}</b> <span class="by">{escape(shown(each.type))}</span></th>'
         f"<td>{escape(shown(clean(_holds(each))))}</td></tr>"
@@ -153,8 +158,7 @@ def digest_answer(
     blocks = "".join(_plan(each, clean) for each in plans)
     return (
         f'<section aria-label="What is known of the digest"><h2>Who has <span class="digest">{digest}</span></h2>'
-        f'<p class="actions"><a href="{escape(base)}blob/{digest}">Open the blob</a></p>'
-        f'<table class="where"><thead><tr><th scope="col">Instance</th><th scope="col">Has</th></tr></thead><tbody>{rows}</tbody></table>'
+        f'{way}<table class="where"><thead><tr><th scope="col">Instance</th><th scope="col">Has</th></tr></thead><tbody>{rows}</tbody></table>'
         f'<div class="plans">{blocks}</div></section>'
     )
 

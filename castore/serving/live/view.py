@@ -29,11 +29,13 @@ class LiveView:
     Arguments:
         stores: The composition; whoever has opened it closes it. If it is not measured all numbers are 0.
         service: The blob service that is asked for digests.
+        alone: Whether nothing else is served, so that no blob can be opened.
     """
 
-    def __init__(self, stores: Composition, service: str = "root") -> None:
+    def __init__(self, stores: Composition, service: str = "root", *, alone: bool = False) -> None:
         self._stores = stores
         self._service = service
+        self._alone = alone
         self._watch = Watch(stores)
         self._known: tuple[Graph, Picture, str] | None = None
 
@@ -74,4 +76,5 @@ class LiveView:
             plans = explain(self._stores, digest, name=self._service, timeout=TIMEOUT)
         except CastoreError as error:
             return page.refusal(clean(str(error)))
-        return page.digest_answer(digest, base, where, plans, clean)
+        url = "" if self._alone else f"{base}blob/{digest}"
+        return page.digest_answer(digest, url, where, plans, clean)

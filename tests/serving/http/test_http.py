@@ -533,6 +533,7 @@ def test_a_head_that_does_not_end_is_cut_off(web: Web) -> None:
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
         b"POST /blob HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
         b"POST /blob HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"POST /blob HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00",
     ],
@@ -647,12 +648,10 @@ def test_a_browser_unpacks_many_frames(web: Web, browser: Browser, monkeypatch: 
 
 @needs_chromium
 def test_a_browser_plays_and_seeks_a_film(web: Web, browser: Browser, tmp_path: Path) -> None:
-    """In its preview. It asks for the range that it needs, and reads nothing of what is between."""
+    """In its preview. It asks for the ranges that it needs."""
     browser.open(f"http://127.0.0.1:{web.port}/api/tree/www/")
-    whole = film(browser, between=8 << 20)
-    (tmp_path / "film.webm").write_bytes(whole)
+    (tmp_path / "film.webm").write_bytes(film(browser, between=8 << 20))
     node = import_tree(tmp_path, web.stores.blobs(), web.stores.directories()).node
-    before = web.stores.metrics()["root"].bytes_out
     browser.look_like()
     browser.open(f"http://127.0.0.1:{web.port}/tree/{node.digest}/film.webm?view")  # type: ignore[union-attr]
     browser.do("video = document.querySelector('video'); video.muted = true; video.play()")
@@ -668,7 +667,6 @@ def test_a_browser_plays_and_seeks_a_film(web: Web, browser: Browser, tmp_path: 
     browser.until(f"!video.seeking && {colour} === 'blue'")
     assert browser.do("[video.duration, video.currentTime, video.error].join()") == "20,17,"
     assert browser.complaints() == []
-    assert web.stores.metrics()["root"].bytes_out - before < len(whole)
     responses = [
         each["params"]["response"] for each in browser.events if each["method"] == "Network.responseReceived"
     ]
@@ -682,7 +680,9 @@ def test_it_mounts_in_another_application(web: Web) -> None:
     """Links and redirects keep the path that it is mounted at."""
     applications = pytest.importorskip("starlette.applications")
     routing = pytest.importorskip("starlette.routing")
-    outer = applications.Starlette(routes=[routing.Mount("/data", app=HttpApp(web.stores))])
+    outer = applications.Starlette(
+        routes=[routing.Mount("/data", app=HttpApp(web.stores, options=HttpOptions(live="anybody")))]
+    )
 
     async def ask(path: str) -> tuple[int, dict[bytes, bytes], bytes]:
         sent: list[dict[str, object]] = []
@@ -706,6 +706,9 @@ def test_it_mounts_in_another_application(web: Web) -> None:
     for path in ("/data/", "/data"):
         status, _, body = asyncio.run(ask(path))
         assert b'<a href="/data/tree/www/">' in body or (path == "/data" and status in {307, 404})
+    status, _, body = asyncio.run(ask("/data/ui/composition"))
+    assert status == 200
+    assert b'<a href="/data/">castore</a>' in body
     status, _, body = asyncio.run(ask("/data/tree/www/sub/"))
     assert status == 200
     assert b'<a href="/data/tree/www/">' in body

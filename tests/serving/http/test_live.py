@@ -278,7 +278,11 @@ def test_a_password_does_not_store(stores: castore.Composition, tokens: Tokens) 
 def test_alone_it_is_all_that_is_served(stores: castore.Composition) -> None:
     with serving(stores, live="anybody", only_live=True) as (port, _):
         assert ask(port, "/").headers["location"] == PAGE
-        assert ask(port, PAGE).status == 200
+        digest = stores.blobs().write(b"x")
+        answer = ask(port, f"{PAGE}?digest={digest}")
+        assert answer.status == 200
+        assert b"all, in one piece" in answer.body
+        assert b'href="/blob/' not in answer.body
         for path in ("/blob/" + "0" * 64, "/tree/x/", "/api/tree/x", PAGE + "/", PAGE + "/x"):
             assert ask(port, path).status == 404
         assert ask(port, PAGE, method="POST").status in {403, 405}
@@ -342,6 +346,7 @@ def test_what_is_said_of_a_digest(stores: castore.Composition, asked: str, says:
         page = ask(port, f"{PAGE}?digest={asked}").body.decode()
     assert says in page
     assert ("<h3>put</h3>" in page) == (says in {"all, in one piece", "nothing"})
+    assert (f'href="/blob/{digest}"' in page) == (says == "all, in one piece")
 
 
 def test_names_are_text(tmp_path: Path) -> None:
@@ -421,6 +426,7 @@ def test_a_browser_on_a_phone_in_the_dark_by_keyboard(browser: Browser, stores: 
     with serving(stores, live="anybody") as (port, _):
         browser.look_like(360, 740, dark=True)
         browser.open(f"http://127.0.0.1:{port}{PAGE}")
+        browser.until("document.documentElement.dataset.live === 'yes'")
         assert browser.do("document.documentElement.scrollWidth") == 360
         browser.press("Tab")
         browser.press("Tab")
@@ -433,6 +439,17 @@ def test_a_browser_on_a_phone_in_the_dark_by_keyboard(browser: Browser, stores: 
         assert browser.do("getComputedStyle(document.querySelector('.graph')).display") == "none"
         dark = browser.do("getComputedStyle(document.body).backgroundColor")
         assert dark == "rgb(20, 23, 28)"
+        assert browser.complaints() == []
+
+
+@needs_chromium
+def test_a_browser_gives_a_token_as_a_password(
+    browser: Browser, stores: castore.Composition, tokens: Tokens
+) -> None:
+    """For the page, and for what its script asks."""
+    with serving(stores, tokens, live="token") as (port, _):
+        browser.open(f"http://any:reader-token-123456@127.0.0.1:{port}{PAGE}")
+        browser.until("document.documentElement.dataset.live === 'yes'")
         assert browser.complaints() == []
 
 
