@@ -9,8 +9,10 @@ import os
 import re
 import secrets as randomness
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -25,6 +27,7 @@ from obstore.store import AzureStore, S3Store
 from castore import owned
 from castore.errors import CastoreError, UnsupportedError
 from castore.threads import forks
+from castore.threads.deadlines import Deadlines
 from castore.urls import masked
 from castore_objectstore.drivers import CONNECT_SECONDS, SILENT_SECONDS
 from castore_objectstore.far_store import FRESH_SECONDS, FarObjectStore
@@ -81,7 +84,7 @@ def _in_child_by_another(
     def call(self: ObstoreObjectStore, *args: P.args, **kwargs: P.kwargs) -> T:
         other = self._in_place_of_this()
         if other is None:
-            return method(self, *args, **kwargs)
+            return self._interruptible(lambda: method(self, *args, **kwargs))
         found: T = getattr(other, method.__name__)(*args, **kwargs)
         return found
 
@@ -116,6 +119,7 @@ class ObstoreObjectStore(FarObjectStore):
         self._place_seen = False
         self._heeds_conditions = False
         self._replacing = forks.new_lock()
+        self._calls = Deadlines(instance)
         self._make_other = other
         self._other: ObjectStore | None = None
         forks.begin_anew_in_child(self)
@@ -126,6 +130,12 @@ class ObstoreObjectStore(FarObjectStore):
         _left.append(self._stores)
         self._stores = {}
 
+    def _interruptible(self, call: Callable[[], T]) -> T:
+        """Do what obstore would let no signal into, by another thread if this is the one that gets them."""
+        if threading.current_thread() is not threading.main_thread():
+            return call()
+        return self._calls.start(call).result()
+
     def _in_place_of_this(self) -> ObjectStore | None:
         if _begun_in is None or _begun_in == forks.generation():
             return None
@@ -133,8 +143,8 @@ class ObstoreObjectStore(FarObjectStore):
             if self._other is None:
                 if self._make_other is None:
                     raise UnsupportedError(
-                        f"`{self._instance}`: {masked(self._url)} cannot be used by obstore in a process that"
-                        " was forked after obstore was used: start processes by `spawn` or `forkserver`, or"
+                        f"`{self._instance}`: {masked(self._url)} cannot be used by obstore in a process that was forked"
+                        " after obstore was used: start processes by `spawn` or `forkserver`, or"
                         ' write `driver = "fsspec"`'
                     )
                 self._other = self._make_other()
@@ -265,7 +275,7 @@ class ObstoreObjectStore(FarObjectStore):
             with self._using(prefix.rstrip("/")) as (store, path):
                 pages = pages or obstore.list(store, path, offset=offset, chunk_size=_PAGE)
                 try:
-                    page = next(pages, None)
+                    page = self._interruptible(partial(next, pages, None))
                 except Exception as error:
                     # Requests are repeated by obstore, but not one whose answer breaks off.
                     if not again or "body error" not in str(error):
@@ -320,6 +330,7 @@ class ObstoreObjectStore(FarObjectStore):
         if self._other is not None:
             self._other.close()
         self._stores = {}
+        self._calls.close()
 
     # -- names that are set anew --
 

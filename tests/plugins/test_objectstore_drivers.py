@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +33,7 @@ from castore import (
 from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
 from castore.contract.upkeep import Evictable, Sweepable
 from castore.testing import BLOB_A, CHUNKS, EMPTY, HELLO, P3M, BlobServiceContract
-from castore.upkeep import verify
+from castore.upkeep import explain, verify
 from castore_objectstore import drivers, obstore_store
 from castore_objectstore.locations import choose_driver, open_store
 from castore_objectstore.object_store import ObjectStore, TooLargeError
@@ -156,11 +158,11 @@ class TestContract(BlobServiceContract):
         return compose("obstore", server.endpoint).blobs()
 
 
-@pytest.fixture
-def chunk_store(server: S3Server) -> Iterator[Any]:
+@pytest.fixture(params=["objectstore", "packed"])
+def chunk_store(request: pytest.FixtureRequest, server: S3Server) -> Iterator[Any]:
     """One by its URL, with nothing around it."""
     options = {**KEYS, "aws_endpoint_url": server.endpoint, "driver": "obstore"}
-    with from_url(f"objectstore+s3://bucket/pre?{urlencode(options)}") as service:
+    with from_url(f"{request.param}+s3://bucket/pre?{urlencode(options)}") as service:
         yield service
 
 
@@ -519,15 +521,49 @@ if os.fork() == 0:
 assert os.wait()[1] == 0
 print(store.get("blobs/a"))
 """
-    import subprocess  # noqa: PLC0415 - only here
-
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "b'by the child'\n", done.stderr
 
 
+def test_one_signal_ends_a_program_whose_bucket_hangs(server: S3Server, tmp_path: Path) -> None:
+    """obstore lets none in; so the thread that gets them only waits, also for a page of a listing."""
+    server.fault = lambda method, key: "hang"
+    path = tmp_path / "composition.toml"
+    path.write_text(
+        CONFIG.replace("DRIVER", "obstore").replace("ENDPOINT", server.endpoint).replace("SILENT", "60")
+    )
+    command = [sys.executable, "-m", "castore", "--composition", str(path), "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        ends = time.monotonic() + 60
+        while not server.requests and time.monotonic() < ends:
+            time.sleep(0.02)
+        program.send_signal(signal.SIGINT)
+        program.communicate(timeout=20)
+    assert program.returncode == 130
+
+
+def test_it_is_opened_again_after_it_was_closed(server: S3Server) -> None:
+    store = open_bucket("obstore", server.endpoint)
+    for number in range(2):
+        store.put(KEY, b"%d" % number)
+        assert [store.get(entry.key) for entry in store.list("chunks/b3/")] == [b"%d" % number]
+        store.close()
+
+
 # -- which one it is --
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_which_one_it_is_is_told(server: S3Server, compose: Callable[..., Composition], driver: str) -> None:
+    stores = compose(driver, server.endpoint)
+    digest = stores.blobs().write(HELLO.data)
+    (probe,) = stores.probe()
+    assert (probe.result, probe.route) == ("ok", driver)
+    for plan in explain(stores, digest):
+        assert plan.says.endswith(f", by {driver}")
+
 
 ENDPOINT = {"aws_endpoint_url": "http://127.0.0.1:9"}
 AZURE = {"account_name": "team", "account_key": "a2V5"}
