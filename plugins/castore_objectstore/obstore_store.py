@@ -143,8 +143,9 @@ class ObstoreObjectStore(FarObjectStore):
             if self._other is None:
                 if self._make_other is None:
                     raise UnsupportedError(
-                        f"`{self._instance}`: {masked(self._url)} cannot be used by obstore in a process that was forked"
-                        " after obstore was used: start processes by `spawn` or `forkserver`, or"
+                        f"`{self._instance}`: {masked(self._url)}"
+                        " cannot be used by obstore in a process that was forked after"
+                        " obstore was used: start processes by `spawn` or `forkserver`, or"
                         ' write `driver = "fsspec"`'
                     )
                 self._other = self._make_other()
