@@ -47,7 +47,9 @@ class Elsewhere(Recovery):
 
     Arguments:
         open_read: Opens the blob elsewhere; `None` if it is not there.
-        instead: Opens it to be read instead; without it *open_read* does.
+        instead: Opens it to be read instead; without it *open_read* does. Not if what that has opened was
+            damaged at the place of the chunk: it has tried all that it knows, and would once more.
+        after_all: Opens it then, in another way that asks nobody for bytes at a place.
         keep: Is given each chunk that came from elsewhere.
         met: Is told why it had to.
         after: Tells of errors whether to look elsewhere, if not only for what is corrupt.
@@ -59,6 +61,7 @@ class Elsewhere(Recovery):
         open_read: Callable[[], BlobReader | None],
         *,
         instead: Callable[[], BlobReader | None] | None = None,
+        after_all: Callable[[], BlobReader | None] = lambda: None,
         keep: Callable[[Mapping[B3Digest, bytes]], object] | None = None,
         met: Callable[[CastoreError], object] | None = None,
         wrong: Callable[[CastoreError], object] | None = None,
@@ -66,6 +69,8 @@ class Elsewhere(Recovery):
     ) -> None:
         self._open_read = open_read
         self._instead = open_read if instead is None else instead
+        self._after_all = after_all
+        self._in_vain = False
         self._keep = keep
         self._met = met
         self._wrong = wrong
@@ -88,20 +93,22 @@ class Elsewhere(Recovery):
         return super().goes_on_after(error) if self._after is None else self._after(error)
 
     def _read(self, offset: int, size: int) -> bytes | None:
-        # One for all chunks: most of those that are lost were lost together.
-        reader = self._reader = self._reader or self._open_read()
-        if reader is None or offset + size > reader.size:
-            return None
         try:
+            # One for all chunks: most of those that are lost were lost together.
+            reader = self._reader = self._reader or self._open_read()
+            if reader is None or offset + size > reader.size:
+                return None
             reader.seek(offset)
             return reader.read(size)
-        except CastoreError:
+        except CastoreError as error:
+            self._in_vain = isinstance(error, CorruptBlobError) and not error.passed_over
             self.close()
             raise
 
     def instead(self) -> BlobReader | None:
-        """Open the blob elsewhere."""
-        return self._instead()
+        """Open the blob elsewhere, if it was not read there in vain."""
+        # Else each layer of a stack would let those beneath it try everything twice.
+        return self._after_all() if self._in_vain else self._instead()
 
     def proved_wrong(self, error: CastoreError) -> None:
         """Pass it on."""

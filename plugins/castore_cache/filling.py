@@ -68,16 +68,25 @@ class Filler:
 
         *landed* is how many flights had when near was found to lack it; without it near is asked again.
         """
-        index = self._indexes.join(
-            digest,
-            lambda _: self._far.service.chunks(digest),
-            lambda: self._far.service.chunks(digest),
-        )
+        index = self._index_of(digest)
         if index is None:
             return None
         return self._open_unchunked(digest, landed) if not index else self._open_chunked(digest, index)
 
-    def _open_chunked(self, digest: B3Digest, index: Sequence[ChunkMeta]) -> BlobReader:
+    def open_by_chunks(self, digest: B3Digest) -> BlobReader | None:
+        """Open a blob some bytes of which far lacks, by the chunks that it lists: near may have these."""
+        index = self._index_of(digest)
+        return self._open_chunked(digest, index, by_place=False) if index else None
+
+    def _index_of(self, digest: B3Digest) -> Sequence[ChunkMeta] | None:
+        def ask() -> Sequence[ChunkMeta] | None:
+            return self._far.service.chunks(digest)
+
+        return self._indexes.join(digest, lambda _: ask(), ask)
+
+    def _open_chunked(
+        self, digest: B3Digest, index: Sequence[ChunkMeta], *, by_place: bool = True
+    ) -> BlobReader:
         return FillingChunkedReader(
             self._near,
             self._chunks,
@@ -86,6 +95,7 @@ class Filler:
             index,
             whole=self._whole and self._near.keeps,
             pool=self._pool,
+            by_place=by_place,
         )
 
     # -- blobs without finer chunks --

@@ -41,6 +41,7 @@ class FillingChunkedReader(ChunkedReader):
         index: Its chunks.
         whole: Whether closing it brings the rest of the blob to near, if any of it was read.
         pool: Where chunks are fetched.
+        by_place: Whether far may be read at the place of a chunk that cannot be had.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FillingChunkedReader(ChunkedReader):
         *,
         whole: bool,
         pool: Pool,
+        by_place: bool,
     ) -> None:
         index = ChunkList.of(index)
         self._tracker = _Tracker(near, chunks, index)
@@ -64,7 +66,9 @@ class FillingChunkedReader(ChunkedReader):
             pool=pool,
             ahead_after=_RANGE + 2 * index.largest,
             # One with members of its own may have a chunk by its place in the blob, or pass a list over.
-            recovery=Elsewhere(lambda: far.open_read(digest), keep=self._tracker.keep),
+            recovery=(
+                Elsewhere(lambda: far.open_read(digest), keep=self._tracker.keep) if by_place else None
+            ),
         )
         self._near = near
         self._closes = True

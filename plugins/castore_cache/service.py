@@ -195,6 +195,7 @@ class CacheBlobService(BlobService):
             recovery = Elsewhere(
                 lambda: self._far.service.open_read(digest),
                 instead=lambda: self._filler.open(digest),
+                after_all=lambda: self._filler.open_by_chunks(digest),
                 keep=near.keep,
                 wrong=lambda _: near.distrust(digest, chunks),
                 after=lambda error: not near.stands(error),
