@@ -12,7 +12,7 @@ from castore.cli.options import as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, emphasised, folded, printable
 from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import completed_anywhere
+from castore.cli.short_digests import complete_digest, completed_anywhere
 from castore.contract.plans import OPERATIONS, Operation, Plan, Step
 from castore.trees.naming import TreePlace
 from castore.upkeep import explain
@@ -34,7 +34,7 @@ With --json; a step is a remark, or an instance that is described beside it:
 
 
 @click.command("explain", epilog=_EPILOG)
-@click.argument("blob", metavar="DIGEST", type=as_blob)
+@click.argument("blob", metavar="DIGEST", type=as_blob, shell_complete=complete_digest)
 @click.option("--op", type=click.Choice(OPERATIONS), help="Only one of the operations.")
 @click.option(
     "--timeout",

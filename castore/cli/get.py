@@ -18,6 +18,7 @@ from castore.cli.output import STDOUT, OutputError, PlainText, emit, emit_json, 
 from castore.cli.progress import ProgressMeter
 from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
+from castore.cli.short_digests import complete_digest
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobReader
 from castore.digest import B3Digest
@@ -44,7 +45,7 @@ Into a folder:
 
 
 @click.command("get", epilog=_EPILOG)
-@click.argument("digests", metavar="DIGEST...", nargs=-1, type=as_blob)
+@click.argument("digests", metavar="DIGEST...", nargs=-1, type=as_blob, shell_complete=complete_digest)
 @click.option(
     "-o",
     "--output",

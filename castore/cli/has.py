@@ -13,7 +13,7 @@ from castore.cli.options import shared_options
 from castore.cli.output import JsonRows, emit_text
 from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import find, shown
+from castore.cli.short_digests import complete_digest, find, shown
 from castore.composition.composition import Composition
 from castore.contract.batches import MOST_ITEMS
 from castore.digest import B3Digest
@@ -34,7 +34,7 @@ With --json:
 
 
 @click.command("has", epilog=_EPILOG)
-@click.argument("digests", metavar="DIGEST...", nargs=-1, type=as_blob)
+@click.argument("digests", metavar="DIGEST...", nargs=-1, type=as_blob, shell_complete=complete_digest)
 @digests_option
 @shared_options
 @click.pass_obj

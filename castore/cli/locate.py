@@ -12,7 +12,7 @@ from castore.cli.options import as_seconds, shared_options
 from castore.cli.output import emit_json, emit_text, table
 from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import completed_anywhere
+from castore.cli.short_digests import complete_digest, completed_anywhere
 from castore.trees.naming import TreePlace
 from castore.upkeep import Location, locate
 from castore.upkeep.surveying import TIMEOUT
@@ -32,7 +32,7 @@ With --json; sizes in bytes, of different chunks; what is not known is null:
 
 
 @click.command("locate", epilog=_EPILOG)
-@click.argument("blob", metavar="DIGEST", type=as_blob)
+@click.argument("blob", metavar="DIGEST", type=as_blob, shell_complete=complete_digest)
 @click.option("--verify", is_flag=True, help="Read what each store has, and check every byte.")
 @click.option(
     "--timeout",

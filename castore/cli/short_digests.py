@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import click
+from click.shell_completion import CompletionItem
 
 from castore.cli.output import stdout_is_terminal
 from castore.contract.short_digests import ShortDigest, only_one, parse_digest
@@ -20,6 +23,12 @@ SHOWN: Final = 16
 
 _MOST: Final = 11
 """More than these that begin alike need not be known."""
+
+_MOST_OFFERED: Final = 100
+_SOME_DIGITS: Final = re.compile("[0-9a-f]{1,63}")
+
+_PATIENCE: Final = 2.0
+"""So many seconds a shell waits for what completes a line."""
 
 
 class NothingBeginsSoError(CastoreError):
@@ -99,13 +108,42 @@ def completed_anywhere(
     return whole
 
 
-def _listed(service: BlobService, digest: ShortDigest) -> list[B3Digest]:
+def _listed(service: BlobService, digest: ShortDigest, most: int = _MOST) -> list[B3Digest]:
     from itertools import islice  # noqa: PLC0415 - as above
 
     from castore.contract.capabilities import BlobLister  # noqa: PLC0415 - as above
 
     lister = service.capability(BlobLister)
-    return [] if lister is None else list(islice(lister.complete(digest.digits), _MOST))
+    return [] if lister is None else list(islice(lister.complete(digest.digits), most))
+
+
+def complete_digest(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer what begins with the digits in the service of the line, or nothing if that fails.
+
+    Without a digit there would be nothing but all of them.
+    """
+    # Shells ask for completions far more seldom than for anything else.
+    from castore.cli.settings import Settings  # noqa: PLC0415
+    from castore.threads.deadlines import Deadlines  # noqa: PLC0415
+
+    if not _SOME_DIGITS.fullmatch(incomplete):
+        return []
+    settings = attrs.evolve(ctx.find_object(Settings) or Settings(), quiet=True, stats=False)
+
+    def listed() -> list[B3Digest]:
+        with settings.opened() as stores:
+            return _listed(stores.blobs(settings.service_name), ShortDigest(incomplete), _MOST_OFFERED + 1)
+
+    deadlines = Deadlines("completion")
+    try:
+        found = deadlines.call(listed, _PATIENCE)
+        if len(found) > _MOST_OFFERED:
+            return []  # What some of them begin with is not what all do.
+    except Exception:  # noqa: BLE001 - a line that is typed is no place for errors
+        return []
+    finally:
+        deadlines.close()
+    return [CompletionItem(str(each)) for each in found]
 
 
 def shown(digest: B3Digest | str, *, full: bool = False) -> str:

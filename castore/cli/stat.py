@@ -16,7 +16,7 @@ from castore.cli.options import shared_options, workers_option
 from castore.cli.output import JsonRows, complain, emit_text, stdout_is_terminal, table
 from castore.cli.roots import BlobFinder, BlobPlace, as_blob
 from castore.cli.settings import Settings
-from castore.cli.short_digests import shown
+from castore.cli.short_digests import complete_digest, shown
 from castore.cli.totals import show_totals
 from castore.composition.composition import Composition
 from castore.contract.batches import CALLS_AT_ONCE
@@ -55,7 +55,7 @@ Without DIGEST; what the service does not tell is null:
 
 
 @click.command("stat", epilog=_EPILOG)
-@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_blob)
+@click.argument("digests", metavar="[DIGEST...]", nargs=-1, type=as_blob, shell_complete=complete_digest)
 @digests_option
 @click.option("--all", "every", is_flag=True, help="List all chunks with all digits, also on a terminal.")
 @workers_option

@@ -8,6 +8,8 @@ import random
 import pytest
 from blake3 import blake3
 
+from castore import Composition
+
 ABSENT = "00" * 32
 
 SERVICES = {
@@ -176,3 +178,21 @@ def test_a_short_digest_in_a_list_is_a_mistake(castore, place, digest):
 
     assert result.exit_code == 2
     assert "roots.txt:1: '" in result.stderr
+
+
+def test_a_shell_completes_digests(place):
+    """Of the service that the line names; not what is no digit, nor all that there is."""
+    from tests.cli.test_app import completions  # noqa: PLC0415 - a shell as there
+
+    composition = place.folder / "composition.toml"
+    composition.write_text('[blobservices.root]\ntype = "objectstore"\nobject_store_url = "file:s"\n')
+    with Composition.from_toml(composition) as stores:
+        digests = [str(stores.blobs().write(b"%d" % number)) for number in range(150)]
+    for command in ("get", "has", "stat", "locate", "explain"):
+        assert completions(place, f"castore {command}", digests[0][:9]) == [digests[0]]
+    assert set(completions(place, "castore has", digests[0][0])) == {
+        each for each in digests if each[0] == digests[0][0]
+    }
+    for word in ("", "x", digests[0], "--nothing"):
+        assert completions(place, "castore has", word) == []
+    assert completions(place, "castore --composition nowhere.toml has", digests[0][:9]) == []
