@@ -39,8 +39,7 @@ with Composition.from_toml(store) as stores:
 STORES = {
     "objectstore": '[blobservices.root]\ntype = "objectstore"\nobject_store_url = "file:./store"\n'
     'durability = "process"\n',
-    "sqlite": '[blobservices.root]\ntype = "sqlite"\npath = "store.sqlite"\n',
-    "sqlite twice": '[blobservices.root]\ntype = "sqlite"\npath = "store.sqlite"\n'
+    "sqlite": '[blobservices.root]\ntype = "sqlite"\npath = "store.sqlite"\n'
     '[directoryservices.root]\ntype = "sqlite"\npath = "directories.sqlite"\n',
 }
 OLD = 1_600_000_000
