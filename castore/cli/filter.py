@@ -19,7 +19,7 @@ from castore.trees.naming import TreeLookup, TreePlace
 _EPILOG = """\b
 Examples:
   castore filter ROOT --exclude '*.tmp' --exclude /secrets
-  castore filter ROOT --exclude '*' --include '*/' --include '*.jpg' --no-empty
+  castore filter ROOT --exclude '*' --include '*/' --include '*.md' --no-empty
   castore filter ROOT --strip 1 --prefix photos/2026
 
 \b
