@@ -204,7 +204,9 @@ def _require_sweepable(stores: Composition, name: str) -> None:
     parts = [
         part for part in named_parts(stores, name) if stores.blobs(part).capability(Sweepable) is not None
     ]
-    hint = f"; of its parts, use `--service NAME` with {listing(parts)}" if parts else ""
+    hint = "; what is to stay can be brought to a new store by `castore copy`"
+    if parts:
+        hint = f"; of its parts, use `--service NAME` with {listing(parts)}"
     tag = stores.instance(BlobService, name).type.tag
     raise UnsupportedError(f"`{name}`, a `{tag}`, cannot be collected{hint}")
 

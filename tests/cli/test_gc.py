@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 
 import pytest
@@ -309,10 +310,28 @@ class TestRefusals:
             " of its parts, use `--service NAME` with `far`, `near`\n"
         )
 
-    def test_a_service_that_cannot(self, castore, place):
-        place.compose('[blobservices.root]\ntype = "memory"\n')
+    @pytest.mark.parametrize("table", ['type = "memory"', 'type = "packed"\nobject_store_url = "memory:"'])
+    def test_a_service_that_cannot(self, castore, place, table):
+        """Also packs in a bucket: the way out is named."""
+        place.compose(f"[blobservices.root]\n{table}\n")
         run = castore("gc", "--no-roots")
-        assert (run.exit_code, run.stderr) == (2, "castore: `root`, a `memory`, cannot be collected\n")
+        tag = table.split('"')[1]
+        message = f"castore: `root`, a `{tag}`, cannot be collected; what is to stay can be brought to a new"
+        assert (run.exit_code, run.stderr) == (2, f"{message} store by `castore copy`\n")
+
+    def test_packs_in_a_folder(self, castore, place):
+        """They are collected as anything else, and their space comes back."""
+        place.compose('[blobservices.root]\ntype = "packed"\nobject_store_url = "file:./packs"\n')
+        for name in ("kept", "lost"):
+            (place.folder / name).write_bytes(random.Random(name).randbytes(100_000))
+        kept, lost = (castore("put", str(place.folder / name)).stdout.split()[0] for name in ("kept", "lost"))
+        packs = place.folder / "packs/packs"
+        for path in packs.glob("*/*"):
+            os.utime(path, (path.stat().st_mtime - 30 * 86400,) * 2)
+        assert castore("gc", kept).exit_code == 0
+        assert sum(path.stat().st_size for path in packs.glob("*/*")) < 101_000
+        assert castore("has", kept).exit_code == 0
+        assert castore("has", lost).exit_code == 1
 
     def test_a_damaged_index(self, castore, place, digests):
         """The way out is named, and nothing was removed."""
