@@ -57,6 +57,7 @@ _FILL_PLUS: Final = 2
 """FUSE_READDIR_PLUS, FUSE_FILL_DIR_PLUS: with a name comes its status, which is not asked for any more."""
 
 _BLOCK: Final = 4096
+_READDIRPLUS_AUTO: Final = 1 << 14
 _ASYNC_READ: Final = 1
 """FUSE_CAP_ASYNC_READ: parts of a file are asked for before those in front of them have come."""
 
@@ -313,7 +314,9 @@ class _Operations:
         self.mt_lock = new_lock()
         self.mt_said: dict[str, float] = {}
         self.mt_sizes: tuple[int, int] | None = None
+        # Folders of which the kernel was told all, and those of which it was told all so far.
         self.mt_told: set[str] = set()
+        self.mt_telling: set[str] = set()
         self.mt_listed: dict[str, list[tuple[str, Any]]] = {}
 
     def init_with_config(self, connection: Any, config: Any) -> None:
@@ -325,7 +328,8 @@ class _Operations:
         connection.max_read = self.mt_options.read_ahead
         connection.max_readahead = self.mt_options.read_ahead
         # One part after the other: then one reader has them all, and reads ahead.
-        connection.want &= ~_ASYNC_READ
+        # And names always with their status: by itself the kernel asks so for the first few alone.
+        connection.want &= ~(_ASYNC_READ | _READDIRPLUS_AUTO)
         connection.max_background = connection.congestion_threshold = _THREADS
         self.mt_read_ahead()
         self.mt_is_ready = True
@@ -387,6 +391,10 @@ class _Operations:
         above = f"{path}/" if path else ""
         attributes = self.mt_attributes
         plus = plus and path not in self.mt_told
+        if not plus:
+            self.mt_telling.discard(path)
+        elif not start:
+            self.mt_telling.add(path)
         for number in range(start, len(entries)):
             name, node = entries[number]
             status: Mapping[str, int] | None = None
@@ -396,9 +404,10 @@ class _Operations:
                 status = {"st_ino": inode(node, above + name), "st_mode": mode(node)}
             if not give(name, status, number + 1, plus):
                 return 0
-        if plus and self.mt_lasting:
+        if path in self.mt_telling and self.mt_lasting:
             if len(self.mt_told) >= _MOST_TOLD:
                 self.mt_told.clear()
+                self.mt_telling.clear()
             self.mt_told.add(path)
         return 0
 
