@@ -230,9 +230,7 @@ class MirrorConfig:
 
     def build(self, name: str, context: BuildContext) -> BlobService:
         """Return the service."""
-        from castore.composites.hedging import Hedge  # noqa: PLC0415 - as above
         from castore.composites.members import Member  # noqa: PLC0415 - once it is named
-        from castore_mirror.healing import HealingQueue  # noqa: PLC0415 - as above
         from castore_mirror.service import MirrorBlobService  # noqa: PLC0415 - as above
 
         members = [
@@ -243,19 +241,23 @@ class MirrorConfig:
             )
             for member, entry in zip(service_names(self.services), self.services, strict=True)
         ]
+        return MirrorBlobService(members, **self._as_built(name, context))
+
+    def _as_built(self, name: str, context: BuildContext) -> dict[str, Any]:
+        """Return what a service of blobs and one of directories are made with alike."""
+        from castore.composites.hedging import Hedge  # noqa: PLC0415 - once it is named
+        from castore_mirror.healing import HealingQueue  # noqa: PLC0415 - as above
+
         writes, misses = self.quorums
-        hedge = None if self.hedge_after is None else Hedge(self.hedge_after, budget=self.hedge_budget)
-        queue = HealingQueue(name, limit=self.heal_queue, interval=self.heal_interval, drain=self.drain)
-        return MirrorBlobService(
-            members,
-            write_quorum=writes,
-            miss_quorum=misses,
-            hedge=hedge,
-            queue=queue,
-            read_repair=self.read_repair,
-            pool=context.pool,
-            name=name,
-        )
+        return {
+            "write_quorum": writes,
+            "miss_quorum": misses,
+            "hedge": None if self.hedge_after is None else Hedge(self.hedge_after, budget=self.hedge_budget),
+            "queue": HealingQueue(name, limit=self.heal_queue, interval=self.heal_interval, drain=self.drain),
+            "read_repair": self.read_repair,
+            "pool": context.pool,
+            "name": name,
+        }
 
 
 @attrs.frozen
@@ -284,9 +286,7 @@ class MirrorDirectoriesConfig(MirrorConfig):
     def build(self, name: str, context: BuildContext) -> DirectoryService:  # type: ignore[override] # as above
         """Return the service."""
         from castore.composites.directories import DirectoryMember  # noqa: PLC0415 - once it is named
-        from castore.composites.hedging import Hedge  # noqa: PLC0415 - as above
         from castore_mirror.directories import MirrorDirectoryService  # noqa: PLC0415 - as above
-        from castore_mirror.healing import HealingQueue  # noqa: PLC0415 - as above
 
         members = [
             DirectoryMember(
@@ -296,19 +296,7 @@ class MirrorDirectoriesConfig(MirrorConfig):
             )
             for member, entry in zip(service_names(self.services), self.services, strict=True)
         ]
-        writes, misses = self.quorums
-        hedge = None if self.hedge_after is None else Hedge(self.hedge_after, budget=self.hedge_budget)
-        queue = HealingQueue(name, limit=self.heal_queue, interval=self.heal_interval, drain=self.drain)
-        return MirrorDirectoryService(
-            members,
-            write_quorum=writes,
-            miss_quorum=misses,
-            hedge=hedge,
-            queue=queue,
-            read_repair=self.read_repair,
-            pool=context.pool,
-            name=name,
-        )
+        return MirrorDirectoryService(members, **self._as_built(name, context))
 
 
 def _enough(answers: Iterable[bool | None], needed: int) -> bool | None:
