@@ -608,4 +608,6 @@ class TestRepair:
             assert set(bad) <= {finding.digest for finding in findings} | {each.blob for each in findings}
             list(repair(service, other, findings))
             require(folder, blobs)
+            # A chunk that is a whole blob can be read without its record, too.
+            assert set(opened(folder).list_blobs()) == blobs.keys()
             shutil.rmtree(folder)
