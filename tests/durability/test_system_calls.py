@@ -240,6 +240,7 @@ def test_a_call_that_fails(tmp_path: Path, case: Case) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", CALLS)
 def test_each_call_with_each_error(tmp_path: Path, kind: str) -> None:
     """Whatever fails: right, or one clear error. It takes about ten minutes."""
