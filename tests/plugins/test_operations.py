@@ -35,7 +35,7 @@ from castore.contract.capabilities import (
 )
 from castore.contract.inputs import InputFile
 from castore.contract.operations import DIRECTORY_OPERATIONS, OPERATIONS, READER_READ, Operation
-from castore.contract.upkeep import Evictable, Pinning, StoredItem, Sweepable
+from castore.contract.upkeep import DigestRange, Evictable, Pinning, StoredItem, Sweepable
 from castore.errors import BatchError
 from castore.faults import READS, WRITES, FaultPlan, FaultyService
 from castore.format import frames
@@ -91,6 +91,7 @@ CASES: Final[Mapping[str, tuple[tuple[Any, ...], Callable[[Any, list[Any]], obje
     "try_alone": ((DIGESTS,), lambda _, items: contextlib.nullcontext(frozenset(items))),
     "find_unflushed": ((dict.fromkeys(DIGESTS),), of_each(lambda double, digest: double.data[digest])),
     "list_items": ((), lambda _, items: iter([ITEM])),
+    "list_items_in": ((DigestRange(),), lambda _, items: iter([ITEM])),
     "set_aside": ((ITEM,), lambda _, items: "away"),
     "sweep": (([ITEM], 0.0), lambda _, items: iter([ITEM])),
     "leased_since": ((), lambda _, items: 1.0),
