@@ -85,7 +85,14 @@ NOT_RUN: Final = {
     ("docs/how-to/check-a-large-store.md", "from distributed import Client"): "as above",
     ("docs/how-to/check-a-large-store.md", "import ray"): "needs Ray, which no environment here has",
     ("docs/how-to/serve-http.md", "castore http --tokens tokens.txt --writable"): "goes on; as above",
-    ("docs/how-to/share-with-snix.md", "# /etc/systemd/system/castore.service"): "a unit of systemd",
+    ("docs/how-to/run-under-systemd.md", "# /etc/systemd/system/castore.service"): "a unit of systemd",
+    ("docs/how-to/run-under-systemd.md", "# /etc/systemd/system/castore-http.service"): "as above",
+    ("docs/how-to/run-under-systemd.md", "# /etc/systemd/system/castore.socket"): "as above",
+    ("docs/how-to/run-under-systemd.md", "# /etc/systemd/system/castore-http.socket"): "as above",
+    (
+        "docs/how-to/run-under-systemd.md",
+        "systemd-socket-activate -l 8080 castore http --insecure",
+    ): "goes on",
     ("docs/how-to/share-with-snix.md", "# name     rights        token"): "a file of tokens",
     (
         "docs/how-to/use-fsspec.md",

@@ -215,7 +215,9 @@ def test_a_driver_that_is_not_installed_is_a_matter_of_config(castore, place, mo
     monkeypatch.setitem(sys.modules, "s3fs", None)
     # Another test may have had it loaded.
     monkeypatch.delitem(_registry, "s3", raising=False)
-    place.compose('[blobservices.root]\ntype = "objectstore"\nobject_store_url = "s3://bucket"')
+    place.compose(
+        '[blobservices.root]\ntype = "objectstore"\nobject_store_url = "s3://bucket"\ndriver = "fsspec"'
+    )
 
     result = castore("has", ABSENT)
 

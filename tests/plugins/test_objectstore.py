@@ -28,6 +28,7 @@ from castore import (
 from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
 from castore.contract.upkeep import Evictable, Inventory, Sweepable
 from castore.format.chunking import FastCdc2016
+from castore.metrics.shell import bare
 from castore.testing import BLOB_B, HELLO, P3M, BlobServiceContract
 from castore.upkeep import verify
 from castore_objectstore.config import ObjectStoreConfig
@@ -479,7 +480,7 @@ class TestMemoryFileSystem:
 
 def test_digits_are_completed_from_two_folders(tmp_path: Path) -> None:
     """However much there is in the others, nothing else is listed."""
-    service = castore.from_url(f"objectstore+file:{tmp_path}/store")
+    service = bare(castore.from_url(f"objectstore+file:{tmp_path}/store"))
     digests = [service.write(b"%d" % number) for number in range(100)]
     lister = service.capability(BlobLister)
     listed: list[str] = []
