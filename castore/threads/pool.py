@@ -80,6 +80,13 @@ class Task(Generic[T]):
             # and the bytes that the call works on.
             del self
 
+    def forget(self) -> None:
+        """Let go of what the call returned, which somebody has by now.
+
+        A thread of the pool that is at something long finds the task, which was done elsewhere, much later.
+        """
+        self._value = None
+
     def drop(self) -> None:
         """Take the task back if it has not started, else wait for its end; ignore what came of it.
 
@@ -128,7 +135,7 @@ class Task(Generic[T]):
 def _take_first(tasks: deque[Task[T]]) -> T:
     # The task stays among them until it has ended, so that an interrupted wait drops it with the others.
     value = tasks[0].result()
-    tasks.popleft()
+    tasks.popleft().forget()
     return value
 
 

@@ -8,6 +8,7 @@ lost a worker and repeats what that had, changes nothing: tasks read, or copy wh
 
 from __future__ import annotations
 
+import atexit
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -235,6 +236,7 @@ class _Opened:
     def __init__(self) -> None:
         self.begin_anew()
         forks.begin_anew_in_child(self)
+        atexit.register(self.close)
 
     def begin_anew(self) -> None:
         """Forget what another process has open, in a child of a fork."""
@@ -249,6 +251,12 @@ class _Opened:
                 found = pickle.loads(pickled)
                 self._compositions[pickled] = found
             return found
+
+    def close(self) -> None:
+        """Close them, at the end of the process."""
+        with self._lock:
+            while self._compositions:
+                self._compositions.popitem()[1].close()
 
 
 _OPENED: Final = _Opened()

@@ -93,6 +93,7 @@ class Uploader:
         self._idle = Flag()
         self._idle.set()
         self._rests_until: float | None = None
+        self._hurried = False
         self._together = _LEAST
         self._running = False
 
@@ -129,6 +130,8 @@ class Uploader:
         """Try at once, and wait until nothing waits, so many seconds at most; return whether that is so."""
         with self._lock:
             self._rests_until = None
+            # What is under way was begun before: how that ends says nothing of a try that begins now.
+            self._hurried = True
         self._backlog.hurry()
         self._wake.set()
         if not self.start():
@@ -190,6 +193,7 @@ class Uploader:
                     self._end()
                     return {}
                 if batch and (rests_until is None or now >= rests_until):
+                    self._hurried = False
                     return batch
             if waits is not None:
                 self._clock.wait(self._wake, waits - now)
@@ -244,6 +248,8 @@ class Uploader:
         if not numbers:
             return
         self._backlog.postpone(numbers, self._retry_after)
+        if self._hurried:
+            self._backlog.hurry()
         for digest, error in faults.items():
             level = logging.DEBUG if digest in self._told else logging.WARNING
             self._told.add(digest)
@@ -270,7 +276,7 @@ class Uploader:
         with self._lock:
             self.failures += 1
             self.last_error = describe(error)
-            self._rests_until = self._clock.now() + self._retry_after
+            self._rests_until = None if self._hurried else self._clock.now() + self._retry_after
 
     def _go_on(self, _: int) -> None:
         if self._stopped or (self._stops_at is not None and self._clock.now() > self._stops_at):

@@ -440,6 +440,33 @@ class TestUploading:
         assert scene.waiting() == set()
 
 
+def test_a_flush_is_a_try_that_begins_now(scene: Scene) -> None:
+    """What is under way when it is called, and fails of what was before, is tried again without a rest."""
+    under_way, go_on = threading.Event(), threading.Event()
+
+    class FailsOnce(MemoryBlobService):
+        def put_chunks(self, chunks: Mapping[B3Digest, Any]) -> None:
+            if not under_way.is_set():
+                under_way.set()
+                assert go_on.wait(30)
+                raise UnavailableError("far", "it was down")
+            super().put_chunks(chunks)
+
+    scene.far = FailsOnce()  # type: ignore[assignment]
+    cache = scene.open()
+    cache.write(HELLO.data)
+    assert under_way.wait(30)
+    hurry = cache._behind._uploader._backlog.hurry  # type: ignore[union-attr]
+
+    def hurried() -> None:
+        hurry()
+        go_on.set()
+
+    cache._behind._uploader._backlog.hurry = hurried  # type: ignore[method-assign, union-attr]
+    assert cache.flush(20) is True
+    assert scene.far.has(HELLO.digest)
+
+
 class TestBackPressure:
     def test_a_full_queue_fails_a_writer(self, scene: Scene) -> None:
         """Before near has the blob; there is room again once far has got something."""

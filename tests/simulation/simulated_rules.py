@@ -257,7 +257,7 @@ class CacheRules(Rules):
         if not asked:
             return None  # It is at hand.
         first_of_far = next((sub.began for sub in asked if sub.node == node.members[1]), None)
-        far = stance([sub for sub in asked if sub.node == node.members[1]])
+        far = stance(self._telling(call, [sub for sub in asked if sub.node == node.members[1]]))
         before_far = itertools.takewhile(lambda sub: sub.node == node.members[0], asked)
         near = stance(list(before_far))
         operation: str = call.operation
@@ -272,6 +272,13 @@ class CacheRules(Rules):
             return None
         when = "" if first_of_far is None else f" at {first_of_far:.2f}"
         return f"must be {' or '.join(sorted(allowed))}, as near said {near}, far {far}{when}"
+
+    @staticmethod
+    def _telling(call: Call, subs: Sequence[Call]) -> Sequence[Call]:
+        """Return the calls that tell of bytes: after one that lacks some a list of chunks tells nothing."""
+        if call.operation != "reader.read":
+            return subs
+        return [sub for sub in subs if sub.operation != "chunks"] or subs
 
     def _settled(self, node: Node, operation: str, near: str, far: str) -> set[str] | None:
         policy = node.settings

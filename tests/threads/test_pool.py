@@ -562,6 +562,22 @@ def test_map_has_no_more_under_way_than_it_may(pool: Pool, most: int) -> None:
     assert max(under_way) <= most
 
 
+def test_map_keeps_nothing_that_was_taken() -> None:
+    """Not even while the threads, which would come upon it, are all at something long."""
+    pool, free = Pool(1), threading.Event()
+    held = pool.submit(free.wait)
+    alive: list[weakref.ref[set[int]]] = []
+    try:
+        for value in pool.map(lambda number: {number}, range(50)):
+            alive.append(weakref.ref(value))
+        del value
+        assert [each() for each in alive] == [None] * 50
+    finally:
+        free.set()
+        held.result()
+        pool.close()
+
+
 def test_an_interrupted_map_waits_for_tasks_that_run() -> None:
     """Nothing that was begun is still under way when the exception comes out."""
     pool = Pool(2)
