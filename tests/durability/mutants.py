@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,9 @@ def known_indexes_are_not_flushed() -> None:
 def one_temporary_name() -> None:
     """All who write an object write it under the same temporary name."""
 
-    def write_beside(self: Any, path: str, data: bytes) -> str:
+    def write_beside(self: Any, path: str, pieces: Iterable[bytes], *, flush: bool = False) -> str:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{path}#1").write_bytes(data)
+        Path(f"{path}#1").write_bytes(b"".join(pieces))
         return f"{path}#1"
 
     local.LocalObjectStore._write_beside = write_beside  # type: ignore[method-assign]
