@@ -153,7 +153,10 @@ def kill_collectors(folder: Path, mutant: str = "none") -> list[str]:
         }
         for process in running[1:]:
             process.communicate()
-        assert [process.returncode for process in running] == [-9, -9, -9]
+        ended = [process.returncode for process in running]
+        if ended != [-9, -9, -9]:
+            # A collector refuses its work when a root is not there.
+            return [*problems, f"not killed, but ended by themselves: {ended}"]
         with castore.from_url(f"packed+file:{store}") as blobs:
             expected = kept | reported
             problems += [f"{digest} is lost" for digest in blobs.missing(expected)]

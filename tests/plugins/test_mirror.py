@@ -733,7 +733,7 @@ class TestHangs:
         slow = hanging(keeps=keeps)
         slow.at = at
         members = [
-            Member("a", slow, timeout=0.25),
+            Member("a", slow, timeout=1.0),
             Member("b", MemoryBlobService()),
             Member("c", MemoryBlobService()),
         ]
