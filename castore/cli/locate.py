@@ -65,24 +65,11 @@ def command(settings: Settings, blob: BlobPlace, verify: bool, timeout: float) -
     else:
         heads = ("instance", "type", "holds", "verified") if verify else ("instance", "type", "holds")
         cells = [
-            (entry.instance, entry.type, settings.scrubbed(_words(entry)), _verified(entry))
+            (entry.instance, entry.type, settings.scrubbed(entry.holding.in_short), _verified(entry))
             for entry in found
         ]
         emit_text(table(heads, [row[: len(heads)] for row in cells]))
     return 0 if whole else FAILED
-
-
-def _words(entry: Location) -> str:
-    holding = entry.holding
-    match holding.state:
-        case "whole":
-            return f"all: {holding.share}" if holding.chunks else "all, in one piece"
-        case "partly":
-            return f"a part: {holding.share}" + ("" if holding.listed else ", and no index")
-        case "absent":
-            return "nothing"
-        case _:
-            return f"{holding.state}: {holding.cause}".replace("\n", " ")
 
 
 def _verified(entry: Location) -> str:

@@ -95,6 +95,19 @@ class Holding:
         return f"has its index, and {self.share}" if self.listed else f"lacks it, but has {self.share}"
 
     @property
+    def in_short(self) -> str:
+        """What it has, for a table."""
+        match self.state:
+            case "whole":
+                return f"all: {self.share}" if self.chunks else "all, in one piece"
+            case "partly":
+                return f"a part: {self.share}" + ("" if self.listed else ", and no index")
+            case "absent":
+                return "nothing"
+            case _:
+                return f"{self.state}: {self.cause}".replace("\n", " ")
+
+    @property
     def share(self) -> str:
         """How much of it is there, as `8 chunks, 575.1 KiB`, or `2 of 8 chunks, 162.0 KiB of 575.1 KiB`."""
         count, total = len(self.sizes), size_text(sum(self.sizes.values()))

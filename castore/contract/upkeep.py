@@ -57,6 +57,12 @@ class DigestRange:
         ends: list[B3Digest | None] = [None, *bounds[1:], None]
         return [cls(first, before) for first, before in pairwise(ends)]
 
+    @classmethod
+    def of(cls, digest: B3Digest) -> Self:
+        """Return the range that has just this one."""
+        after = int.from_bytes(digest, "big") + 1
+        return cls(digest, None if after >> 256 else B3Digest(after.to_bytes(32, "big")))
+
     def __contains__(self, digest: bytes) -> bool:
         """Tell whether a digest is one of them."""
         return (self.first is None or digest >= self.first) and (self.before is None or digest < self.before)

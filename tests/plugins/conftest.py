@@ -55,10 +55,10 @@ class RecordingStore(ObjectStore):
         self._record("PUT", key)
         self.objects[key] = data
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, *, after: str | None = None, **_: Any) -> Iterator[StoredObject]:
         self._record("LIST", prefix)
         for key in list(self.objects):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and (after is None or key > after):
                 yield StoredObject(key, len(self.objects[key]), self.modified.get(key, 0.0))
 
     def sweep(self, objects: Iterable[StoredObject], older_than: float) -> Iterator[StoredObject]:

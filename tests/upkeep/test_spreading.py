@@ -212,6 +212,9 @@ def test_ranges() -> None:
         assert len(parts) == count
         for digest in (bytes(32), b"\xff" * 32, *(B3Digest.of(bytes([number])) for number in range(50))):
             assert sum(digest in part for part in parts) == 1
+    for digest in (B3Digest(bytes(32)), B3Digest(b"\xff" * 32), B3Digest.of(b"one")):
+        assert digest in DigestRange.of(digest)
+        assert B3Digest.of(b"another") not in DigestRange.of(digest)
 
 
 def test_a_part_alone_pickles_nothing_open(stores: Composition) -> None:

@@ -152,7 +152,7 @@ def digest_answer(
     way = f'<p class="actions"><a href="{escape(url)}">Open the blob</a></p>' if url and found else ""
     rows = "".join(
         f'<tr><th scope="row"><b>{escape(shown(each.instance))}</b> <span class="by">{escape(shown(each.type))}</span></th>'
-        f"<td>{escape(shown(clean(_holds(each))))}</td></tr>"
+        f"<td>{escape(shown(clean(each.holding.in_short)))}</td></tr>"
         for each in where
     )
     blocks = "".join(_plan(each, clean) for each in plans)
@@ -166,19 +166,6 @@ def digest_answer(
 def refusal(words: str) -> str:
     """Return that there is no answer, as HTML."""
     return f'<p class="refused" role="alert">{escape(shown(words))}</p>'
-
-
-def _holds(each: Location) -> str:
-    holding = each.holding
-    match holding.state:
-        case "whole":
-            return f"all: {holding.share}" if holding.chunks else "all, in one piece"
-        case "partly":
-            return f"a part: {holding.share}" + ("" if holding.listed else ", and no index")
-        case "absent":
-            return "nothing"
-        case _:
-            return f"{holding.state}: {holding.cause}"
 
 
 def _plan(plan: Plan, clean: Callable[[str], str]) -> str:

@@ -17,7 +17,7 @@ from castore import (
 )
 from castore.chunks.fetching import find_chunk
 from castore.contract.capabilities import ChunkSource
-from castore.contract.upkeep import Inventory, StoredItem
+from castore.contract.upkeep import DigestRange, Inventory, StoredItem
 from castore.format.checks import check_digest
 from castore.threads import forks
 
@@ -71,8 +71,9 @@ class Quarantine:
             key = self._source.chunk_key(digest)
         if key is not None:
             return StoredItem("chunk" if is_chunk else "index", key, digest)
-        # It is not known by name: look for it. That takes long, but only once for each.
-        return next((item for item in self._inventory.list_items() if item.digest == digest), None)
+        # It is not known by name: look for it.
+        part = DigestRange.of(digest)
+        return next((item for item in self._inventory.list_items_in(part) if item.digest == digest), None)
 
     def _is_still_corrupt(self, error: CorruptBlobError) -> bool:
         try:
