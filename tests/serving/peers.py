@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +46,20 @@ def peer(path: Path, answers: Answers, package: str = "snix.castore.v1") -> Iter
         yield f"grpc+unix:{path}"
     finally:
         server.stop(None).wait()
+
+
+@contextlib.contextmanager
+def something_is_stored(store: Path) -> Iterator[None]:
+    """Wait, at the end, for a file more in the folder of a server's store: it is at a call that was sent."""
+
+    def files() -> int:
+        return sum(len(each) for *_, each in os.walk(store))
+
+    before, deadline = files(), time.monotonic() + 60
+    yield
+    while files() <= before:
+        assert time.monotonic() < deadline, f"nothing is stored in {store}"
+        time.sleep(0.01)
 
 
 def refuse(code: grpc.StatusCode, details: str = "") -> Callable[[Any, grpc.ServicerContext], Any]:

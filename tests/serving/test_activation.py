@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from certs import Authority
+from peers import something_is_stored
 
 import castore
 from castore.testing import HELLO
@@ -90,12 +91,12 @@ def handed(tmp_path: Path, sockets: Iterator[Path]) -> Iterator[Any]:
         yield Handed
 
 
-def test_a_server_of_grpc_takes_them(handed: Any) -> None:
+def test_a_server_of_grpc_takes_them(handed: Any, tmp_path: Path) -> None:
     """What is under way is finished; who comes while there is no server waits for the next one."""
     first = handed.start([handed.unix, handed.tcp], "serve")
     port = handed.tcp.getsockname()[1]
     assert first.places() == [f"unix:{handed.path}", f"127.0.0.1:{port}"]
-    large = os.urandom(3 << 20)
+    large, half = os.urandom(3 << 20), os.urandom(8 << 20)
     with (
         castore.from_url(f"grpc+http://127.0.0.1:{port}") as over_tcp,
         castore.from_url(f"grpc+unix:{handed.path}") as blobs,
@@ -103,11 +104,11 @@ def test_a_server_of_grpc_takes_them(handed: Any) -> None:
         digest = over_tcp.write(large)
         assert blobs.read(digest) == large
         writer = blobs.open_write()
-        writer.write(large)
-        # The stream has begun when the server has taken more than any buffer on the way.
+        with something_is_stored(tmp_path / "store"):
+            writer.write(half)
         first.process.send_signal(signal.SIGTERM)
         writer.write(HELLO.data)
-        assert writer.close() == castore.B3Digest.of(large + HELLO.data)
+        assert writer.close() == castore.B3Digest.of(half + HELLO.data)
     assert first.said() == (0, "")
     assert handed.path.exists()
     found: list[bytes] = []

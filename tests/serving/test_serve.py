@@ -22,6 +22,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from peers import something_is_stored
 
 import castore
 from castore.errors import UnavailableError, UnsupportedError
@@ -132,17 +133,21 @@ def test_it_serves_at_several_places_until_it_is_told_to_stop(started: Any, sock
     assert not path.exists()
 
 
-def test_a_call_that_was_accepted_is_answered_though_the_server_stops(started: Any, sockets: Any) -> None:
+def test_a_call_that_was_accepted_is_answered_though_the_server_stops(
+    started: Any, sockets: Any, tmp_path: Path
+) -> None:
     """A blob that is half sent when SIGTERM comes is stored; a new call is refused."""
     path = next(sockets)
     server = started("--listen", f"unix:{path}")
     with castore.from_url(f"grpc+unix:{path}") as blobs:
         writer = blobs.open_write()
-        writer.write(bytes(2 << 20))
-        threading.Timer(0.3, lambda: server.process.send_signal(signal.SIGTERM)).start()
+        half = os.urandom(8 << 20)
+        with something_is_stored(tmp_path / "store"):
+            writer.write(half)
+        server.process.send_signal(signal.SIGTERM)
         assert refused_at_last(blobs)
         writer.write(b"the end")
-        assert writer.close() == castore.B3Digest.of(bytes(2 << 20) + b"the end")
+        assert writer.close() == castore.B3Digest.of(half + b"the end")
     assert server.process.wait(timeout=60) == 0
 
 
