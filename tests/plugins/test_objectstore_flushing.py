@@ -44,7 +44,7 @@ class SlowDisk:
     def syncfs(self, descriptor: int) -> None:
         self.flushes += 1
         self.entered.release()
-        assert self.released.acquire(timeout=10)
+        assert self.released.acquire(timeout=60)
         if self.error is not None:
             raise self.error
 
@@ -63,7 +63,7 @@ def flushing_threads() -> list[threading.Thread]:
 
 def wait_until(condition: Callable[[], object]) -> None:
     """Return when it holds; fail after some seconds."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -86,21 +86,34 @@ def flusher(disk: SlowDisk, tmp_path: Path) -> Any:
     flusher.close()
 
 
+def count_those_who_ask(flusher: Flusher) -> list[int]:
+    """Return a list that grows by one for each flush that is asked for, once its round is chosen."""
+    asked: list[int] = []
+    take = flusher._turn.take
+
+    def counted(holder: Any, **settings: Any) -> Any:
+        asked.append(1)
+        return take(holder, **settings)
+
+    flusher._turn.take = counted  # type: ignore[method-assign]
+    return asked
+
+
 class TestFlusher:
     def test_those_who_come_during_a_flush_share_the_next(self, flusher: Flusher, disk: SlowDisk) -> None:
         """One flush runs, five more are asked for: one more is made, for all of them."""
-        threads = [threading.Thread(target=flusher.flush)]
+        threads, asked = [threading.Thread(target=flusher.flush)], count_those_who_ask(flusher)
         threads[0].start()
-        assert disk.entered.acquire(timeout=10)
+        assert disk.entered.acquire(timeout=60)
         for _ in range(5):
             threads.append(threading.Thread(target=flusher.flush))
             threads[-1].start()
-        time.sleep(0.05)
+        wait_until(lambda: len(asked) == 6)
         disk.released.release()
-        assert disk.entered.acquire(timeout=10)
+        assert disk.entered.acquire(timeout=60)
         disk.released.release()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert disk.flushes == 2
 
     def test_a_failure_reaches_all_who_waited_for_it(self, flusher: Flusher, disk: SlowDisk) -> None:
@@ -114,15 +127,15 @@ class TestFlusher:
                 errors.append(error.errno)
 
         disk.error = OSError(errno.EIO, "Input/output error")
-        threads = [threading.Thread(target=flush) for _ in range(4)]
+        threads, asked = [threading.Thread(target=flush) for _ in range(4)], count_those_who_ask(flusher)
         threads[0].start()
-        assert disk.entered.acquire(timeout=10)
+        assert disk.entered.acquire(timeout=60)
         for thread in threads[1:]:
             thread.start()
-        time.sleep(0.05)
+        wait_until(lambda: len(asked) == 4)
         disk.released.release(2)
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert errors == [errno.EIO] * 4
         disk.error = None
         disk.released.release()
@@ -173,7 +186,7 @@ class TestStaging:
         monkeypatch.setattr("castore_objectstore.staging._MANY_FILES", 3)
         staging = Staging(flusher)
         add(staging, tmp_path, "123")
-        assert disk.entered.acquire(timeout=10)
+        assert disk.entered.acquire(timeout=60)
         add(staging, tmp_path, "4567")
         assert disk.flushes == 1
         assert staging.find(str(tmp_path / "1"))
@@ -182,7 +195,7 @@ class TestStaging:
         assert not (tmp_path / "4").exists()
         wait_until(lambda: not flushing_threads())
         add(staging, tmp_path, "8")
-        assert disk.entered.acquire(timeout=10)
+        assert disk.entered.acquire(timeout=60)
         disk.released.release()
         wait_until((tmp_path / "8").exists)
         wait_until(lambda: not flushing_threads())
@@ -204,7 +217,7 @@ class TestStaging:
         store = LocalObjectStore(tmp_path, instance="files")
         store.put("a/1", FRAME)
         store.put("a/2", FRAME)
-        assert disk.entered.acquire(timeout=10)
+        assert disk.entered.acquire(timeout=60)
         disk.released.release()
         wait_until(lambda: not flushing_threads())
         disk.error = None
@@ -437,7 +450,7 @@ class TestClaims:
             time.sleep(0.05)
             assert answers == []
             (tmp_path / "a/1").unlink()
-        claiming.join(10)
+        claiming.join(60)
         assert answers == [False]
 
 

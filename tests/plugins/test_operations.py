@@ -518,6 +518,7 @@ class TestTimeout:
                 do(service, row, by_name=by_name)
         assert service.gauges() == {"given_up": 1, "not_returned": 1}
         inner.lose = lambda operation, items: []
+        service.timeout = 60.0
         assert do(service, row) == do(within(row), row)
         go_on.set()
         deadline = time.monotonic() + 30

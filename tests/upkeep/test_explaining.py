@@ -394,7 +394,7 @@ class Hasty(Clock):
 
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
         # Whoever answers does so at once; it is waited for by the real clock only as long as that takes.
-        if event.wait(0.5):
+        if event.wait(1.5):
             return True
         self._time += seconds or 0.0
         return False
