@@ -7,13 +7,11 @@ each test, and 50 in a long one.
 from __future__ import annotations
 
 import random
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from dying import run
 
 from castore import Composition
 from castore.format.nodes import Node
@@ -27,15 +25,15 @@ from castore.trees.exporting import export_tree
 from castore.trees.exports import ExportOptions
 from castore.trees.known_files import KnownFiles
 
-store, target, digest, size = sys.argv[1:]
+store, target, digest, size, moment = sys.argv[1:]
 with Composition.from_toml(store) as stores:
     blobs, directories = stores.blobs(), stores.directories()
     node = DirectoryNode(B3Digest.parse(digest), int(size))
     with KnownFiles(pathlib.Path(store).with_name("known.sqlite")) as known:
         options = ExportOptions(update=True, delete=True, known_files=known)
-        print("begins", flush=True)
+        die_at(int(moment))
         export_tree(node, target, blobs, directories, options)
-    print("ends", flush=True)
+    print(passed())
 """
 
 
@@ -81,20 +79,21 @@ class Export:
             assert node is not None
             return node
 
-    def start(self, node: Node) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", CHILD, str(self.config), str(self.target)]
-        command += [str(node.digest), str(node.size)]  # type: ignore[union-attr]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begins\n"
-        return process
+    def run(self, node: Node, moment: int = 0) -> int | None:
+        """Export; return the number of moments, or None if it was killed."""
+        place = (str(self.config), str(self.target))
+        lines = run(CHILD, *place, str(node.digest), str(node.size), moment=moment)  # type: ignore[union-attr]
+        return None if lines is None else int(lines[0])
 
-    def duration(self, node: Node) -> float:
-        with self.start(node) as process:
-            began = time.monotonic()
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ends\n"
-            return time.monotonic() - began
+    def whole(self, node: Node) -> int:
+        """Export all; return the number of moments."""
+        moments = self.run(node)
+        assert moments is not None
+        return moments
+
+    def dies(self, node: Node, moments: int) -> bool:
+        """Export until a moment by chance; return whether that was before its end."""
+        return self.run(node, random.randint(1, moments)) is None
 
 
 def contents(folder: Path) -> dict[str, object]:
@@ -103,15 +102,6 @@ def contents(folder: Path) -> dict[str, object]:
         for path in folder.rglob("*")
         if path.is_symlink() or not path.is_dir()
     }
-
-
-def kill(export: Export, node: Node, after: float) -> bool:
-    """Kill an export after so many seconds; return whether it was still at it."""
-    with export.start(node) as process:
-        time.sleep(after)
-        process.send_signal(signal.SIGKILL)
-        assert process.stdout is not None
-        return b"ends" not in process.stdout.read()
 
 
 COUNTS = [5, pytest.param(50, marks=pytest.mark.long)]
@@ -124,17 +114,16 @@ def test_a_new_folder(tmp_path: Path, count: int) -> None:
     export = Export(tmp_path)
     source = export.tree(1)
     node, expected = export.store(source), contents(source)
-    seconds = export.duration(node)
+    moments = export.whole(node)
     assert contents(export.target) == expected
     deaths = 0
     for _ in range(count):
         subprocess.run(["rm", "-rf", str(export.target)], check=True)
         for _ in range(2):  # the second one dies while it goes on with the first one's
-            died = kill(export, node, random.uniform(0, seconds))
-            deaths += died
+            deaths += export.dies(node, moments)
             if export.target.exists():
                 assert contents(export.target) == expected
-        export.duration(node)
+        export.whole(node)
         assert contents(export.target) == expected
         assert [path.name for path in export.target.parent.iterdir()] == ["out"]
     assert deaths
@@ -147,17 +136,17 @@ def test_a_folder_that_is_there(tmp_path: Path, count: int) -> None:
     export = Export(tmp_path)
     trees = [export.tree(seed) for seed in (1, 2)]
     nodes, expected = [export.store(tree) for tree in trees], [contents(tree) for tree in trees]
-    seconds = export.duration(nodes[0])
+    moments = export.whole(nodes[0])
     deaths = 0
     for number in range(count):
         new = (number + 1) % 2
-        deaths += kill(export, nodes[new], random.uniform(0, seconds))
+        deaths += export.dies(nodes[new], moments)
         for path, found in contents(export.target).items():
             if path in expected[0] or path in expected[1]:
                 assert found in (expected[0].get(path), expected[1].get(path)), path
             else:
                 assert ".castore-" in path  # what the next run removes
-        export.duration(nodes[new])
+        export.whole(nodes[new])
         assert contents(export.target) == expected[new]
         assert [path.name for path in export.target.parent.iterdir()] == ["out"]
     assert deaths

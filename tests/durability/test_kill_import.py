@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from dying import run
 
 from castore import Composition
 from castore.trees.exporting import export_tree
@@ -27,13 +25,13 @@ from castore import Composition
 from castore.trees.importing import import_tree
 from castore.trees.known_files import KnownFiles
 
-store, source = sys.argv[1:]
+store, source, moment = sys.argv[1:]
 with Composition.from_toml(store) as stores:
     blobs, directories = stores.blobs(), stores.directories()
     with KnownFiles(pathlib.Path(store).with_name("known.sqlite")) as known:
-        print("begins", flush=True)
+        die_at(int(moment))
         node = import_tree(source, blobs, directories, known_files=known).node
-    print(node.digest, flush=True)
+    print(node.digest, passed())
 """
 
 STORES = {
@@ -66,26 +64,13 @@ class Imports:
         if number % 5:
             os.utime(path, (OLD + number, OLD + self.chance.randrange(1 << 20)))
 
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", CHILD, str(self.config), str(self.source)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begins\n"
-        return process
-
-    def kill(self, after: float) -> bool:
-        """Kill an import after so many seconds; return whether it was still at it."""
-        with self.start() as process:
-            time.sleep(after)
-            process.send_signal(signal.SIGKILL)
-            assert process.stdout is not None
-            return not process.stdout.read()
-
-    def run(self) -> tuple[str, float]:
-        with self.start() as process:
-            began = time.monotonic()
-            assert process.stdout is not None
-            return process.stdout.readline().decode().strip(), time.monotonic() - began
+    def run(self, moment: int = 0) -> tuple[str, int] | None:
+        """Import; return the root and the number of moments, or None if it was killed."""
+        lines = run(CHILD, str(self.config), str(self.source), moment=moment)
+        if lines is None:
+            return None
+        root, passed = lines[0].split()
+        return root, int(passed)
 
 
 @pytest.mark.timeout(600)
@@ -93,19 +78,21 @@ class Imports:
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_next_one_is_right(tmp_path: Path, count: int, store: str) -> None:
     imports = Imports(tmp_path, store)
-    seconds = 0.3
+    moments = 60
     deaths = 0
     for number in range(count):
-        deaths += imports.kill(imports.chance.uniform(0, seconds))
+        deaths += imports.run(imports.chance.randint(1, moments)) is None
         imports.write(number % 60)
         imports.write((number + 50) % 60)
-        root, seconds = imports.run()
+        done = imports.run()
+        assert done is not None
+        root, moments = done
         expected = import_tree(imports.source, MemoryBlobService(), MemoryDirectoryService()).node
         assert expected is not None
         assert root == str(expected.digest)  # type: ignore[union-attr] - it is a folder
         with Composition.from_toml(imports.config) as stores:
             out = tmp_path / f"out-{number}"
-            done = export_tree(expected, out, stores.blobs(), stores.directories())
-            assert (done.lost, done.written) == ((), 60)
+            exported = export_tree(expected, out, stores.blobs(), stores.directories())
+            assert (exported.lost, exported.written) == ((), 60)
         subprocess.run(["rm", "-rf", str(out)], check=True)
     assert deaths

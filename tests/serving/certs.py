@@ -17,6 +17,7 @@ class Authority:
         self._key = folder / "ca.key"
         self._openssl(
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
             *("-subj", "/CN=an authority", "-keyout", str(self._key), "-out", str(self.ca)),
         )
 
