@@ -22,7 +22,7 @@ def test_nothing_reported_is_lost_and_nothing_is_wrong(tmp_path: Path) -> None:
     done = kill_writers(tmp_path, SECONDS)
     print(done.stdout)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert int(done.stdout.split()[0]) > SECONDS / 2
+    assert int(done.stdout.split()[0]) > SECONDS / 10
 
 
 @pytest.mark.parametrize("mutant", ["index-before-chunks", "reports-before-commit"])
