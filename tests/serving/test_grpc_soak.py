@@ -181,7 +181,8 @@ def test_many_clients_and_a_server_that_reads_its_composition_anew(
         assert after["descriptors"] <= before["descriptors"] + 8
         # A thread is started when all that there are have something to do: 64 for streams, 8 for short calls.
         assert after["threads"] <= max(before["threads"] + 16, 64 + 8 + 24)
-        assert after["memory"] <= before["memory"] + (100 << 10)
+        # In a short run not all threads have had their buffers before.
+        assert after["memory"] <= max(before["memory"] + (100 << 10), 400 << 10)
         clients.leaving.set()
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(90) == 0
