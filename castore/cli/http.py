@@ -120,7 +120,8 @@ def command(settings: Settings, /, root: TreePlace | None, **options: Any) -> No
 def _serve(settings: Settings, stores: Composition, root: TreePlace | None, options: dict[str, Any]) -> None:
     from castore.serving.access import Tokens  # noqa: PLC0415 - as above
     from castore.serving.activation import places_to_listen  # noqa: PLC0415 - as above
-    from castore.serving.http.app import HttpApp, HttpOptions  # noqa: PLC0415 - as above
+    from castore.serving.http.app import HttpApp  # noqa: PLC0415 - as above
+    from castore.serving.http.options import HttpOptions  # noqa: PLC0415 - as above
     from castore.serving.http.server import HttpServer  # noqa: PLC0415 - as above
     from castore.serving.listening import Address  # noqa: PLC0415 - as above
     from castore.serving.notifying import notify  # noqa: PLC0415 - as above

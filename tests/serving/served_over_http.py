@@ -15,7 +15,8 @@ import pytest
 import castore
 from castore.contract.refs import NamedRoot
 from castore.serving.access import Tokens
-from castore.serving.http.app import HttpApp, HttpOptions
+from castore.serving.http.app import HttpApp
+from castore.serving.http.options import HttpOptions
 from castore.serving.http.server import HttpServer
 from castore.serving.listening import Address
 from castore.trees import import_tree

@@ -24,6 +24,7 @@ from castore.format.directories import Directory
 from castore.format.nodes import FileNode
 from castore.format.wire import PACKAGES, method_path, read_request, stat_request
 
+_ROUND = 50
 SECONDS = float(os.environ.get("CASTORE_SOAK_SECONDS", "600"))
 SMALL, LARGE = (10, 2000, 100_000), 1_500_000
 
@@ -111,10 +112,11 @@ class Clients:
             thread.start()
 
     def _work(self, number: int) -> None:
-        chance = random.Random(number)
         table = {"root": {"type": "grpc", "url": self._url}}
         with castore.Composition.from_mapping({"blobservices": table, "directoryservices": table}) as stores:
             while not self._ended.is_set():
+                if self.done[number] % _ROUND == 0:
+                    chance = random.Random(number)  # A disk holds only so much: what follows is known.
                 try:
                     self._once(stores, chance)
                 except UnavailableError as error:

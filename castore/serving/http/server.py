@@ -19,7 +19,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from castore.errors import CompositionError
-from castore.serving.http.app import WATCHED, HttpApp
+from castore.serving.http.app import HttpApp
+from castore.serving.http.requests import WATCHED
 from castore.serving.listening import SOCKET_MODE, Address, SocketFile, socket_made
 from castore.serving.tls import TlsFiles
 

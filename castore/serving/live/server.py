@@ -8,7 +8,8 @@ from typing import Final
 from castore.composition.composition import Composition
 from castore.errors import CompositionError
 from castore.serving.access import Tokens
-from castore.serving.http.app import HttpApp, HttpOptions
+from castore.serving.http.app import HttpApp
+from castore.serving.http.options import HttpOptions
 from castore.serving.http.server import HttpServer
 from castore.serving.listening import Address
 from castore.serving.tls import TlsFiles

@@ -16,8 +16,7 @@ from served_over_http import LARGE, TEXT, Web, serving
 
 import castore
 from castore.contract.refs import NamedRoot
-from castore.serving.http import app as app_module
-from castore.serving.http import bodies
+from castore.serving.http import blob_answers, bodies, tree_answers
 from castore.trees import import_tree
 
 HEX = blake3(TEXT).hexdigest()
@@ -84,7 +83,7 @@ def test_what_nobody_takes_any_more_is_not_read(large_web: Web, monkeypatch: pyt
             given.append(len(piece))
             yield piece
 
-    monkeypatch.setattr(app_module, "pieces", counted)
+    monkeypatch.setattr(blob_answers, "pieces", counted)
     with serving(large_web.stores) as (port, _):
         with stalled_reader(port) as gone:
             assert gone.recv(100).startswith(b"HTTP/1.1 200")
@@ -200,8 +199,8 @@ def test_nothing_long_is_done_between_the_requests_of_others(
         monkeypatch.setattr(holder, name, noting)
 
     for name in ("home", "listing", "preview"):
-        note(app_module.pages, name)
-    note(app_module.json, "dumps")
+        note(tree_answers.pages, name)
+    note(tree_answers.json, "dumps")
     paths = ("/", "/tree/www/", "/tree/www/ten.txt?view", "/api/tree/www/")
     tags = [large_web.ask(path).headers["etag"] for path in paths]
     assert [name for name, _ in done] == ["home", "listing", "preview", "dumps"]

@@ -33,9 +33,10 @@ from castore.errors import CompositionError
 from castore.format.directories import Directory
 from castore.format.nodes import FileNode
 from castore.serving.access import Tokens
-from castore.serving.http import app as app_module
-from castore.serving.http.app import HttpApp, HttpOptions
+from castore.serving.http import blob_answers
+from castore.serving.http.app import HttpApp
 from castore.serving.http.bodies import frames
+from castore.serving.http.options import HttpOptions
 from castore.serving.http.server import HttpServer
 from castore.serving.listening import Address
 from castore.trees import import_tree
@@ -639,7 +640,7 @@ def test_a_browser_unpacks_many_frames(web: Web, browser: Browser, monkeypatch: 
             sent.append(len(frame))
             yield frame
 
-    monkeypatch.setattr(app_module, "frames", counted)
+    monkeypatch.setattr(blob_answers, "frames", counted)
     browser.open(f"http://127.0.0.1:{web.port}/api/tree/www/")  # It may ask for more of the same host.
     found = browser.do("fetch('/tree/www/large.txt').then((a) => a.text()).then((t) => t.slice(-40))")
     assert found.rstrip().endswith("line 199999 of a text")

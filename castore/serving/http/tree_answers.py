@@ -1,0 +1,199 @@
+"""Answers to requests for trees: pages of directories, previews, JSON, archives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any, Final, Literal, cast
+
+from castore.aio.threads import Threads
+from castore.contract.blobs import BlobService
+from castore.format.nodes import DirectoryNode, FileNode, node_to_json
+from castore.serving.http import pages
+from castore.serving.http.blob_answers import SANDBOX, BlobAnswers, attachment, media_of
+from castore.serving.http.bodies import Outlet
+from castore.serving.http.options import HttpOptions
+from castore.serving.http.requests import AnswerError, Request
+from castore.serving.http.served_trees import ServedRoot, ServedTrees
+from castore.trees.packing import PackOptions, pack_tree
+
+_ARCHIVES: Final[Mapping[str, tuple[Literal["tar", "zip"], Literal["", "zst"], str]]] = {
+    "tar": ("tar", "", "application/x-tar"),
+    "tar.zst": ("tar", "zst", "application/zstd"),
+    "zip": ("zip", "", "application/zip"),
+}
+_ARCHIVES_AT_ONCE: Final = 4
+_BEGINNING: Final = 64 << 10
+"""How much of a file its page has."""
+
+
+class TreeAnswers:
+    """Shows trees.
+
+    Arguments:
+        trees: What they are found in.
+        files: Sends their files.
+        blobs: Returns the service that has these.
+        threads: Where it is asked.
+        options: How it is served.
+    """
+
+    def __init__(
+        self,
+        trees: ServedTrees,
+        files: BlobAnswers,
+        blobs: Callable[[], BlobService],
+        threads: Threads,
+        options: HttpOptions,
+    ) -> None:
+        self._trees = trees
+        self._files = files
+        self._blobs = blobs
+        self._threads = threads
+        self._options = options
+        self._packing: asyncio.Semaphore | None = None
+        self._program = version("castore")
+
+    async def send_tree(
+        self, request: Request, root: ServedRoot, base: str, parts: list[bytes], *, lasting: bool
+    ) -> None:
+        """Answer with what stands at a path of a tree: a file, a page, or an archive."""
+        node = await self._threads.run(lambda: self._trees.find(root, parts))
+        if isinstance(node, FileNode):
+            if request.slash:
+                raise AnswerError(404, "this is a file, and no directory")
+            name = parts[-1] if parts else b""
+            if "view" in request.query and not self._options.site:
+                await self._send_preview(request, root, base, parts, node)
+            else:
+                await self._files.send_file(
+                    request, node, name, self._options.keep_for_ever if lasting else self._options.ask_again
+                )
+            return
+        if not isinstance(node, DirectoryNode):
+            raise AnswerError(404, "this is a link that leads nowhere")
+        if not request.slash and parts:
+            await request.redirect(request.url + "/")
+            return
+        if not request.slash and not request.url.endswith("/"):
+            await request.redirect(request.url + "/")
+            return
+        archive = request.query.get("archive")
+        if archive is not None and not self._options.site:
+            await self._send_archive(request, node, parts, archive)
+            return
+        if self._options.index_names:
+            index = await self._threads.run(lambda: self._trees.index_in(self._trees.directory(node, root)))
+            if index is not None:
+                await self._files.send_file(request, index[1], index[0], self._options.ask_again)
+                return
+        if not self._options.auto_index:
+            raise AnswerError(403, "directories are not listed here")
+        await self._send_listing(request, root, base, parts, node)
+
+    async def _send_listing(
+        self, request: Request, root: ServedRoot, base: str, parts: list[bytes], node: DirectoryNode
+    ) -> None:
+        down, by = request.query.get("order") == "down", request.query.get("sort", "name")
+        by = by if by in {"name", "size"} else "name"
+        text = request.query.get("page", "1")
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
+
+        home = "" if base == request.base else request.base
+
+        def page() -> bytes:
+            entries = self._trees.directory(node, root).items()
+            return pages.listing(
+                root.title, base, parts, node, entries, by=by, down=down, number=number, home=home
+            )
+
+        await self.send_page(request, page, f'W/"{node.digest}-{self._program}-{by}-{down}-{number}"')
+
+    async def _send_preview(
+        self, request: Request, root: ServedRoot, base: str, parts: list[bytes], node: FileNode
+    ) -> None:
+        media = media_of(parts[-1] if parts else b"")
+        home = "" if base == request.base else request.base
+
+        def page() -> bytes:
+            beginning = b""
+            if not media.startswith(("image/", "video/", "audio/")):
+                with self._blobs().open(node.digest) as reader:
+                    beginning = reader.read(_BEGINNING)
+            return pages.preview(root.title, base, parts, node, media, beginning, home=home)
+
+        await self.send_page(request, page, f'W/"{node.digest}-{self._program}"')
+
+    async def send_page(self, request: Request, page: Callable[[], bytes], tag: str) -> None:
+        """Serve what *page* makes, on a thread, unless the client has it."""
+        fields = [
+            ("ETag", tag),
+            ("Cache-Control", self._options.ask_again),
+            ("Content-Security-Policy", pages.POLICY),
+        ]
+        if not await request.is_settled(fields, tag):
+            body = await self._threads.run(page)
+            await request.answer(200, [*fields, ("Content-Type", "text/html; charset=utf-8")], body)
+
+    async def send_json(self, request: Request, root: ServedRoot, parts: list[bytes]) -> None:
+        """Answer with an entry of a tree as JSON, of a directory with its entries."""
+        node = await self._threads.run(lambda: self._trees.find(root, parts))
+        tag = f'W/"{getattr(node, "digest", "link")}-{self._program}-json"'
+
+        def document() -> bytes:
+            found: dict[str, Any] = node_to_json(node)
+            if isinstance(node, DirectoryNode):
+                found["entries"] = [
+                    {"name": name.decode("utf-8", "surrogateescape"), **node_to_json(each)}
+                    for name, each in self._trees.directory(node, root).items()
+                ]
+            return json.dumps(found).encode() + b"\n"
+
+        fields = [("ETag", tag), ("Cache-Control", self._options.ask_again)]
+        if not await request.is_settled(fields, tag):
+            body = await self._threads.run(document)
+            await request.answer(200, [*fields, ("Content-Type", "application/json")], body)
+
+    async def _send_archive(
+        self, request: Request, node: DirectoryNode, parts: list[bytes], archive: str
+    ) -> None:
+        if archive not in _ARCHIVES:
+            raise AnswerError(404, f"there is no archive of this kind; there are {', '.join(_ARCHIVES)}")
+        form, compression, media = _ARCHIVES[archive]
+        name = parts[-1] if parts else str(node.digest)[:16].encode()
+        tag = f'"{node.digest}-{pages.link_to(name)}-{archive}"'
+        fields = [
+            ("ETag", tag),
+            ("Cache-Control", self._options.ask_again),
+            ("Content-Security-Policy", SANDBOX),
+        ]
+        if await request.is_settled(fields, tag):
+            return
+        fields += [("Content-Type", media), attachment(name + b"." + archive.encode())]
+        if request.method == "HEAD":
+            await request.answer(200, fields, None)
+            return
+        if self._packing is None:
+            self._packing = asyncio.Semaphore(_ARCHIVES_AT_ONCE)
+        loop = asyncio.get_running_loop()
+
+        def give(piece: bytes) -> None:
+            # On the thread that packs: it goes on when the client has taken this.
+            asyncio.run_coroutine_threadsafe(request.send_piece(piece), loop).result()
+
+        def pack() -> None:
+            file = Outlet(give)
+            options = PackOptions(form, compression, name)
+            pack_tree(node, cast("Any", file), self._blobs(), self._trees.directories, options)
+            file.flush()
+
+        async with self._packing:
+            await request.begin(200, fields)
+            request.watch()
+            try:
+                await self._threads.run(pack)
+                await request.end()
+            finally:
+                request.watch_no_longer()
