@@ -257,6 +257,8 @@ class _Job:
             complain(f"castore: {self.settings.scrubbed(error.message)}")
 
     def _leaves_out(self, source: str, own: OwnPlaces, below: bytes) -> bool:
+        if not own.may_be(below):
+            return False
         path = f"{source.rstrip('/')}/{os.fsdecode(below)}"
         reason = own.reason_against(path)
         if reason is not None:

@@ -38,6 +38,11 @@ class OwnPlaces:
             for path in _ways_to(place)
         ]
         self._names = {os.path.basename(place.path) for place in self._places}
+        self._beginnings = tuple(os.fsencode(name) for name in self._names)
+
+    def may_be(self, path: bytes) -> bool:
+        """Tell whether `reason_against` can have anything against a path: that is asked of each file."""
+        return path.rpartition(b"/")[2].startswith(self._beginnings)
 
     def reason_against(self, path: str) -> str | None:
         """Return why something that was met on the way is left out, `None` if it is not."""

@@ -541,7 +541,11 @@ class LocalObjectStore(ObjectStore):
         path = self._path(key)
         with self._reporting(path):
             # One that is torn may have been written anew, and wait to be replaced.
-            there = any(self._claim_file(key, place, is_whole, most) for place in self._places(path))
+            there = (
+                self._claim_file(key, path, is_whole, most)
+                if self._staging is None
+                else any(self._claim_file(key, place, is_whole, most) for place in self._places(path))
+            )
             if not there:
                 self._looks.require(key)
         if there and self._staging is not None:
@@ -550,6 +554,8 @@ class LocalObjectStore(ObjectStore):
 
     def _claim_file(self, key: str, path: str, is_whole: Wholeness, most: int) -> bool:
         try:
+            if not most and self._is_empty_and_fresh(path):
+                return is_whole(_nothing_at, 0)
             descriptor, is_link = _open_to_claim(path)
         except FileNotFoundError:
             return False
@@ -561,11 +567,20 @@ class LocalObjectStore(ObjectStore):
             if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
                 return False
             # What a link leads to is not castore's to change, and no sweep removes the link.
-            if is_link or abs(time.time() - status.st_mtime) < self.renewal_seconds:
+            if is_link or self._is_fresh(status):
                 return True
             return self._renew(key, descriptor)
         finally:
             os.close(descriptor)
+
+    def _is_empty_and_fresh(self, path: str) -> bool:
+        """Tell whether a file has no bytes, so that there is nothing to read, and no time to renew."""
+        status = os.lstat(path)
+        return stat.S_ISREG(status.st_mode) and not status.st_size and self._is_fresh(status)
+
+    def _is_fresh(self, status: os.stat_result) -> bool:
+        """Tell whether the time of a file is so recent that no sweep removes it."""
+        return abs(time.time() - status.st_mtime) < self.renewal_seconds
 
     def _renew(self, key: str, descriptor: int) -> bool:
         """Set the time of a file to now, unless it is gone; not while a sweep decides about it."""
@@ -765,6 +780,10 @@ def _open_to_claim(path: str) -> tuple[int, bool]:
         if error.errno != errno.ELOOP:
             raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+
+
+def _nothing_at(_: int, __: int) -> bytes:
+    return b""
 
 
 def _stored_object(key: str, status: os.stat_result) -> StoredObject:

@@ -31,6 +31,7 @@ from castore.threads.pool import Pool
 from castore_objectstore.chunked import ChunkedStore
 from castore_objectstore.keys import digest_in, key_of, place_in
 from castore_objectstore.object_store import (
+    LARGEST,
     LastObject,
     NoObjectError,
     ObjectStore,
@@ -262,7 +263,9 @@ class AddOnlyBlobService(ChunkedStore):
             return same
 
         # A store in which nothing is ever torn need not have let it be compared.
-        return store.claim(key, compare) and (same or self._has_list(digest, chunks))
+        # Of a blob of one chunk the index has no bytes: where that shows, it is not opened.
+        most = LARGEST if chunks or self.high_latency else 0
+        return store.claim(key, compare, most) and (same or self._has_list(digest, chunks))
 
     def _has_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:
         """Read the index that is there, and tell the same of it."""

@@ -58,10 +58,19 @@ FIND: Final = (
 )
 FIND_TIMES: Final = "SELECT digest, modified FROM chunks WHERE digest IN (VALUES {0})"
 FIND_INDEXES: Final = f"SELECT digest, modified, {_INDEX} FROM indexes WHERE digest IN (VALUES {{0}})"
+FIND_WITH_CHUNKS: Final = (
+    f"SELECT i.digest, i.modified, {_INDEX}, c.modified FROM indexes i"
+    " LEFT JOIN chunks c ON c.digest = i.digest WHERE i.digest IN (VALUES {0})"
+)
+"""Indexes, and beside each the time of the chunk of the same digest, if there is one."""
 _MARKS: Final = {size: ", ".join(["(?)"] * size) for size in _SIZES}
 _RENEW: Final[dict[Table, str]] = {
-    "chunks": "UPDATE chunks SET modified = ? WHERE digest = ?",
-    "indexes": "UPDATE indexes SET modified = ? WHERE digest = ?",
+    "chunks": "UPDATE chunks SET modified = ? WHERE digest IN (VALUES {0})",
+    "indexes": "UPDATE indexes SET modified = ? WHERE digest IN (VALUES {0})",
+}
+_ARE_THERE: Final[dict[Table, str]] = {
+    "chunks": "SELECT digest FROM chunks WHERE digest IN (VALUES {0})",
+    "indexes": "SELECT digest FROM indexes WHERE digest IN (VALUES {0})",
 }
 
 
@@ -181,8 +190,14 @@ def is_list(fetch: Fetch, digest: B3Digest, found: object, chunks: Sequence[Chun
         return False
 
 
-def renew(connection: sqlite3.Connection, table: Table, digests: Iterable[B3Digest]) -> bool:
-    """Set the times of rows to now; tell whether all of them are there."""
+def renew(connection: sqlite3.Connection, table: Table, digests: Sequence[B3Digest]) -> set[B3Digest]:
+    """Set the times of rows to now, many with one statement; return those that are there."""
     time_ = now()
-    counts = [connection.execute(_RENEW[table], (time_, bytes(digest))).rowcount for digest in digests]
-    return all(counts)
+    count = 0
+    for query, group in queries(_RENEW[table], digests):
+        count += connection.execute(query, (time_, *group)).rowcount
+    if count == len(digests):
+        return set(digests)
+    # As a rule each is there that was there a moment ago.
+    found = (connection.execute(query, group) for query, group in queries(_ARE_THERE[table], digests))
+    return {B3Digest(digest) for rows in found for (digest,) in rows}

@@ -172,7 +172,7 @@ class SqliteBlobService(
         claimed.update(times.keys() - stale)
         if stale:
             with self._database.writing(lasting=False) as connection:
-                claimed.update(digest for digest in stale if rows.renew(connection, "chunks", (digest,)))
+                claimed |= rows.renew(connection, "chunks", stale)
         return claimed
 
     def _times_of(self, digests: Iterable[B3Digest]) -> dict[B3Digest, object]:
@@ -184,18 +184,20 @@ class SqliteBlobService(
         }
 
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
-        """Claim several with two queries, and one transaction for those whose times are not recent."""
+        """Claim several with one query, and one more for chunks that are not as recent as their index."""
         needs: dict[B3Digest, set[B3Digest]] = {}
         stale: list[B3Digest] = []
         # Many small blobs are asked for together: of each of these there is one chunk, itself.
+        whole: set[B3Digest] = set()
         alone: set[B3Digest] = set()
         is_fresh = rows.freshness()
-        for query, group in rows.queries(rows.FIND_INDEXES, blobs):
-            for found, modified, index in self._database.fetch(query, group):
-                digest = B3Digest(found)
+        asked = {digest: digest for digest in blobs}
+        for query, group in rows.queries(rows.FIND_WITH_CHUNKS, blobs):
+            for found, modified, index, modified_chunk in self._database.fetch(query, group):
+                digest = asked[found]
                 known = blobs[digest]
                 if index == b"" and not known and digest != EMPTY:
-                    alone.add(digest)
+                    (whole if is_fresh(modified_chunk) else alone).add(digest)
                     if not is_fresh(modified):
                         stale.append(digest)
                     continue
@@ -207,13 +209,12 @@ class SqliteBlobService(
                     if not is_fresh(modified):
                         stale.append(digest)
         there = self.claim(alone.union(*needs.values()))
+        whole |= alone & there
+        whole |= {digest for digest, needed in needs.items() if needed <= there}
         if stale:
             with self._database.writing(lasting=False) as connection:
-                for digest in stale:
-                    if not rows.renew(connection, "indexes", (digest,)):
-                        needs.pop(digest, None)
-                        alone.discard(digest)
-        return alone & there | {digest for digest, needed in needs.items() if needed <= there}
+                whole -= set(stale) - rows.renew(connection, "indexes", stale)
+        return whole
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Make blobs visible in one transaction with all chunks that wait; it lasts, even without any."""

@@ -424,6 +424,34 @@ class TestClaims:
             assert store.claim("a/1", frames.is_whole)
             assert (abs(path.stat().st_mtime - time.time()) < 10) is renewed
 
+    @pytest.mark.parametrize(("age", "opened"), [(0, False), (1000, True)], ids=["recent", "old"])
+    def test_what_has_no_bytes_is_not_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, opened: bool
+    ) -> None:
+        """Unless its time is to be renewed. A folder, a link, and what has bytes are looked into."""
+        store = LocalObjectStore(tmp_path, instance="files", durability="process")
+        store.put("a/1", b"")
+        path = tmp_path / "a/1"
+        os.utime(path, (time.time() - age,) * 2)
+        opens: list[Any] = []
+        monkeypatch.setattr("castore_objectstore.local.os.open", _counting(os.open, opens))
+        asked: list[int] = []
+
+        def is_empty(read_at: Any, size: int) -> bool:
+            asked.append(size)
+            return not size and not read_at(0, 1)
+
+        assert store.claim("a/1", is_empty, 0)
+        assert asked == [0]
+        assert bool(opens) is opened
+        assert time.time() - path.stat().st_mtime < 30
+        path.write_bytes(b"x")
+        assert not store.claim("a/1", is_empty, 0)
+        path.unlink()
+        assert not store.claim("a/1", is_empty, 0)
+        path.mkdir()
+        assert not store.claim("a/1", is_empty, 0)
+
     def test_a_claim_renews_what_waits_for_a_flush(self, tmp_path: Path) -> None:
         """A writer that was aborted long ago may have left it."""
         store = LocalObjectStore(tmp_path, instance="files")
@@ -571,3 +599,11 @@ class TestQuarantine:
         store = LocalObjectStore(tmp_path, instance="files")
         assert store.set_aside("a/name") == "quarantine/a/name"
         assert (tmp_path / "quarantine/a/name").is_dir()
+
+
+def _counting(call: Any, calls: list[Any]) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
+        calls.append(args[0])
+        return call(*args, **options)
+
+    return counted

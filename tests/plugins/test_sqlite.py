@@ -309,6 +309,44 @@ class TestClaims:
         times = dict(ask(path, "SELECT digest, modified FROM chunks"))
         assert {digest for digest, time_ in times.items() if time_ > start} == some - {waiting}
 
+    @pytest.mark.parametrize("age", [0, 1000], ids=["recent", "old"])
+    def test_many_blobs_are_claimed_with_few_statements(
+        self, blobs: SqliteBlobService, path: Path, monkeypatch: pytest.MonkeyPatch, age: int
+    ) -> None:
+        """400 with one query; their times are renewed with two in all, if that is needed."""
+        digests = dict.fromkeys((blobs.write(b"%d" % number) for number in range(800)), ())
+        grow_old(path, age)
+        start = int((time.time() - 1) * 1000)
+        queries: list[str] = []
+        fetch = blobs._database.fetch
+
+        def counted(statement: str, parameters: Any = ()) -> Any:
+            queries.append(statement)
+            return fetch(statement, parameters)
+
+        monkeypatch.setattr(blobs._database, "fetch", counted)
+        assert blobs.claim_blobs({**digests, B3Digest.of(b"absent"): ()}) == set(digests)
+        assert len(queries) == (3 if not age else 5)
+        times = ask(path, "SELECT modified FROM chunks UNION ALL SELECT modified FROM indexes")
+        assert len(times) == 1600
+        assert not age or all(time_ > start for (time_,) in times)
+
+    @pytest.mark.parametrize("table", ["chunks", "indexes"])
+    def test_blobs_swept_while_many_are_claimed(
+        self, blobs: SqliteBlobService, path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+    ) -> None:
+        """Those that are gone when their times are to be renewed are not claimed, the others are."""
+        digests = [blobs.write(b"%d" % number) for number in range(50)]
+        grow_old(path, 1000)
+        writing = blobs._database.writing
+
+        def write_late(*, lasting: bool) -> Any:
+            ask(path, f"DELETE FROM {table} WHERE digest = x'{digests[7]}'")
+            return writing(lasting=lasting)
+
+        monkeypatch.setattr(blobs._database, "writing", write_late)
+        assert blobs.claim_blobs(dict.fromkeys(digests, ())) == {*digests} - {digests[7]}
+
     def test_a_blob_is_claimed_whole_or_not(self, blobs: SqliteBlobService, path: Path) -> None:
         """Without its index, with a damaged one, or without a chunk it has to be written again."""
         assert blobs.claim_blob(P3M.digest) is False
