@@ -14,9 +14,9 @@ def holding_row(holding: Holding, settings: Settings) -> dict[str, Any]:
     return {
         "state": holding.state,
         "indexed": holding.listed,
-        "chunks": len(holding.sizes) if listed else None,
-        "chunks_present": holding.here if listed else None,
-        "size": sum(holding.sizes.values()) if listed else None,
-        "size_present": holding.bytes_here if listed else None,
+        "chunks": len(holding.distinct) if listed else None,
+        "chunks_present": len(holding.here) if listed else None,
+        "size": holding.distinct.size if listed else None,
+        "size_present": holding.here.size if listed else None,
         "cause": settings.scrubbed(holding.cause) or None,
     }

@@ -14,11 +14,14 @@ the service is asked whether it has the blob.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
+from castore.contract.chunk_sets import ChunkSet
 from castore.text import count_text, listed, size_text
 
 if TYPE_CHECKING:
@@ -56,28 +59,20 @@ class Holding:
         present: The chunks that are there, of all that the blob is made of anywhere.
         listed: Whether the service itself has the index of the blob.
         cause: Why it is corrupt or unavailable.
+        distinct: The different ones of `chunks`.
     """
 
     state: State
-    chunks: tuple[ChunkMeta, ...] = attrs.field(default=(), repr=False)
-    present: frozenset[B3Digest] = attrs.field(default=frozenset(), repr=False)
+    chunks: Sequence[ChunkMeta] = attrs.field(default=(), repr=False, hash=False)
+    present: ChunkSet = attrs.field(factory=ChunkSet, repr=False)
     listed: bool = False
     cause: str = ""
+    distinct: ChunkSet = attrs.field(factory=ChunkSet, repr=False)
 
     @property
-    def sizes(self) -> dict[B3Digest, int]:
-        """The sizes in bytes of the different chunks."""
-        return {meta.digest: meta.size for meta in self.chunks}
-
-    @property
-    def here(self) -> int:
-        """How many of the different chunks are there."""
-        return len(self.sizes.keys() & self.present)
-
-    @property
-    def bytes_here(self) -> int:
-        """How many bytes these have."""
-        return amount(self.chunks, self.present)
+    def here(self) -> ChunkSet:
+        """The different chunks that are there."""
+        return self.distinct & self.present
 
     @property
     def words(self) -> str:
@@ -110,15 +105,10 @@ class Holding:
     @property
     def share(self) -> str:
         """How much of it is there, as `8 chunks, 575.1 KiB`, or `2 of 8 chunks, 162.0 KiB of 575.1 KiB`."""
-        count, total = len(self.sizes), size_text(sum(self.sizes.values()))
-        if self.here == count:
+        here, count, total = self.here, len(self.distinct), size_text(self.distinct.size)
+        if len(here) == count:
             return f"{count_text(count, 'chunk')}, {total}"
-        return f"{self.here} of {count_text(count, 'chunk')}, {size_text(self.bytes_here)} of {total}"
-
-
-def amount(chunks: Iterable[ChunkMeta], among: Collection[B3Digest]) -> int:
-    """Return how many bytes the different ones of *chunks* have that are *among* some."""
-    return sum({meta.digest: meta.size for meta in chunks if meta.digest in among}.values())
+        return f"{len(here)} of {count_text(count, 'chunk')}, {size_text(here.size)} of {total}"
 
 
 def together(holdings: Sequence[Holding]) -> Holding:
@@ -126,9 +116,9 @@ def together(holdings: Sequence[Holding]) -> Holding:
     for holding in holdings:
         if holding.state == "whole":
             return holding
-    present = frozenset(digest for holding in holdings for digest in holding.present)
+    present = reduce(or_, (holding.present for holding in holdings), ChunkSet())
     for holding in holdings:
-        if holding.listed and holding.chunks and present >= holding.sizes.keys():
+        if holding.listed and holding.chunks and present >= holding.distinct:
             return attrs.evolve(holding, state="whole", present=present)
     order: tuple[State, ...] = ("unavailable", "corrupt", "partly", "absent")
     worst = min(holdings, key=lambda holding: order.index(holding.state))

@@ -6,8 +6,10 @@ index, and whether chunks are there. Nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial, reduce
+from itertools import islice
+from operator import or_
 from typing import Final, TypeVar
 
 import attrs
@@ -15,9 +17,11 @@ import attrs
 from castore.composition.composition import Composition
 from castore.composition.graph.graph import Instance
 from castore.contract.batches import MOST_ITEMS, batches
-from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.blobs import BlobService
 from castore.contract.capabilities import ChunkSource
-from castore.contract.plans import Holding
+from castore.contract.chunk_list import ChunkList
+from castore.contract.chunk_sets import ChunkSet, ChunkUniverse
+from castore.contract.plans import Holding, State
 from castore.digest import EMPTY, B3Digest
 from castore.errors import BuildError, CastoreError, CorruptBlobError, UnavailableError, describe
 from castore.threads.deadlines import CLOCK, Clock, Deadlines, Pending
@@ -47,8 +51,9 @@ class _Asked:
 
     deadlines: Deadlines
     service: BlobService | None = None
-    index: tuple[ChunkMeta, ...] | None = None
-    present: frozenset[B3Digest] = frozenset()
+    index: ChunkList | None = None
+    distinct: ChunkSet = attrs.field(factory=ChunkSet)
+    present: ChunkSet = attrs.field(factory=ChunkSet)
     fault: CastoreError | None = None
 
     @property
@@ -56,19 +61,20 @@ class _Asked:
         """Whether it could not answer."""
         return self.fault is not None and not isinstance(self.fault, CorruptBlobError)
 
-    def holding(self, known: tuple[ChunkMeta, ...]) -> Holding:
-        """Return what it has; *known* are the chunks of the blob as another service has them."""
+    def holding(self, known: ChunkList, distinct: ChunkSet) -> Holding:
+        """Return what it has; *known*, of them *distinct*, are the chunks that the blob has elsewhere."""
         if self.fault is not None:
             corrupt = isinstance(self.fault, CorruptBlobError)
-            return Holding(
-                "corrupt" if corrupt else "unavailable", known, self.present, corrupt, _cause(self)
-            )
+            state: State = "corrupt" if corrupt else "unavailable"
+            return Holding(state, known, self.present, corrupt, _cause(self), distinct)
         listed = self.index is not None
-        chunks = self.index or known
-        sizes = {meta.digest for meta in chunks}
-        if listed and (not self.index or self.present >= sizes):
-            return Holding("whole", chunks if self.index else (), self.present, listed)
-        return Holding("partly" if listed or sizes & self.present else "absent", chunks, self.present, listed)
+        if self.index:
+            known, distinct = self.index, self.distinct
+        if listed and (not self.index or self.present >= distinct):
+            whole = (known, distinct) if self.index else (ChunkList(), ChunkSet())
+            return Holding("whole", whole[0], self.present, listed, distinct=whole[1])
+        partly = listed or bool(distinct & self.present)
+        return Holding("partly" if partly else "absent", known, self.present, listed, distinct=distinct)
 
 
 class Survey:
@@ -100,15 +106,15 @@ class Survey:
         }
         self._instances = composition.graph.instances
         self._ask_for_indexes()
-        lists = dict.fromkeys(asked.index for asked in self._asked.values() if asked.index)
-        self._known = next(iter(lists), ())
-        if lists:
-            self._ask_for_chunks({meta.digest for chunks in lists for meta in chunks})
+        self._lists = self._different_lists()
+        self._known, self._distinct = ChunkList(), ChunkSet()
+        if self._lists:
+            self._ask_for_chunks(ChunkUniverse(self._lists))
         self.close()
 
     def holding(self, instance: Instance) -> Holding:
         """Return what an instance that was asked has."""
-        return self._asked[instance.id].holding(self._known)
+        return self._asked[instance.id].holding(self._known, self._distinct)
 
     def close(self) -> None:
         """End the threads, each when it has come back."""
@@ -118,32 +124,50 @@ class Survey:
     # -- the two rounds --
 
     def _ask_for_indexes(self) -> None:
-        calls: dict[str, list[Callable[[], tuple[ChunkMeta, ...] | None]]] = {
+        calls: dict[str, list[Callable[[], ChunkList | None]]] = {
             key: [partial(self._index_of, self._instances[key], asked)] for key, asked in self._asked.items()
         }
         for key, (index,) in self._collect(calls).items():
             self._asked[key].index = index
 
-    def _index_of(self, instance: Instance, asked: _Asked) -> tuple[ChunkMeta, ...] | None:
+    def _index_of(self, instance: Instance, asked: _Asked) -> ChunkList | None:
         service = self._composition.service(instance)
         asked.service = service
         chunks = service.chunks(self.digest)
         if chunks is None or chunks:
-            return None if chunks is None else tuple(chunks)
+            return None if chunks is None else ChunkList.of(chunks)
         source = service.capability(ChunkSource)
         if source is not None and self.digest != EMPTY and not source.has_chunk(self.digest):
             # The index of a blob that is one chunk, and that is gone.
             raise CorruptBlobError("its one chunk is missing", expected=self.digest)
-        return ()
+        return ChunkList()
 
-    def _ask_for_chunks(self, wanted: Collection[B3Digest]) -> None:
+    def _different_lists(self) -> list[ChunkList]:
+        """Return the lists that were found; services that have the same one share it from now on."""
+        lists: list[ChunkList] = []
+        for asked in self._asked.values():
+            if asked.index:
+                asked.index = next((known for known in lists if known == asked.index), asked.index)
+                if not any(known is asked.index for known in lists):
+                    lists.append(asked.index)
+        return lists
+
+    def _ask_for_chunks(self, universe: ChunkUniverse) -> None:
+        sets = [universe.of_list(number) for number in range(len(self._lists))]
+        self._known, self._distinct = self._lists[0], sets[0]
         calls = {}
         for key, asked in self._asked.items():
+            if asked.index:
+                asked.distinct = next(
+                    distinct
+                    for known, distinct in zip(self._lists, sets, strict=True)
+                    if known is asked.index
+                )
             # Beside an index that is wrong there may be chunks that are right.
             if asked.service is not None and not asked.silent:
-                calls[key] = _parts(asked.service, sorted(wanted))
+                calls[key] = _parts(asked.service, universe)
         for key, found in self._collect(calls).items():
-            self._asked[key].present = frozenset().union(*found)
+            self._asked[key].present = reduce(or_, found)
 
     def _collect(self, calls: Mapping[str, list[Callable[[], T]]]) -> dict[str, list[T]]:
         """Make all calls at the same time; of a service whose calls do not all come back, note why."""
@@ -231,30 +255,33 @@ def _cause(asked: _Asked) -> str:
     return describe(fault or "")
 
 
-def _parts(service: BlobService, wanted: list[B3Digest]) -> list[Callable[[], set[B3Digest]]]:
-    """Return the calls that find out which of *wanted* are there."""
+def _parts(service: BlobService, universe: ChunkUniverse) -> list[Callable[[], ChunkSet]]:
+    """Return the calls that find out which chunks are there."""
+    every = universe.every()
+    parts = _AT_ONCE if len(every) > MOST_ITEMS else 1
+
+    def present(part: int) -> ChunkSet:
+        return universe.of_numbers(_present(service, every, part, parts))
+
+    return [partial(present, part) for part in range(parts)]
+
+
+def _present(service: BlobService, every: ChunkSet, part: int, parts: int) -> Iterator[int]:
+    """Yield the numbers of the chunks that are there, of those that are this one's *part* of all."""
     source = service.capability(ChunkSource)
-    groups = (
-        [wanted[number::_AT_ONCE] for number in range(_AT_ONCE)] if len(wanted) > MOST_ITEMS else [wanted]
-    )
-    return [partial(_present, service, source, group) for group in groups]
-
-
-def _present(service: BlobService, source: ChunkSource | None, wanted: list[B3Digest]) -> set[B3Digest]:
-    found: set[B3Digest] = set()
-    for batch in batches(wanted, lambda _: 0):
-        found |= set(batch) - service.missing(batch) if source is None else source.find_chunks(batch)
-    return found
+    for numbers in batches(islice(every.numbers(), part, None, parts), lambda _: 0):
+        asked = [every.chunks[number].digest for number in numbers]
+        there = set(asked) - service.missing(asked) if source is None else source.find_chunks(set(asked))
+        yield from (number for number, digest in zip(numbers, asked, strict=True) if digest in there)
 
 
 def _read_chunks(service: BlobService, holding: Holding, tick: Flag) -> bool | None:
     """Read the chunks that are there; return `None` if one is gone, and raise what is wrong with one."""
     attempt = Attempts(service)
-    sizes = holding.sizes
-    for batch in batches(sorted(holding.present), sizes.get, most_bytes=_PIECE):
-        found = attempt.chunks({digest: sizes.get(digest) for digest in batch})
-        for digest in batch:
-            data = found.get(digest)
+    for batch in batches(holding.present, lambda meta: meta.size, most_bytes=_PIECE):
+        found = attempt.chunks({meta.digest: meta.size for meta in batch})
+        for meta in batch:
+            data = found.get(meta.digest)
             if isinstance(data, CastoreError):
                 raise data
             if data is None:

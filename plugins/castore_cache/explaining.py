@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from castore.composition import Asking, Holding, Plan, together
-from castore.contract.plans import Outcome, amount
+from castore.contract.plans import Outcome
 from castore.text import count_text, size_text
 from castore_cache.linting import sure_of, targets
 
 if TYPE_CHECKING:
-    from castore import ChunkMeta
     from castore_cache.config import CacheConfig
 
 _FILLS = {
@@ -45,7 +44,7 @@ def _find(config: CacheConfig, asking: Asking) -> Plan:
     # Chunk by chunk from the two, by the index of near, or of far if near has none that can be right.
     by = next((one for one in (near.holding, far.holding) if one.listed and one.state != "corrupt"), None)
     if asking.operation == "get" and by is not None and by.chunks:
-        lost = by.sizes.keys() - near.holding.present - far.holding.present
+        lost = by.distinct - near.holding.present - far.holding.present
         if not lost or by is near.holding:
             return _from_both(config, asking, by, len(lost))
     return _from_far(config, asking, near, far)
@@ -55,7 +54,7 @@ def _from_both(config: CacheConfig, asking: Asking, by: Holding, lost: int) -> P
     """Return the plan of reading by the index of one of the two, some chunks of which neither may have."""
     near, far = asking.of(config.near), asking.of(config.far)
     outcome: Outcome = "read"
-    remarks = _sources(config, asking, by.chunks, near.holding)
+    remarks = _sources(config, asking, by, near.holding)
     chunks = count_text(lost, "chunk")
     if lost and far.found:
         remarks.append(f"{chunks} of these by the place in the blob, which far has in other pieces")
@@ -68,7 +67,7 @@ def _from_both(config: CacheConfig, asking: Asking, by: Holding, lost: int) -> P
 def _from_far(config: CacheConfig, asking: Asking, near: Plan, far: Plan) -> Plan:
     outcome, remarks = _of_far(config, far), []
     if far.found and asking.operation == "get":
-        remarks = _sources(config, asking, far.holding.chunks, near.holding)
+        remarks = _sources(config, asking, far.holding, near.holding)
     elif (_lacks(far) or outcome != far.outcome) and _near_decides(config, near):
         outcome = near.outcome
         remarks = ["what far lacks is in near, or may be, as new blobs go there: its failure is the answer"]
@@ -94,18 +93,16 @@ def _lacks(far: Plan) -> bool:
     return far.outcome == "absent" or (far.outcome == "corrupt" and far.holding.state == "partly")
 
 
-def _sources(config: CacheConfig, asking: Asking, chunks: tuple[ChunkMeta, ...], near: Holding) -> list[str]:
+def _sources(config: CacheConfig, asking: Asking, by: Holding, near: Holding) -> list[str]:
     """Return where the bytes come from, and what becomes of them."""
     refused = asking.of(config.near, "put").outcome == "refused"
     fill = _FILLS_NOTHING if refused else _FILLS[config.fill]
-    if not chunks:
+    if not by.chunks:
         return ["all of it is read from far", fill]
-    sizes = {meta.digest: meta.size for meta in chunks}
-    wanted = sizes.keys() - near.present
-    there = sizes.keys() & near.present
-    read = f"{count_text(len(wanted), 'chunk')}, {size_text(amount(chunks, wanted))}, from far"
+    wanted, there = by.distinct - near.present, by.distinct & near.present
+    read = f"{count_text(len(wanted), 'chunk')}, {size_text(wanted.size)}, from far"
     if there:
-        read = f"{count_text(len(there), 'chunk')}, {size_text(amount(chunks, there))}, from near; {read}"
+        read = f"{count_text(len(there), 'chunk')}, {size_text(there.size)}, from near; {read}"
     return [f"reads {read}", fill]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ from castore import (
     UnavailableError,
     UnsupportedError,
 )
+from castore.chunks.backend import ChunkBackend
 from castore.composition import BuildContext
 from castore.contract.capabilities import FoundChunks
+from castore.contract.chunk_list import ChunkList
 from castore.errors import BadIndexError
+from castore.text import size_text
 from castore.threads.deadlines import Clock
 from castore.upkeep import explain, locate
 from castore_memory.service import MemoryBlobService
@@ -462,7 +466,9 @@ def test_a_type_that_fails_to_explain_itself_is_said_to(state: str, words: str, 
 def test_each_instance_has_its_part(compose: Compose) -> None:
     root = {"type": "cache", "near": "&a", "far": "&b"}
     found = locate(compose(root, "begun", "lost", "absent"), BLOB)
-    told = [(e.instance, e.type, e.store, e.holding.state, e.holding.here, e.holding.listed) for e in found]
+    told = [
+        (e.instance, e.type, e.store, e.holding.state, len(e.holding.here), e.holding.listed) for e in found
+    ]
     assert told == [
         ("root", "cache", False, "corrupt", 3, True),
         ("a", "prepared", True, "partly", 2, False),
@@ -518,7 +524,7 @@ def test_a_store_without_capabilities_is_asked_as_well(compose: Compose) -> None
     root = {"type": "fallback", "services": ["&x", "&y", "&a"]}
     stores = compose(root, "whole", x={**plain, "state": "begun"}, y={**plain, "state": "piece"})
     found = {entry.instance: entry.holding for entry in locate(stores, BLOB)}
-    assert (found["x"].state, found["x"].here) == ("partly", 2)
+    assert (found["x"].state, len(found["x"].here)) == ("partly", 2)
     assert (found["y"].state, found["y"].chunks) == ("whole", ())
 
 
@@ -611,3 +617,57 @@ def test_a_long_chain_is_no_trouble(registry: Registry) -> None:
     with Composition.from_mapping({"blobservices": table}, registry=registry) as stores:
         assert [plan.outcome for plan in explain(stores, BLOB)] == ["present", "read", "refused"]
         assert {entry.holding.state for entry in locate(stores, BLOB)} == {"whole"}
+
+
+class _Vast(ChunkBackend):
+    """A store that has every other chunk of one long blob, made up as it is asked."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.asked = 0
+
+    def chunks(self, digest: B3Digest) -> ChunkList:
+        found = ChunkList()
+        for start in range(0, self.count, 1000):
+            found.add([number.to_bytes(32, "little") for number in range(start, start + 1000)], [2] * 1000)
+        return found
+
+    def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        asked = set(digests)
+        self.asked += len(asked)
+        return {digest for digest in asked if not digest[0] % 2}
+
+    def get_chunks(self, sizes: object) -> Any:
+        raise NotImplementedError
+
+    put_chunks = put_indexes = get_chunks
+
+
+@attrs.frozen
+class _VastConfig:
+    count: int
+
+    def build(self, _name: str, _context: BuildContext) -> BlobService:
+        return _Vast(self.count)
+
+
+def test_a_blob_of_very_many_chunks_takes_little_memory() -> None:
+    """However many stores have them: a set of objects for each would take a hundred times as much."""
+    count, registry = 60_000, Registry.default()
+    registry.register(BlobService, "vast", _VastConfig)
+    names = [f"v{number}" for number in range(6)]
+    tables: dict[str, Any] = {name: {"type": "vast", "count": count} for name in names}
+    tables["root"] = {"type": "fallback", "services": [f"&{name}" for name in names]}
+    config = {"blobservices": tables}
+    with Composition.from_mapping(config, registry=registry) as stores:
+        stores.blobs()
+        tracemalloc.start()
+        try:
+            found = locate(stores, BLOB)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert [entry.holding.share for entry in found if entry.store] == [
+        f"{count // 2} of {count} chunks, {size_text(count)} of {size_text(2 * count)}"
+    ] * 6
+    assert peak < (6 * 40 + 120) * count
