@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 from urllib.parse import quote, quote_plus, unquote
 
@@ -256,19 +256,26 @@ def read_secret_file(name: str, base: Path) -> Secret:
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* with every value of *secrets* in it replaced by `***`, also where it is URL-encoded."""
+    """Return *text* with every value of *secrets* in it replaced by `***`.
+
+    So it is where the value is URL-encoded. Of a path its parents are hidden as well, where one stands alone,
+    and of a URL the host or bucket and the path: what fails is often said of these.
+    """
     values = {
         value
         for secret in secrets
         for value in ([piece for piece, _ in secret.pieces] if isinstance(secret, Secret) else [str(secret)])
     }
-    forms = {form for value in values for form in _forms(value)}
-    for form in sorted(forms, key=len, reverse=True):
-        if len(form) >= _SHORT:
-            text = text.replace(form, "***")
-        else:
-            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text)
+    patterns = {form: _pattern(form) for value in values for form in _forms(value)}
+    for value in values:
+        patterns = {**_patterns_of_places(value), **patterns}
+    for form in sorted(patterns, key=len, reverse=True):
+        text = re.sub(patterns[form], "***", text)
     return text
+
+
+def _pattern(form: str) -> str:
+    return re.escape(form) if len(form) >= _SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
 
 
 def _forms(value: str) -> set[str]:
@@ -279,6 +286,33 @@ def _forms(value: str) -> set[str]:
         # A path is shown as it is used.
         forms |= {os.path.normpath(value), os.path.expanduser(value)}  # noqa: PTH111 - for its text alone
     return {form for form in (*forms, repr(value)[1:-1]) if form.strip() and form not in {".", "/"}}
+
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://(?:[^/?#]*@)?(?P<host>[^/?#]*))?(?P<path>[^?#]*)")
+
+
+def _patterns_of_places(value: str) -> dict[str, str]:
+    """Return what in a message is a place that a value leads to, or one above it: patterns by their texts."""
+    url = _URL.match(value)
+    found: dict[str, str] = {}
+    if url is not None and url["host"]:
+        found[url["host"]] = rf"(?<![\w.-]){re.escape(url['host'])}(?![\w-]|\.\w)"
+    path = value if url is None else unquote(url["path"])
+    if "/" not in path and url is None:
+        return found
+    for form in {os.path.normpath(path), os.path.normpath(os.path.expanduser(path))}:  # noqa: PTH111 - its text
+        place = form.removeprefix("../").lstrip("/")
+        if url is not None and place not in {"", ".", ".."}:
+            found[form] = _place_pattern(form) + r"(?!\w)"
+        for parent in PurePosixPath(form).parents:
+            if parent.name not in {"", ".."}:
+                found.setdefault(str(parent), _place_pattern(str(parent)) + r"(?![\w/-]|\.\w)")
+    return found
+
+
+def _place_pattern(path: str) -> str:
+    """Return a pattern of a path that begins where a path may; a single name is one only after a `/`."""
+    return (r"(?<![\w.-])" if "/" in path else r"(?<=/)") + re.escape(path)
 
 
 def has_fields(value: object) -> bool:

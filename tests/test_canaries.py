@@ -60,6 +60,10 @@ STORES: dict[str, dict[str, Any]] = {
     "a folder beneath a file": {"type": "objectstore", "object_store_url": "file:./file-${CANARY}/blobs"},
     "a database beneath a file": {"type": "sqlite", "path": "./file-${CANARY}/blobs.sqlite"},
     "a database of somebody else": {"type": "sqlite", "path": "./other-${CANARY}.sqlite"},
+    "a folder of no folder": {"type": "objectstore", "object_store_url": "file:${BELOW}/blobs"},
+    "a whole URL": {"type": "objectstore", "object_store_url": "${URL}"},
+    "a whole URL of a service": {"type": "retry", "attempts": 1, "inner": "${SERVICE}"},
+    "a database of no folder": {"type": "sqlite", "path": "${BELOW}/blobs.sqlite"},
     "a database": {"type": "sqlite", "path": "./${CANARY}.sqlite"},
     "a damaged folder": {"type": "objectstore", "object_store_url": "file:./damaged-${CANARY}"},
 }
@@ -94,6 +98,9 @@ COMMANDS = [
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CANARY", CANARY)
+    monkeypatch.setenv("BELOW", f"{tmp_path}/{CANARY}/clients/disk")
+    monkeypatch.setenv("URL", f"file:{CANARY}/clients/blobs")
+    monkeypatch.setenv("SERVICE", f"objectstore+file:{CANARY}/clients/blobs")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     Path("file.txt").write_text("hello")
     Path(f"file-{CANARY}").write_text("in the way")

@@ -142,6 +142,30 @@ def test_a_short_secret_is_taken_out_only_as_a_word(monkeypatch: pytest.MonkeyPa
     assert scrub("a cab, ab", [expand("${PIN}")]) == "a cab, ***"
 
 
+PLACES = [
+    ("/mnt/acme/blobs", "/mnt/acme is not there: /mnt/acme/blobs", "*** is not there: ***"),
+    ("/mnt/acme/blobs", "in /mnt.", "in ***."),
+    ("/mnt/acme/blobs", "/mnt/other, /mnt-2, x/mnt", "/mnt/other, /mnt-2, x/mnt"),
+    ("acme/blobs", "no /base/acme: /base/acme/blobs/x", "no /base/***: /base/***/x"),
+    ("acme/blobs", "acme has none", "acme has none"),
+    ("../acme/blobs", "no ../acme", "no ***"),
+    ("file:./acme/blobs", "no /base/acme, nor /base/acme/blobs/b3", "no /base/***, nor /base/***/b3"),
+    ("file:/mnt/acme", "/mnt: /mnt/acme/x: file:/mnt/acme", "***: ***/x: ***"),
+    ("file:///mnt/a%20b", "no `/mnt/a b`", "no `***`"),
+    ("s3://acme/blobs", "no bucket `acme`, 2 blobs in /blobs", "no bucket `***`, 2 blobs in ***"),
+    ("sftp://me:pw@nas.acme.org/srv", "nas.acme.org does not answer", "*** does not answer"),
+    ("sqlite:acme.sqlite", "no /base/acme.sqlite", "no /base/***"),
+    ("tag:", "a tag: /", "a *** /"),
+    ("/", "a / b", "a / b"),
+    ("hunter2/x==", "a hunter2 b", "a hunter2 b"),
+]
+
+
+@pytest.mark.parametrize(("value", "text", "shown"), PLACES)
+def test_what_a_secret_leads_to_and_the_places_above_it_are_hidden(value: str, text: str, shown: str) -> None:
+    assert scrub(text, [value]) == shown
+
+
 def stack(**options: Any) -> dict[str, Any]:
     root = {"type": "objectstore", "object_store_url": "s3://bucket", "object_store_options": options}
     return {"blobservices": {"root": root}}
