@@ -8,6 +8,7 @@ import io
 import os
 import select
 import stat
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,8 @@ from typing import BinaryIO, Final, Protocol, TypeAlias
 from castore.errors import CastoreError, SourceChangedError, SourceError
 
 _PIECE: Final = 64 << 10
+
+_ZEROS: Final = bytes(1 << 20)
 
 _CHECKED: Final = 1 << 20
 """How many bytes are read at most before it is looked again whether they are still wanted."""
@@ -125,6 +128,11 @@ class InputFile:
         # Of what was opened by its path that is the start.
         self._start = file.tell() if descriptor is not None and size is None else 0
         self._taken = 0
+        self._sparse = (
+            _Holes(descriptor)
+            if size and self._before is not None and descriptor is not None and _is_sparse(self._before)
+            else None
+        )
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill *buffer* as far as one read goes; return the number of bytes, 0 at the end."""
@@ -132,6 +140,9 @@ class InputFile:
             self._check()
             buffer = buffer[:_CHECKED]
         try:
+            if self._sparse is not None and (passed := self._sparse.pass_over(self._taken, buffer)):
+                self._taken += passed
+                return passed
             while (count := self._read(buffer)) is None:
                 self._wait()
         except CastoreError:
@@ -165,6 +176,8 @@ class InputFile:
         return filled
 
     def _read(self, buffer: memoryview) -> int | None:
+        if self._sparse is not None:
+            buffer = buffer[: self._sparse.data_from(self._taken)]
         if hasattr(self._file, "readinto"):
             count: int | None = self._file.readinto(buffer)
             return count
@@ -201,6 +214,8 @@ class InputFile:
             self._file.seek(self._start)
             self._taken = 0
             self._before = None if self._descriptor is None else os.fstat(self._descriptor)
+            if self._sparse is not None:
+                self._sparse.begin_anew()
         except (OSError, ValueError) as error:
             raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
 
@@ -219,6 +234,67 @@ class InputFile:
             return
         if not _same(self._before, os.fstat(self._descriptor)):
             raise _changed(self.name)
+
+
+class _Holes:
+    """The holes of a sparse file, which are zeros that need not be read.
+
+    What is put into one meanwhile changes the times of the file, as any write does.
+
+    Arguments:
+        descriptor: That of the file, which stands where the next read begins.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget where the holes were."""
+        self._hole_end = self._data_end = 0
+
+    def pass_over(self, position: int, buffer: memoryview) -> int:
+        """Fill *buffer* with zeros as far as the hole goes in which the file stands; return how many."""
+        if position >= self._hole_end and position >= self._data_end:
+            self._look(position)
+        count = min(len(buffer), self._hole_end - position)
+        if count <= 0:
+            return 0
+        for begin in range(0, count, len(_ZEROS)):
+            end = min(begin + len(_ZEROS), count)
+            buffer[begin:end] = _ZEROS[: end - begin]
+        os.lseek(self._descriptor, position + count, os.SEEK_SET)
+        return count
+
+    def data_from(self, position: int) -> int | None:
+        """Return how many bytes there are from *position* to the next hole; `None` if that is not known."""
+        return self._data_end - position if position < self._data_end else None
+
+    def _look(self, position: int) -> None:
+        try:
+            try:
+                data = os.lseek(self._descriptor, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                # There is no more: it ends with a hole, or here.
+                data = max(os.fstat(self._descriptor).st_size, position)
+            if data > position:
+                self._hole_end = data
+            else:
+                self._data_end = os.lseek(self._descriptor, position, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY):
+                raise
+            # At the end, or on a file system that does not tell: what there is is read.
+            self._data_end = sys.maxsize
+        finally:
+            os.lseek(self._descriptor, position, os.SEEK_SET)
+
+
+def _is_sparse(status: os.stat_result) -> bool:
+    """Tell whether a file takes less of the disk than it has bytes, as with holes, or compressed."""
+    return status.st_blocks * 512 < status.st_size
 
 
 class InputBytes(InputFile):

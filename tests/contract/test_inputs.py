@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from castore import SourceChangedError, SourceError
 from castore.contract.inputs import InputFile, open_input, read_beginning
@@ -138,3 +142,131 @@ def test_who_is_waited_for_may_be_given_up() -> None:
         with pytest.raises(GivenUp):
             up_to(1, source)
         os.close(writing)
+
+
+# -- holes --
+
+BLOCK = 64 << 10
+"""What a hole is made of at least, on all file systems."""
+
+
+def write_sparsely(path: Path, runs: list[tuple[bool, int, int]]) -> bytes:
+    """Write runs of data or holes, of so many blocks and bytes; return what is in the file."""
+    content = b""
+    with path.open("wb", buffering=0) as file:
+        for number, (is_hole, blocks, rest) in enumerate(runs):
+            size = blocks * BLOCK + rest
+            run = bytes(size) if is_hole else blake3(b"%d" % number).digest(length=size)
+            file.seek(len(content))
+            if not is_hole:
+                file.write(run)
+            content += run
+        file.truncate(len(content))
+    return content
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets how many bytes each read has read."""
+    counts: list[int] = []
+    read = InputFile._read
+
+    def counted(file: InputFile, buffer: memoryview) -> int | None:
+        count = read(file, buffer)
+        counts.append(count or 0)
+        return count
+
+    monkeypatch.setattr(InputFile, "_read", counted)
+    return counts
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    runs=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 3), st.sampled_from((0, 0, 1, 4095))), min_size=1, max_size=6
+    ),
+    most=st.sampled_from((1000, BLOCK, 5 * BLOCK + 1)),
+)
+def test_a_sparse_file_has_all_its_bytes(
+    tmp_path: Path, runs: list[tuple[bool, int, int]], most: int
+) -> None:
+    """Wherever its holes are, and again after a rewind."""
+    content = write_sparsely(tmp_path / "file", runs)
+    with open_input(tmp_path / "file") as source:
+        for _ in range(2):
+            parts = []
+            while part := up_to(most, source):
+                parts.append(part)
+            assert b"".join(parts) == content
+            source.rewind()
+        source.require_unchanged()
+
+
+def test_holes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large they are: of 128 MiB only what was written."""
+    with (tmp_path / "file").open("wb") as file:
+        for place in (0, 30 << 20, 70 << 20):
+            file.seek(place)
+            file.write(b"x" * BLOCK)
+        file.truncate(128 << 20)
+    if (tmp_path / "file").stat().st_blocks * 512 == 128 << 20:
+        pytest.skip("this file system has no holes")
+    counts = count_reads(monkeypatch)
+    buffer = memoryview(bytearray(8 << 20))
+    zeros, size, written = bytes(8 << 20), 0, 0
+    with open_input(tmp_path / "file") as source:
+        while count := source.readinto(buffer):
+            size += count
+            written += 0 if buffer[:count] == zeros[:count] else count
+    assert size == 128 << 20
+    assert sum(counts) == written == 3 * BLOCK
+
+
+def test_a_file_without_holes_is_not_asked_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read as before: one call to the system for each read."""
+    with (tmp_path / "file").open("wb") as file:
+        file.write(os.urandom(3 * BLOCK))
+        file.flush()
+        os.fsync(file.fileno())  # Until then it may seem to have no blocks.
+    asked: list[int] = []
+    seek = os.lseek
+
+    def counted(descriptor: int, position: int, whence: int) -> int:
+        asked.append(whence)
+        return seek(descriptor, position, whence)
+
+    monkeypatch.setattr("castore.contract.inputs.os.lseek", counted)
+    with open_input(tmp_path / "file") as source:
+        assert len(up_to(4 * BLOCK, source)) == 3 * BLOCK
+    assert asked == []
+
+
+def test_what_is_written_into_a_hole_meanwhile_is_noticed(tmp_path: Path) -> None:
+    """Also where that was passed over already."""
+    write_sparsely(tmp_path / "file", [(False, 1, 0), (True, 20, 0), (False, 1, 0)])
+    os.utime(tmp_path / "file", (1000, 1000))
+    with open_input(tmp_path / "file") as source:
+        assert len(up_to(10 * BLOCK, source)) == 10 * BLOCK
+        with (tmp_path / "file").open("r+b") as file:
+            file.seek(5 * BLOCK)
+            file.write(b"new")
+        while up_to(BLOCK, source):
+            pass
+        with pytest.raises(SourceChangedError):
+            source.require_unchanged()
+
+
+def test_a_file_system_that_does_not_tell_of_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is read then, and none is left out."""
+    content = write_sparsely(tmp_path / "file", [(True, 3, 5), (False, 1, 0), (True, 2, 0)])
+    seek = os.lseek
+
+    def seek_only(descriptor: int, position: int, whence: int) -> int:
+        if whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return seek(descriptor, position, whence)
+
+    monkeypatch.setattr("castore.contract.inputs.os.lseek", seek_only)
+    counts = count_reads(monkeypatch)
+    with open_input(tmp_path / "file") as source:
+        assert up_to(len(content) + 1, source) == content
+    assert sum(counts) == len(content)

@@ -13,6 +13,7 @@ import pytest
 
 from castore import B3Digest, Composition, SourceError, UnavailableError
 from castore.contract.directories import DirectoryService, DirectoryWriter
+from castore.contract.inputs import InputFile
 from castore.digest import EMPTY
 from castore.directories.writing import BatchedDirectoryWriter
 from castore.format.nodes import DirectoryNode, FileNode, SymlinkNode, TreePath
@@ -116,6 +117,35 @@ def test_the_owners_right_to_execute_counts(tmp_path: Path, imported: Import, st
     assert {name for name, each in below.items() if isinstance(each, FileNode) and each.executable} == {
         "owner"
     }
+
+
+def test_holes_are_zeros(tmp_path: Path, imported: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The root is that of a folder in which they were written, and they are not read for it."""
+    for name in ("sparse", "dense"):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "disk.img").open("wb") as file:
+            if name == "dense":
+                file.write(bytes(64 << 20))
+            for place in (0, 40 << 20):
+                file.seek(place)
+                file.write(b"data" * (16 << 10))
+            file.truncate(64 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+    dense = imported(tmp_path / "dense")
+    if (tmp_path / "sparse/disk.img").stat().st_blocks * 512 == 64 << 20:
+        pytest.skip("this file system has no holes")
+    counts: list[int] = []
+    read = InputFile._read
+
+    def counted(file: InputFile, buffer: memoryview) -> int | None:
+        counts.append(read(file, buffer) or 0)
+        return counts[-1]
+
+    monkeypatch.setattr(InputFile, "_read", counted)
+    assert imported(tmp_path / "sparse").node == dense.node
+    # Once to see whether it is known, and once more at most.
+    assert 0 < sum(counts) <= 2 * 2 * (64 << 10)
 
 
 def test_what_is_not_there(tmp_path: Path, imported: Import) -> None:
