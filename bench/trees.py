@@ -3,7 +3,8 @@
 Each is a process from its start to its end, and what counts is its CPU time: `import` and `export` of
 castore, `backup` and `restore` of restic, `create` and `extract` of borg. All trust what the system says of
 a file that has not changed. The *bare loop* walks and asks for the status of each file; for the first import
-it reads and hashes them, too, and for the first export it writes them. It has no process to start.
+it reads and hashes them, too, and for the first export it writes them. It has no process to start. The *loop
+of objects* is that of `small_blobs.py`, with the same keys: it stores each file as castore does, one by one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,21 @@ from typing import Final
 from blake3 import blake3
 from corpora import write_tree
 from peers import Borg, Castore, Peer, Ran, Restic
+from small_blobs import BareLoop
+
+PAIRS: Final = (
+    ("import", "castore, objectstore", "loop of objects"),
+    ("import", "castore, sqlite", "restic"),
+    ("import again", "castore, objectstore", "bare loop"),
+    ("import again", "castore, sqlite", "bare loop"),
+    ("import again", "castore, objectstore", "restic"),
+    ("import again", "castore, sqlite", "restic"),
+    ("export", "castore, objectstore", "restic"),
+    ("export", "castore, sqlite", "restic"),
+    ("export again", "castore, objectstore", "bare loop"),
+    ("export again", "castore, sqlite", "bare loop"),
+)
+"""What is compared with what."""
 
 WORKS: Final = ("import", "import again", "export", "export again")
 
@@ -115,6 +131,18 @@ def bare(source: Path, scratch: Path) -> dict[str, float]:
     return found
 
 
+def objects(source: Path, scratch: Path) -> dict[str, float]:
+    """Return the CPU seconds of storing all files as objects."""
+    paths: list[Path] = []
+    statuses(source, lambda path: paths.append(Path(path)))
+    loop = BareLoop(scratch / "objects", "process", same_keys=True)
+    begun = time.process_time()
+    loop.put(paths)
+    took = time.process_time() - begun
+    shutil.rmtree(scratch / "objects")
+    return {"import": took}
+
+
 def measure(peer: type[Peer], source: Path, scratch: Path) -> dict[str, Ran]:
     """Return what each work takes."""
     folder = scratch / "peer"
@@ -148,6 +176,16 @@ def table(rows: Mapping[str, Sequence[Mapping[str, float]]], peaks: Mapping[str,
     return "\n".join(lines)
 
 
+def compared(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Return what is compared, as medians of the ratios of each round."""
+    lines = []
+    for work, one, other in PAIRS:
+        if one in rows and other in rows:
+            ratios = [a[work] / b[work] for a, b in zip(rows[one], rows[other], strict=True)]
+            lines.append(f"{work:14}{one:22}{statistics.median(ratios):>6.2f} x {other}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -165,13 +203,14 @@ def main() -> None:
         write_tree(source, given.files)
         for _ in range(given.runs):
             rows.setdefault("bare loop", []).append(bare(source, scratch))
+            rows.setdefault("loop of objects", []).append(objects(source, scratch))
             for peer in PEERS:
                 if peer.available():
                     found = measure(peer, source, scratch)
                     rows.setdefault(peer.name, []).append({work: ran.cpu for work, ran in found.items()})
                     peak = max(ran.peak for ran in found.values())
                     peaks[peer.name] = max(peaks.get(peer.name, 0), peak)
-    sys.stdout.write(table(rows, peaks) + "\n")
+    sys.stdout.write(f"{table(rows, peaks)}\n\n{compared(rows)}\n")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,9 @@ _MOST_UNFLUSHED: Final = 8
 _TICK_NS: Final = 50_000_000
 """How far apart the times of a folder are at least that are told apart, in nanoseconds."""
 
+_RENEWED_TOGETHER: Final = 64
+"""So many files are open at a time to have their times renewed; sweeps wait meanwhile."""
+
 FRESH_SECONDS: Final = 60.0
 """How old the time of a file may be before a claim renews it."""
 
@@ -552,26 +555,84 @@ class LocalObjectStore(ObjectStore):
             self._staging.found(path)
         return there
 
+    def claim_many(self, keys: Iterable[str], is_whole: Wholeness, most: int = LARGEST) -> set[str]:
+        """Claim several; times that are not recent are renewed some together, under one lock."""
+        there: set[str] = set()
+        stale: dict[str, int] = {}
+        # All but the most frequent cases are for `claim`.
+        others: set[str] = set()
+        try:
+            for key in keys:
+                path = self._path(key)
+                with self._reporting(path):
+                    whole, descriptor = self._look_at(path, is_whole, most)
+                    if not whole and self._staging is None:
+                        self._looks.require(key)
+                if descriptor is not None:
+                    stale[key] = descriptor
+                    if len(stale) == _RENEWED_TOGETHER:
+                        there |= self._renew_all(stale, others)
+                elif whole:
+                    there.add(key)
+                elif self._staging is not None:
+                    others.add(key)
+            there |= self._renew_all(stale, others)
+        finally:
+            _close_all(stale)
+        if self._staging is not None:
+            for key in there:
+                self._staging.found(self._path(key))
+        return there | super().claim_many(others, is_whole, most)
+
+    def _renew_all(self, stale: dict[str, int], others: set[str]) -> set[str]:
+        """Set the times of open files to now, and close them; those of which it cannot be are *others*."""
+        if not stale:
+            return set()
+        renewed = set()
+        with self._reporting(self._root), self._leases.against_sweeps():
+            for key, descriptor in stale.items():
+                with contextlib.suppress(OSError):
+                    # It may have been renamed meanwhile, but not removed.
+                    if os.fstat(descriptor).st_nlink:
+                        os.utime(descriptor)
+                        renewed.add(key)
+        others |= stale.keys() - renewed
+        _close_all(stale)
+        return renewed
+
     def _claim_file(self, key: str, path: str, is_whole: Wholeness, most: int) -> bool:
+        whole, descriptor = self._look_at(path, is_whole, most)
+        if descriptor is None:
+            return whole
+        try:
+            return self._renew(key, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _look_at(self, path: str, is_whole: Wholeness, most: int) -> tuple[bool, int | None]:
+        """Tell whether a file is whole; one whose time is to be renewed is returned open."""
         try:
             if not most and self._is_empty_and_fresh(path):
-                return is_whole(_nothing_at, 0)
+                return is_whole(_nothing_at, 0), None
             descriptor, is_link = _open_to_claim(path)
         except FileNotFoundError:
-            return False
+            return False, None
+        kept = False
         try:
             status = os.fstat(descriptor)
             # Anything else, as a folder, is moved out of the way by a put.
             if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-                return False
+                return False, None
             if not is_whole(lambda offset, count: os.pread(descriptor, count, offset), status.st_size):
-                return False
+                return False, None
             # What a link leads to is not castore's to change, and no sweep removes the link.
             if is_link or self._is_fresh(status):
-                return True
-            return self._renew(key, descriptor)
+                return True, None
+            kept = True
+            return True, descriptor
         finally:
-            os.close(descriptor)
+            if not kept:
+                os.close(descriptor)
 
     def _is_empty_and_fresh(self, path: str) -> bool:
         """Tell whether a file has no bytes, so that there is nothing to read, and no time to renew."""
@@ -780,6 +841,11 @@ def _open_to_claim(path: str) -> tuple[int, bool]:
         if error.errno != errno.ELOOP:
             raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+
+
+def _close_all(files: dict[str, int]) -> None:
+    while files:
+        os.close(files.popitem()[1])
 
 
 def _nothing_at(_: int, __: int) -> bytes:

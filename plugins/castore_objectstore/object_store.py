@@ -228,6 +228,10 @@ class ObjectStore(ABC):
         """
         return self.exists(key)
 
+    def claim_many(self, keys: Iterable[str], is_whole: Wholeness, most: int = LARGEST) -> set[str]:
+        """Return those of several keys that can be claimed, as `claim` has it."""
+        return {key for key in keys if self.claim(key, is_whole, most)}
+
     def lease(self) -> contextlib.AbstractContextManager[None]:
         """Keep what is put or claimed from now on from sweeps, until the context ends."""
         return contextlib.nullcontext()

@@ -182,9 +182,12 @@ class AddOnlyBlobService(ChunkedStore):
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is a whole frame."""
         with self._store.batch() as store:
-            return self._find_each(
-                lambda digest: store.claim(key_of(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
-            )
+            if self.high_latency:
+                return self._find_each(
+                    lambda digest: store.claim(key_of(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
+                )
+            keys = {key_of(_CHUNKS, digest): digest for digest in digests}
+            return {keys[key] for key in store.claim_many(keys, frames.is_whole, _LONGEST)}
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
         """Compress and store chunks; small ones are compressed together."""
@@ -211,11 +214,37 @@ class AddOnlyBlobService(ChunkedStore):
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
         """Return those of which the index and all chunks are there."""
         with self._store.batch() as store:
-            lists = self._each(lambda digest: self._claim_list(store, digest, blobs[digest]), blobs)
-        found = zip(blobs, lists, strict=True)
-        needs = {digest: needed for digest, needed in found if needed is not None}
+            needs, rest = self._claim_empty(store, blobs)
+            lists = self._each(lambda digest: self._claim_list(store, digest, blobs[digest]), rest)
+        found = zip(rest, lists, strict=True)
+        needs |= {digest: needed for digest, needed in found if needed is not None}
         there = self.claim(set().union(*needs.values()))
         return {digest for digest, needed in needs.items() if needed <= there}
+
+    def _claim_empty(
+        self, store: ObjectStore, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]
+    ) -> tuple[dict[B3Digest, set[B3Digest]], list[B3Digest]]:
+        """Claim the indexes of blobs of one chunk together; return what these need, and the other blobs."""
+        keys = {
+            key_of(_BLOBS, digest): digest
+            for digest, known in blobs.items()
+            if known is not None and not known
+        }
+        if self.high_latency or not keys:
+            return {}, list(blobs)
+        asked = 0
+
+        def is_empty(_: Callable[[int, int], bytes], size: int) -> bool:
+            nonlocal asked
+            asked += 1
+            return not size
+
+        there = store.claim_many(keys, is_empty, 0)
+        if asked < len(there):
+            return {}, list(blobs)  # Where nothing is ever torn nobody has looked.
+        alone = {keys[key] for key in there}
+        rest = [digest for digest, known in blobs.items() if known is None or known]
+        return {digest: {digest} - {EMPTY} for digest in alone}, rest
 
     def _claim_list(
         self, store: ObjectStore, digest: B3Digest, chunks: Sequence[ChunkMeta] | None

@@ -452,6 +452,87 @@ class TestClaims:
         path.mkdir()
         assert not store.claim("a/1", is_empty, 0)
 
+    @pytest.mark.parametrize("durability", ["process", "full"])
+    def test_many_are_claimed_with_few_locks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Any
+    ) -> None:
+        """Of 200 with old times: 64 are renewed under one. What is torn or absent is not claimed."""
+        store = _store_of(200, tmp_path, durability)
+        (tmp_path / "a/7").write_bytes(FRAME[:-1])
+        locks: list[Any] = []
+        monkeypatch.setattr(store._leases, "against_sweeps", _counting(store._leases.against_sweeps, locks))
+        keys = [f"a/{number}" for number in range(201)]
+        before = _open_files()
+        assert store.claim_many(keys, frames.is_whole) == {*keys} - {"a/7", "a/200"}
+        assert len(locks) == 4
+        assert all(path.stat().st_mtime > 1000 for path in (tmp_path / "a").iterdir() if path.name != "7")
+        assert _open_files() <= before
+        locks.clear()
+        assert len(store.claim_many(keys, frames.is_whole)) == 199
+        assert locks == []  # Now all are recent.
+
+    def test_of_many_some_are_swept_meanwhile(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are not claimed, the others are."""
+        store = _store_of(20, tmp_path, "process")
+        lock = store._leases.against_sweeps
+
+        def lock_late(**options: Any) -> Any:
+            (tmp_path / "a/3").unlink(missing_ok=True)
+            return lock(**options)
+
+        monkeypatch.setattr(store._leases, "against_sweeps", lock_late)
+        keys = {f"a/{number}" for number in range(20)}
+        assert store.claim_many(keys, frames.is_whole) == keys - {"a/3"}
+
+    def test_of_many_some_are_somebody_elses(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Their times cannot be set, so they are written anew."""
+        store = _store_of(20, tmp_path, "process")
+        theirs = (tmp_path / "a/3").stat().st_ino
+        utime = os.utime
+
+        def refused(path: Any, *args: Any, **options: Any) -> None:
+            if isinstance(path, int) and os.fstat(path).st_ino == theirs:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            utime(path, *args, **options)
+
+        monkeypatch.setattr("castore_objectstore.local.os.utime", refused)
+        keys = {f"a/{number}" for number in range(20)}
+        assert store.claim_many(keys, frames.is_whole) == keys
+        assert (tmp_path / "a/3").stat().st_ino != theirs
+        assert (tmp_path / "a/3").read_bytes() == FRAME
+        assert all(path.stat().st_mtime > 1000 for path in (tmp_path / "a").iterdir())
+
+    def test_none_stays_open_if_one_cannot_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = _store_of(20, tmp_path, "process")
+        pread = os.pread
+        calls: list[int] = []
+
+        def failing(*args: Any) -> bytes:
+            calls.append(1)
+            if len(calls) > 10:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return pread(*args)
+
+        monkeypatch.setattr("castore_objectstore.local.os.pread", failing)
+        before = _open_files()
+        with pytest.raises(UnavailableError):
+            store.claim_many([f"a/{number}" for number in range(20)], frames.is_whole)
+        assert _open_files() <= before
+
+    def test_many_are_claimed_while_some_wait_for_a_flush(self, tmp_path: Path) -> None:
+        """Those have their times renewed as well."""
+        store = LocalObjectStore(tmp_path, instance="files")
+        store.put("a/1", FRAME)
+        store.flush()
+        store.put("a/2", FRAME)
+        for name in ("1", "2#1"):
+            os.utime(tmp_path / "a" / name, (1000, 1000))
+        assert store.claim_many(["a/1", "a/2", "a/3"], frames.is_whole) == {"a/1", "a/2"}
+        store.flush()
+        assert all((tmp_path / "a" / name).stat().st_mtime > 1000 for name in "12")
+
     def test_a_claim_renews_what_waits_for_a_flush(self, tmp_path: Path) -> None:
         """A writer that was aborted long ago may have left it."""
         store = LocalObjectStore(tmp_path, instance="files")
@@ -603,7 +684,22 @@ class TestQuarantine:
 
 def _counting(call: Any, calls: list[Any]) -> Any:
     def counted(*args: Any, **options: Any) -> Any:
-        calls.append(args[0])
+        calls.append(args)
         return call(*args, **options)
 
     return counted
+
+
+def _store_of(count: int, folder: Path, durability: Any) -> LocalObjectStore:
+    """Return a store of so many objects, all with old times."""
+    store = LocalObjectStore(folder, instance="files", durability=durability)
+    for number in range(count):
+        store.put(f"a/{number}", FRAME)
+    store.flush()
+    for number in range(count):
+        os.utime(folder / f"a/{number}", (1000, 1000))
+    return store
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
