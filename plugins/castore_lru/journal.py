@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from castore import UnavailableError, owned
+from castore import ClosedError, UnavailableError, owned
 from castore.databases import ERRORS, OwnedConnection, describe_error, never_free
 from castore.threads import forks
 from castore.threads.deadlines import Deadlines
@@ -83,7 +83,7 @@ class Journal:
         if self._connection is None and self._opens_again and self.folder is not None:
             self._connection = _open_file(f"{self.folder}/{_FILE}")
         if self._connection is None:
-            raise UnavailableError(self.instance, "the service is closed")
+            raise ClosedError("the service is closed")
         return self._connection
 
     def open(self) -> None:

@@ -182,9 +182,9 @@ class Database:
                 with forks.held_off(), self._alone():
                     self._close_writer()
             finally:
-                while (reader := _pop(self._readers)) is not None:
-                    reader.close()
+                # First: who brings a reader back from now on closes it.
                 self._read = None
+                self._close_readers()
         except ERRORS as error:
             raise self._unavailable(error) from error
 
@@ -199,8 +199,7 @@ class Database:
             return
         try:
             self._close_writer()
-            while (reader := _pop(self._readers)) is not None:
-                reader.close()
+            self._close_readers()
         finally:
             self._writing.give_back(mine)
 
@@ -236,12 +235,22 @@ class Database:
             never_free(connection)
         elif len(readers) < _MOST_IDLE:
             readers.append(connection)
+            if self._read is None:  # It was closed meanwhile.
+                self._close_readers()
         else:
             connection.close()
 
+    def _close_readers(self) -> None:
+        while (reader := _pop(self._readers)) is not None:
+            reader.close()
+
     def _idle_reader(self, readers: list[sqlite3.Connection]) -> sqlite3.Connection | None:
         connection = _pop(readers)
-        if connection is not None and self._identity() != self._read:
+        known = self._read
+        if connection is not None and known is None:
+            connection.close()  # As all the others are right now.
+            return None
+        if connection is not None and self._identity() != known:
             never_free(connection)
             self._begin_anew()
             raise schema.SchemaError(_OTHER_FILE)
@@ -249,8 +258,8 @@ class Database:
 
     def _begin_anew(self) -> None:
         """Let go of a file that is not at its path any more; who writes to it is to find that out himself."""
-        self._read = None
         self._abandon_readers()
+        self._read = None
         mine = Holder()
         if not self._writing.is_mine and self._writing.take(mine, 0.0):
             try:

@@ -499,3 +499,24 @@ class TestKeeping:
         assert not dead.exists()
         blobs.close()
         assert names_in(path.parent) in ([], [path.name])
+
+
+def test_a_reader_that_comes_back_after_close_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next query is answered: the file is where it was."""
+    database = Database(path, instance="root", durability="process")
+    with database.writing(lasting=False):
+        pass
+    put_back, brought = database._put_back, []
+
+    def closed_meanwhile(connection: sqlite3.Connection, readers: list[sqlite3.Connection]) -> None:
+        monkeypatch.undo()
+        database.close()
+        brought.append(connection)
+        put_back(connection, readers)
+
+    monkeypatch.setattr(database, "_put_back", closed_meanwhile)
+    for _ in range(3):
+        assert database.fetch("SELECT 1") == [(1,)]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        brought[0].execute("SELECT 1")
+    database.close()
