@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import AnyStr, Final, Literal, TypeAlias
 
 import attrs
 
@@ -73,18 +73,37 @@ def locate(base: Path, path: str | os.PathLike[str], create: Create) -> Site:
         create: What may be made.
     """
     written = os.fspath(path)
-    full = Path(_absolute(base / expand_user(written)))
+    full = Path(absolute(base / expand_user(written)))
     if create != "parent":
         return Site(full, WHOLE if create == "path" else 0)
     return Site(full, 2 if len(_parts_below(base, written)) <= 2 else 1)
 
 
-def _absolute(path: str | os.PathLike[str]) -> str:
+def absolute(path: AnyStr | os.PathLike[AnyStr]) -> AnyStr:
+    """Return a path from the root on; links stay as they are.
+
+    Raises `PlaceError` if it starts from the current folder, and that is gone.
+    """
     try:
         return os.path.abspath(path)
     except FileNotFoundError:
-        reason = "Relative paths start from the current folder, which cannot be found"
-        raise PlaceError(errno.ENOENT, reason, os.fspath(path)) from None
+        raise _no_folder(path) from None
+
+
+def resolved(path: AnyStr | os.PathLike[AnyStr]) -> AnyStr:
+    """Return a path from the root on, without links as far as it is there.
+
+    Raises `PlaceError` if it starts from the current folder, and that is gone.
+    """
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:
+        raise _no_folder(path) from None
+
+
+def _no_folder(path: AnyStr | os.PathLike[AnyStr]) -> PlaceError:
+    reason = "Relative paths start from the current folder, which cannot be found"
+    return PlaceError(errno.ENOENT, reason, os.fspath(path))
 
 
 def _parts_below(base: Path, written: str) -> Sequence[str]:
@@ -115,7 +134,7 @@ class KeptFolder:
     """
 
     def __init__(self, site: Site, *, begun: Sequence[str] = ()) -> None:
-        self.folder = _absolute(site.path)
+        self.folder = absolute(site.path)
         self._makes = site.makes
         self._begun = begun
         self._seen: tuple[int, int] | None = None

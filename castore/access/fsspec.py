@@ -45,6 +45,7 @@ from castore.format.closures import MOST_FRAME
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, TreePath
 from castore.opening import open as open_composition
+from castore.places import absolute
 from castore.threads.forks import new_lock
 from castore.trees.leading_refs import MOST_PARTS, find_leading_ref
 from castore.trees.naming import directories_of, parse_root
@@ -197,7 +198,7 @@ class CastoreFileSystem(AbstractFileSystem):  # type: ignore[misc] # as above
         elif isinstance(composition, Mapping):
             self._composition = dict(composition)
         elif isinstance(composition, (str, os.PathLike)):
-            self._composition = os.path.abspath(composition)  # noqa: PTH100 - links stay as they are
+            self._composition = absolute(composition)
         else:
             raise TypeError(f"composition is a path or tables, not {composition!r:.100}")
         self._directories_at_hand: RecentDirectories | None = None
@@ -762,5 +763,5 @@ def _parsed(first: str) -> Any:
 
 def _path_of(stores: Composition) -> str | None:
     """Return the path of the file that a composition is from; `None` for the built-in one."""
-    path = os.path.abspath(stores.name)  # noqa: PTH100 - links stay as they are
+    path = absolute(stores.name)
     return path if os.path.isfile(path) else None  # noqa: PTH113

@@ -22,6 +22,7 @@ import attrs
 from castore.cli.descriptors import write_all
 from castore.cli.output import OutputError, emit
 from castore.errors import CastoreError, describe
+from castore.places import resolved
 
 Write: TypeAlias = "Callable[[memoryview | bytes], Any]"
 """Writes all that it is given."""
@@ -111,7 +112,7 @@ def _find_descriptor(path: str) -> _Descriptor | None:
     # What the system says that such a link leads to is only a text: it may be gone, or have been no file.
     for _ in range(_MOST_LINKS):
         folder, name = os.path.split(path)
-        here = os.path.join(os.path.realpath(folder or "."), name)  # noqa: PTH118 - as above
+        here = os.path.join(resolved(folder or "."), name)  # noqa: PTH118 - as above
         if found := _DESCRIPTOR.fullmatch(here):
             return _Descriptor(path, int(found[2]), found[1] == os.path.realpath("/proc/self"))
         try:
@@ -168,7 +169,7 @@ def _writing(path: str, flags: int = 0) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _beside(path: str, size: int) -> Iterator[Write]:
-    target = os.path.realpath(path)
+    target = resolved(path)
     before = _replaceable(path, target)
     temporary = os.path.join(os.path.dirname(target), f".castore-{secrets.token_hex(8)}")  # noqa: PTH118, PTH120
     try:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from castore.cli.options import as_size
+from castore.places import absolute
 from castore.trees.selecting import MOST_RULES, Pattern, Selection, patterns_in
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -207,7 +208,7 @@ def _read(path: str, most: int, option: str) -> bytes:
 
 def _listed(path: str, files: _Files, source: str | None, *, null: bool) -> Iterator[bytes]:
     """Yield the paths of a list, from the source on."""
-    top = None if source is None else os.path.abspath(os.fsencode(source))  # noqa: PTH100 - bytes
+    top = None if source is None else absolute(os.fsencode(source))
     for line in files.read(path, _MOST_LISTED, "--files-from").split(b"\0" if null else b"\n"):
         text = line if null else line.removesuffix(b"\r")
         if not text:

@@ -23,6 +23,7 @@ from castore.errors import (
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, Node, TreePath
 from castore.owned import name_while_built, named_while_built
+from castore.places import PlaceError, absolute
 from castore.trees.comparing import Letter
 from castore.trees.exports import Exported, ExportOptions
 from castore.trees.filling import Hold, Top, TreeFiller
@@ -60,7 +61,10 @@ def export_tree(
     there; a folder that was being updated may have some of it.
     """
     options = options or ExportOptions()
-    path = os.path.abspath(os.fsencode(target))
+    try:
+        path = absolute(os.fsencode(target))
+    except PlaceError as error:
+        raise _cannot_write(os.fsencode(target), error) from error
     work = TreeFiller(
         blobs, directories, options, progress=progress, report=report, passed=passed, target=path
     )

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Final, TypeAlias
 
-from castore.places import LACKING
+from castore.errors import SourceError
+from castore.places import LACKING, PlaceError, absolute
 
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -32,6 +33,15 @@ _GET_ATTRIBUTES: Final = 0x80086601 if sys.maxsize > 1 << 32 else 0x80046601
 
 MetEntry: TypeAlias = "tuple[bytes, int, os.stat_result | None]"
 """An entry of a folder: its name, its kind, and of what is no folder its status."""
+
+
+def source_path(source: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
+    """Return the whole path of what is to be read; raise `SourceError` if the current folder is gone."""
+    written = os.fsencode(source)
+    try:
+        return absolute(written)
+    except PlaceError as error:
+        raise SourceError(f"cannot read {os.fsdecode(written)!r}: {error.strerror}") from error
 
 
 class Folder:

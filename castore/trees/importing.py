@@ -39,7 +39,7 @@ from castore.errors import (
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, SymlinkNode, SymlinkTarget
 from castore.trees.directory_sinks import sink_of
-from castore.trees.folders import Folder, MetEntry, OpenTree
+from castore.trees.folders import Folder, MetEntry, OpenTree, source_path
 from castore.trees.known_files import (
     MODE_SIZE,
     KnownFiles,
@@ -135,7 +135,7 @@ def import_tree(
     Raises `SourceError` if the source itself cannot be read, and what the services raise.
     """
     options = _Options(skip_special, select, leave_out, dropped, known_files)
-    path = os.path.abspath(os.fsencode(source))
+    path = source_path(source)
     work = _Import(blobs, directories, options, progress=progress, met=met, passed=passed)
     try:
         node = work.run(path)
@@ -169,7 +169,7 @@ def survey(
     """
     options = _Options(skip_special, select, leave_out, dropped, None)
     work = _Survey(options, met=met)
-    work.run(os.path.abspath(os.fsencode(source)))
+    work.run(source_path(source))
     return Imported(None, tuple(work.problems), work.files, work.directories, work.links, work.size)
 
 

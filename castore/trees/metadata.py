@@ -25,7 +25,7 @@ import attrs
 from castore.contract.directories import DirectoryService
 from castore.errors import CastoreError, SourceError
 from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
-from castore.trees.folders import Folder, OpenTree
+from castore.trees.folders import Folder, OpenTree, source_path
 from castore.trees.walking import walk
 
 EntryType: TypeAlias = Literal["dir", "file", "link"]
@@ -221,7 +221,7 @@ def metadata_of(
 
     Raises `SourceError` if the source cannot be read, and what the service raises.
     """
-    path = os.path.abspath(os.fsencode(source))
+    path = source_path(source)
     above, name = os.path.split(path)
     is_folder = isinstance(root, DirectoryNode)
     try:

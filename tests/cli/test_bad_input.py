@@ -106,6 +106,47 @@ def test_the_current_folder_may_be_gone(place):
     assert (absolute.returncode, absolute.stdout) == (1, f"{ABSENT}  absent\n".encode())
 
 
+def test_commands_that_take_paths_name_the_current_folder_that_is_gone(castore, place):
+    """Not only that there is no such file. They run in one process of their own."""
+    place.file("folder/file", b"x")
+    root = castore("import", "folder").stdout.split()[0]
+    digest = castore("put", "folder/file").stdout.split()[0]
+    commands = [
+        ["import", "."],
+        ["import", "--dry-run", "."],
+        ["export", root, "new"],
+        ["diff", root, "."],
+        ["get", digest, "-o", "new"],
+        ["get", digest, "-o", "new/"],
+        ["mount", root, "new"],
+        ["umount", "new"],
+        ["serve", "--listen", "unix:socket"],
+    ]
+    program = (
+        "import json, os, sys\n"
+        "from click.testing import CliRunner\n"
+        "from castore.cli.app import app\n"
+        "os.rmdir(os.getcwd())\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    done = CliRunner().invoke(app, command, prog_name='castore')\n"
+        "    print(json.dumps([done.exit_code, done.stderr]))\n"
+    )
+    gone = place.folder / "gone"
+    gone.mkdir()
+    top = ["--composition", str(place.folder / "composition.toml")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps([[*top, *command] for command in commands])],
+        cwd=gone,
+        env=place.environment,
+        capture_output=True,
+        check=True,
+    )
+    for command, line in zip(commands, done.stdout.splitlines(), strict=True):
+        code, said = json.loads(line)
+        assert "Relative paths start from the current folder, which cannot be found" in said, command
+        assert (code, said.count("\n")) == (1, 1), command
+
+
 DIGESTS = [
     "", " ", "0", "zz", "0" * 7, "0" * 65, "b3:", "blake3-=", "sha256-" + "A" * 43, "-", "\udcff", "é" * 64,
     "٣" * 64, HUGE,

@@ -20,6 +20,7 @@ from typing import Final
 import attrs
 
 from castore.errors import CastoreError
+from castore.places import absolute
 
 TYPE: Final = "fuse.castore"
 """The type of castore's file systems."""
@@ -105,7 +106,7 @@ def mounted_at(folder: str | os.PathLike[str]) -> MountPoint | None:
 
 def resolved(folder: str | os.PathLike[str]) -> str:
     """Return the path of a mount point without links; the folder itself is not looked at."""
-    above, name = os.path.split(os.path.abspath(folder))  # noqa: PTH100 - a Path is asked too much
+    above, name = os.path.split(absolute(folder))
     path = os.path.join(os.path.realpath(above), name)  # noqa: PTH118
     # What is mounted there may not answer.
     return path if any(each.path == path for each in mount_points()) else os.path.realpath(path)
