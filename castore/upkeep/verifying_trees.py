@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -25,6 +25,7 @@ from castore.contract.blobs import BlobService, ChunkMeta
 from castore.contract.capabilities import ChunkSource
 from castore.contract.directories import DirectoryService
 from castore.digest import EMPTY, B3Digest
+from castore.directories.reading import portions
 from castore.errors import (
     BlobNotFoundError,
     CastoreError,
@@ -48,9 +49,6 @@ from castore.upkeep.reading import MOST_UNAVAILABLE, Attempts, labelled
 SizeRule: TypeAlias = Literal["snix", "spec", "mixed"]
 """How entries for directories were written: as the reference does (`2n + s`), as its texts have it (`n + s`),
 or some this way and some that."""
-
-_BATCH: Final = 256
-"""So many directories are held at once."""
 
 _Key: TypeAlias = "tuple[str, B3Digest, int | None]"
 _At: TypeAlias = "tuple[B3Digest | None, PathComponent | None]"
@@ -311,8 +309,7 @@ class TreeVerification:
     ) -> Iterator[tuple[B3Digest, Directory | None]]:
         """Yield directories, `None` for one that is not right, of which that is reported."""
         within = self._within
-        remaining = iter(digests)
-        while batch := list(islice(remaining, _BATCH)):
+        for batch in portions({digest: self._size_said(digest) for digest in digests}):
             found: dict[B3Digest, Directory | CastoreError] = {
                 digest: _checked(digest, answer)
                 for digest, answer in self._directories.get_many(batch, within=within).items()
@@ -327,6 +324,12 @@ class TreeVerification:
                     at = self._parents.get(digest, (None, None))
                     self._report(Finding("directory", digest, _code_of(answer), describe(answer)), at)
                 yield digest, directory
+            # Or two portions would be held while the next one is read.
+            found, answer, directory = {}, MissingDirectoryError(EMPTY), None
+
+    def _size_said(self, digest: B3Digest) -> int:
+        """Return what the entries for a directory say that it has, at most; 0 if there are none."""
+        return max(self._waiting.get(digest) or self._sizes.get(digest) or (0,))
 
     @property
     def _within(self) -> B3Digest | None:

@@ -534,3 +534,29 @@ def test_directories_are_put_from_the_leaves_to_the_root(blobs, whole_trees):
     mendings = list(repair_trees(here, blobs, findings, TreeDonor("spare", blobs, check.donated)))
     assert [each.message for each in mendings] == ["fetched from spare"] * 3
     assert verify_trees([TreeRoot("www", root.digest)], here, blobs).ok
+
+
+class Portioned(Forged):
+    """Takes note of how many entries it gives with one call."""
+
+    def __init__(self, *directories):
+        super().__init__(*directories)
+        self.given = []
+
+    def get_many(self, digests, *, within=None):
+        found = super().get_many(digests, within=within)
+        self.given.append(sum(len(each) for each in found.values()))
+        return found
+
+
+def test_large_directories_are_read_some_at_a_time(blobs, monkeypatch):
+    """So many that their entries have a bound, however many folders of them there are."""
+    monkeypatch.setattr("castore.directories.reading._MOST_SIZE", 2000)
+    node = FileNode(blobs.write(b"content"), 7)
+    folders = [Directory({b"%d-%d" % (folder, name): node for name in range(100)}) for folder in range(30)]
+    root = Directory({b"%d" % number: each.node for number, each in enumerate(folders)})
+    directories = Portioned(root, *folders)
+    report = verify_trees([TreeRoot("www", root.digest)], directories, blobs, pool=Pool(0))
+    assert report.ok
+    assert sum(directories.given) == 30 + 30 * 100
+    assert max(directories.given) == 1000
