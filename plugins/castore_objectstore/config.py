@@ -141,6 +141,22 @@ class StoreFields:
             raise ProblemsError(problems)
         return config
 
+    def traits(self, view: View) -> Traits:
+        """Say in which folder it keeps what it has, if it is one, and whether it can be written."""
+        return Traits(
+            writable=not is_read_only(self.object_store_url),
+            answers=True,
+            place=self._folder(view.base),
+            place_field="object_store_url",
+        )
+
+    def _folder(self, base: Path) -> Path | None:
+        if scheme_of(self.object_store_url) == "file":
+            # Where nobody knows the home that it names, that is told to who builds it.
+            with contextlib.suppress(OSError):
+                return locate(base, local_path(self.object_store_url), self.create).path
+        return None
+
     def open(self, name: str, context: BuildContext, layout: StoreLayout = OBJECTS) -> ObjectStore:
         """Return the store. A folder is made when the first object is written, not before."""
         secrets = [*secrets_in(self.object_store_options), *secrets_in(self.object_store_url)]
@@ -170,23 +186,9 @@ class ChunkedStoreFields(StoreFields):
     """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
 
     def traits(self, view: View) -> Traits:
-        """Say in which folder it keeps blobs, if it is one, and whether it can be written."""
-        return Traits(
-            writable=not is_read_only(self.object_store_url),
-            answers=True,
-            place=self._folder(view.base),
-            place_field="object_store_url",
-            cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
-            waits=waits(self.object_store_url),
-        )
-
-    def _folder(self, base: Path) -> Path | None:
-        if scheme_of(self.object_store_url) == "file":
-            with contextlib.suppress(
-                OSError
-            ):  # Nobody knows the home that it names: that is told who builds it.
-                return locate(base, local_path(self.object_store_url), self.create).path
-        return None
+        """Say how blobs are cut as well, and whether a bucket may be waited for."""
+        cuts = f"{self.chunker.__name__} {self.avg_chunk_size}"
+        return attrs.evolve(super().traits(view), cuts=cuts, waits=waits(self.object_store_url))
 
 
 @attrs.frozen

@@ -104,6 +104,10 @@ class FileFields:
             raise InvalidValueError("the path is missing", "write `sqlite:./blobs.sqlite`, say")
         return read_query(cls, parsed, {"path": unquote(parsed.path)})
 
+    def traits(self, view: View) -> Traits:
+        """Say in which file it keeps what it has."""
+        return Traits(writable=True, answers=True, place=self._place(view.base), place_field="path")
+
     def _place(self, base: Path) -> Path | None:
         # Where nobody knows the home that it names, that is told to who builds it.
         with contextlib.suppress(OSError):
@@ -139,14 +143,8 @@ class SqliteConfig(FileFields):
     """The zstd level of new chunks, from -7 (fastest) to 22 (smallest)."""
 
     def traits(self, view: View) -> Traits:
-        """Say in which file it keeps blobs, and how it cuts them."""
-        return Traits(
-            writable=True,
-            answers=True,
-            place=self._place(view.base),
-            place_field="path",
-            cuts=f"{self.chunker.__name__} {self.avg_chunk_size}",
-        )
+        """Say how it cuts blobs as well."""
+        return attrs.evolve(super().traits(view), cuts=f"{self.chunker.__name__} {self.avg_chunk_size}")
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the capabilities of the service."""
@@ -175,10 +173,6 @@ class SqliteDirectoriesConfig(FileFields):
     """Whether a directory is refused whose children are not there. As the near of a cache `false` lets single
     directories stay there, and not whole trees only."""
 
-    def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
-        """Say that it can be written. With blobs in the same file it has nothing in common."""
-        return Traits(writable=True, answers=True)
-
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
         """Have the capabilities of the service."""
         from castore_sqlite.directories import SqliteDirectoryService  # noqa: PLC0415 - once somebody asks
@@ -196,10 +190,6 @@ class SqliteDirectoriesConfig(FileFields):
 @attrs.frozen
 class SqliteRefsConfig(FileFields):
     """Refs in one SQLite file, which may be that of blobs. URL form: `sqlite:<path>?<fields>`."""
-
-    def traits(self, view: View) -> Traits:  # noqa: ARG002 - all traits have it
-        """Say that it can be written. With blobs in the same file it has nothing in common."""
-        return Traits(writable=True, answers=True)
 
     def build(self, name: str, context: BuildContext) -> RefService:
         """Return the service. The file is made when the first ref is set, not before."""

@@ -85,6 +85,29 @@ def test_json_has_it_among_what_was_skipped(castore: Any, place: Any, files: dic
     }
 
 
+OTHERS = {
+    "sqlite": 'type = "sqlite"\npath = "./{}.sqlite"',
+    "objectstore": 'type = "objectstore"\nobject_store_url = "file:./{}.sqlite"',
+}
+
+
+@pytest.mark.parametrize("type_", OTHERS)
+def test_places_of_directories_and_refs_are_left_out_as_well(castore: Any, place: Any, type_: str) -> None:
+    """Each import sets a ref, and is the same as the one before."""
+    tables = "\n".join(
+        f"[{kind}.root]\n{OTHERS[type_].format(kind)}" for kind in ("directoryservices", "refservices")
+    )
+    blobs = f"[blobservices.root]\n{OTHERS['objectstore'].format('blobs')}"
+    place.compose(f"{blobs}\n{tables}")
+    place.file("a", b"a")
+    roots = {castore("import", ".", "--ref", f"r{number}").stdout for number in range(3)}
+    assert len(roots) == 1
+    found = castore("import", ".", "--ref", "main")
+    assert found.stderr.count("left out './directoryservices.sqlite'") == 1
+    assert found.stderr.count("left out './refservices.sqlite'") == 1
+    assert castore("check").stderr == ""
+
+
 def test_trees_are_without_it(castore: Any, place: Any, files: dict[str, str]) -> None:
     """The root of a folder is the same, whatever was stored in between."""
     place.compose(COMPOSITION.replace('write = "behind"\nqueue = "./state/queue"', 'write = "both"'))

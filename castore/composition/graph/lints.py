@@ -12,6 +12,7 @@ import attrs
 
 from castore.composition.graph.graph import Graph, Instance
 from castore.composition.graph.traits import UNKNOWN, Traits, View, label
+from castore.contract.blobs import BlobService
 from castore.problems import Problem, escaped
 
 _LONGEST_PATH: Final = 4096
@@ -91,6 +92,9 @@ class _Linter:
         places = _Places()
         for instance in self.graph.instances.values():
             traits = self.traits[instance.id]
+            # Directories and refs in one place with blobs, or with each other, do no harm.
+            if instance.kind.contract is not BlobService:
+                continue
             if traits.place is None or len(str(traits.place)) > _LONGEST_PATH:
                 continue
             # By the letter: following links would touch the disk.

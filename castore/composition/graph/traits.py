@@ -54,7 +54,7 @@ class Traits:
         answers: Whether it can ever tell that a blob is absent. What always fails cannot.
         attempts: How often what is beneath it may be asked again for one operation; 1 if it is asked once.
         repeater: The name of the instance that asks again; empty if none does.
-        place: The folder or the file of its own that it keeps blobs in, absolute.
+        place: The folder or the file of its own that it keeps what it has in, absolute.
         place_field: The field that says so.
         cuts: How it cuts new blobs into chunks, in words that are the same for all that cut alike; empty if
             it does not, or nobody knows.
