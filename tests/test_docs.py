@@ -79,6 +79,9 @@ NOT_RUN: Final = {
         "needs FUSE, which not every machine has; tests/cli/test_mount.py mounts where it is"
     ),
     ("docs/how-to/mount.md", "castore mount /mnt/all"): "as above",
+    ("docs/how-to/check-a-large-store.md", "$ castore gc --dask tcp://scheduler:8786"): (
+        "needs a cluster; tests/upkeep/test_spreading_dask.py has one"
+    ),
     ("docs/how-to/check-a-large-store.md", "$ castore verify --service root --dask tcp://scheduler:8786"): (
         "needs a cluster; tests/upkeep/test_spreading_dask.py has one"
     ),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import attrs
 import click
 
+from castore.cli.clusters import dask_cluster
 from castore.cli.digests import read_list
 from castore.cli.options import as_time_with_unit, shared_options
 from castore.cli.output import emit_json, emit_text, table
@@ -32,8 +33,9 @@ from castore.problems import listing
 from castore.text import size_text
 from castore.trees.naming import TreePlace
 from castore.trees.ref_names import RefName
-from castore.upkeep import Collected, MissingRootsError, collect
+from castore.upkeep import Collected, MissingRootsError, collect, spread
 from castore.upkeep.collecting import ItemCount, ItemKind
+from castore.upkeep.marking import Marker
 
 _KINDS: Final[dict[ItemKind, tuple[str, str]]] = {
     "index": ("blobs", "indexes"),
@@ -48,6 +50,7 @@ Examples:
   castore --service archive gc --roots keep.txt --grace "30 d"
   castore gc
   castore gc --tree ROOT dir:DIGEST
+  castore gc --dask tcp://scheduler:8786
   psql -At -c 'select digest from files' | castore gc --roots -
 
 \b
@@ -118,6 +121,12 @@ def _root_in_list(text: str) -> B3Digest | TreePlace:
 @click.option("-n", "--dry-run", is_flag=True, help="Remove nothing; show what would go.")
 @click.option("--no-roots", is_flag=True, help="Go on without any roots: all that is old goes.")
 @click.option("--ignore-missing-roots", is_flag=True, help="Go on if a root is not there.")
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask cluster read the indexes of what stays; ADDRESS is that of its scheduler,"
+    " such as tcp://HOST:8786.",
+)
 @shared_options
 @click.pass_obj
 def command(
@@ -130,6 +139,7 @@ def command(
     dry_run: bool,
     no_roots: bool,
     ignore_missing_roots: bool,
+    dask: str | None,
 ) -> None:
     """Remove what is old and reached by no root: blobs, chunks, and what killed writers have left behind.
 
@@ -161,19 +171,21 @@ def command(
 
         gone: list[StoredItem] = []
         try:
-            collected = collect(
-                stores.blobs(settings.service_name),
-                roots,
-                grace_seconds=grace,
-                dry_run=dry_run,
-                no_roots=no_roots,
-                ignore_missing_roots=ignore_missing_roots,
-                reached=reached.digests(require_any),
-                pool=stores.pool,
-                clock=lambda: started,
-                on_gone=gone.append if settings.json else None,
-                progress=meter.advance,
-            )
+            with _marker(stores, settings.service_name, dask) as marker:
+                collected = collect(
+                    stores.blobs(settings.service_name),
+                    roots,
+                    grace_seconds=grace,
+                    dry_run=dry_run,
+                    no_roots=no_roots,
+                    ignore_missing_roots=ignore_missing_roots,
+                    reached=reached.digests(require_any),
+                    pool=stores.pool,
+                    marker=marker,
+                    clock=lambda: started,
+                    on_gone=gone.append if settings.json else None,
+                    progress=meter.advance,
+                )
         except MissingRootsError as error:
             advice = "with --ignore-missing-roots the others are kept alone"
             if error.none_there:
@@ -191,6 +203,16 @@ def command(
         emit_json(_document(settings, collected, gone, dry_run=dry_run))
         return
     _show(collected, settings, dry_run=dry_run)
+
+
+@contextlib.contextmanager
+def _marker(stores: Composition, name: str, address: str | None) -> Iterator[Marker | None]:
+    """Give what reads the indexes on a cluster; nothing without an address."""
+    if address is None:
+        yield None
+        return
+    with dask_cluster(address) as submit:
+        yield spread("mark", stores, name, submit)
 
 
 def _is_whole_tree(root: BlobPlace) -> bool:

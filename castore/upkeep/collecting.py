@@ -38,19 +38,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
 import attrs
 
-from castore.contract.blobs import BlobService, ChunkMeta
+from castore.contract.blobs import BlobService
 from castore.contract.capabilities import ChunkSource
 from castore.contract.upkeep import StoredItem, Sweepable
 from castore.digest import B3Digest
-from castore.errors import BadIndexError, BlobNotFoundError, CorruptBlobError, UnsupportedError
+from castore.errors import BlobNotFoundError, UnsupportedError
 from castore.threads.pool import Pool
 from castore.upkeep.bounded import DigestSet, ItemList
+from castore.upkeep.marking import LocalMarker, Marker
 from castore.upkeep.reading import labelled
 
 ItemKind: TypeAlias = Literal["index", "chunk", "residue"]
@@ -141,6 +143,7 @@ def collect(
     ignore_missing_roots: bool = False,
     reached: Iterable[tuple[B3Digest, bool]] = (),
     pool: Pool | None = None,
+    marker: Marker | None = None,
     clock: Callable[[], float] = time.time,
     on_gone: Callable[[StoredItem], object] | None = None,
     progress: Callable[[int], object] | None = None,
@@ -160,6 +163,7 @@ def collect(
             there. It is gone through once, after the leases were read and before anything is removed; what
             it raises ends the collection.
         pool: Threads to read indexes and remove with; by default there are none.
+        marker: Reads the indexes in place of the threads, such as `spread("mark", ...)`.
         clock: Tells the time in seconds since 1970, as the store does.
         on_gone: Called with each item that was removed, or would be.
         progress: Called with the stored bytes of each item that was looked at.
@@ -191,11 +195,12 @@ def collect(
     source = service.capability(ChunkSource)
     high_latency = source is not None and source.high_latency
     pool = pool or Pool(0)
+    pool = pool.io_pool if high_latency else pool
     collection = _Collection(
-        service,
         sweepable,
         Collected(cutoff, leased if leased == cutoff else None),
-        pool=pool.io_pool if high_latency else pool,
+        marker=marker or LocalMarker(service, pool),
+        pool=pool,
         batch=_LARGE_BATCH if together else _WAITING_BATCH if high_latency else _BATCH,
         grace_seconds=grace_seconds,
         dry_run=dry_run,
@@ -217,9 +222,9 @@ def collect(
 class _Collection:
     """One run, whose steps are called in the order in which they stand here."""
 
-    _service: BlobService
     _sweepable: Sweepable
     collected: Collected
+    _marker: Marker = attrs.field(kw_only=True)
     _pool: Pool = attrs.field(kw_only=True)
     _batch: int = attrs.field(kw_only=True)
     _grace_seconds: float = attrs.field(kw_only=True)
@@ -245,28 +250,29 @@ class _Collection:
         missing = self.collected.missing
         absent: B3Digest | None = None
         some_there = False
-        for digest, required, chunks in self._pool.map(self._needed, self._different(needed)):
-            if chunks is None:
+        required: deque[bool] = deque()
+        for found in self._marker(self._different(needed, required)):
+            for digest in found.blobs:
+                needs = required.popleft()
+                if digest not in found.absent:
+                    some_there = True
+                    continue
                 absent = absent or digest
-                if required:
+                if needs:
                     missing.append(digest)
-            else:
-                some_there = True
-                self._marks.update(meta.digest for meta in chunks)
+            self._marks.update(found.needed)
         self.collected.roots = len(self._roots)
         if missing and not ignore_missing:
             raise MissingRootsError(missing)
         if absent is not None and not some_there and not may_be_none:
             raise MissingRootsError(missing or [absent], none_there=True)
 
-    def _different(self, needed: Iterable[tuple[B3Digest, bool]]) -> Iterator[tuple[B3Digest, bool]]:
+    def _different(self, needed: Iterable[tuple[B3Digest, bool]], noted: deque[bool]) -> Iterator[B3Digest]:
+        """Yield each digest once; note of each whether it must be there."""
         for digest, required in needed:
             if self._roots.add(digest):
-                yield digest, required
-
-    def _needed(self, needed: tuple[B3Digest, bool]) -> tuple[B3Digest, bool, Sequence[ChunkMeta] | None]:
-        digest, required = needed
-        return digest, required, self._chunks_of(digest)[1]
+                noted.append(required)
+                yield digest
 
     def mark_young(self) -> None:
         """Mark what young indexes need; note the indexes that are to go."""
@@ -337,21 +343,10 @@ class _Collection:
 
     def _mark(self, blobs: Iterable[B3Digest], marks: DigestSet) -> None:
         """Mark all chunks of those *blobs* that are there."""
-        for digest, chunks in self._pool.map(self._chunks_of, blobs):
-            if chunks is not None:
-                # A chunk that is the whole blob is what readers take, whatever the index lists.
-                marks.update((digest, *(meta.digest for meta in chunks)))
-
-    def _chunks_of(self, digest: B3Digest) -> tuple[B3Digest, Sequence[ChunkMeta] | None]:
-        try:
-            return digest, self._service.chunks(digest)
-        except CorruptBlobError as error:
-            raise BadIndexError(
-                f"{error.message}; it is to stay, and nobody knows which chunks it needs, so no chunk was"
-                " removed: mend the store first, with `castore verify`",
-                expected=digest,
-                found=error.found,
-            ) from error
+        for found in self._marker(blobs):
+            # A chunk that is the whole blob is what readers take, whatever the index lists.
+            marks.update(digest for digest in found.blobs if digest not in found.absent)
+            marks.update(found.needed)
 
     # -- sweeping --
 

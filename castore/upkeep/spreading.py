@@ -18,14 +18,16 @@ import attrs
 
 from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
-from castore.contract.capabilities import BlobLister
+from castore.contract.capabilities import BlobLister, ChunkSource
 from castore.contract.upkeep import DigestRange, Inventory
 from castore.digest import B3Digest
 from castore.errors import UnavailableError, UnsupportedError
 from castore.threads import forks
+from castore.threads.pool import Pool
 from castore.upkeep.copying import Copied, Copier, CopyCounts
 from castore.upkeep.findings import Counts, Finding, Report, Scope
 from castore.upkeep.ledger import Ledger
+from castore.upkeep.marking import LocalMarker, Marker, Run, SpreadMarker, read_run
 from castore.upkeep.verifying import Verification
 
 PARTS: Final = 32
@@ -85,8 +87,14 @@ def spread(
 ) -> tuple[CopyCounts, list[Copied]]: ...
 
 
+@overload
 def spread(
-    what: Literal["verify", "copy"],
+    what: Literal["mark"], composition: Composition, name: str, submit: Submit, *, parts: int = PARTS
+) -> Marker: ...
+
+
+def spread(
+    what: Literal["verify", "copy", "mark"],
     composition: Composition,
     name: str,
     submit: Submit,
@@ -96,12 +104,16 @@ def spread(
     scope: Scope | None = None,
     expected: Iterable[B3Digest] = (),
     progress: Callable[[PartDone], object] | None = None,
-) -> Report | tuple[CopyCounts, list[Copied]]:
-    """Verify a service, or copy all its blobs, part by part, wherever *submit* runs functions.
+) -> Report | tuple[CopyCounts, list[Copied]] | Marker:
+    """Verify a service, copy its blobs, or mark for a collection, in parts, wherever *submit* runs functions.
 
     What is returned is what `verify` or `copy` returns: findings, blobs and chunks are the same. A chunk of a
     blob that is in another part is read there once more, so `bytes` may be more. Of a copy a chunk that blobs
     of several parts have may be counted for each.
+
+    `"mark"` returns what `collect` takes as its *marker*: tasks then read the indexes of what is to stay,
+    1,024 each. The process that collects reads the time and the leases, lists, condemns and removes. A task
+    that is lost for good ends the collection before any chunk is removed.
 
     Arguments:
         what: The work.
@@ -110,7 +122,7 @@ def spread(
         submit: Such as the method of an executor, or of a client of Dask. An executor spawns its processes
             (`multiprocessing.get_context("spawn")`).
         target: Of a copy: the name of the service that the blobs go to.
-        parts: How many tasks there are.
+        parts: How many tasks there are; of `"mark"`, how many are under way at a time.
         scope: Of a verification: which items to check, by default all.
         expected: Of a verification: blobs that must be there.
         progress: Called with what came of each part, in order.
@@ -119,6 +131,11 @@ def spread(
     `UnavailableError` if a worker does not see what is there, as of a service that keeps it in memory.
     """
     service = composition.blobs(name)
+    if what == "mark":
+        if parts < 1:
+            raise ValueError(f"{parts} tasks at a time make no sense")
+        here = LocalMarker(service, _reading_pool(composition, service))
+        return SpreadMarker(name, here, partial(submit, mark_blobs, pickle.dumps(composition), name), parts)
     if service.capability(Inventory) is None and service.capability(BlobLister) is None:
         raise UnsupportedError("this service lists neither what it stores nor its blobs")
     work: Callable[[DigestRange], tuple[Any, ...]]
@@ -228,6 +245,19 @@ def copy_part(composition: bytes, name: str, target: str, part: DigestRange) -> 
     copier = Copier(source, opened.blobs(target), opened.pool)
     failed = [copied for copied in copier.run(digests()) if copied.error is not None]
     return PartDone((copier.tally, failed), listed)
+
+
+def mark_blobs(composition: bytes, name: str, blobs: Sequence[B3Digest]) -> Run:
+    """Read what blobs need, in whatever process this is called; *composition* is a pickle of one."""
+    opened = _OPENED.get(composition)
+    service = opened.blobs(name)
+    return read_run(service, blobs, _reading_pool(opened, service))
+
+
+def _reading_pool(composition: Composition, service: BlobService) -> Pool:
+    """Return the threads that read indexes: many where each has to wait for a network."""
+    source = service.capability(ChunkSource)
+    return composition.pool.io_pool if source is not None and source.high_latency else composition.pool
 
 
 class _Opened:
