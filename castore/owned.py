@@ -40,7 +40,7 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _OBJECT: Final = re.compile(r"([0-9a-f]{4})/((?:\1)[0-9a-f]{60})(#(?:[1-9][0-9]{0,8}|[0-9a-f]{16}))?")
 _HOUR: Final = re.compile(r"[0-9]{10}")
 _PACK: Final = re.compile(
-    r"(packs|dead|index)/(?:(?<!index/)([0-9]{10})/|(?<=index/))([0-9a-f]{64})(#(?:[1-9][0-9]{0,8}|[0-9a-f]{16}))?"
+    r"(packs|dead|claims|condemned|index)/(?:(?<!index/)([0-9]{10})/|(?<=index/))([0-9a-f]{64})(#(?:[1-9][0-9]{0,8}|[0-9a-f]{16}))?"
 )
 _SOME_DIGESTS: Final = re.compile(r"[0-9a-f]{4}")
 _MARK: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -76,7 +76,7 @@ class OwnPack:
     """What a name in a store of packs says.
 
     Attributes:
-        kind: `packs`, `dead` or `index`.
+        kind: `packs`, `dead`, `claims`, `condemned` or `index`.
         hour: When it was put, as `2026113022` in UTC; empty where that is not said.
         digest: That of its bytes.
         left_over: Whether it is what a writer of it has left that was killed, or is at it.

@@ -96,6 +96,8 @@ _DRIVERS: Final[dict[str, Driver]] = {
     "sftp": _SFTP, "ssh": _SFTP, "http": _HTTP, "https": _HTTP, "memory": Driver(sort="memory"),
 }  # fmt: skip
 
+_LISTS_AT_ONCE: Final = frozenset(_DRIVERS) - {"http", "https"}
+
 UNKNOWN: Final = Driver()
 """Any other one, which is given nothing that the config does not say."""
 
@@ -108,6 +110,16 @@ def driver_of(protocol: str) -> Driver:
 def protocols_of(url: str) -> list[str]:
     """Return the schemes of a chained URL such as `simplecache::s3://bucket`."""
     return [re.split(r"://|:", part, maxsplit=1)[0] for part in url.split("::")]
+
+
+def lists_at_once(url: str) -> bool:
+    """Tell whether each listing of a place is known to have all that was put before it began.
+
+    So it is in the large object stores, and where a server reads its folder. A cache in a chain may have an
+    older listing, and of a driver that castore does not know nobody knows it.
+    """
+    protocols = protocols_of(url)
+    return len(protocols) == 1 and protocols[0].lower() in _LISTS_AT_ONCE
 
 
 def is_known(protocol: str) -> bool:

@@ -136,6 +136,9 @@ class FarObjectStore(ObjectStore):
                 return self.get(key, len(owned.BUCKET_MARK)) == owned.BUCKET_MARK
             except TooLargeError:
                 return False
+        if kind in ("packs", "dead", "claims", "condemned"):
+            found = owned.packed_at(key)
+            return found is not None and not found.left_over
         folder, _, place = name.partition("/")
         return kind in ("blobs", "chunks") and folder == "b3" and owned.object_at(place) is not None
 

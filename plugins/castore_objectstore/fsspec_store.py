@@ -66,6 +66,7 @@ class FsspecObjectStore(FarObjectStore):
         self._options = _driver_options(protocols, options)
         self._create = create
         self.high_latency = self._scheme not in _ONE_AT_A_TIME
+        self.lists_at_once = drivers.lists_at_once(url)
         self.removes = self._driver.sort != "web"
         self.route = "fsspec" if kind_of(url) else ""
         self._lock = forks.new_lock()

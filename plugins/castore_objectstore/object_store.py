@@ -85,6 +85,9 @@ class ObjectStore(ABC):
     removes: bool = True
     """Whether objects can be removed; without that `set_aside` and `sweep` raise `UnsupportedError`."""
 
+    lists_at_once: bool = False
+    """Whether each listing is known to have all that was put before it began, whoever has put it."""
+
     route: str = ""
     """What makes its requests, where several could."""
 

@@ -99,6 +99,7 @@ class ObstoreObjectStore(FarObjectStore):
     """
 
     high_latency = True
+    lists_at_once = True
     route = "obstore"
 
     def __init__(

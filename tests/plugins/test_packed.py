@@ -596,8 +596,8 @@ class TestUpkeep:
             assert frames.is_single(frame)
             assert blobs.read(digest) == b"onetwo"
 
-    def test_in_a_bucket_it_is_not_collected_and_says_so(self) -> None:
-        with castore.from_url("packed+memory:") as blobs:
+    def test_where_listings_may_be_old_it_is_not_collected_and_says_so(self, tmp_path: Path) -> None:
+        with castore.from_url(f"packed+simplecache::file://{tmp_path}") as blobs:
             digest = blobs.write(b"x")
             with pytest.raises(castore.UnsupportedError, match="`castore copy`"):
                 collect(blobs, [digest])

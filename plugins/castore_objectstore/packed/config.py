@@ -28,6 +28,7 @@ from castore import BlobService
 from castore.composition import Between, BuildContext, ByteSize, View
 from castore.contract.upkeep import Inventory, Sweepable
 from castore_objectstore.config import ChunkedStoreFields
+from castore_objectstore.drivers import lists_at_once
 from castore_objectstore.locations import is_read_only, scheme_of
 from castore_objectstore.looks import PACKS
 
@@ -45,11 +46,12 @@ class PackedConfig(ChunkedStoreFields):
     """A collection of garbage writes a pack anew of which a larger part is waste."""
 
     def offers(self, kind: type, view: View) -> bool:  # noqa: ARG002 - all configs have it
-        """Have the capabilities of the service; garbage is collected in folders only."""
+        """Have the capabilities of the service; garbage is collected where listings tell all."""
         from castore_objectstore.packed.service import SweepablePacks  # noqa: PLC0415 - once somebody asks
 
         if kind is Sweepable:
-            return scheme_of(self.object_store_url) == "file"
+            url = self.object_store_url
+            return scheme_of(url) == "file" or lists_at_once(url)
         if kind is Inventory:
             return not is_read_only(self.object_store_url)
         return issubclass(SweepablePacks, kind)

@@ -101,6 +101,8 @@ class KnownPacks:
         self._dead: set[bytes] = set()
         self._dead_keys: dict[str, frozenset[bytes]] = {}
         """The objects of the dead that were read, each with the packs that it names."""
+        self._dead_before: frozenset[str] = frozenset()
+        """Those of them that were there before all packs were listed last."""
         self._checked_format = False
         self._stamp: object = None
         self._looked = -_LOOK_SECONDS
@@ -130,6 +132,10 @@ class KnownPacks:
         """Tell whether a record counts: its pack is there, and nothing says that it is dead."""
         pack = self._packs[place.pack]
         return not pack.gone and pack.name + place.digest not in self._dead
+
+    def is_dead(self, pack: bytes, blob: bytes) -> bool:
+        """Tell whether something says that a record is dead."""
+        return pack + blob in self._dead
 
     def all_chunks(self) -> Iterator[Row]:
         """Go through the places of all chunks, by their digests."""
@@ -189,6 +195,8 @@ class KnownPacks:
         for _ in range(_MOST_LOOKS):
             # The dead before the packs: an object of the dead goes when its packs are gone.
             self._read_dead()
+            if after is None:
+                self._dead_before = frozenset(self._dead_keys)
             with self._store.steady() as steady:
                 found = self._list_packs(after)
             if not steady:
@@ -305,9 +313,16 @@ class KnownPacks:
         self._dead_keys[key] = frozenset(pack for pack, _ in pairs)
 
     def needless_dead(self) -> list[str]:
-        """Return the objects of the dead of which no pack is there any more, as of the last look at all."""
+        """Return the objects of the dead of which no pack is there any more, as of the last look at all.
+
+        One that came after that may be about a pack that did, too.
+        """
         there = {bytes(pack.name) for pack in self._packs if not pack.gone}
-        return [key for key, names in self._dead_keys.items() if names.isdisjoint(there)]
+        return [
+            key
+            for key, names in self._dead_keys.items()
+            if key in self._dead_before and names.isdisjoint(there)
+        ]
 
     def _read_end(self, entry: StoredObject) -> tuple[StoredObject, Footer | None, str | None]:
         """Return what is in a pack, nothing if it is gone; and what is wrong with its end."""

@@ -22,9 +22,11 @@ from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.format.packs import PackBuilder
 from castore.streams.readers import BytesReader
+from castore.threads import forks
 from castore.threads.pool import Pool
 from castore_objectstore.chunked import ChunkedStore
 from castore_objectstore.object_store import ObjectStore
+from castore_objectstore.packed.claiming import BucketClaims
 from castore_objectstore.packed.known import PACKS, KnownPacks, Pack, hour_of
 from castore_objectstore.packed.sweeping import Sweeping, chunk_name, index_name
 from castore_objectstore.packed.table import Row
@@ -47,6 +49,8 @@ _LONGEST_RUN: Final = 8 << 20
 
 _ROUND: Final = 1024
 
+_LATE_SECONDS: Final = 30.0
+"""After how long, in seconds, work in a bucket is worth the two requests of a lease."""
 
 _MOST_TRIES: Final = 20
 """How often it is looked where something is by now whose pack is gone."""
@@ -97,14 +101,23 @@ class PackedBlobService(ChunkedStore):
             pool=pool,
         )
         self._instance = instance
+        self.pack_size = pack_size
+        self.late_seconds = _LATE_SECONDS
         self._gap = _FAR_GAP if store.high_latency else _LOCAL_GAP
-        self._known = KnownPacks(store, instance, lambda: self._pool if store.high_latency else Pool(0))
+
+        def pool_of_requests() -> Pool:
+            return self._pool if store.high_latency else Pool(0)
+
+        self._known = KnownPacks(store, instance, pool_of_requests)
+        in_bucket = store.folder is None and store.removes and store.lists_at_once
+        self._claims = BucketClaims(store, self._known, instance, pool_of_requests) if in_bucket else None
         self._packer = Packer(self._store_pack, pack_size)
         self._sweeping = Sweeping(
             store,
             self._known,
             self._store_pack,
             self._read_runs,
+            claims=self._claims,
             pack_size=pack_size,
             max_waste=max_waste,
         )
@@ -405,12 +418,17 @@ class PackedBlobService(ChunkedStore):
 
     @contextlib.contextmanager
     def _leased(self, *, brief: bool) -> Iterator[ChunkStore]:
-        # In a bucket it would be two requests, and nothing is collected there.
-        needless = brief or self._store.folder is None
-        with contextlib.nullcontext() if needless else self._store.lease():
-            work = Work()
+        work = Work()
+        with contextlib.ExitStack() as held:
+            if brief or (self._store.folder is None and self._claims is None):
+                made = _LeasedPacks(self, work)
+            elif self._claims is None:
+                held.enter_context(self._store.lease())
+                made = _LeasedPacks(self, work)
+            else:
+                made = _LateLeasedPacks(self, work, held)
             try:
-                yield _LeasedPacks(self, work)
+                yield made
             finally:
                 self._packer.leave(work)
 
@@ -452,6 +470,16 @@ class PackedBlobService(ChunkedStore):
     def _as_one(self, frame: bytes) -> bytes:
         return frames.compress(frames.unpack(frame), self._level)
 
+    def lease_objects(self) -> contextlib.AbstractContextManager[None]:
+        """Have a lease in the store."""
+        return self._store.lease()
+
+    def lost_meanwhile(self) -> UnavailableError:
+        """Return the error of a blob that took so long to be stored that chunks of it are gone."""
+        return UnavailableError(
+            self._instance, "what a blob needs was collected while its writer waited: store it again"
+        )
+
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are there; packs that are not recent are renewed, once for all their chunks."""
         return self.claim_for(self._packer.common, digests)
@@ -466,16 +494,15 @@ class PackedBlobService(ChunkedStore):
         left = wanted - claimed
         looked = False
         while left:
-            lost = False
-            for digest in list(left):
-                for place in self._known.places(digest):
-                    if place.pack not in there:
-                        there[place.pack] = self._claim_pack(place.pack)
-                        lost = lost or not there[place.pack]
-                    if there[place.pack]:
-                        claimed.add(digest)
-                        left.discard(digest)
-                        break
+            places = {digest: self._known.places(digest) for digest in left}
+            lost = self._claim_packs((row.pack for rows in places.values() for row in rows[:1]), there)
+            # Where the newest pack is no use there may be others.
+            found = {digest for digest, rows in places.items() if any(there.get(row.pack) for row in rows)}
+            others = (row.pack for digest, rows in places.items() if digest not in found for row in rows)
+            lost = self._claim_packs(others, there) or lost
+            found = {digest for digest, rows in places.items() if any(there.get(row.pack) for row in rows)}
+            claimed |= found
+            left -= found
             if lost:
                 # What is to stay of a pack that is gone is in another one by now.
                 self._known.look_anew()
@@ -483,6 +510,22 @@ class PackedBlobService(ChunkedStore):
                 break
             looked = True
         return claimed | self._packer.claim(left, work)
+
+    def _claim_packs(self, numbers: Iterable[int], there: dict[int, bool]) -> bool:
+        """Claim packs that are not in *there*, where it is noted; tell whether any of them is gone."""
+        new = [number for number in dict.fromkeys(numbers) if number not in there]
+        if self._claims is None:
+            there.update({number: self._claim_pack(number) for number in new})
+        else:
+            packs = [self._known.pack(number) for number in new]
+            kept = self._claims.claim(packs)
+            there.update({number: number in kept for number in new})
+            # One that is to go is there, and is not to be relied on: nothing is to be looked for.
+            new = [pack.number for pack in packs if not self._claims.is_marked(pack)]
+            for number in new:
+                if not there[number]:
+                    self._known.lose(self._known.pack(number))
+        return not all(there[number] for number in new)
 
     def _claim_pack(self, number: int) -> bool:
         if self._store.folder is None:
@@ -518,11 +561,12 @@ class PackedBlobService(ChunkedStore):
     ) -> dict[B3Digest, Sequence[ChunkMeta]]:
         """Claim the packs of records; return the lists of those that still count after that."""
         claimed = {}
-        for digest in blobs:
-            for row in self._known.records(digest):
-                if row.pack not in there:
-                    there[row.pack] = self._claim_pack(row.pack)
-                if there[row.pack]:
+        records = {digest: self._known.records(digest) for digest in blobs}
+        self._claim_packs((row.pack for rows in records.values() for row in rows[:1]), there)
+        for digest, rows in records.items():
+            for row in rows:
+                self._claim_packs((row.pack,), there)
+                if there[row.pack] and not self._is_to_go(row):
                     claimed[digest] = row
                     break
         if not claimed:
@@ -535,6 +579,12 @@ class PackedBlobService(ChunkedStore):
             for digest, chunks in lists.items()
             if chunks is not None and not isinstance(chunks, CorruptBlobError)
         }
+
+    def _is_to_go(self, record: Row) -> bool:
+        """Tell whether a collector has seen to it that nobody relies on a record; its pack is claimed."""
+        if self._claims is None:
+            return False
+        return self._claims.is_record_marked(self._known.pack(record.pack), record.digest)
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
         """Store the records of blobs with all chunks that wait, or after them."""
@@ -563,7 +613,9 @@ class PackedBlobService(ChunkedStore):
         self._known.ensure_format()
         # A record may take the place of one that counts no more, and be stored with nothing else: without
         # a name of its own its pack could be the very one of which that is said.
-        pack = builder.finish(indexes, randomness.token_bytes(16) if indexes else b"")
+        # In a bucket no name ever comes back, as somebody may be about to remove what had it.
+        own_name = bool(indexes) or self._claims is not None
+        pack = builder.finish(indexes, randomness.token_bytes(16) if own_name else b"")
         key = f"{PACKS}{hour_of(time.time())}/{pack.digest.hex()}"
         self._store.put_pieces(key, pack.pieces)
         return self._known.add(key, pack.size, pack.footer)
@@ -604,7 +656,13 @@ class PackInventory(PackedBlobService, Inventory):
 
 
 class SweepablePacks(PackInventory, Sweepable):
-    """The same in a folder: garbage is collected."""
+    """The same where garbage is collected: in a folder, or a bucket that lists what was put."""
+
+    def list_items(self) -> Iterator[StoredItem]:
+        """Yield the same, with the times of claims where these are objects."""
+        if self._claims is not None:
+            self._claims.look_at_claims()
+        yield from super().list_items()
 
     @property
     def sweeps_together(self) -> bool:
@@ -613,7 +671,10 @@ class SweepablePacks(PackInventory, Sweepable):
 
     def sweep(self, items: Iterable[StoredItem], *, older_than: float) -> Iterator[StoredItem]:
         """Let records count no more; remove packs of which enough is garbage, once the rest is elsewhere."""
-        self._known.look_anew()
+        if self._claims is None:
+            self._known.look_anew()
+        else:
+            self._claims.look_at_all()
         self._require_footers()
         yield from self._sweeping.sweep(items, older_than)
         self._store.flush()
@@ -630,10 +691,10 @@ class SweepablePacks(PackInventory, Sweepable):
 
 def packs_in(store: ObjectStore, **options: Unpack[Options]) -> PackedBlobService:
     """Return the service that can do what its store can; *options* are those of `PackedBlobService`."""
-    made = (
-        PackedBlobService if not store.removes else PackInventory if store.folder is None else SweepablePacks
-    )
-    return made(store, **options)
+    if not store.removes:
+        return PackedBlobService(store, **options)
+    collects = store.folder is not None or store.lists_at_once
+    return (SweepablePacks if collects else PackInventory)(store, **options)
 
 
 class _LeasedPacks(ChunkStore, FrameStore):
@@ -685,6 +746,69 @@ class _LeasedPacks(ChunkStore, FrameStore):
 
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
         self._service.put_frames_of(self._work, frames)
+
+
+class _LateLeasedPacks(_LeasedPacks):
+    """The same in a bucket: it has a lease there once it lasts for long, or stores more than a pack.
+
+    Until then nothing of it is in the bucket but claims. Those are made again under the lease, so that it is
+    as if there had been one from the start.
+    """
+
+    def __init__(self, service: PackedBlobService, work: Work, held: contextlib.ExitStack) -> None:
+        super().__init__(service, work)
+        self._held = held
+        self._began = time.time()
+        self._bytes = 0
+        self._has_lease = False
+        self._chunks: set[B3Digest] = set()
+        self._blobs: dict[B3Digest, Sequence[ChunkMeta] | None] = {}
+        self._lock = forks.new_lock()
+
+    def _keep(self, size: int = 0) -> None:
+        """Take the lease if it is time; raise `UnavailableError` if that is too late."""
+        if self._has_lease:
+            return
+        with self._lock:
+            self._bytes += size
+            # Not by a clock that stands still while the machine sleeps.
+            waited = abs(time.time() - self._began) >= self._service.late_seconds
+            if self._has_lease or not (waited or self._bytes >= self._service.pack_size):
+                return
+            self._held.enter_context(self._service.lease_objects())
+            chunks, blobs = self._chunks, self._blobs
+            if (chunks and super().claim(chunks) != chunks) or super().claim_blobs(blobs) != blobs.keys():
+                raise self._service.lost_meanwhile()
+            self._has_lease = True
+            self._chunks, self._blobs = set(), {}
+
+    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
+        self._keep()
+        found = super().claim(digests)
+        if not self._has_lease:
+            with self._lock:
+                self._chunks |= found
+        return found
+
+    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
+        self._keep()
+        found = super().claim_blobs(blobs)
+        if not self._has_lease:
+            with self._lock:
+                self._blobs |= {digest: blobs[digest] for digest in found}
+        return found
+
+    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
+        self._keep(sum(memoryview(data).nbytes for data in chunks.values()))
+        super().put_chunks(chunks)
+
+    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
+        self._keep(sum(map(len, frames.values())))
+        super().put_frames(frames)
+
+    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
+        self._keep()
+        super().put_indexes(blobs)
 
 
 class _Take(Protocol):

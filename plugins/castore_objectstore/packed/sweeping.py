@@ -1,9 +1,9 @@
-"""Taking away what is garbage in a folder of packs, beside writers, readers and other collectors.
+"""Taking away what is garbage in a store of packs, beside writers, readers and other collectors.
 
 A pack is removed as a whole. What is to stay of one is first written into a new pack, or is known, by a look
 at its bytes, to be in another one. A pack of which little is garbage stays as it is.
 
-What keeps each race harmless:
+What keeps each race harmless in a folder (`claiming` says what does so in a bucket):
 
 - *A writer claims a pack that is about to be removed.* A claim renews its time, under a lock; the time is
   looked at again under that lock in the moment of removal. Either the pack stays, or the claim says that it
@@ -28,6 +28,7 @@ import secrets as randomness
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, TypeAlias
@@ -39,6 +40,7 @@ from castore.contract.upkeep import StoredItem
 from castore.format import blob_index, frames, packs
 from castore.format.packs import PackBuilder
 from castore_objectstore.object_store import ObjectStore, StoredObject
+from castore_objectstore.packed.claiming import CLAIMS, MARKS, BucketClaims
 from castore_objectstore.packed.known import DEAD, PACKS, KnownPacks, Pack, hour_of
 from castore_objectstore.packed.table import Row
 
@@ -58,7 +60,16 @@ _LEAST: Final = packs.LEAST_BYTES + 24
 
 _INDEX_OF: Final = "index of "
 
+SETTLE_SECONDS: Final = 3600.0
+"""How old what takes the place of a pack must be in a bucket before that goes.
+
+Longer than a list of all packs takes, which else might have neither the old pack nor the new one.
+"""
+
 Reads: TypeAlias = Callable[[Iterable[Row]], Iterable[tuple[list[Row], "bytes | CastoreError | None"]]]
+_Going: TypeAlias = tuple[StoredItem, Pack, tuple[bytes, bytes]]
+"""The item of a record, its pack, and the names of that and of the blob."""
+
 Stores: TypeAlias = Callable[[PackBuilder, Mapping[B3Digest, bytes]], Pack]
 
 
@@ -79,12 +90,14 @@ class _Removal:
     Attributes:
         pack: It.
         relies: The packs that are to stay for it.
+        relies_on_records: The records in them, with their packs.
         kept: What is wrong with it, so that it stays.
         left: Whether it is left alone for this time: others were faster somewhere.
     """
 
     pack: Pack
     relies: set[int] = attrs.field(factory=set)
+    relies_on_records: set[tuple[int, bytes]] = attrs.field(factory=set)
     kept: str | None = None
     left: bool = False
 
@@ -97,6 +110,7 @@ class Sweeping:
         known: What is known of them; it was looked at everything just before each call.
         store_pack: Stores a pack for good.
         read: Reads parts of packs, those beside each other at once.
+        claims: Keeps claims and removals apart where nothing can be locked; `None` in a folder.
         pack_size: How many bytes a full pack has.
         max_waste: What part of a pack may be waste.
     """
@@ -108,6 +122,7 @@ class Sweeping:
         store_pack: Stores,
         read: Reads,
         *,
+        claims: BucketClaims | None,
         pack_size: int,
         max_waste: float,
     ) -> None:
@@ -115,6 +130,8 @@ class Sweeping:
         self._known = known
         self._store_pack = store_pack
         self._read = read
+        self._claims = claims
+        self.settle_seconds = SETTLE_SECONDS
         self._pack_size = pack_size
         self._max_waste = max_waste
 
@@ -124,16 +141,26 @@ class Sweeping:
         """Return the item of a record."""
         pack, digest = self._known.pack(row.pack), B3Digest(row.digest)
         size = _RECORD_SIZE + row.length
-        return StoredItem("index", index_name(pack.key, digest), digest, size, pack.modified)
+        return StoredItem("index", index_name(pack.key, digest), digest, size, self._time_of(pack))
 
     def chunk_item(self, row: Row) -> StoredItem:
         """Return the item of a chunk in a pack."""
         pack, digest = self._known.pack(row.pack), B3Digest(row.digest)
-        return StoredItem("chunk", chunk_name(pack.key, digest), digest, row.length, pack.modified)
+        return StoredItem("chunk", chunk_name(pack.key, digest), digest, row.length, self._time_of(pack))
+
+    def _time_of(self, pack: Pack) -> float | None:
+        return pack.modified if self._claims is None else self._claims.time_of(pack)
+
+    def _is_old(self, pack: Pack, limit: float) -> bool:
+        modified = self._time_of(pack)
+        return modified is not None and modified < limit
+
+    def _is_marked(self, pack: Pack) -> bool:
+        return self._claims is not None and self._claims.is_marked(pack)
 
     def residue(self) -> Iterator[StoredItem]:
         """Yield what killed writers have left, and what is somebody else's."""
-        for prefix in (PACKS, DEAD):
+        for prefix in (PACKS, DEAD) if self._claims is None else (PACKS, DEAD, CLAIMS, MARKS):
             for entry in self._store.list(prefix, into=owned.is_hour):
                 place = None if entry.foreign else owned.packed_at(entry.key)
                 if place is None or place.left_over:
@@ -161,30 +188,48 @@ class Sweeping:
         return key
 
     def _sweep_records(self, items: Sequence[StoredItem], limit: float) -> Iterator[StoredItem]:
+        bury = self._bury_locked if self._claims is None else partial(self._bury_marked, self._claims)
         for start in range(0, len(items), packs.MOST_PAIRS):
-            some = items[start : start + packs.MOST_PAIRS]
-            going: list[tuple[StoredItem, tuple[bytes, bytes]]] = []
-            key = ""
-            # A record that somebody claims meanwhile is claimed when this is said, or not yet.
-            with self._store.without_claims():
-                ages: dict[str, bool] = {}
-                for item in some:
-                    pack = self._known.pack_at(_pack_key(item.key))
-                    if pack is None or item.digest is None:
-                        continue
-                    if pack.key not in ages:
-                        found = self._store.describe(pack.key)
-                        ages[pack.key] = (
-                            found is not None and found.modified is not None and found.modified < limit
-                        )
-                    if ages[pack.key]:
-                        going.append((item, (bytes(pack.name), bytes(item.digest))))
-                if going:
-                    key = self._put_dead([pair for _, pair in going])
-            # Not before: who looks at packs waits for that lock.
+            going: list[_Going] = []
+            for item in items[start : start + packs.MOST_PAIRS]:
+                pack = self._known.pack_at(_pack_key(item.key))
+                if pack is not None and item.digest is not None:
+                    going.append((item, pack, (bytes(pack.name), bytes(item.digest))))
+            yield from bury(going, limit)
+
+    def _bury_locked(self, items: Sequence[_Going], limit: float) -> list[StoredItem]:
+        """Bury records of old packs in a folder; return those that are."""
+        going = []
+        key = ""
+        # A record that somebody claims meanwhile is claimed when this is said, or not yet.
+        with self._store.without_claims():
+            ages: dict[str, bool] = {}
+            for item, pack, pair in items:
+                if pack.key not in ages:
+                    found = self._store.describe(pack.key)
+                    ages[pack.key] = (
+                        found is not None and found.modified is not None and found.modified < limit
+                    )
+                if ages[pack.key]:
+                    going.append((item, pair))
             if going:
-                self._known.bury(key, [pair for _, pair in going])
-            yield from (item for item, _ in going)
+                key = self._put_dead([pair for _, pair in going])
+        # Not before: who looks at packs waits for that lock.
+        if going:
+            self._known.bury(key, [pair for _, pair in going])
+        return [item for item, _ in going]
+
+    def _bury_marked(self, claims: BucketClaims, items: Sequence[_Going], limit: float) -> list[StoredItem]:
+        """Do the same in a bucket: who claims a record later sees the mark, others are seen here."""
+        old = [each for each in items if self._is_old(each[1], limit)]
+        if not old:
+            return []
+        claims.mark(pair for _, _, pair in old)
+        going = [(item, pair) for item, pack, pair in old if self._is_old(pack, limit)]
+        if going:
+            pairs = [pair for _, pair in going]
+            self._known.bury(self._put_dead(pairs), pairs)
+        return [item for item, _ in going]
 
     # -- all of it --
 
@@ -215,6 +260,8 @@ class Sweeping:
                     digest = B3Digest(name)
                     yield StoredItem("chunk", chunk_name(pack.key, digest), digest, size, pack.modified)
             self._remove_needless_dead()
+            if self._claims is not None:
+                self._claims.remove_needless(limit)
         for item in residue:
             entry = StoredObject(item.key, item.size, item.modified)
             if not item.foreign and list(self._store.sweep((entry,), older_than)):
@@ -234,17 +281,16 @@ class Sweeping:
     ) -> Iterator[Pack]:
         """Yield the packs that are gone."""
         chosen = self._choose(garbage, limit)
+        if self._claims is not None and chosen:
+            self._claims.mark_packs(chosen)
+            # After the marks: who claims one later does not rely on it.
+            chosen = [pack for pack in chosen if self._is_old(pack, limit)]
         removals = {pack.number: _Removal(pack) for pack in chosen}
         if not removals:
             return
         self._move_chunks(removals, garbage)
         self._move_records(removals)
-        there: dict[int, bool] = {}
-        for removal in removals.values():
-            for number in removal.relies:
-                if number not in there:
-                    there[number] = self._claim(self._known.pack(number))
-                removal.left = removal.left or not there[number]
+        self._claim_what_stays(removals.values())
         for removal in removals.values():
             pack = removal.pack
             if removal.kept is not None:
@@ -256,6 +302,27 @@ class Sweeping:
                 self._known.lose(pack)
                 yield pack
 
+    def _claim_what_stays(self, removals: Collection[_Removal]) -> None:
+        """Claim all that others rely on; leave alone what relies on something that is not there."""
+        relied = {number for removal in removals if not removal.left for number in removal.relies}
+        if self._claims is None:
+            there = {number for number in relied if self._claim(self._known.pack(number))}
+        else:
+            settled = time.time() - self.settle_seconds
+            there = self._claims.claim(
+                pack
+                for number in relied
+                if (pack := self._known.pack(number)).modified is not None and pack.modified < settled
+            )
+        for removal in removals:
+            if not removal.relies <= there or any(
+                self._is_record_marked(number, digest) for number, digest in removal.relies_on_records
+            ):
+                removal.left = True
+
+    def _is_record_marked(self, number: int, digest: bytes) -> bool:
+        return self._claims is not None and self._claims.is_record_marked(self._known.pack(number), digest)
+
     def _claim(self, pack: Pack) -> bool:
         return self._store.claim(pack.key, lambda _, size: size == pack.size, packs.MOST_BYTES)
 
@@ -264,30 +331,38 @@ class Sweeping:
         for digest, group in groupby(self._known.all_chunks(), attrgetter("digest")):
             rows = [row for row in group if digest not in garbage.get(row.pack, ())]
             if rows:
-                rows.sort(key=lambda row: -row.pack)
-                yield rows
+                yield self._best_first(rows)
 
     def _records_by_digest(self) -> Iterator[list[Row]]:
         for _, group in groupby(self._known.all_records(), attrgetter("digest")):
-            yield sorted(group, key=lambda row: -row.pack)
+            yield self._best_first(group)
+
+    def _best_first(self, rows: Iterable[Row]) -> list[Row]:
+        """Sort places, the newest first, and last those that are to go anyway."""
+        return sorted(rows, key=lambda row: (self._is_marked(self._known.pack(row.pack)), -row.pack))
 
     def _choose(self, garbage: Mapping[int, Collection[bytes]], limit: float) -> list[Pack]:
         """Return the packs that are to be removed: those of garbage alone, and those of much."""
         old = {
             pack.number
             for pack in self._known.all_packs()
-            if pack.damage is None and pack.modified is not None and pack.modified < limit
+            if pack.damage is None and self._is_old(pack, limit)
         }
+        leaving = {pack.number for pack in self._known.all_packs() if self._is_marked(pack)}
         used: defaultdict[int, int] = defaultdict(int)
         for rows in self._chunks_by_digest(garbage):
-            home = _home(rows, old)
+            home = _home(rows, old | leaving)
             used[home.pack] += home.length + packs.ENTRY_SIZE
         for rows in self._records_by_digest():
-            home = _home(rows, old)
+            home = _home(rows, old | leaving)
             used[home.pack] += home.length + _RECORD_SIZE
         needless, partly = [], []
         size = waste = 0
         for pack in self._known.all_packs():
+            if pack.number in leaving:
+                if pack.number in old:
+                    needless.append(pack)
+                continue
             if pack.number in old and not used[pack.number]:
                 needless.append(pack)
                 continue
@@ -320,7 +395,7 @@ class Sweeping:
         moving: list[list[Row]] = []
         for rows in self._chunks_by_digest(garbage):
             leaving = [row for row in rows if row.pack in removals]
-            staying = next((row for row in rows if row.pack not in removals and self._is_whole(row)), None)
+            staying = next((row for row in rows if row.pack not in removals and self._is_sure(row)), None)
             if leaving and staying is None:
                 moving.append(leaving)
             elif leaving and staying is not None:
@@ -331,6 +406,7 @@ class Sweeping:
             else:
                 for each in shared[row]:
                     removals[each.pack].relies.add(row.pack)
+        self._leave(moving, removals)
         builder = PackBuilder()
         for row, data, frame in self._read_any(moving, removals):
             builder.add(row.digest, frame, len(data))
@@ -340,8 +416,16 @@ class Sweeping:
         if len(builder):
             self._store_pack(builder, {})
 
-    def _is_whole(self, row: Row) -> bool:
-        return self._known.pack(row.pack).damage is None
+    def _is_sure(self, row: Row) -> bool:
+        pack = self._known.pack(row.pack)
+        return pack.damage is None and not self._is_marked(pack)
+
+    def _leave(self, moving: Iterable[Iterable[Row]], removals: Mapping[int, _Removal]) -> None:
+        """Leave for a later run what is now written anew, where lists of packs are made at any time."""
+        if self._claims is not None:
+            for rows in moving:
+                for row in rows:
+                    removals[row.pack].left = True
 
     def _read_any(
         self, moving: Iterable[list[Row]], removals: Mapping[int, _Removal]
@@ -375,11 +459,7 @@ class Sweeping:
     def _read_each(self, rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[bytes, bytes] | None]]:
         """Yield chunks in the order of their places, with their checked bytes and frames, `None` if bad."""
         for places, data in self._read(rows):
-            if isinstance(data, CastoreError):
-                raise data
-            for row in places:
-                start = row.offset - places[0].offset
-                frame = b"" if data is None else data[start : start + row.length]
+            for row, frame in _parts(places, data):
                 yield row, _checked(frame, row.digest)
 
     def _move_records(self, removals: Mapping[int, _Removal]) -> None:
@@ -387,12 +467,23 @@ class Sweeping:
         moving = []
         for rows in self._records_by_digest():
             leaving = [row for row in rows if row.pack in removals]
-            staying = next((row for row in rows if row.pack not in removals and self._is_whole(row)), None)
+            staying = next(
+                (
+                    row
+                    for row in rows
+                    if row.pack not in removals
+                    and self._is_sure(row)
+                    and not self._is_record_marked(row.pack, row.digest)
+                ),
+                None,
+            )
             if leaving and staying is not None:
                 for row in leaving:
                     removals[row.pack].relies.add(staying.pack)
+                    removals[row.pack].relies_on_records.add((staying.pack, row.digest))
             elif leaving:
                 moving.append(leaving[0])
+                self._leave((leaving,), removals)
         indexes: dict[B3Digest, bytes] = {}
         size = 0
         for row, index in self._read_records(moving, removals):
@@ -414,11 +505,7 @@ class Sweeping:
             else:
                 yield row, b""
         for places, data in self._read(with_list):
-            if isinstance(data, CastoreError):
-                raise data
-            for row in places:
-                start = row.offset - places[0].offset
-                index = b"" if data is None else data[start : start + row.length]
+            for row, index in _parts(places, data):
                 if _is_index(index, row):
                     yield row, index
                 else:
@@ -455,21 +542,14 @@ class Sweeping:
         rows = [row for row in self._known.all_chunks() if row.pack == pack.number and row.digest != digest]
         builder = PackBuilder()
         for places, data in self._read(rows):
-            if isinstance(data, CastoreError):
-                raise data
-            for row in places:
-                start = row.offset - places[0].offset
-                frame = b"" if data is None else data[start : start + row.length]
+            for row, frame in _parts(places, data):
                 if len(frame) == row.length:
                     builder.add(row.digest, frame, row.size)
         records = [row for row in self._known.all_records() if row.pack == pack.number]
         indexes = {B3Digest(row.digest): b"" for row in records}
         for places, data in self._read(row for row in records if row.length):
-            if isinstance(data, CastoreError):
-                raise data
-            for row in places:
-                start = row.offset - places[0].offset
-                indexes[B3Digest(row.digest)] = b"" if data is None else data[start : start + row.length]
+            for row, index in _parts(places, data):
+                indexes[B3Digest(row.digest)] = index
         whole = {
             B3Digest(row.digest): indexes[B3Digest(row.digest)]
             for row in records
@@ -482,6 +562,15 @@ class Sweeping:
 def _pack_key(key: str) -> str:
     """Return the key of the pack that an item is in, by its name."""
     return key.partition(": ")[0]
+
+
+def _parts(places: Sequence[Row], data: bytes | CastoreError | None) -> Iterator[tuple[Row, bytes]]:
+    """Yield each of several places with its bytes, none of a pack that is gone; raises what was met."""
+    if isinstance(data, CastoreError):
+        raise data
+    for row in places:
+        start = row.offset - places[0].offset
+        yield row, b"" if data is None else data[start : start + row.length]
 
 
 def _home(rows: Sequence[Row], old: Collection[int]) -> Row:
