@@ -23,7 +23,6 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from castore import B3Digest, UnavailableError, owned
-from castore.digest import DIGEST_SIZE
 from castore.format import packs
 from castore.format.packs import PackDamageError
 from castore.threads import forks
@@ -34,7 +33,7 @@ from castore_objectstore.packed.known import KnownPacks, Pack, hour_of
 CLAIMS: Final = "claims/"
 MARKS: Final = "condemned/"
 
-_WHOLE: Final = bytes(DIGEST_SIZE)
+_WHOLE: Final = bytes(32)
 """In the place of a blob: all of the pack."""
 
 _LOOK_SECONDS: Final = 60.0
