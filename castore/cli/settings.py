@@ -54,6 +54,7 @@ class Settings:
         named = None if self.composition is None else expand_user(self.composition)
         with self._closing(open_composition(named, metrics=measured or self.stats)) as stores:
             self.opened_composition = stores
+            self._require_service(stores)
             if stores.name == DEFAULT and self._is_watched():
                 place = stores.base / "blobs"
                 self.remark(f"no composition.toml here or above: blobs are kept in {place}")
@@ -64,6 +65,14 @@ class Settings:
             for instance in stores.graph.instances.values():
                 self.secrets += secrets_in(instance.config)
             yield stores
+
+    def _require_service(self, stores: Composition) -> None:
+        """Raise `CompositionError` if the one to use is nowhere: also for commands that make no use of it."""
+        from castore.contract.blobs import BlobService  # noqa: PLC0415 - as above
+
+        name = self.service_name
+        if name != "root" and all(each.name != name for each in stores.graph.instances.values()):
+            stores.instance(BlobService, name)
 
     @staticmethod
     def _is_watched() -> bool:

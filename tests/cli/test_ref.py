@@ -229,3 +229,17 @@ def test_a_name_is_looked_up_once(castore, www, monkeypatch, arguments):
     assert castore(*arguments, "www:docs").exit_code == 0
     assert castore("diff", "www:docs", "www@latest:docs").exit_code == 0
     assert [str(each) for each in asked] == ["www", "www", "www@latest"]
+
+
+@pytest.mark.parametrize(
+    "command", [["ref", "list"], ["ls", "www"], ["graph", "--connect"], ["import", "www"]]
+)
+def test_a_service_that_is_nowhere_is_not_passed_over(castore, place, www, command):
+    """Nor where refs have a table of their own, and no blob is asked for."""
+    with (place.folder / "composition.toml").open("a") as file:
+        file.write('[refservices.names]\ntype = "objectstore"\nobject_store_url = "file:./store"\n')
+        file.write('[refservices.root]\ntype = "objectstore"\nobject_store_url = "file:./store"\n')
+    found = castore(*command, "--service", "bogus")
+    assert found.exit_code == 2
+    assert "no blob service is named `bogus`" in found.stderr
+    assert castore("ref", "list", "--service", "names").exit_code == 0
