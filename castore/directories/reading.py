@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from castore.contract.batches import MOST_ITEMS
 from castore.contract.directories import DirectoryService
 from castore.digest import B3Digest
-from castore.errors import CastoreError, CorruptDirectoryError, MissingDirectoryError
-from castore.format.closures import RootToLeaves
+from castore.errors import (
+    CastoreError,
+    CorruptDirectoryError,
+    InvalidDirectoryError,
+    MissingDirectoryError,
+)
+from castore.format.closures import MOST_LEVELS, RootToLeaves
 from castore.format.directories import Directory
+from castore.format.nodes import DirectoryNode
 
 _BATCH: Final = MOST_ITEMS // 4
 _MOST_SIZE: Final = 1 << 18
@@ -64,6 +70,62 @@ def _go_down(service: DirectoryService, root: Directory, within: B3Digest) -> It
             found = {}
         level = below
     order.finish()
+
+
+def level_by_level(
+    root: DirectoryNode,
+    get_many: Callable[[list[B3Digest]], Mapping[B3Digest, Directory | CastoreError]],
+    *,
+    seen: set[bytes],
+    enters: Callable[[list[B3Digest]], list[B3Digest]] = lambda digests: digests,
+) -> Iterator[tuple[B3Digest, Directory]]:
+    """Yield the directories of a tree with their digests, each once, level by level.
+
+    What is held grows with the digests of the tree, not with its entries. Sizes are not checked, as
+    `closure_of` does.
+
+    Arguments:
+        root: The root.
+        get_many: Returns those that are there, as `DirectoryService.get_many` does.
+        seen: The directories that were gone through, which grows; for several trees the same one.
+        enters: Returns those of many that are to be read; what is only below the others is not met.
+
+    Raises:
+        MissingDirectoryError: One is absent; with the path to it.
+        InvalidDirectoryError: There are more than `MOST_LEVELS` levels.
+        CastoreError: What else is wrong with a directory, or the service.
+    """
+    if root.digest in seen:
+        return
+    seen.add(bytes(root.digest))
+    level = {root.digest: root.size}
+    parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
+    levels = 0
+    while level:
+        levels += 1
+        if levels > MOST_LEVELS + 1:
+            raise InvalidDirectoryError(
+                f"the tree {root.digest} has more than {MOST_LEVELS} levels", rule="too-deep"
+            )
+        below: dict[B3Digest, int] = {}
+        for batch in portions(level):
+            wanted = enters(batch)
+            found = get_many(wanted) if wanted else {}
+            for digest in wanted:
+                directory = found.get(digest)
+                if directory is None:
+                    raise MissingDirectoryError(digest, path=path_to(digest, parents))
+                if isinstance(directory, CastoreError):
+                    raise directory
+                for name, node in directory.directories:
+                    if node.digest not in seen:
+                        seen.add(bytes(node.digest))
+                        below[node.digest] = node.size
+                        parents[node.digest] = digest, name
+                yield digest, directory
+            # Or two portions would be held while the next one is read.
+            found, directory = {}, None
+        level = below
 
 
 def portions(sizes: Mapping[B3Digest, int]) -> Iterator[list[B3Digest]]:

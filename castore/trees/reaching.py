@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from castore.contract.directories import DirectoryService
 from castore.digest import EMPTY, B3Digest
-from castore.directories.reading import path_to, portions
-from castore.errors import CastoreError, InvalidDirectoryError, MissingDirectoryError
-from castore.format.closures import MOST_LEVELS
+from castore.directories.reading import level_by_level
 from castore.format.nodes import DirectoryNode, FileNode, Node
 
 
@@ -30,33 +29,9 @@ def reach(root: Node, directories: DirectoryService, *, seen: set[bytes]) -> Ite
         yield root.digest, False
     if not isinstance(root, DirectoryNode):
         return
-    level = {root.digest: root.size} if root.digest not in seen else {}
-    seen.add(bytes(root.digest))
-    parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
-    levels = 0
-    while level:
-        levels += 1
-        if levels > MOST_LEVELS + 1:
-            raise InvalidDirectoryError(
-                f"the tree {root.digest} has more than {MOST_LEVELS} levels", rule="too-deep"
-            )
-        below: dict[B3Digest, int] = {}
-        for batch in portions(level):
-            found = directories.get_many(batch, within=root.digest)
-            for digest in batch:
-                directory = found.get(digest)
-                if directory is None:
-                    raise MissingDirectoryError(digest, path=path_to(digest, parents))
-                if isinstance(directory, CastoreError):
-                    raise directory
-                if digest != EMPTY:
-                    yield digest, True
-                yield from ((node.digest, False) for node in directory.values() if isinstance(node, FileNode))
-                for name, node in directory.directories:
-                    if node.digest not in seen:
-                        seen.add(bytes(node.digest))
-                        below[node.digest] = node.size
-                        parents[node.digest] = digest, name
-            # Or two portions would be held while the next one is read.
-            found, directory = {}, None
-        level = below
+    get_many = partial(directories.get_many, within=root.digest)
+    for digest, directory in level_by_level(root, get_many, seen=seen):
+        if digest != EMPTY:
+            yield digest, True
+        yield from ((node.digest, False) for node in directory.values() if isinstance(node, FileNode))
+        del directory  # Or it would be held while the next portion is read.

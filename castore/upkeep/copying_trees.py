@@ -6,7 +6,8 @@ is there has all that is below it, however a run ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import attrs
 
@@ -15,9 +16,8 @@ from castore.contract.blobs import BlobService
 from castore.contract.directories import Complete, DirectoryService
 from castore.digest import B3Digest
 from castore.directories.copying import copy_tree, leaves_first
-from castore.directories.reading import path_to, portions
-from castore.errors import CastoreError, InvalidDirectoryError, MissingDirectoryError
-from castore.format.closures import MOST_LEVELS
+from castore.directories.reading import level_by_level
+from castore.errors import MissingDirectoryError
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node
 from castore.threads.pool import Pool
@@ -100,50 +100,23 @@ class TreeCopier:
             yield root.digest
         if not isinstance(root, DirectoryNode):
             return
-        seen = {root.digest}
-        level: dict[B3Digest, int] = {root.digest: root.size}
-        parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
-        levels = 0
-        while level:
-            levels += 1
-            if levels > MOST_LEVELS + 1:
-                raise InvalidDirectoryError(
-                    f"the tree {root.digest} has more than {MOST_LEVELS} levels", rule="too-deep"
-                )
-            below: dict[B3Digest, int] = {}
-            for batch in portions(level):
-                for digest, directory in self._read(batch, root, lacking, parents):
-                    for name, node in directory.items():
-                        if isinstance(node, FileNode) and node.digest not in met:
-                            met.add(node.digest)
-                            if node.digest not in self._done:
-                                yield node.digest
-                        elif isinstance(node, DirectoryNode) and node.digest not in seen:
-                            seen.add(node.digest)
-                            below[node.digest] = node.size
-                            parents[node.digest] = digest, name
-            level = below
+        missing: set[B3Digest] = set()
 
-    def _read(
-        self,
-        digests: Iterable[B3Digest],
-        root: DirectoryNode,
-        lacking: dict[B3Digest, Directory],
-        parents: Mapping[B3Digest, tuple[B3Digest, bytes]],
-    ) -> Iterator[tuple[B3Digest, Directory]]:
-        """Yield those directories that are to be looked into."""
-        missing = self._missing(digests)
-        wanted = [digest for digest in digests if digest in missing or not self._trusts]
-        found = self._source.directories.get_many(wanted, within=root.digest) if wanted else {}
-        for digest in wanted:
-            directory = found.get(digest)
-            if directory is None:
-                raise MissingDirectoryError(digest, path=path_to(digest, parents))
-            if isinstance(directory, CastoreError):
-                raise directory
+        def enters(digests: list[B3Digest]) -> list[B3Digest]:
+            nonlocal missing
+            missing = self._missing(digests)
+            return [digest for digest in digests if digest in missing or not self._trusts]
+
+        get_many = partial(self._source.directories.get_many, within=root.digest)
+        for digest, directory in level_by_level(root, get_many, seen=set(), enters=enters):
             if digest in missing:
                 lacking[digest] = directory
-            yield digest, directory
+            for node in directory.values():
+                if isinstance(node, FileNode) and node.digest not in met:
+                    met.add(node.digest)
+                    if node.digest not in self._done:
+                        yield node.digest
+            del directory  # Or it would be held while the next portion is read.
 
     def _missing(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         some = set(digests)

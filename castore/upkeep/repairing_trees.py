@@ -14,8 +14,10 @@ from castore.contract.blobs import BlobReader, BlobService, BlobWriter
 from castore.contract.directories import DirectoryService, only_blob_service
 from castore.digest import B3Digest
 from castore.directories.copying import leaves_first
+from castore.directories.reading import level_by_level
 from castore.errors import CastoreError, MissingDirectoryError, UnsupportedError, describe
 from castore.format.directories import Directory
+from castore.format.nodes import DirectoryNode
 from castore.streams.readers import BytesReader
 from castore.upkeep.findings import MISSING_BLOB, UNAVAILABLE, WRONG_SIZE, Finding, finding_of
 from castore.upkeep.reading import Attempts
@@ -176,39 +178,15 @@ def _whole(
     directories: DirectoryService, root: B3Digest, given: Mapping[B3Digest, Directory]
 ) -> dict[B3Digest, Directory]:
     """Return all directories of a tree, those that were given and those that are there."""
-    tree: dict[B3Digest, Directory] = {}
-    level = [root]
-    while level:
-        below: list[B3Digest] = []
-        for digest in level:
-            directory = given[digest] if digest in given else directories.get(digest)
-            if directory is None:
-                raise MissingDirectoryError(digest)
-            tree[digest] = directory
-            below += (node.digest for _, node in directory.directories if node.digest not in tree)
-        level = list(dict.fromkeys(below))
-    return tree
 
+    def get_many(digests: list[B3Digest]) -> dict[B3Digest, Directory | CastoreError]:
+        found: dict[B3Digest, Directory | CastoreError] = {
+            digest: given[digest] for digest in digests if digest in given
+        }
+        there = [digest for digest in digests if digest not in found]
+        return {**found, **directories.get_many(there)} if there else found
 
-def _leaves_first(given: Mapping[B3Digest, Directory]) -> Iterator[Directory]:
-    """Yield directories, each after those of them that are below it; no recursion, however deep."""
-    done: set[B3Digest] = set()
-    for start in given:
-        way = [start]
-        while way:
-            digest = way[-1]
-            coming = [
-                node.digest
-                for _, node in given[digest].directories
-                if node.digest in given and node.digest not in done
-            ]
-            if digest in done or not coming:
-                way.pop()
-                if digest not in done:
-                    done.add(digest)
-                    yield given[digest]
-            else:
-                way.extend(coming)
+    return dict(level_by_level(DirectoryNode(root, given[root].size), get_many, seen=set()))
 
 
 class _Directories(BlobService):

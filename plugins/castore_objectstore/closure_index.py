@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from castore import B3Digest, CorruptDirectoryError
 from castore.format import closures
@@ -15,23 +15,8 @@ from castore_objectstore.object_store import ObjectStore
 DIRS: Final = "dirs/b3/"
 """What the keys of trees begin with."""
 
-_SIZE: Final = closures.INDEX_KEY
-
 _TAIL: Final = 64 << 10
 """So many bytes at the end of an object are read first: the index of some 5,400 directories."""
-
-
-class _Keys(Sequence[bytes]):
-    """The keys of a tree, which are held without anything between them."""
-
-    def __init__(self, keys: bytes) -> None:
-        self._keys = keys
-
-    def __len__(self) -> int:
-        return len(self._keys) // _SIZE
-
-    def __getitem__(self, number: Any) -> Any:
-        return self._keys[number * _SIZE : (number + 1) * _SIZE]
 
 
 class ClosureIndex:
