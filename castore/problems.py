@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -117,6 +118,9 @@ def _code(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
 def dotted(path: Path) -> str:
     """Return *path* as it would be written in TOML."""
     text = ""
@@ -124,8 +128,7 @@ def dotted(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            bare = part and all(c.isalnum() or c in "-_" for c in part) and part.isascii()
-            name = part if bare else toml_string(part)
+            name = part if _BARE.fullmatch(part) else toml_string(part)
             text += f".{name}" if text else name
     return text
 

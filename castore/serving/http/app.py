@@ -26,13 +26,14 @@ from castore.composition.composition import Composition
 from castore.contract.blobs import BlobService
 from castore.digest import B3Digest
 from castore.errors import CastoreError, InvalidDirectoryError, NodeNotFoundError, UnavailableError
+from castore.format.nodes import Node
 from castore.serving.access import ANYBODY, Client, Tokens
 from castore.serving.http import pages
 from castore.serving.http.blob_answers import BlobAnswers
 from castore.serving.http.options import HttpOptions
 from castore.serving.http.requests import AnswerError, GoneError, Receive, Request, Scope, Send
-from castore.serving.http.served_trees import ServedTrees
-from castore.serving.http.tree_answers import TreeAnswers
+from castore.serving.http.served_trees import ServedRoot, ServedTrees
+from castore.serving.http.tree_answers import ServedPlace, TreeAnswers
 
 if TYPE_CHECKING:
     from castore.serving.live.view import LiveView
@@ -155,8 +156,7 @@ class HttpApp:
 
     async def _route(self, request: Request) -> None:
         parts = request.parts
-        own = {b"blob", b"tree", b"api"} | ({b"ui"} if self._live_view is not None else set())
-        top = await self.run(lambda: self._found.top(parts, own)) if self._found.has_top else None
+        top = await self.run(lambda: self._found_at_top(request)) if self._found.has_top else None
         if self.options.only_live and parts[:1] != [b"ui"]:
             request.only("GET", "HEAD")
             if parts:
@@ -164,7 +164,9 @@ class HttpApp:
             await request.redirect(request.base + "ui/composition")
         elif top is not None:
             request.only("GET", "HEAD")
-            await self._trees.send_tree(request, top, request.base, parts, lasting=False)
+            root, node, data = top
+            place = ServedPlace(root, request.base, parts, node)
+            await self._trees.send_tree(request, place, lasting=False, data=data)
         elif parts == [b"blob"]:
             request.only("POST")
             await self._blobs.store(request, None)
@@ -177,14 +179,15 @@ class HttpApp:
                 await self._blobs.send_blob(request, digest, self.options.keep_for_ever)
         elif len(parts) >= 2 and parts[0] == b"tree":
             request.only("GET", "HEAD")
-            root, used = await self.run(lambda: self._found.root_in(parts[1:]))
+            root, used, node, data = await self.run(lambda: self._found_in(request, parts[1:]))
             base = request.base + "".join(pages.link_to(part) + "/" for part in parts[: used + 1])
+            place = ServedPlace(root, base, parts[1 + used :], node)
             lasting = isinstance(root.place.root, B3Digest)
-            await self._trees.send_tree(request, root, base, parts[1 + used :], lasting=lasting)
+            await self._trees.send_tree(request, place, lasting=lasting, data=data)
         elif len(parts) >= 3 and parts[:2] == [b"api", b"tree"]:
             request.only("GET", "HEAD")
-            root, used = await self.run(lambda: self._found.root_in(parts[2:]))
-            await self._trees.send_json(request, root, parts[2 + used :])
+            root, _, node = await self.run(lambda: self._found.at(parts[2:]))
+            await self._trees.send_json(request, root, node)
         elif parts[:2] == [b"ui", b"composition"] and self._live_view is not None:
             request.only("GET", "HEAD")
             await self._send_live(request, self._live_view, parts[2:])
@@ -194,6 +197,20 @@ class HttpApp:
             await self._trees.send_page(request, lambda: body, tag)
         else:
             raise AnswerError(404, "there is nothing here")
+
+    # -- looking up; on a thread, in one turn --
+
+    def _found_at_top(self, request: Request) -> tuple[ServedRoot, Node, bytes | None] | None:
+        own = {b"blob", b"tree", b"api"} | ({b"ui"} if self._live_view is not None else set())
+        root = self._found.top(request.parts, own)
+        if root is None:
+            return None
+        node = self._found.find(root, request.parts)
+        return root, node, self._blobs.read_if_small(request, node)
+
+    def _found_in(self, request: Request, parts: list[bytes]) -> tuple[ServedRoot, int, Node, bytes | None]:
+        root, used, node = self._found.at(parts)
+        return root, used, node, self._blobs.read_if_small(request, node)
 
     def _home(self, base: str) -> tuple[bytes, str]:
         body = pages.home(base, self._found.names(), live=self._live_view is not None)

@@ -14,7 +14,7 @@ from blake3 import blake3
 from castore.aio.threads import Threads
 from castore.contract.blobs import BlobReader, BlobService, BlobWriter
 from castore.digest import B3Digest
-from castore.format.nodes import FileNode
+from castore.format.nodes import FileNode, Node
 from castore.serving.http import pages
 from castore.serving.http.bodies import PIECE, frames, frames_of, pieces
 from castore.serving.http.conditions import NoRangeError, accepts, parse_ranges, range_holds, verdict
@@ -22,6 +22,8 @@ from castore.serving.http.options import HttpOptions
 from castore.serving.http.requests import AnswerError, Fields, Request
 
 _WRONG_SIZE: Final = "the file has another size than its entry says"
+_SMALL: Final = 64 << 10
+_ASKED: Final = frozenset({"range", "if-range", "if-match", "if-none-match"})
 SANDBOX: Final = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'"
 )
@@ -56,11 +58,34 @@ class BlobAnswers:
         finally:
             await self._threads.run(reader.close, insist=True)
 
-    async def send_file(self, request: Request, node: FileNode, name: bytes, cache: str) -> None:
-        """Answer with a file of a tree; *cache* says for how long it may be kept."""
+    def read_if_small(self, request: Request, node: Node) -> bytes | None:
+        """Return the contents of a small file if all of them will be sent, on the thread that has found it.
+
+        Raises what `open` raises. Most files are small, and a turn of a thread takes longer than to read one.
+        """
+        if not isinstance(node, FileNode) or node.size > _SMALL or request.method != "GET":
+            return None
+        if request.slash or "view" in request.query or not _ASKED.isdisjoint(request.headers):
+            return None
+        if accepts(request.headers.get("accept-encoding"), "zstd"):
+            return None
+        return self._whole(node, None)
+
+    async def send_file(
+        self, request: Request, node: FileNode, name: bytes, cache: str, data: bytes | None = None
+    ) -> None:
+        """Answer with a file of a tree.
+
+        Arguments:
+            request: The request.
+            node: The file.
+            name: Its name, which tells the kind of its contents.
+            cache: For how long it may be kept.
+            data: Its contents, if they were read before.
+        """
         fields = self._fields_of(name, node.digest, request, cache)
         if not await self._is_known(request, node.digest, fields):
-            await self._send(request, node, name, fields, None)
+            await self._send(request, node, name, fields, None, data)
 
     def _fields_of(self, name: bytes, digest: B3Digest, request: Request, cache: str) -> Fields:
         fields = [("Cache-Control", cache), ("Vary", "Accept-Encoding")]
@@ -85,8 +110,14 @@ class BlobAnswers:
                 return True
         return False
 
-    async def _send(
-        self, request: Request, node: FileNode, name: bytes, fields: Fields, reader: BlobReader | None
+    async def _send(  # noqa: PLR0917 - one step of two others, to itself
+        self,
+        request: Request,
+        node: FileNode,
+        name: bytes,
+        fields: Fields,
+        reader: BlobReader | None,
+        data: bytes | None = None,
     ) -> None:
         """Send a blob as it is stored, or by a reader: that which is given, or else one of its own."""
         digest, size = node.digest, node.size
@@ -112,20 +143,13 @@ class BlobAnswers:
             )
             return
         fields.append(("Accept-Ranges", "bytes"))
-        ranges: list[tuple[int, int]] = []
-        if request.method == "GET" and range_holds(headers.get("if-range"), tag):
-            try:
-                ranges = parse_ranges(headers.get("range"), size)
-            except NoRangeError:
-                fields = [each for each in fields if each[0] != "Content-Type"]
-                raise AnswerError(
-                    416, "there are no such bytes", [*fields, ("Content-Range", f"bytes */{size}")]
-                ) from None
+        ranges = _ranges_of(request, tag, size, fields)
         if request.method == "HEAD":
             await request.answer(200, [*fields, ("Content-Length", str(size))], None)
         elif not ranges and size <= PIECE:
-            # Most files are small: one turn of a thread for all of it.
-            data: bytes | None = await self._threads.run(lambda: self._whole(node, reader))
+            # One turn of a thread for all of it.
+            if data is None:
+                data = await self._threads.run(lambda: self._whole(node, reader))
             if data is None:
                 raise AnswerError(500, _WRONG_SIZE)
             await request.answer(200, fields, data)
@@ -259,6 +283,20 @@ class BlobAnswers:
         place = f"{request.base}blob/{found}"
         body = f"{found}\n".encode()
         await request.answer(201, [("Location", place), ("Content-Type", "text/plain")], body)
+
+
+def _ranges_of(request: Request, tag: str, size: int, fields: Fields) -> list[tuple[int, int]]:
+    """Return the parts that are asked for, none for all; raises `AnswerError` where none is there."""
+    headers = request.headers
+    if request.method != "GET" or not range_holds(headers.get("if-range"), tag):
+        return []
+    try:
+        return parse_ranges(headers.get("range"), size)
+    except NoRangeError:
+        fields = [each for each in fields if each[0] != "Content-Type"]
+        raise AnswerError(
+            416, "there are no such bytes", [*fields, ("Content-Range", f"bytes */{size}")]
+        ) from None
 
 
 def media_of(name: bytes) -> str:

@@ -119,6 +119,11 @@ class ServedTrees:
                     return ServedRoot(TreePlace(name, in_tree=True), named.node), used
         raise NodeNotFoundError("no tree has this digest or name")
 
+    def at(self, parts: list[bytes]) -> tuple[ServedRoot, int, Node]:
+        """Return what `root_in` does, and what stands at the rest of the path; raises `NodeNotFoundError`."""
+        root, used = self.root_in(parts)
+        return root, used, self.find(root, parts[used:])
+
     def find(self, root: ServedRoot, parts: list[bytes]) -> Node:
         """Return what stands at a path, through links; raises `NodeNotFoundError`."""
         node = resolve(self._recent, root.node, root.place.path.join(*parts))

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Final, Literal, cast
 
+import attrs
+
 from castore.aio.threads import Threads
 from castore.contract.blobs import BlobService
-from castore.format.nodes import DirectoryNode, FileNode, node_to_json
+from castore.format.nodes import DirectoryNode, FileNode, Node, node_to_json
 from castore.serving.http import pages
 from castore.serving.http.blob_answers import SANDBOX, BlobAnswers, attachment, media_of
 from castore.serving.http.bodies import Outlet
@@ -27,6 +29,32 @@ _ARCHIVES: Final[Mapping[str, tuple[Literal["tar", "zip"], Literal["", "zst"], s
 _ARCHIVES_AT_ONCE: Final = 4
 _BEGINNING: Final = 64 << 10
 """How much of a file its page has."""
+
+
+@attrs.frozen
+class ServedPlace:
+    """What stands at a path of a tree, and where it is to be found.
+
+    Attributes:
+        root: The tree.
+        base: The URL of its top, with a slash at its end.
+        parts: The path in the tree.
+        node: What stands there.
+    """
+
+    root: ServedRoot
+    base: str
+    parts: list[bytes]
+    node: Node
+
+    @property
+    def name(self) -> bytes:
+        """The last part of the path."""
+        return self.parts[-1] if self.parts else b""
+
+    def home(self, request: Request) -> str:
+        """Return the URL of the page above the tree; none if the tree is at the top."""
+        return "" if self.base == request.base else request.base
 
 
 class TreeAnswers:
@@ -57,72 +85,78 @@ class TreeAnswers:
         self._program = version("castore")
 
     async def send_tree(
-        self, request: Request, root: ServedRoot, base: str, parts: list[bytes], *, lasting: bool
+        self, request: Request, place: ServedPlace, *, lasting: bool, data: bytes | None = None
     ) -> None:
-        """Answer with what stands at a path of a tree: a file, a page, or an archive."""
-        node = await self._threads.run(lambda: self._trees.find(root, parts))
+        """Answer with what stands at a place: a file, a page, or an archive.
+
+        Arguments:
+            request: The request.
+            place: The place.
+            lasting: Whether what stands there never changes.
+            data: The contents of a file, if they were read before.
+        """
+        node = place.node
         if isinstance(node, FileNode):
             if request.slash:
                 raise AnswerError(404, "this is a file, and no directory")
-            name = parts[-1] if parts else b""
             if "view" in request.query and not self._options.site:
-                await self._send_preview(request, root, base, parts, node)
+                await self._send_preview(request, place, node)
             else:
-                await self._files.send_file(
-                    request, node, name, self._options.keep_for_ever if lasting else self._options.ask_again
-                )
+                cache = self._options.keep_for_ever if lasting else self._options.ask_again
+                await self._files.send_file(request, node, place.name, cache, data)
             return
         if not isinstance(node, DirectoryNode):
             raise AnswerError(404, "this is a link that leads nowhere")
-        if not request.slash and parts:
-            await request.redirect(request.url + "/")
-            return
-        if not request.slash and not request.url.endswith("/"):
+        if not request.slash and (place.parts or not request.url.endswith("/")):
             await request.redirect(request.url + "/")
             return
         archive = request.query.get("archive")
         if archive is not None and not self._options.site:
-            await self._send_archive(request, node, parts, archive)
+            await self._send_archive(request, node, place.name, archive)
             return
         if self._options.index_names:
-            index = await self._threads.run(lambda: self._trees.index_in(self._trees.directory(node, root)))
+            index = await self._threads.run(
+                lambda: self._trees.index_in(self._trees.directory(node, place.root))
+            )
             if index is not None:
                 await self._files.send_file(request, index[1], index[0], self._options.ask_again)
                 return
         if not self._options.auto_index:
             raise AnswerError(403, "directories are not listed here")
-        await self._send_listing(request, root, base, parts, node)
+        await self._send_listing(request, place, node)
 
-    async def _send_listing(
-        self, request: Request, root: ServedRoot, base: str, parts: list[bytes], node: DirectoryNode
-    ) -> None:
+    async def _send_listing(self, request: Request, place: ServedPlace, node: DirectoryNode) -> None:
         down, by = request.query.get("order") == "down", request.query.get("sort", "name")
         by = by if by in {"name", "size"} else "name"
         text = request.query.get("page", "1")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
-
-        home = "" if base == request.base else request.base
+        root, home = place.root, place.home(request)
 
         def page() -> bytes:
             entries = self._trees.directory(node, root).items()
             return pages.listing(
-                root.title, base, parts, node, entries, by=by, down=down, number=number, home=home
+                root.title,
+                place.base,
+                place.parts,
+                node,
+                entries,
+                by=by,
+                down=down,
+                number=number,
+                home=home,
             )
 
         await self.send_page(request, page, f'W/"{node.digest}-{self._program}-{by}-{down}-{number}"')
 
-    async def _send_preview(
-        self, request: Request, root: ServedRoot, base: str, parts: list[bytes], node: FileNode
-    ) -> None:
-        media = media_of(parts[-1] if parts else b"")
-        home = "" if base == request.base else request.base
+    async def _send_preview(self, request: Request, place: ServedPlace, node: FileNode) -> None:
+        media, home = media_of(place.name), place.home(request)
 
         def page() -> bytes:
             beginning = b""
             if not media.startswith(("image/", "video/", "audio/")):
                 with self._blobs().open(node.digest) as reader:
                     beginning = reader.read(_BEGINNING)
-            return pages.preview(root.title, base, parts, node, media, beginning, home=home)
+            return pages.preview(place.root.title, place.base, place.parts, node, media, beginning, home=home)
 
         await self.send_page(request, page, f'W/"{node.digest}-{self._program}"')
 
@@ -137,9 +171,8 @@ class TreeAnswers:
             body = await self._threads.run(page)
             await request.answer(200, [*fields, ("Content-Type", "text/html; charset=utf-8")], body)
 
-    async def send_json(self, request: Request, root: ServedRoot, parts: list[bytes]) -> None:
+    async def send_json(self, request: Request, root: ServedRoot, node: Node) -> None:
         """Answer with an entry of a tree as JSON, of a directory with its entries."""
-        node = await self._threads.run(lambda: self._trees.find(root, parts))
         tag = f'W/"{getattr(node, "digest", "link")}-{self._program}-json"'
 
         def document() -> bytes:
@@ -156,13 +189,11 @@ class TreeAnswers:
             body = await self._threads.run(document)
             await request.answer(200, [*fields, ("Content-Type", "application/json")], body)
 
-    async def _send_archive(
-        self, request: Request, node: DirectoryNode, parts: list[bytes], archive: str
-    ) -> None:
+    async def _send_archive(self, request: Request, node: DirectoryNode, name: bytes, archive: str) -> None:
         if archive not in _ARCHIVES:
             raise AnswerError(404, f"there is no archive of this kind; there are {', '.join(_ARCHIVES)}")
         form, compression, media = _ARCHIVES[archive]
-        name = parts[-1] if parts else str(node.digest)[:16].encode()
+        name = name or str(node.digest)[:16].encode()
         tag = f'"{node.digest}-{pages.link_to(name)}-{archive}"'
         fields = [
             ("ETag", tag),
