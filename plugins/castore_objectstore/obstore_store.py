@@ -114,6 +114,8 @@ class ObstoreObjectStore(FarObjectStore):
     ) -> None:
         super().__init__(url, instance, secrets, fresh_seconds)
         self._bucket = bucket
+        # A directory bucket is listed in no order.
+        self.lists_in_order = bucket.kind == "s3" and not bucket.config.get("s3_express")
         self._lock = forks.new_lock()
         self._stores: dict[int, Any] = {}
         """The opened ones, by how much may be sent through them; 0 is for all else than uploads."""
@@ -291,6 +293,11 @@ class ObstoreObjectStore(FarObjectStore):
             for entry in page:
                 key = entry["path"][skipped:]
                 yield StoredObject(key, entry["size"], entry["last_modified"].timestamp())
+
+    @_in_child_by_another
+    def list_between(self, prefix: str, first: str, before: str | None) -> Iterator[StoredObject]:
+        """Yield what is there; a server of S3's begins at *first*, and is asked no more beyond *before*."""
+        return super().list_between(prefix, first, before)
 
     def list_below(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all objects."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ from castore import (
     from_url,
 )
 from castore.contract.capabilities import BlobLister, ChunkStore, Durable, FrameStore
-from castore.contract.upkeep import Evictable, Sweepable
+from castore.contract.upkeep import DigestRange, Evictable, Sweepable
 from castore.testing import BLOB_A, CHUNKS, EMPTY, HELLO, P3M, BlobServiceContract
 from castore.upkeep import explain, verify
 from castore_objectstore import drivers, obstore_store
 from castore_objectstore.locations import choose_driver, open_store
 from castore_objectstore.object_store import ObjectStore, TooLargeError
 from castore_objectstore.obstore_options import CannotError, read_bucket
+from castore_objectstore.service import ObjectStoreBlobService
 from tests.plugins import test_chunk_stores as chunk_stores
 from tests.plugins.s3_server import S3Server
 from tests.refs import test_services as refs
@@ -146,6 +148,25 @@ def server() -> Iterator[S3Server]:
 
 
 # -- the same on both --
+
+
+def test_a_listing_in_parts_asks_for_each_page_once(server: S3Server) -> None:
+    """A server begins where a part begins, and is asked no more where it ends: a page more for each part."""
+    digests = [B3Digest.of(b"%d" % number) for number in range(7000)]
+    for digest in digests:
+        server.objects[f"pre/chunks/b3/{digest.hex()[:4]}/{digest.hex()}"] = b"x"
+    for name in ("0", "3x", "zz/y", "0800"):
+        server.objects[f"pre/chunks/b3/{name}"] = b"of somebody else"
+    inventory = ObjectStoreBlobService(open_bucket("obstore", server.endpoint))
+    server.requests.clear()
+    whole = Counter(item.key for item in inventory.list_items())
+    asked = len(server.requests)
+    assert whole.total() == 7004
+    server.requests.clear()
+    parts = DigestRange.parts(8)
+    assert Counter(item.key for part in parts for item in inventory.list_items_in(part)) == whole
+    # Of indexes there are none: a request for each part.
+    assert len(server.requests) <= asked + 2 * len(parts)
 
 
 class TestContract(BlobServiceContract):

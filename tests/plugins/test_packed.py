@@ -11,17 +11,20 @@ import random
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import castore
 from castore import B3Digest, BlobService, ChunkMeta, CorruptChunkError, UnavailableError
 from castore.contract.capabilities import BlobLister, ChunkStore, FrameStore
+from castore.contract.upkeep import DigestRange, StoredItem
 from castore.format import frames, packs
 from castore.threads.pool import Pool
 from castore.upkeep import collect, copy, verify
@@ -29,7 +32,9 @@ from castore_objectstore.fsspec_store import FsspecObjectStore
 from castore_objectstore.local import LocalObjectStore
 from castore_objectstore.looks import PACKS
 from castore_objectstore.object_store import StoredObject
-from castore_objectstore.packed.service import PackedBlobService
+from castore_objectstore.packed import known, table
+from castore_objectstore.packed.service import PackedBlobService, PackInventory, packs_in
+from castore_objectstore.packed.table import Row, Table
 from castore_objectstore.packed.writing import Work
 
 
@@ -603,6 +608,25 @@ class TestUpkeep:
                 collect(blobs, [digest])
 
 
+class TestTable:
+    @given(st.lists(st.integers(0, 300), max_size=80), st.tuples(*[st.none() | st.integers(0, 300)] * 2))
+    def test_a_range(self, numbers: list[int], bounds: tuple[int | None, int | None]) -> None:
+        """It has those rows that are in it, in order, whether they are young or in runs."""
+
+        def digest(number: int) -> B3Digest:
+            return B3Digest((number << 240).to_bytes(32, "big"))
+
+        rows = [Row(digest(number), at, at, 1, 1) for at, number in enumerate(numbers)]
+        part = DigestRange(*(None if bound is None else digest(bound) for bound in bounds))
+        for most in (1 << 14, 7):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(table, "_YOUNG", most)
+                kept = Table()
+                for row in rows:
+                    kept.add((row,))
+            assert list(kept.within(part)) == sorted(row for row in rows if row.digest in part)
+
+
 class TestDurability:
     def test_a_pack_has_its_name_when_its_bytes_are_on_the_disk(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -718,6 +742,39 @@ class TestBucket:
         assert store.calls["list"] == 2
         # Only those are listed that can be news.
         assert store.afters[-1] is not None
+
+    def test_a_listing_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In 32 parts it is the same, and asks as often; what another one puts is in the next one."""
+        monkeypatch.setattr(known, "_LOOK_SECONDS", 3600.0)
+        store = Asked()
+        first, other = (packs_in(store, instance=name) for name in ("bucket", "other"))
+        assert isinstance(first, PackInventory)
+        for number in range(40):
+            first.write(b"%d" % number * 50)
+        parts = DigestRange.parts(32)
+
+        def listed(items: Iterable[StoredItem]) -> list[tuple[str, str]]:
+            return sorted((item.kind, item.key) for item in items)
+
+        store.calls.clear()
+        whole = listed(first.list_items())
+        asked = store.calls.copy()
+        assert len(whole) == 80
+        store.calls.clear()
+        assert listed(item for part in parts for item in first.list_items_in(part)) == whole
+        assert store.calls == asked
+        other.write(b"of another one")
+        assert len(listed(item for part in parts for item in first.list_items_in(part))) == 82
+        # A process that has only some of the parts looks once, too.
+        late = packs_in(store, instance="late")
+        assert isinstance(late, PackInventory)
+        store.calls.clear()
+        for part in parts[1:]:
+            list(late.list_items_in(part))
+        assert store.calls["list"] == 2
+        late._known._looked_at_all = float("-inf")
+        list(late.list_items_in(parts[1]))
+        assert store.calls["list"] == 4
 
     def test_a_bucket(self, tmp_path: Path) -> None:
         """Over HTTP, from a server of S3: 600 files are two objects, and another service reads them."""

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from castore import B3Digest, UnavailableError, owned
+from castore.contract.upkeep import DigestRange
 from castore.format import packs
 from castore.format.packs import Footer, PackDamageError, UnknownVersionError
 from castore.threads import forks
@@ -43,6 +44,9 @@ _MOST_LOOKS: Final = 20
 
 _LOOK_SECONDS: Final = 5.0
 """How old the last look may be where it cannot be seen whether anything has changed."""
+
+
+_EVERYTHING: Final = DigestRange()
 
 
 def hour_of(seconds: float) -> str:
@@ -105,7 +109,7 @@ class KnownPacks:
         """Those of them that were there before all packs were listed last."""
         self._checked_format = False
         self._stamp: object = None
-        self._looked = -_LOOK_SECONDS
+        self._looked = self._looked_at_all = float("-inf")
         self._looked_at: float | None = None
         """The time of the last look, as keys have it; `None` before all was looked at once."""
         self._looking = forks.new_lock()
@@ -137,13 +141,13 @@ class KnownPacks:
         """Tell whether something says that a record is dead."""
         return pack + blob in self._dead
 
-    def all_chunks(self) -> Iterator[Row]:
-        """Go through the places of all chunks, by their digests."""
-        return (place for place in self._chunks if not self._packs[place.pack].gone)
+    def all_chunks(self, part: DigestRange = _EVERYTHING) -> Iterator[Row]:
+        """Go through the places of all chunks in a range, by their digests."""
+        return (place for place in self._chunks.within(part) if not self._packs[place.pack].gone)
 
-    def all_records(self) -> Iterator[Row]:
-        """Go through the places of all records that count, by their digests."""
-        return (place for place in self._records if self.counts(place))
+    def all_records(self, part: DigestRange = _EVERYTHING) -> Iterator[Row]:
+        """Go through the places of all records in a range that count, by their digests."""
+        return (place for place in self._records.within(part) if self.counts(place))
 
     def all_packs(self) -> list[Pack]:
         """Return the packs that count."""
@@ -172,6 +176,19 @@ class KnownPacks:
         """Look at everything."""
         with self._looking:
             self._look(None)
+
+    def look_for_part(self, part: DigestRange) -> None:
+        """Look at everything for the first of several parts, for others if that is some time ago.
+
+        So a store that is gone through in many parts is not listed as often. For news it is looked each time,
+        as `look` does.
+        """
+        with self._looking:
+            anew = part.first is None or time.monotonic() - self._looked_at_all >= _LOOK_SECONDS
+            if anew:
+                self._look(None)
+        if not anew:
+            self.look()
 
     def look_for_dead(self) -> None:
         """Look which records count no more, of packs just claimed."""
@@ -212,6 +229,8 @@ class KnownPacks:
         elif self._looked_at is not None:
             self._looked_at = max(now, self._looked_at)
         self._stamp, self._looked = stamp, time.monotonic()
+        if after is None:
+            self._looked_at_all = self._looked
 
     def _list_packs(self, after: str | None) -> dict[str, StoredObject]:
         found = {}

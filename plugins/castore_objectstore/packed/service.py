@@ -15,7 +15,7 @@ from castore import B3Digest, BlobReader, CastoreError, ChunkMeta, CorruptBlobEr
 from castore.contract.batches import batches
 from castore.contract.blobs import Answer
 from castore.contract.capabilities import ChunkStore, FoundChunks, FrameStore
-from castore.contract.upkeep import Inventory, StoredItem, Sweepable
+from castore.contract.upkeep import DigestRange, Inventory, StoredItem, Sweepable
 from castore.digest import EMPTY, no_digest
 from castore.errors import BadIndexError, UnavailableError
 from castore.format import blob_index, frames
@@ -648,6 +648,18 @@ class PackInventory(PackedBlobService, Inventory):
         self._require_footers()
         yield from map(self._sweeping.chunk_item, self._known.all_chunks())
         yield from self._sweeping.residue()
+
+    def list_items_in(self, part: DigestRange) -> Iterator[StoredItem]:
+        """Yield those in a range, of what is known; what killed writers have left comes with the first.
+
+        The packs are listed anew for the first range, and for others if that is some seconds ago.
+        """
+        self._known.look_for_part(part)
+        yield from map(self._sweeping.index_item, self._known.all_records(part))
+        self._require_footers()
+        yield from map(self._sweeping.chunk_item, self._known.all_chunks(part))
+        if part.first is None:
+            yield from self._sweeping.residue()
 
     def set_aside(self, item: StoredItem) -> str:
         """Let a record count no more; write the pack of a chunk anew without it, and move the old one."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
+from castore.contract.upkeep import DigestRange
 from castore.threads import forks
 
 _ROW: Final = struct.Struct("<32sIIII")
@@ -71,10 +73,14 @@ class Table:
 
     def __iter__(self) -> Iterator[Row]:
         """Go through all places by the order of their digests."""
+        return self.within(DigestRange())
+
+    def within(self, part: DigestRange) -> Iterator[Row]:
+        """Go through the places of the digests in a range, by their order; no others are looked at."""
         with self._lock:
-            young = sorted(place for each in self._young.values() for place in each)
+            young = sorted(place for digest, each in self._young.items() if digest in part for place in each)
             runs = self._runs
-        return heapq.merge(young, *runs)
+        return heapq.merge(young, *(run.within(part) for run in runs))
 
 
 class _Run:
@@ -101,8 +107,17 @@ class _Run:
                 yield Row._make(_ROW.unpack_from(self.data, at))
             at = self.data.find(digest, at + 1, stop)
 
-    def __iter__(self) -> Iterator[Row]:
-        return map(Row._make, _ROW.iter_unpack(self.data))
+    def within(self, part: DigestRange) -> Iterator[Row]:
+        start = 0 if part.first is None else self._place_of(part.first)
+        stop = self.count if part.before is None else max(start, self._place_of(part.before))
+        rows = memoryview(self.data)[start * _SIZE : stop * _SIZE]
+        return map(Row._make, _ROW.iter_unpack(rows))
+
+    def _place_of(self, digest: bytes) -> int:
+        """Return how many rows have smaller digests."""
+        return bisect_left(
+            range(self.count), digest, key=lambda at: self.data[at * _SIZE : at * _SIZE + len(digest)]
+        )
 
     def rows(self) -> list[bytes]:
         return [self.data[at : at + _SIZE] for at in range(0, len(self.data), _SIZE)]
