@@ -769,12 +769,14 @@ class TestBucket:
         late = packs_in(store, instance="late")
         assert isinstance(late, PackInventory)
         store.calls.clear()
-        for part in parts[1:]:
+        list(late.list_items_in(parts[1]))
+        once = store.calls["list"]
+        for part in parts[2:]:
             list(late.list_items_in(part))
-        assert store.calls["list"] == 2
+        assert store.calls["list"] == once > 0
         late._known._looked_at_all = float("-inf")
         list(late.list_items_in(parts[1]))
-        assert store.calls["list"] == 4
+        assert store.calls["list"] == 2 * once
 
     def test_a_bucket(self, tmp_path: Path) -> None:
         """Over HTTP, from a server of S3: 600 files are two objects, and another service reads them."""

@@ -177,8 +177,8 @@ class KnownPacks:
         with self._looking:
             self._look(None)
 
-    def look_for_part(self, part: DigestRange) -> None:
-        """Look at everything for the first of several parts, for others if that is some time ago.
+    def look_for_part(self, part: DigestRange) -> bool:
+        """Look at everything for the first of several parts, for others if that is some time ago; tell it.
 
         So a store that is gone through in many parts is not listed as often. For news it is looked each time,
         as `look` does.
@@ -189,6 +189,7 @@ class KnownPacks:
                 self._look(None)
         if not anew:
             self.look()
+        return anew
 
     def look_for_dead(self) -> None:
         """Look which records count no more, of packs just claimed."""

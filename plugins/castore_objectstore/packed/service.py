@@ -654,12 +654,15 @@ class PackInventory(PackedBlobService, Inventory):
 
         The packs are listed anew for the first range, and for others if that is some seconds ago.
         """
-        self._known.look_for_part(part)
+        self._look_for_part(part)
         yield from map(self._sweeping.index_item, self._known.all_records(part))
         self._require_footers()
         yield from map(self._sweeping.chunk_item, self._known.all_chunks(part))
         if part.first is None:
             yield from self._sweeping.residue()
+
+    def _look_for_part(self, part: DigestRange) -> bool:
+        return self._known.look_for_part(part)
 
     def set_aside(self, item: StoredItem) -> str:
         """Let a record count no more; write the pack of a chunk anew without it, and move the old one."""
@@ -675,6 +678,12 @@ class SweepablePacks(PackInventory, Sweepable):
         if self._claims is not None:
             self._claims.look_at_claims()
         yield from super().list_items()
+
+    def _look_for_part(self, part: DigestRange) -> bool:
+        anew = super()._look_for_part(part)
+        if anew and self._claims is not None:
+            self._claims.look_at_claims()
+        return anew
 
     @property
     def sweeps_together(self) -> bool:
