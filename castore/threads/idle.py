@@ -49,6 +49,10 @@ class Waiting:
             self.expired = True
             self._cancel()
 
+    def cancel(self) -> None:
+        """Cancel the call now."""
+        self._cancel()
+
     def __enter__(self) -> Self:
         self._watch.add(self)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import BinaryIO, Final, cast
@@ -29,8 +30,10 @@ from castore.format.chunking import MAX_CHUNK_SIZE
 from castore.format.wire import answered_digest, chunk_data, joined_message, read_request, stat_request
 from castore.streams.readers import BytesReader, FileReader
 from castore.streams.writers import GuardedWriter
+from castore.threads import forks
 from castore.threads.pool import Pool, process_pool
-from castore_grpc.peer import AbsentError, Peer, RemoteDamageError, again_if_cut
+from castore_grpc.peer import AbsentError, Peer, RemoteDamageError, Running, again_if_cut
+from castore_grpc.streamed import StreamedChunks, StreamedReader
 from castore_grpc.upload import Upload
 
 _SERVICE: Final = "BlobService"
@@ -41,6 +44,9 @@ _HEAD: Final = 128 << 10
 _IN_MEMORY: Final = 4 << 20
 """What is read as a whole is kept in a file beyond that."""
 
+_MOST_STREAMS: Final = 4
+"""So many blobs are read from streams at once: each holds a thread of the peer, which has a few of them."""
+
 _MESSAGE: Final = 512 << 10
 """So many bytes of a blob are sent in a message."""
 
@@ -48,7 +54,8 @@ _MESSAGE: Final = 512 << 10
 class GrpcBlobService(BatchBlobService, ChunkSource):
     """Reads and writes blobs of a peer.
 
-    A blob of several chunks is read by them, several at a time. One that the peer keeps as a whole is read
+    A blob of several chunks is read from one stream while it is read in order, each chunk checked as it
+    comes, and else by its chunks, several at a time. One that the peer keeps as a whole is read
     before it is opened, as nobody knows how large it is until then.
 
     Arguments:
@@ -63,6 +70,8 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
         self._peer = peer
         self._most = max_whole_size
         self._pool = (pool or process_pool()).io_pool
+        self._lock = forks.new_lock()
+        self._kept: weakref.WeakSet[StreamedChunks] = weakref.WeakSet()
 
     # -- questions --
 
@@ -130,7 +139,7 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
     def _read_small(self, digest: B3Digest, most: int) -> bytes:
         pieces = []
         size = 0
-        with closing(self._stream(digest)) as stream:
+        with closing(self._stream(digest, self._begin(digest))) as stream:
             for piece in stream:
                 size += len(piece)
                 if size > most:
@@ -140,12 +149,14 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
                 pieces.append(piece)
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
-    def _stream(self, digest: B3Digest) -> Generator[memoryview]:
+    def _begin(self, digest: B3Digest) -> Running:
+        return self._peer.begin_to_receive(_SERVICE, "Read", read_request(digest))
+
+    def _stream(self, digest: B3Digest, call: Running) -> Generator[memoryview]:
         """Yield the bytes of a blob as they come; `AbsentError` comes at the beginning, or never."""
-        request = read_request(digest)
         begun = False
         try:
-            with closing(cast("Generator[bytes]", self._peer.receive(_SERVICE, "Read", request))) as messages:
+            with closing(cast("Generator[bytes]", self._peer.messages_of(call))) as messages:
                 for message in messages:
                     piece = chunk_data(message)
                     begun = True
@@ -188,10 +199,17 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
         raise MissingChunkError(blob=digest, chunk=digest)
 
     def _read_head(self, digest: B3Digest) -> BlobReader:
-        with closing(self._stream(digest)) as stream:
-            return self._open(digest, stream)
+        call = self._begin(digest)
+        stream = self._stream(digest, call)
+        reader = None
+        try:
+            reader = self._open(digest, stream, call)
+            return reader
+        finally:
+            if not isinstance(reader, StreamedReader):
+                stream.close()
 
-    def _open(self, digest: B3Digest, stream: Iterator[memoryview]) -> BlobReader:
+    def _open(self, digest: B3Digest, stream: Generator[memoryview], call: Running) -> BlobReader:
         pieces: list[memoryview] = []
         size = 0
         chunks: Sequence[ChunkMeta] | None = None
@@ -201,7 +219,7 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
             if size > _HEAD and chunks is None:
                 chunks = self.chunks(digest)
                 if chunks:
-                    return self._by_chunks(digest, chunks)
+                    return self._streamed(digest, chunks, pieces, stream, call)
                 chunks = ()
             if size > _IN_MEMORY:
                 return self._spooled(digest, pieces, stream)
@@ -211,6 +229,22 @@ class GrpcBlobService(BatchBlobService, ChunkSource):
 
     def _by_chunks(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> BlobReader:
         return ChunkedReader(self, chunks, digest=digest, pool=self._pool)
+
+    def _streamed(
+        self,
+        digest: B3Digest,
+        chunks: Sequence[ChunkMeta],
+        begun: Sequence[memoryview],
+        stream: Generator[memoryview],
+        call: Running,
+    ) -> BlobReader:
+        """Return a reader that goes on with the stream, unless several of this service do so."""
+        with self._lock:
+            if sum(not each.is_over for each in self._kept) >= _MOST_STREAMS:
+                return self._by_chunks(digest, chunks)
+            source = StreamedChunks(self, chunks, begun, stream, call.call.cancel)
+            self._kept.add(source)
+        return StreamedReader(self, chunks, source, digest=digest, pool=self._pool)
 
     def _spooled(
         self, digest: B3Digest, pieces: Sequence[memoryview], rest: Iterator[memoryview]

@@ -340,7 +340,14 @@ class Peer:
         Raises `AbsentError`, `UnavailableError` for one that stands still, or has a message of more than
         *most* bytes, or what else it was refused for. Closing the iterator ends the call.
         """
-        begun = self._begin("unary_stream", service, method, request)
+        yield from self.messages_of(self.begin_to_receive(service, method, request), most=most)
+
+    def begin_to_receive(self, service: str, method: str, request: bytes) -> Running:
+        """Begin a stream of messages, whoever goes through them."""
+        return self._begin("unary_stream", service, method, request)
+
+    def messages_of(self, begun: Running, *, most: int = MOST_MESSAGE) -> Iterator[bytes]:
+        """Yield the messages of a stream that was begun, as `receive` does."""
         call = begun.call
         empty = 0
         with self.idle.over(call.cancel) as waiting:

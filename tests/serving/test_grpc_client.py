@@ -321,6 +321,9 @@ def test_a_child_of_a_fork_has_a_connection_of_its_own(tmp_path: Path, sockets: 
                 with contextlib.suppress(UnavailableError):
                     blobs.write(HELLO.data)
                     break
+            blobs.write(P3M.data[1:])
+            reader = blobs.open(B3Digest.of(P3M.data[1:]))
+            assert reader.read(10) == P3M.data[1:11]
             writer = blobs.open_write()
             writer.write(P3M.data)
             for _ in range(2):
@@ -334,11 +337,14 @@ def test_a_child_of_a_fork_has_a_connection_of_its_own(tmp_path: Path, sockets: 
                             writer.write(b"the parent's")
                         except CastoreError:
                             refused = True
-                        code = 0 if blobs.read(HELLO.digest) == HELLO.data and refused else 2
+                        right = blobs.read(HELLO.digest) == HELLO.data and reader.read() == P3M.data[11:]
+                        code = 0 if right and refused else 2
                     finally:
                         os._exit(code)
                 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
                 assert blobs.read(HELLO.digest) == HELLO.data
+            with reader:
+                assert reader.read() == P3M.data[11:]
             with pytest.raises(UnavailableError, match="forked in the midst of this call"):
                 writer.close()
             assert not blobs.has(P3M.digest)
