@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import html.parser
 import io
 import json
@@ -24,7 +25,7 @@ import zstandard
 from blake3 import blake3
 from browser import Browser, needs_chromium
 from films import film
-from served_over_http import HOSTILE, LARGE, TEXT, Web, serving
+from served_over_http import HOSTILE, LARGE, TEXT, Web, ask, serving
 
 import castore
 from castore import B3Digest
@@ -552,6 +553,33 @@ def test_requests_that_are_none(web: Web, head: bytes) -> None:
             pass
         assert answer[9:10] in {b"", b"4", b"5"}
     assert web.ask("/tree/www/ten.txt").body == TEXT
+
+
+def test_a_head_of_16_mib_is_not_taken(web: Web) -> None:
+    """The server closes the connection long before its end."""
+    with socket.create_connection(("127.0.0.1", web.port), 20) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
+        taken = 0
+        with contextlib.suppress(OSError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+            while taken < 16 << 20:
+                taken += connection.send(b"y" * (64 << 10))
+        assert taken < 16 << 20
+    assert web.ask("/tree/www/ten.txt").body == TEXT
+
+
+def test_many_who_send_their_heads_slowly_keep_nobody_out_for_long(web: Web) -> None:
+    """They have all the connections that there may be; when their time is over there is room again."""
+    with serving(web.stores, idle=1.0, connections=16) as (port, _), contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(16)]
+        for each in slow:
+            each.sendall(b"GET / HTTP/1.1\r\nX: y\r\n")
+        ends = time.monotonic() + 60
+        while (status := ask(port, "/").status) != 200 and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert status == 200
+        # Each was closed by the server.
+        assert [each.recv(1) for each in slow] == [b""] * 16
 
 
 def test_too_many_connections(web: Web) -> None:
