@@ -432,6 +432,25 @@ class TestDamage:
             for number, digest in enumerate(digests):
                 assert blobs.read(digest) == b"%d" % number * (number % 90 + 1)
 
+    def test_any_byte_of_a_footer(self, tmp_path: Path) -> None:
+        """`verify` names the pack, whichever byte is damaged; the chunk is read as it was put."""
+        path = files(tmp_path / "in", 2)[1]
+        with opened(tmp_path / "store") as blobs:
+            (digest,) = blobs.put_files([path])
+        (pack,) = packs_of(tmp_path / "store")
+        whole = pack.read_bytes()
+        for at in range(len(whole) - packs.footer_length(whole, len(whole)), len(whole)):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << at % 8
+            pack.write_bytes(damaged)
+            with opened(tmp_path / "store") as blobs:
+                with pytest.raises(UnavailableError, match=rf"packs/\d+/{pack.name}: .*bring the pack back"):
+                    verify(blobs)
+                assert blobs.read(digest) == path.read_bytes()
+        pack.write_bytes(whole)
+        with opened(tmp_path / "store") as blobs:
+            assert verify(blobs).findings == []
+
     def test_a_list_that_may_lack_blobs_says_so(self, tmp_path: Path) -> None:
         """Nobody takes it for whole; all that is known is copied before."""
         with opened(tmp_path / "store") as blobs:
