@@ -142,7 +142,10 @@ def ends_late(_: Sender, context: grpc.ServicerContext) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("stream", [rightly, in_small_pieces, with_more_at_the_end])
-def test_a_blob_in_order_comes_with_one_call(sockets: Any, stream: Any) -> None:
+def test_a_blob_in_order_comes_with_one_call(
+    sockets: Any, stream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(castore_grpc.streamed, "_LONGEST_UNREAD", 1000.0)
     with sending(sockets, stream) as (sender, blobs):
         assert blobs.read(BLOB) == WHOLE
         with blobs.open(BLOB) as reader:
@@ -167,9 +170,12 @@ def test_a_blob_in_order_comes_with_one_call(sockets: Any, stream: Any) -> None:
         stands_still,
     ],
 )
-def test_what_a_stream_does_not_bring_is_asked_for(sockets: Any, stream: Any) -> None:
+def test_what_a_stream_does_not_bring_is_asked_for(
+    sockets: Any, stream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And nothing of it that was right already."""
-    with sending(sockets, stream, timeout=0.5) as (sender, blobs):
+    monkeypatch.setattr(castore_grpc.streamed, "_LONGEST_UNREAD", 1000.0)
+    with sending(sockets, stream, timeout=3 if stream is stands_still else 60) as (sender, blobs):
         assert blobs.read(BLOB) == WHOLE
         assert sender.whole == 1
         assert bytes(B3Digest.of(PARTS[9])) in sender.single
@@ -223,8 +229,9 @@ def test_a_stream_that_nobody_reads_is_given_up(sockets: Any, monkeypatch: pytes
         assert reader.read() == WHOLE[10:]
 
 
-def test_few_streams_are_kept_at_once(sockets: Any) -> None:
+def test_few_streams_are_kept_at_once(sockets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are read by chunks, and who comes when one has ended has a stream again."""
+    monkeypatch.setattr(castore_grpc.streamed, "_LONGEST_UNREAD", 1000.0)
     with sending(sockets, stands_still) as (sender, blobs), ExitStack() as stack:
         readers = [stack.enter_context(blobs.open(BLOB)) for _ in range(6)]
         until(lambda: sender.ended == 2)
