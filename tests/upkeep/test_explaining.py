@@ -663,7 +663,7 @@ def test_a_blob_of_very_many_chunks_takes_little_memory() -> None:
         stores.blobs()
         tracemalloc.start()
         try:
-            found = locate(stores, BLOB)
+            found = locate(stores, BLOB, timeout=100)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
