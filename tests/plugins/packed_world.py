@@ -313,6 +313,7 @@ class Scene:
     RENEWAL = 0.5
     SETTLE = 1.0
     LATE = 0.2
+    LEASE = 12.0
 
     def __init__(
         self, seed: int, *, writers: int = 8, collectors: int = 2, readers: int = 4, scale: float = 1.0
@@ -331,7 +332,9 @@ class Scene:
         self.written = self.unrooted = self.collected = self.killed = self.reads = self.refused = 0
 
     def run(self, seconds: float) -> None:
-        self.world.run(self.actors, seconds * self.scale)
+        # What a writer leaves that is killed holds up collectors for a day.
+        with mock.patch.object(far_store, "_LEASE_SECONDS", self.LEASE * self.scale):
+            self.world.run(self.actors, seconds * self.scale)
         self.bucket.check_roots("in the end")
 
     def open(self) -> SweepablePacks:
