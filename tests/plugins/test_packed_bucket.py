@@ -118,9 +118,11 @@ def bucket(world: World) -> Bucket:
 
 
 def opened(bucket: Bucket) -> SweepablePacks:
-    return SweepablePacks(
+    made = SweepablePacks(
         Hooked(bucket), instance="store", pack_size=64 << 10, avg_chunk_size=1024, pool=Pool(0)
     )
+    made.late_seconds = 30.0
+    return made
 
 
 def hooked(store: SweepablePacks) -> Hooked:

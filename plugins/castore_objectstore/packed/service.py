@@ -102,7 +102,8 @@ class PackedBlobService(ChunkedStore):
         )
         self._instance = instance
         self.pack_size = pack_size
-        self.late_seconds = _LATE_SECONDS
+        # Where requests do not wait a lease costs nothing, and is taken at once.
+        self.late_seconds = _LATE_SECONDS if store.high_latency else 0.0
         self._gap = _FAR_GAP if store.high_latency else _LOCAL_GAP
 
         def pool_of_requests() -> Pool:
@@ -426,7 +427,8 @@ class PackedBlobService(ChunkedStore):
                 held.enter_context(self._store.lease())
                 made = _LeasedPacks(self, work)
             else:
-                made = _LateLeasedPacks(self, work, held)
+                made = late = _LateLeasedPacks(self, work, held)
+                late.keep()
             try:
                 yield made
             finally:
@@ -786,7 +788,7 @@ class _LateLeasedPacks(_LeasedPacks):
         self._blobs: dict[B3Digest, Sequence[ChunkMeta] | None] = {}
         self._lock = forks.new_lock()
 
-    def _keep(self, size: int = 0) -> None:
+    def keep(self, size: int = 0) -> None:
         """Take the lease if it is time; raise `UnavailableError` if that is too late."""
         if self._has_lease:
             return
@@ -804,7 +806,7 @@ class _LateLeasedPacks(_LeasedPacks):
             self._chunks, self._blobs = set(), {}
 
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        self._keep()
+        self.keep()
         found = super().claim(digests)
         if not self._has_lease:
             with self._lock:
@@ -812,7 +814,7 @@ class _LateLeasedPacks(_LeasedPacks):
         return found
 
     def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
-        self._keep()
+        self.keep()
         found = super().claim_blobs(blobs)
         if not self._has_lease:
             with self._lock:
@@ -820,15 +822,15 @@ class _LateLeasedPacks(_LeasedPacks):
         return found
 
     def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
-        self._keep(sum(memoryview(data).nbytes for data in chunks.values()))
+        self.keep(sum(memoryview(data).nbytes for data in chunks.values()))
         super().put_chunks(chunks)
 
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
-        self._keep(sum(map(len, frames.values())))
+        self.keep(sum(map(len, frames.values())))
         super().put_frames(frames)
 
     def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        self._keep()
+        self.keep()
         super().put_indexes(blobs)
 
 
