@@ -310,7 +310,9 @@ class TestRefusals:
             " of its parts, use `--service NAME` with `far`, `near`\n"
         )
 
-    @pytest.mark.parametrize("table", ['type = "memory"', 'type = "packed"\nobject_store_url = "ftp://host/x"'])
+    @pytest.mark.parametrize(
+        "table", ['type = "memory"', 'type = "packed"\nobject_store_url = "ftp://host/x"']
+    )
     def test_a_service_that_cannot(self, castore, place, table):
         """Also packs where a listing may be old: the way out is named."""
         place.compose(f"[blobservices.root]\n{table}\n")
