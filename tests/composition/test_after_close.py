@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,40 +102,3 @@ def test_a_service_by_its_url_says_so_when_it_is_closed(tmp_path: Path) -> None:
             store.find_chunks([digest])
         del service, store
         assert reader.read() == b"data"
-
-
-BUSY: dict[str, dict[str, Any]] = {
-    **{name: CONFIGS[name] for name in ("memory", "objectstore", "sqlite")},
-    "packed": {"root": {"type": "packed", "object_store_url": "file:./packed"}},
-    "lru": {"root": {"type": "lru", "inner": "objectstore+file:./store", "max_bytes": "500 MiB"}},
-}
-
-
-@pytest.mark.parametrize("config", BUSY.values(), ids=BUSY)
-def test_what_is_under_way_ends_well_or_says_that_it_was_closed(
-    config: dict[str, Any], tmp_path: Path
-) -> None:
-    """Not that a file was moved, nor that a store cannot be had."""
-    stores = Composition.from_mapping({"blobservices": config}, base=tmp_path)
-    service = stores.blobs()
-    begun = threading.Barrier(5)
-    ends: list[BaseException] = []
-
-    def use(seed: int) -> None:
-        try:
-            for number in itertools.count():
-                if number == 3:
-                    begun.wait(60)
-                digest = service.write(random.Random(f"{seed} {number}").randbytes(200_000))
-                assert not service.missing([digest])
-        except BaseException as error:
-            ends.append(error)
-
-    threads = [threading.Thread(target=use, args=(seed,), daemon=True) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    begun.wait(60)
-    stores.close()
-    for thread in threads:
-        thread.join(60)
-    assert [type(error) for error in ends] == [ClosedError] * 4, ends
