@@ -13,7 +13,7 @@ from castore.cli.output import complain, emit_text
 from castore.cli.roots import as_place
 from castore.cli.settings import Settings
 from castore.errors import CompositionError, MissingDriverError
-from castore.trees.naming import TreeLookup, TreePlace
+from castore.trees.naming import TreePlace
 
 if TYPE_CHECKING:
     from castore.composition.composition import Composition
@@ -129,8 +129,6 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
 
     name = settings.service_name
     stores.blobs(name)  # Built now: a mistake is told before anybody connects.
-    if root is not None:
-        TreeLookup(stores, name).node(root)
     handed_over, places = places_to_listen(options["places"], "localhost:8080")
     try:
         own = [Address.parse(place) for place in places]
@@ -169,6 +167,7 @@ def _serve(settings: Settings, stores: Composition, root: TreePlace | None, opti
         tokens=lambda: tokens,
         report=lambda line: complain(f"castore: {line}"),
     )
+    app.require_root()
     certificate, key = (options[f"tls_{each}"] for each in ("cert", "key"))
     tls = TlsFiles(Path(certificate), Path(key)) if certificate else None
     server = HttpServer(app, tls=tls, insecure=options["insecure"], idle=options["idle"])

@@ -134,7 +134,8 @@ class TreeLookup:
         self.directories = directories_of(stores, service)
         self._stores = stores
         self._service = service
-        self._recent = RecentDirectories(self.directories)
+        self.recent = RecentDirectories(self.directories)
+        """Those that were read lately."""
 
     def root(self, root: B3Digest | ShortDigest | RefName) -> Node:
         """Return the node of a root; raise `NodeNotFoundError` if there is none.
@@ -144,7 +145,7 @@ class TreeLookup:
         if isinstance(root, RefName):
             return find_ref(refs_of(self._stores, self._service), root)[1].node
         digest = root if isinstance(root, B3Digest) else self._completed(root)
-        directory = self._recent.get(digest)
+        directory = self.recent.get(digest)
         if directory is None:
             raise NodeNotFoundError(f"no directory {digest} in `{self._service}`")
         return directory.node
@@ -157,12 +158,12 @@ class TreeLookup:
         Raises `NodeNotFoundError` if there is no such root, or a link leads out of the tree;
         `UnsupportedError` for first digits where nothing lists; and what is wrong with a directory.
         """
-        return resolve(self._recent, self.root(place.root), place.path, follow=follow)
+        return resolve(self.recent, self.root(place.root), place.path, follow=follow)
 
     def look(self, place: TreePlace, *, follow: bool = False) -> FoundPlace:
         """Return the same with its root, which is looked up once; raise `NodeNotFoundError` for nothing."""
         root = self.root(place.root)
-        node = resolve(self._recent, root, place.path, follow=follow)
+        node = resolve(self.recent, root, place.path, follow=follow)
         if node is None:
             raise NodeNotFoundError(f"the tree {place.root} has nothing at {str(place.path)!r}")
         return FoundPlace(node, place.path, root)

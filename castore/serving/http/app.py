@@ -80,6 +80,13 @@ class HttpApp:
 
             self._live_view = LiveView(stores, service, alone=self.options.only_live)
 
+    def require_root(self) -> None:
+        """Raise `NodeNotFoundError` for a root that is not there, and what else is wrong with it.
+
+        A server that asks before it listens tells a mistake at once; what was read is not read again.
+        """
+        self._found.require_top()
+
     def _service_of_blobs(self) -> BlobService:
         return self._stores.blobs(self._service)
 

@@ -138,9 +138,7 @@ class BlobAnswers:
                 return
             await request.begin(200, fields)
             store, chunks = stored
-            await self._stream(
-                request, frames(self._blobs(), store, chunks, check=self._options.check_frames)
-            )
+            await self.stream(request, frames(self._blobs(), store, chunks, check=self._options.check_frames))
             return
         fields.append(("Accept-Ranges", "bytes"))
         ranges = _ranges_of(request, tag, size, fields)
@@ -175,12 +173,12 @@ class BlobAnswers:
             raise AnswerError(500, _WRONG_SIZE)
         if not ranges:
             await request.begin(200, [*fields, ("Content-Length", str(node.size))])
-            await self._stream(request, pieces(reader, 0, node.size))
+            await self.stream(request, pieces(reader, 0, node.size))
         elif len(ranges) == 1:
             begin, end = ranges[0]
             fields = [*fields, ("Content-Range", f"bytes {begin}-{end - 1}/{node.size}")]
             await request.begin(206, [*fields, ("Content-Length", str(end - begin))])
-            await self._stream(request, pieces(reader, begin, end))
+            await self.stream(request, pieces(reader, begin, end))
         else:
             await self._send_parts(request, reader, fields, ranges, media)
 
@@ -217,10 +215,10 @@ class BlobAnswers:
             yield last
 
         await request.begin(206, fields)
-        await self._stream(request, parts())
+        await self.stream(request, parts())
 
-    async def _stream(self, request: Request, body: Iterator[bytes]) -> None:
-        """Send a body; while a piece is sent the next one is read."""
+    async def stream(self, request: Request, body: Iterator[bytes]) -> None:
+        """Send a body that is made on threads; while a piece is sent the next one is made."""
         coming = asyncio.ensure_future(self._threads.run(lambda: next(body, None)))
         try:
             request.watch()

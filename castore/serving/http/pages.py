@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from operator import itemgetter
 from typing import Final
 from urllib.parse import quote
 
-from castore.format.nodes import DirectoryNode, FileNode, Node
+from castore.format.nodes import DirectoryNode, FileNode, Node, PathComponent
 from castore.text import size_text
 
 PAGE: Final = 1000
@@ -118,16 +117,16 @@ def _named(text: str) -> str:
     return f"<bdi>{escape(text)}</bdi>"
 
 
-def in_order(entries: Iterable[tuple[bytes, Node]], by: str, *, down: bool) -> list[tuple[bytes, Node]]:
-    """Return entries with the folders first, by their names or by their sizes."""
-    folders: list[tuple[bytes, Node]] = []
-    others: list[tuple[bytes, Node]] = []
-    for entry in entries:
-        (folders if isinstance(entry[1], DirectoryNode) else others).append(entry)
+def in_order(entries: Mapping[PathComponent, Node], by: str, *, down: bool) -> list[PathComponent]:
+    """Return the names of entries with the folders first, by their names or by their sizes."""
+    folders: list[PathComponent] = []
+    others: list[PathComponent] = []
+    for name, node in entries.items():
+        (folders if type(node) is DirectoryNode else others).append(name)
     for some in (folders, others):
-        some.sort(key=itemgetter(0), reverse=down)
+        some.sort(reverse=down)
     if by == "size":
-        others.sort(key=lambda entry: getattr(entry[1], "size", 0), reverse=down)
+        others.sort(key=lambda name: getattr(entries[name], "size", 0), reverse=down)
     return folders + others
 
 
@@ -136,7 +135,7 @@ def listing(
     base: str,
     names: Sequence[bytes],
     node: DirectoryNode,
-    entries: Iterable[tuple[bytes, Node]],
+    entries: Mapping[PathComponent, Node],
     *,
     by: str = "name",
     down: bool = False,
@@ -161,7 +160,7 @@ def listing(
     number = min(max(number, 1), pages)
     begin = (number - 1) * PAGE
     part = ordered[begin : begin + PAGE]
-    rows = "".join(_row(name, each) for name, each in part)
+    rows = "".join(_row(name, entries[name]) for name in part)
     if not ordered:
         rows = '<tr><td class="none" colspan="3">This folder is empty.</td></tr>'
     up = (

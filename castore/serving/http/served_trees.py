@@ -26,7 +26,6 @@ from castore.format.nodes import DirectoryNode, FileNode, Node, TreePath
 from castore.serving.http.options import HttpOptions
 from castore.trees.leading_refs import find_leading_ref
 from castore.trees.naming import TreeLookup, TreePlace, parse_root
-from castore.trees.reading_ahead import RecentDirectories
 from castore.trees.ref_names import RefName, refs_of
 from castore.trees.walking import resolve
 
@@ -61,7 +60,7 @@ class ServedTrees:
         self._options = options
         self._place = None if options.root is None else TreePlace.parse(options.root)
         self._lookup = TreeLookup(stores, service)
-        self._recent = RecentDirectories(self._lookup.directories)
+        self._recent = self._lookup.recent
         if self._place is not None and isinstance(self._place.root, ShortDigest):
             whole = cast("DirectoryNode", self._lookup.root(self._place.root)).digest
             self._place = attrs.evolve(self._place, root=whole)
@@ -75,6 +74,11 @@ class ServedTrees:
     def directories(self) -> DirectoryService:
         """The service that they are read from."""
         return self._lookup.directories
+
+    def require_top(self) -> None:
+        """Raise what is wrong with the tree at `/`, if there is to be one."""
+        if self._place is not None:
+            self._lookup.node(self._place)
 
     def names(self) -> list[str]:
         """Return the names of all refs; none if there is no service of refs."""

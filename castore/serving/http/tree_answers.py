@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from itertools import islice
 from typing import Any, Final, Literal, cast
 
 import attrs
 
 from castore.aio.threads import Threads
 from castore.contract.blobs import BlobService
+from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, node_to_json
 from castore.serving.http import pages
 from castore.serving.http.blob_answers import SANDBOX, BlobAnswers, attachment, media_of
@@ -29,6 +31,8 @@ _ARCHIVES: Final[Mapping[str, tuple[Literal["tar", "zip"], Literal["", "zst"], s
 _ARCHIVES_AT_ONCE: Final = 4
 _BEGINNING: Final = 64 << 10
 """How much of a file its page has."""
+_ENTRIES_AT_ONCE: Final = 1000
+"""So many entries are made JSON before they are sent."""
 
 
 @attrs.frozen
@@ -133,7 +137,7 @@ class TreeAnswers:
         root, home = place.root, place.home(request)
 
         def page() -> bytes:
-            entries = self._trees.directory(node, root).items()
+            entries = self._trees.directory(node, root)
             return pages.listing(
                 root.title,
                 place.base,
@@ -175,19 +179,25 @@ class TreeAnswers:
         """Answer with an entry of a tree as JSON, of a directory with its entries."""
         tag = f'W/"{getattr(node, "digest", "link")}-{self._program}-json"'
 
-        def document() -> bytes:
-            found: dict[str, Any] = node_to_json(node)
-            if isinstance(node, DirectoryNode):
-                found["entries"] = [
-                    {"name": name.decode("utf-8", "surrogateescape"), **node_to_json(each)}
-                    for name, each in self._trees.directory(node, root).items()
-                ]
-            return json.dumps(found).encode() + b"\n"
-
         fields = [("ETag", tag), ("Cache-Control", self._options.ask_again)]
-        if not await request.is_settled(fields, tag):
-            body = await self._threads.run(document)
-            await request.answer(200, [*fields, ("Content-Type", "application/json")], body)
+        if await request.is_settled(fields, tag):
+            return
+        fields.append(("Content-Type", "application/json"))
+
+        def begin() -> tuple[Iterator[bytes], bytes | None]:
+            directory = self._trees.directory(node, root) if isinstance(node, DirectoryNode) else None
+            document = _document(node, directory)
+            is_small = directory is None or len(directory) <= _ENTRIES_AT_ONCE
+            return document, b"".join(document) if is_small else None
+
+        document, whole = await self._threads.run(begin)
+        if whole is not None:
+            await request.answer(200, fields, whole)
+        elif request.method == "HEAD":
+            await request.answer(200, fields, None)
+        else:
+            await request.begin(200, fields)
+            await self._files.stream(request, document)
 
     async def _send_archive(self, request: Request, node: DirectoryNode, name: bytes, archive: str) -> None:
         if archive not in _ARCHIVES:
@@ -228,3 +238,20 @@ class TreeAnswers:
                 await request.end()
             finally:
                 request.watch_no_longer()
+
+
+def _document(node: Node, directory: Directory | None) -> Iterator[bytes]:
+    """Yield an entry of a tree as JSON, some entries of its directory at a time."""
+    text = json.dumps(node_to_json(node))
+    if directory is None:
+        yield f"{text}\n".encode()
+        return
+    between = text[:-1] + ', "entries": ['
+    entries = iter(directory.items())
+    while some := list(islice(entries, _ENTRIES_AT_ONCE)):
+        part = json.dumps(
+            [{"name": name.decode("utf-8", "surrogateescape"), **node_to_json(each)} for name, each in some]
+        )
+        yield (between + part[1:-1]).encode()
+        between = ", "
+    yield (("" if directory else between) + "]}\n").encode()
