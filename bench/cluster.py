@@ -140,14 +140,15 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix=".bench-", dir=given.scratch) as name:
                 measure(Path(name), count, client, series, last=count * 10 > given.most)
             count *= 10
-    given.plots.mkdir(exist_ok=True)
-    draw(
-        series,
-        title=f"Bulk work on a folder, alone and on {WORKERS} workers of Dask",
-        x="blobs of one chunk",
-        y="CPU seconds of all processes",
-        place=given.plots / "cluster",
-    )
+        # Before the cluster is closed: with a worker lost that may take long.
+        given.plots.mkdir(exist_ok=True)
+        draw(
+            series,
+            title=f"Bulk work on a folder, alone and on {WORKERS} workers of Dask",
+            x="blobs of one chunk",
+            y="CPU seconds of all processes",
+            place=given.plots / "cluster",
+        )
 
 
 def measure(folder: Path, count: int, client: Any, series: Series, *, last: bool) -> None:
