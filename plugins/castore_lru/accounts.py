@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from castore import B3Digest, CastoreError, UnavailableError
+from castore import B3Digest, CastoreError, ClosedError, UnavailableError
 from castore.contract.upkeep import ItemKind
 from castore.threads import forks
 from castore.threads.deadlines import Clock
@@ -84,9 +84,14 @@ class Accounts:
 
     @property
     def owner(self) -> str:
-        """The name that this service takes part by."""
-        assert self._owner is not None
-        return self._owner.name
+        """The name that this service takes part by; raises `ClosedError` once it is closed."""
+        return self._taking_part().name
+
+    def _taking_part(self) -> Owner:
+        owner = self._owner
+        if owner is None:
+            raise ClosedError("the service is closed")
+        return owner
 
     def open(self) -> bool:
         """Join; look through the store if nobody else has. Return whether this was the first call."""
@@ -138,8 +143,7 @@ class Accounts:
 
     def bury(self) -> None:
         """Settle what those have left who have died."""
-        assert self._owner is not None
-        self._bury_others(self._owner)
+        self._bury_others(self._taking_part())
 
     def _bury_others(self, owner: Owner) -> None:
         with self._journal.locked() as db:

@@ -26,6 +26,7 @@ from castore import (
     BlobService,
     BuildError,
     ChunkMeta,
+    ClosedError,
     Composition,
     CompositionError,
     MissingChunkError,
@@ -764,6 +765,35 @@ class TestRestart:
         service.close()
         assert service.read(digest) == noise(3000, 1)
         service.write(noise(3000, 2))
+        service.close()
+
+    def test_a_write_that_another_thread_closes_it_under_says_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whichever of its steps the other one's end comes before."""
+        service = bounded(folder_in(tmp_path), max_bytes=1 << 20)
+        service.write(noise(3000, 1))
+        accounts = service._space._accounts
+        owner, opened, left = accounts._owner, accounts.open, [0]
+
+        def closed_meanwhile() -> bool:
+            found = opened()
+            left[0] -= 1
+            if left[0] == 0:
+                accounts._owner = None
+            return found
+
+        monkeypatch.setattr(accounts, "open", closed_meanwhile)
+        refused = 0
+        for step in range(1, 6):
+            left[0] = step
+            try:
+                service.write(noise(3000, 1 + step))
+            except ClosedError:
+                refused += 1
+            accounts._owner = owner
+        assert refused >= 2
+        monkeypatch.undo()
         service.close()
 
 
