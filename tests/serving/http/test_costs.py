@@ -61,11 +61,11 @@ def test_a_reader_that_stalls_is_given_up(large_web: Web) -> None:
 
 
 def test_a_reader_that_is_slow_is_not_given_up(large_web: Web) -> None:
-    """As long as it takes something."""
-    with serving(large_web.stores, idle=0.5) as (port, _):  # noqa: SIM117
+    """As long as it takes something, which is tried for longer than others may take nothing."""
+    with serving(large_web.stores, idle=1.5) as (port, _):  # noqa: SIM117
         with stalled_reader(port) as slow:
             size = 0
-            ends = time.monotonic() + 1.5
+            ends = time.monotonic() + 3.5
             while time.monotonic() < ends:
                 size += len(slow.recv(30_000))
                 time.sleep(0.05)
