@@ -12,7 +12,7 @@ is kept for the others, within bounds.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -60,7 +60,7 @@ class StreamedChunks(ChunkSource):
     ) -> None:
         self._otherwise = otherwise
         self._chunks = chunks
-        self._held = list(begun)
+        self._held = deque(begun)
         self._stream: Generator[memoryview] | None = stream
         self._next = 0
         self._early: OrderedDict[B3Digest, bytes] = OrderedDict()
@@ -75,7 +75,7 @@ class StreamedChunks(ChunkSource):
     @property
     def is_over(self) -> bool:
         """Whether nothing comes from the stream any more."""
-        return self._is_over or self._waiting.expired
+        return self._is_over or self._waiting.expired or self._generation != forks.generation()
 
     def find_chunks(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Ask elsewhere."""
@@ -174,24 +174,23 @@ class StreamedChunks(ChunkSource):
     def _take(self, size: int) -> bytes | None:
         """Return the next bytes of the stream, `None` if it ends before."""
         assert self._stream is not None
-        pieces, self._held = self._held, []
-        there = sum(map(len, pieces))
-        while there < size:
-            piece = next(self._stream, None)
+        pieces: list[memoryview] = []
+        left = size
+        while left:
+            piece = self._held.popleft() if self._held else next(self._stream, None)
             if piece is None:
                 return None
+            if len(piece) > left:
+                self._held.appendleft(piece[left:])
+                piece = piece[:left]
             pieces.append(piece)
-            there += len(piece)
-        if there > size:
-            data = b"".join(pieces)
-            self._held = [memoryview(data)[size:]]
-            return data[:size]
+            left -= len(piece)
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
     def _let_go(self) -> None:
         stream, self._stream = self._stream, None
         self._is_over = True
-        self._held = []
+        self._held.clear()
         if stream is None:
             return
         if self._generation == forks.generation():

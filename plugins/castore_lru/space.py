@@ -18,6 +18,7 @@ from castore import (
     BlobService,
     CastoreError,
     ChunkMeta,
+    ClosedError,
     CorruptBlobError,
     UnavailableError,
     UnsupportedError,
@@ -86,6 +87,8 @@ class Space:
         except UnavailableError as error:
             # These are of no blob that anybody was told of.
             _log.warning("`%s`: what waited for a flush is dropped: %s", self._name, error)
+        except ClosedError:
+            pass  # Another thread has closed it, and has said the same.
         finally:
             self._accounts.close()
 

@@ -59,7 +59,7 @@ _MOST_UNFLUSHED: Final = 8
 _TICK_NS: Final = 50_000_000
 """How far apart the times of a folder are at least that are told apart, in nanoseconds."""
 
-_RENEWED_TOGETHER: Final = 64
+_RENEWED_TOGETHER: Final = 16
 """So many files are open at a time to have their times renewed; sweeps wait meanwhile."""
 
 FRESH_SECONDS: Final = 60.0
@@ -78,6 +78,8 @@ class LocalObjectStore(ObjectStore):
     A claim renews the time of a file that is older than *fresh_seconds*. That, and replacing a file that is
     there, is done under a lock that sweeps take, too.
     """
+
+    claims_together = True
 
     def __init__(
         self,

@@ -82,6 +82,9 @@ class ObjectStore(ABC):
     high_latency: bool = False
     """Whether its requests mostly wait, so that many more are worth making at once than there are cores."""
 
+    claims_together: bool = False
+    """Whether `claim_many` costs less than a `claim` for each."""
+
     removes: bool = True
     """Whether objects can be removed; without that `set_aside` and `sweep` raise `UnsupportedError`."""
 

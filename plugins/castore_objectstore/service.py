@@ -182,7 +182,7 @@ class AddOnlyBlobService(ChunkedStore):
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those of which there is a whole frame."""
         with self._store.batch() as store:
-            if self.high_latency:
+            if not store.claims_together:
                 return self._find_each(
                     lambda digest: store.claim(key_of(_CHUNKS, digest), frames.is_whole, _LONGEST), digests
                 )
@@ -230,18 +230,9 @@ class AddOnlyBlobService(ChunkedStore):
             for digest, known in blobs.items()
             if known is not None and not known
         }
-        if self.high_latency or not keys:
+        if not store.claims_together or not keys:
             return {}, list(blobs)
-        asked = 0
-
-        def is_empty(_: Callable[[int, int], bytes], size: int) -> bool:
-            nonlocal asked
-            asked += 1
-            return not size
-
-        there = store.claim_many(keys, is_empty, 0)
-        if asked < len(there):
-            return {}, list(blobs)  # Where nothing is ever torn nobody has looked.
+        there = store.claim_many(keys, lambda _, size: not size, 0)
         alone = {keys[key] for key in there}
         rest = [digest for digest, known in blobs.items() if known is None or known]
         return {digest: {digest} - {EMPTY} for digest in alone}, rest

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from castore import B3Digest, CastoreError, ChunkMeta, UnavailableError, owned
+from castore import B3Digest, CastoreError, ChunkMeta, owned
 from castore.format import blob_index, packs
 from castore.threads.pool import Pool
 from castore.upkeep import collect
@@ -312,7 +312,6 @@ class Scene:
     GRACE = 2.0
     RENEWAL = 0.5
     SETTLE = 1.0
-    LATE = 0.2
     LEASE = 12.0
 
     def __init__(
@@ -329,7 +328,7 @@ class Scene:
             self.world.skew[number] = scale * self.chance.uniform(-0.1, 0.1)
         parts = [Random(number).randbytes(900) for number in range(14)]
         self.blobs = [b"".join(self.chance.sample(parts, self.chance.randint(1, 4))) for _ in range(40)]
-        self.written = self.unrooted = self.collected = self.killed = self.reads = self.refused = 0
+        self.written = self.unrooted = self.collected = self.killed = self.reads = 0
 
     def run(self, seconds: float) -> None:
         # What a writer leaves that is killed holds up collectors for a day.
@@ -340,7 +339,6 @@ class Scene:
     def open(self) -> SweepablePacks:
         store = Requests(self.bucket, self.scale, self.RENEWAL * self.scale)
         made = SweepablePacks(store, instance="store", pack_size=6000, avg_chunk_size=512, pool=Pool(0))
-        made.late_seconds = self.LATE * self.scale
         made._sweeping.settle_seconds = self.SETTLE * self.scale
         return made
 
@@ -367,11 +365,6 @@ class Scene:
             except KilledError:
                 self.killed += 1
                 opened = self.open()
-            except UnavailableError as error:
-                # It had waited for longer than the grace time before its lease, and says so.
-                if "while its writer waited" not in str(error):
-                    raise
-                self.refused += 1
             while len(self.bucket.roots) > 12 or (self.bucket.roots and self.chance.random() < 0.3):
                 del self.bucket.roots[self.chance.choice(sorted(self.bucket.roots))]
                 self.unrooted += 1

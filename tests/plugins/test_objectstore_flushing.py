@@ -456,7 +456,7 @@ class TestClaims:
     def test_many_are_claimed_with_few_locks(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Any
     ) -> None:
-        """Of 200 with old times: 64 are renewed under one. What is torn or absent is not claimed."""
+        """Of 200 with old times: 16 are renewed under one. What is torn or absent is not claimed."""
         store = _store_of(200, tmp_path, durability)
         (tmp_path / "a/7").write_bytes(FRAME[:-1])
         locks: list[Any] = []
@@ -464,7 +464,7 @@ class TestClaims:
         keys = [f"a/{number}" for number in range(201)]
         before = _open_files()
         assert store.claim_many(keys, frames.is_whole) == {*keys} - {"a/7", "a/200"}
-        assert len(locks) == 4
+        assert len(locks) == 13
         assert all(path.stat().st_mtime > 1000 for path in (tmp_path / "a").iterdir() if path.name != "7")
         assert _open_files() <= before
         locks.clear()

@@ -118,11 +118,9 @@ def bucket(world: World) -> Bucket:
 
 
 def opened(bucket: Bucket) -> SweepablePacks:
-    made = SweepablePacks(
+    return SweepablePacks(
         Hooked(bucket), instance="store", pack_size=64 << 10, avg_chunk_size=1024, pool=Pool(0)
     )
-    made.late_seconds = 30.0
-    return made
 
 
 def hooked(store: SweepablePacks) -> Hooked:
@@ -142,10 +140,12 @@ def some(first: int, last: int) -> list[bytes]:
     return [bytes([number]) * 10 + number.to_bytes(2) * 100 for number in range(first, last)]
 
 
-def collected(bucket: Bucket, roots: Iterable[B3Digest], store: SweepablePacks | None = None) -> Any:
+def collected(
+    bucket: Bucket, roots: Iterable[B3Digest], store: SweepablePacks | None = None, grace: float = DAY
+) -> Any:
     bucket.roots = dict.fromkeys(roots, 0.0)
     return collect(
-        store or opened(bucket), bucket.roots, grace_seconds=DAY, no_roots=True, clock=bucket.world.time
+        store or opened(bucket), bucket.roots, grace_seconds=grace, no_roots=True, clock=bucket.world.time
     )
 
 
@@ -338,27 +338,42 @@ class TestErrors:
             collected(bucket, ())
         assert bucket.removed == 0
 
-    def test_a_writer_that_waited_for_too_long_says_so(self, world: World, bucket: Bucket) -> None:
-        """It had claimed a chunk, and no lease yet, when its source gave nothing for days."""
-        (digest, *_) = put_together(opened(bucket), some(0, 20))
+    def test_what_is_under_a_lease_stays(self, world: World, bucket: Bucket) -> None:
+        """What was claimed by way of it, and what others put since: an import writes by other leases."""
+        (old, *_) = put_together(opened(bucket), some(0, 20))
         world.now += 3 * DAY
         writer = opened(bucket)
         with writer.lease() as leased:
-            assert leased.claim([digest]) == {digest}
-            world.now += 3 * DAY
-            collected(bucket, ())
-            with pytest.raises(UnavailableError, match="store it again"):
-                leased.put_indexes({digest: ()})
-
-    def test_a_writer_that_takes_long_has_a_lease(self, world: World, bucket: Bucket) -> None:
-        put_together(opened(bucket), some(0, 1))
-        writer = opened(bucket)
-        with writer.lease() as leased:
-            assert keys(bucket, "leases") == []
-            world.now += 60
-            leased.put_chunks({B3Digest.of(b"waits"): b"waits"})
             assert len(keys(bucket, "leases")) == 1
+            assert leased.claim([old]) == {old}
+            (beside,) = put_together(opened(bucket), some(20, 21))
+            world.now += 0.9 * DAY
+            collected(bucket, (), grace=DAY / 4)
+            leased.put_indexes({old: ()})
+            fresh = opened(bucket)
+            assert [fresh.has(digest) for digest in (old, beside)] == [True, True]
         assert keys(bucket, "leases") == []
+
+    def test_looks_at_claims_at_once_forget_none(self, world: World, bucket: Bucket) -> None:
+        """One that began before a claim, and is through after one that has seen it."""
+        digests = set(put_together(opened(bucket), some(0, 1)))
+        world.now += 3 * DAY
+        collector = opened(bucket)
+        collector._known.look_anew()
+        claims, (pack,) = collector._claims, collector._known.all_packs()
+        assert claims is not None
+        listed, late = claims._claims.list, []
+
+        def hold_back(pool: Pool) -> Any:
+            late.append(listed(pool))
+            claims._claims.list = listed  # type: ignore[method-assign]
+            assert opened(bucket).claim(digests) == digests
+            claims.look_at_claims()
+            return late[0]
+
+        claims._claims.list = hold_back  # type: ignore[method-assign]
+        claims.look_at_claims()
+        assert claims.time_of(pack) == pytest.approx(world.now, abs=DAY / 24)
 
     @pytest.mark.parametrize(
         ("url", "collects"),

@@ -39,6 +39,9 @@ _WHOLE: Final = bytes(32)
 _LOOK_SECONDS: Final = 60.0
 """How old the last look at marks may be before a claim, which would be in vain for what has one."""
 
+_RELIED_ON: Final = 0.9
+"""For how much of the time that it holds a claim is relied on: clocks differ."""
+
 Pair: TypeAlias = tuple[bytes, bytes]
 """The names of a pack, and of a blob that has a record in it."""
 
@@ -46,7 +49,11 @@ Pair: TypeAlias = tuple[bytes, bytes]
 class _Lists:
     """Objects at a prefix that name packs or records; each is read once, as none ever changes."""
 
-    def __init__(self, store: ObjectStore, known: KnownPacks, instance: str, prefix: str) -> None:
+    def __init__(
+        self, store: ObjectStore, known: KnownPacks, instance: str, prefix: str, *, keeps_own: bool
+    ) -> None:
+        # A writer, which puts claims for as long as it runs, never lists them.
+        self._keeps_own = keeps_own
         self._store = store
         self._known = known
         self._instance = instance
@@ -60,7 +67,9 @@ class _Lists:
             data = packs.encode_dead(some, randomness.token_bytes(16))
             key = f"{self._prefix}{hour_of(time.time())}/{B3Digest.of(data).hex()}"
             self._store.put_pieces(key, (data,))
-            self._read[key] = made[key] = tuple(some)
+            made[key] = tuple(some)
+        if self._keeps_own:
+            self._read.update(made)
         return made
 
     def list(self, pool: Pool) -> list[tuple[StoredObject, tuple[Pair, ...]]]:
@@ -71,7 +80,7 @@ class _Lists:
             if place is not None and not place.left_over:
                 entries.append(entry)
         there = {entry.key for entry in entries}
-        for key in [key for key in self._read if key not in there]:
+        for key in [key for key in list(self._read) if key not in there]:  # Others add to it meanwhile.
             self._read.pop(key, None)
         found = []
         for entry, pairs in pool.map(self._pairs_of, entries):
@@ -115,8 +124,8 @@ class BucketClaims:
         self._store = store
         self._known = known
         self._pool = pool
-        self._claims = _Lists(store, known, instance, CLAIMS)
-        self._marks = _Lists(store, known, instance, MARKS)
+        self._claims = _Lists(store, known, instance, CLAIMS, keeps_own=False)
+        self._marks = _Lists(store, known, instance, MARKS, keeps_own=True)
         self._lock = forks.new_lock()
         self._mine: dict[bytes, float] = {}
         """When this process has claimed a pack."""
@@ -127,7 +136,7 @@ class BucketClaims:
         self._old_marks: Collection[str] = ()
         """The marks that were there before all packs were listed last."""
         self._times: dict[bytes, float] = {}
-        """When a pack was claimed last, by whomsoever, as of the last look."""
+        """When a pack was claimed last, by whomsoever, as of all looks."""
         self._claims_seen: dict[str, float] = {}
 
     # -- for who relies on packs --
@@ -159,7 +168,9 @@ class BucketClaims:
 
     def _holds(self, pack: Pack, now: float) -> bool:
         times = (pack.modified, self._mine.get(bytes(pack.name)))
-        return any(each is not None and now - each < self._store.renewal_seconds for each in times)
+        # A collector adds all of that time to a claim, by its own clock and that of the store.
+        longest = _RELIED_ON * self._store.renewal_seconds
+        return any(each is not None and now - each < longest for each in times)
 
     def _is_there(self, pack: Pack) -> tuple[Pack, bool]:
         found = self._store.describe(pack.key)
@@ -203,7 +214,10 @@ class BucketClaims:
             for name, _ in pairs:
                 times[name] = max(modified, times.get(name, modified))
         with self._lock:
-            self._times, self._claims_seen = times, seen
+            # Another thread may have looked later, and be through before: a claim makes nothing older.
+            for name, modified in times.items():
+                self._times[name] = max(modified, self._times.get(name, modified))
+            self._claims_seen |= seen
 
     def time_of(self, pack: Pack) -> float | None:
         """Return when a pack was put or last claimed, as of the last look; `None` if that is not told."""
@@ -240,7 +254,11 @@ class BucketClaims:
                 )
             ]
         )
-        self._claims.remove([key for key, modified in self._claims_seen.items() if modified < limit])
+        old = [key for key, modified in self._claims_seen.items() if modified < limit]
+        self._claims.remove(old)
+        with self._lock:
+            for key in old:
+                self._claims_seen.pop(key, None)
 
 
 def _name(pair: Pair) -> bytes:

@@ -22,7 +22,6 @@ from castore.format import blob_index, frames
 from castore.format.chunking import DEFAULT_AVG_SIZE, MAX_CHUNK_SIZE, Chunker, FastCdc2020
 from castore.format.packs import PackBuilder
 from castore.streams.readers import BytesReader
-from castore.threads import forks
 from castore.threads.pool import Pool
 from castore_objectstore.chunked import ChunkedStore
 from castore_objectstore.object_store import ObjectStore
@@ -48,9 +47,6 @@ _LONGEST_RUN: Final = 8 << 20
 """How many bytes are read at once, unless a single chunk has more."""
 
 _ROUND: Final = 1024
-
-_LATE_SECONDS: Final = 30.0
-"""After how long, in seconds, work in a bucket is worth the two requests of a lease."""
 
 _MOST_TRIES: Final = 20
 """How often it is looked where something is by now whose pack is gone."""
@@ -102,8 +98,6 @@ class PackedBlobService(ChunkedStore):
         )
         self._instance = instance
         self.pack_size = pack_size
-        # Where requests do not wait a lease costs nothing, and is taken at once.
-        self.late_seconds = _LATE_SECONDS if store.high_latency else 0.0
         self._gap = _FAR_GAP if store.high_latency else _LOCAL_GAP
 
         def pool_of_requests() -> Pool:
@@ -420,17 +414,11 @@ class PackedBlobService(ChunkedStore):
     @contextlib.contextmanager
     def _leased(self, *, brief: bool) -> Iterator[ChunkStore]:
         work = Work()
-        with contextlib.ExitStack() as held:
-            if brief or (self._store.folder is None and self._claims is None):
-                made = _LeasedPacks(self, work)
-            elif self._claims is None:
-                held.enter_context(self._store.lease())
-                made = _LeasedPacks(self, work)
-            else:
-                made = late = _LateLeasedPacks(self, work, held)
-                late.keep()
+        # A collector looks for one in folders, and in buckets that it collects.
+        is_needed = not brief and (self._store.folder is not None or self._claims is not None)
+        with self._store.lease() if is_needed else contextlib.nullcontext():
             try:
-                yield made
+                yield _LeasedPacks(self, work)
             finally:
                 self._packer.leave(work)
 
@@ -471,16 +459,6 @@ class PackedBlobService(ChunkedStore):
 
     def _as_one(self, frame: bytes) -> bytes:
         return frames.compress(frames.unpack(frame), self._level)
-
-    def lease_objects(self) -> contextlib.AbstractContextManager[None]:
-        """Have a lease in the store."""
-        return self._store.lease()
-
-    def lost_meanwhile(self) -> UnavailableError:
-        """Return the error of a blob that took so long to be stored that chunks of it are gone."""
-        return UnavailableError(
-            self._instance, "what a blob needs was collected while its writer waited: store it again"
-        )
 
     def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
         """Return those that are there; packs that are not recent are renewed, once for all their chunks."""
@@ -769,69 +747,6 @@ class _LeasedPacks(ChunkStore, FrameStore):
 
     def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
         self._service.put_frames_of(self._work, frames)
-
-
-class _LateLeasedPacks(_LeasedPacks):
-    """The same in a bucket: it has a lease there once it lasts for long, or stores more than a pack.
-
-    Until then nothing of it is in the bucket but claims. Those are made again under the lease, so that it is
-    as if there had been one from the start.
-    """
-
-    def __init__(self, service: PackedBlobService, work: Work, held: contextlib.ExitStack) -> None:
-        super().__init__(service, work)
-        self._held = held
-        self._began = time.time()
-        self._bytes = 0
-        self._has_lease = False
-        self._chunks: set[B3Digest] = set()
-        self._blobs: dict[B3Digest, Sequence[ChunkMeta] | None] = {}
-        self._lock = forks.new_lock()
-
-    def keep(self, size: int = 0) -> None:
-        """Take the lease if it is time; raise `UnavailableError` if that is too late."""
-        if self._has_lease:
-            return
-        with self._lock:
-            self._bytes += size
-            # Not by a clock that stands still while the machine sleeps.
-            waited = abs(time.time() - self._began) >= self._service.late_seconds
-            if self._has_lease or not (waited or self._bytes >= self._service.pack_size):
-                return
-            self._held.enter_context(self._service.lease_objects())
-            chunks, blobs = self._chunks, self._blobs
-            if (chunks and super().claim(chunks) != chunks) or super().claim_blobs(blobs) != blobs.keys():
-                raise self._service.lost_meanwhile()
-            self._has_lease = True
-            self._chunks, self._blobs = set(), {}
-
-    def claim(self, digests: Iterable[B3Digest]) -> set[B3Digest]:
-        self.keep()
-        found = super().claim(digests)
-        if not self._has_lease:
-            with self._lock:
-                self._chunks |= found
-        return found
-
-    def claim_blobs(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta] | None]) -> set[B3Digest]:
-        self.keep()
-        found = super().claim_blobs(blobs)
-        if not self._has_lease:
-            with self._lock:
-                self._blobs |= {digest: blobs[digest] for digest in found}
-        return found
-
-    def put_chunks(self, chunks: Mapping[B3Digest, Buffer]) -> None:
-        self.keep(sum(memoryview(data).nbytes for data in chunks.values()))
-        super().put_chunks(chunks)
-
-    def put_frames(self, frames: Mapping[B3Digest, bytes]) -> None:
-        self.keep(sum(map(len, frames.values())))
-        super().put_frames(frames)
-
-    def put_indexes(self, blobs: Mapping[B3Digest, Sequence[ChunkMeta]]) -> None:
-        self.keep()
-        super().put_indexes(blobs)
 
 
 class _Take(Protocol):
