@@ -79,6 +79,19 @@ def locate(base: Path, path: str | os.PathLike[str], create: Create) -> Site:
     return Site(full, 2 if len(_parts_below(base, written)) <= 2 else 1)
 
 
+def rooted(path: str) -> str:
+    """Return a path from the root on, for the system to follow: `..` is of where a link leads.
+
+    Raises `PlaceError` if it starts from the current folder, and that is gone.
+    """
+    try:
+        return os.path.join(os.getcwd(), path)
+    except FileNotFoundError:
+        if os.path.isabs(path):
+            return path
+        raise _no_folder(path) from None
+
+
 def absolute(path: AnyStr | os.PathLike[AnyStr]) -> AnyStr:
     """Return a path from the root on; links stay as they are.
 

@@ -266,16 +266,20 @@ def scrub(text: str, secrets: Iterable[str]) -> str:
         for secret in secrets
         for value in ([piece for piece, _ in secret.pieces] if isinstance(secret, Secret) else [str(secret)])
     }
-    patterns = {form: _pattern(form) for value in values for form in _forms(value)}
+    patterns: dict[str, str | None] = {}
     for value in values:
-        patterns = {**_patterns_of_places(value), **patterns}
+        if len(value) <= _LONGEST_PLACE and "\n" not in value:
+            patterns |= _patterns_of_places(value)
+    patterns |= {form: _pattern(form) for value in values for form in _forms(value)}
     for form in sorted(patterns, key=len, reverse=True):
-        text = re.sub(patterns[form], "***", text)
+        pattern = patterns[form]
+        text = text.replace(form, "***") if pattern is None else re.sub(pattern, "***", text)
     return text
 
 
-def _pattern(form: str) -> str:
-    return re.escape(form) if len(form) >= _SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
+def _pattern(form: str) -> str | None:
+    """Return how a form is looked for; `None` for one that is hidden wherever it stands."""
+    return None if len(form) >= _SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
 
 
 def _forms(value: str) -> set[str]:
@@ -288,12 +292,17 @@ def _forms(value: str) -> set[str]:
     return {form for form in (*forms, repr(value)[1:-1]) if form.strip() and form not in {".", "/"}}
 
 
+_LONGEST_PLACE: Final = 4096
+"""What is longer is no path and no URL, but a key or the like."""
+
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://(?:[^/?#]*@)?(?P<host>[^/?#]*))?(?P<path>[^?#]*)")
 
 
 def _patterns_of_places(value: str) -> dict[str, str]:
     """Return what in a message is a place that a value leads to, or one above it: patterns by their texts."""
     url = _URL.match(value)
+    if url is not None and url["host"] is None and not set("/.") & set(url["path"]):
+        url = None  # A name and a password, say.
     found: dict[str, str] = {}
     if url is not None and url["host"]:
         found[url["host"]] = rf"(?<![\w.-]){re.escape(url['host'])}(?![\w-]|\.\w)"

@@ -155,6 +155,8 @@ PLACES = [
     ("s3://acme/blobs", "no bucket `acme`, 2 blobs in /blobs", "no bucket `***`, 2 blobs in ***"),
     ("sftp://me:pw@nas.acme.org/srv", "nas.acme.org does not answer", "*** does not answer"),
     ("sqlite:acme.sqlite", "no /base/acme.sqlite", "no /base/***"),
+    ("admin:backup", "no /var/backup", "no /var/backup"),
+    ("-----BEGIN\n/abc/def\n", "no /abc", "no /abc"),
     ("tag:", "a tag: /", "a *** /"),
     ("/", "a / b", "a / b"),
     ("hunter2/x==", "a hunter2 b", "a hunter2 b"),

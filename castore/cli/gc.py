@@ -171,7 +171,7 @@ def command(
 
         gone: list[StoredItem] = []
         try:
-            with _marker(stores, settings.service_name, dask) as marker:
+            with _marker(stores, settings.service_name, dask, prove=not dry_run) as marker:
                 collected = collect(
                     stores.blobs(settings.service_name),
                     roots,
@@ -206,13 +206,13 @@ def command(
 
 
 @contextlib.contextmanager
-def _marker(stores: Composition, name: str, address: str | None) -> Iterator[Marker | None]:
+def _marker(stores: Composition, name: str, address: str | None, *, prove: bool) -> Iterator[Marker | None]:
     """Give what reads the indexes on a cluster; nothing without an address."""
     if address is None:
         yield None
         return
     with dask_cluster(address) as submit:
-        yield spread("mark", stores, name, submit)
+        yield spread("mark", stores, name, submit, prove=prove)
 
 
 def _is_whole_tree(root: BlobPlace) -> bool:

@@ -20,7 +20,7 @@ from castore.cli.settings import Settings
 from castore.cli.sidecars import preserving_of, preserving_options
 from castore.errors import NodeNotFoundError, SourceError
 from castore.format.nodes import DirectoryNode, TreePath
-from castore.places import absolute
+from castore.places import rooted
 from castore.trees.naming import TreeLookup, TreePlace
 from castore.trees.ref_names import refs_of
 
@@ -100,7 +100,7 @@ def _mount(settings: Settings, place: TreePlace | None, target: str, options: di
     folder, cleaned = prepare(target)
     if cleaned:
         settings.remark(f"castore: {folder} was left mounted by a castore that was killed; that was ended")
-    log = None if options["log"] is None else Path(absolute(options["log"]))
+    log = None if options["log"] is None else Path(rooted(options["log"]))
     leave = go_to_background() if options["background"] else None
     with _reporting(log, in_background=leave is not None) as report, settings.opened() as stores:
         view, root = _view(settings, stores, place, options)

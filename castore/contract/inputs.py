@@ -9,6 +9,7 @@ import os
 import select
 import stat
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -141,8 +142,7 @@ class InputFile:
             buffer = buffer[:_CHECKED]
         try:
             if self._sparse is not None and (passed := self._sparse.pass_over(self._taken, buffer)):
-                self._taken += passed
-                return passed
+                return self._note_taken(passed)
             while (count := self._read(buffer)) is None:
                 self._wait()
         except CastoreError:
@@ -150,6 +150,9 @@ class InputFile:
             raise
         except Exception as error:
             raise SourceError(f"cannot read {self.name!r}: {_reason(error)}") from error
+        return self._note_taken(count)
+
+    def _note_taken(self, count: int) -> int:
         self._taken += count
         if self._before is not None and self._taken > self._before.st_size - self._start:
             # One that is written to as fast as it is read would never end. (Some have no size.)
@@ -236,6 +239,9 @@ class InputFile:
             raise _changed(self.name)
 
 
+_SETTLED_SECONDS: Final = 60.0
+
+
 class _Holes:
     """The holes of a sparse file, which are zeros that need not be read.
 
@@ -293,8 +299,12 @@ class _Holes:
 
 
 def _is_sparse(status: os.stat_result) -> bool:
-    """Tell whether a file takes less of the disk than it has bytes, as with holes, or compressed."""
-    return status.st_blocks * 512 < status.st_size
+    """Tell whether a file takes less of the disk than it has bytes, as with holes, or compressed.
+
+    Of one that was written a moment ago some systems tell so before the disk has it, and take for holes what
+    they have not written out: it is read.
+    """
+    return status.st_blocks * 512 < status.st_size and time.time() - status.st_mtime > _SETTLED_SECONDS
 
 
 class InputBytes(InputFile):

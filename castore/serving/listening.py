@@ -15,7 +15,7 @@ import attrs
 
 from castore.errors import CompositionError
 from castore.format.sockets import LONGEST_SOCKET_PATH, split_host_port
-from castore.places import absolute
+from castore.places import rooted
 
 
 @attrs.frozen
@@ -36,7 +36,7 @@ class Address:
             path = path.removeprefix("//")
             if not path or "\0" in path:
                 raise ValueError("the path of the socket is missing; write `unix:/run/castore.sock`, say")
-            whole = Path(absolute(path))
+            whole = Path(rooted(path))
             if len(os.fsencode(whole)) > LONGEST_SOCKET_PATH:
                 raise ValueError(
                     f"the path of a socket has {LONGEST_SOCKET_PATH} bytes at most, and {whole} has more"

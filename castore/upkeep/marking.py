@@ -23,7 +23,7 @@ _MOST_BLOBS: Final = 1024
 """So many indexes are read by a task."""
 
 _MOST_MARKS: Final = 1 << 17
-"""A task of as many different chunks leaves the rest of its blobs to another one: a run has 4 MiB."""
+"""A task of as many different chunks leaves other blobs to the next one: a run has 4 MiB, or one blob."""
 
 _SIZE: Final = 32
 
@@ -66,7 +66,7 @@ class LocalMarker:
             if chunks is None:
                 yield Needs([digest], frozenset([digest]), ())
             else:
-                yield Needs([digest], frozenset(), [meta.digest for meta in chunks])
+                yield Needs([digest], frozenset(), (meta.digest for meta in chunks))
 
     def _read(self, digest: B3Digest) -> tuple[B3Digest, Sequence[ChunkMeta] | None]:
         return digest, chunks_to_keep(self.service, digest)
@@ -96,15 +96,20 @@ class Run:
         count: How many of its blobs it has read, from the first one on; at least one.
         absent: Which of these are not there, by their places.
         needed: The digests of the chunks of the others: sorted, each once, one after the other.
+        proved: Whether the blob is there that proves that it is the same store, if one was named.
     """
 
     count: int
     absent: tuple[int, ...]
     needed: bytes
+    proved: bool = True
 
 
-def read_run(service: BlobService, blobs: Sequence[B3Digest], pool: Pool) -> Run:
+def read_run(
+    service: BlobService, blobs: Sequence[B3Digest], pool: Pool, proof: B3Digest | None = None
+) -> Run:
     """Return what *blobs* need, or the first of them, if those need very much."""
+    proved = proof is None or service.has(proof)
     marks: set[bytes] = set()
     absent = []
     count = 0
@@ -115,21 +120,23 @@ def read_run(service: BlobService, blobs: Sequence[B3Digest], pool: Pool) -> Run
         count += 1
         if len(marks) >= _MOST_MARKS:
             break
-    return Run(count, tuple(absent), b"".join(sorted(marks)))
+    return Run(count, tuple(absent), b"".join(sorted(marks)), proved)
 
 
 @attrs.frozen
 class SpreadMarker:
     """Has tasks read the indexes of a service, some of them ahead of what is asked for.
 
-    A run that does not come ends the collection, with what the engine raises. What a task does not find is
-    looked for here as well: a worker that sees another store than this process marks nothing by mistake.
+    A run that does not come ends the collection, with what the engine raises. A worker may see another store
+    under the same name, with the same blobs cut in another way: so each tells whether it sees a blob of
+    random bytes, the *proof*, which was stored for that. What a task does not find is looked for here, too.
     """
 
     name: str
     here: LocalMarker
     submit: Callable[[Sequence[B3Digest]], Any]
     ahead: int
+    proof: B3Digest | None = None
 
     def __call__(self, blobs: Iterable[B3Digest]) -> Iterator[Needs]:
         """Yield what the blobs of each task need."""
@@ -149,12 +156,23 @@ class SpreadMarker:
                 if run.count < len(asked):
                     rest = asked[run.count :]
                     tasks.appendleft((rest, self.submit(rest)))
-                yield self._marks(asked[: run.count], run)
+                yield from self._marks(asked[: run.count], run)
         finally:
             for _, task in tasks:
                 _let_go(task)
 
-    def _marks(self, blobs: Sequence[B3Digest], run: Run) -> Needs:
+    def _marks(self, blobs: Sequence[B3Digest], run: Run) -> Iterator[Needs]:
+        if not run.proved:
+            assert self.proof is not None
+            if self.here.service.has(self.proof):
+                raise UnavailableError(
+                    self.name,
+                    f"a worker sees another store by this name: it lacks {self.proof}, which was stored just"
+                    " now to find that out",
+                )
+            # It was young garbage, and is gone by now: nothing is proved.
+            yield from self.here(blobs)
+            return
         absent = frozenset(blobs[place] for place in run.absent)
         for found in self.here(sorted(absent)):
             if not found.absent:
@@ -164,7 +182,7 @@ class SpreadMarker:
                     " folder of this machine alone?",
                 )
         needed = (run.needed[place : place + _SIZE] for place in range(0, len(run.needed), _SIZE))
-        return Needs(blobs, absent, needed)
+        yield Needs(blobs, absent, needed)
 
 
 def _let_go(task: Any) -> None:

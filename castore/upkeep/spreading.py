@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import pickle
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeAlias, overload
@@ -89,7 +90,13 @@ def spread(
 
 @overload
 def spread(
-    what: Literal["mark"], composition: Composition, name: str, submit: Submit, *, parts: int = PARTS
+    what: Literal["mark"],
+    composition: Composition,
+    name: str,
+    submit: Submit,
+    *,
+    parts: int = PARTS,
+    prove: bool = True,
 ) -> Marker: ...
 
 
@@ -104,6 +111,7 @@ def spread(
     scope: Scope | None = None,
     expected: Iterable[B3Digest] = (),
     progress: Callable[[PartDone], object] | None = None,
+    prove: bool = True,
 ) -> Report | tuple[CopyCounts, list[Copied]] | Marker:
     """Verify a service, copy its blobs, or mark for a collection, in parts, wherever *submit* runs functions.
 
@@ -126,6 +134,9 @@ def spread(
         scope: Of a verification: which items to check, by default all.
         expected: Of a verification: blobs that must be there.
         progress: Called with what came of each part, in order.
+        prove: Of `"mark"`: whether a blob of 32 random bytes is stored, which each task has to see. Without
+            it a worker that sees another store of the same blobs may have the collection remove what it
+            should not; that is for rehearsals. A later collection removes the blob.
 
     Raises what `verify` and `copy` raise; what the engine raises if a worker is lost for good; and
     `UnavailableError` if a worker does not see what is there, as of a service that keeps it in memory.
@@ -135,7 +146,9 @@ def spread(
         if parts < 1:
             raise ValueError(f"{parts} tasks at a time make no sense")
         here = LocalMarker(service, _reading_pool(composition, service))
-        return SpreadMarker(name, here, partial(submit, mark_blobs, pickle.dumps(composition), name), parts)
+        proof = service.write(secrets.token_bytes(32)) if prove else None
+        mark = partial(submit, mark_blobs, pickle.dumps(composition), name, proof)
+        return SpreadMarker(name, here, mark, parts, proof)
     if service.capability(Inventory) is None and service.capability(BlobLister) is None:
         raise UnsupportedError("this service lists neither what it stores nor its blobs")
     work: Callable[[DigestRange], tuple[Any, ...]]
@@ -247,11 +260,11 @@ def copy_part(composition: bytes, name: str, target: str, part: DigestRange) -> 
     return PartDone((copier.tally, failed), listed)
 
 
-def mark_blobs(composition: bytes, name: str, blobs: Sequence[B3Digest]) -> Run:
+def mark_blobs(composition: bytes, name: str, proof: B3Digest | None, blobs: Sequence[B3Digest]) -> Run:
     """Read what blobs need, in whatever process this is called; *composition* is a pickle of one."""
     opened = _OPENED.get(composition)
     service = opened.blobs(name)
-    return read_run(service, blobs, _reading_pool(opened, service))
+    return read_run(service, blobs, _reading_pool(opened, service), proof)
 
 
 def _reading_pool(composition: Composition, service: BlobService) -> Pool:

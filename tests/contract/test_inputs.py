@@ -162,6 +162,7 @@ def write_sparsely(path: Path, runs: list[tuple[bool, int, int]]) -> bytes:
                 file.write(run)
             content += run
         file.truncate(len(content))
+    os.utime(path, (1_600_000_000, 1_600_000_000))
     return content
 
 
@@ -208,6 +209,7 @@ def test_holes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             file.seek(place)
             file.write(b"x" * BLOCK)
         file.truncate(128 << 20)
+    os.utime(tmp_path / "file", (1000, 1000))
     if (tmp_path / "file").stat().st_blocks * 512 == 128 << 20:
         pytest.skip("this file system has no holes")
     counts = count_reads(monkeypatch)
@@ -219,6 +221,26 @@ def test_holes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             written += 0 if buffer[:count] == zeros[:count] else count
     assert size == 128 << 20
     assert sum(counts) == written == 3 * BLOCK
+
+
+def test_holes_of_a_file_that_was_just_written_are_read(tmp_path: Path) -> None:
+    """Some systems tell of holes where they have not written out the data yet."""
+    write_sparsely(tmp_path / "file", [(False, 1, 0), (True, 20, 0)])
+    os.utime(tmp_path / "file")
+    with open_input(tmp_path / "file") as source:
+        assert source._sparse is None
+
+
+def test_a_hole_at_the_end_that_grows_ends_the_reading(tmp_path: Path) -> None:
+    """As other files do that grow; it would be read for as long as numbers go."""
+    write_sparsely(tmp_path / "file", [(False, 1, 0), (True, 20, 0)])
+    buffer = memoryview(bytearray(BLOCK))
+    with open_input(tmp_path / "file") as source:
+        source.readinto(buffer)
+        os.truncate(tmp_path / "file", 1 << 40)
+        with pytest.raises(SourceChangedError):
+            for _ in range(40):
+                source.readinto(buffer)
 
 
 def test_a_file_without_holes_is_not_asked_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

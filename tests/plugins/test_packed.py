@@ -738,7 +738,7 @@ class Asked(FsspecObjectStore):
 
 class TestBucket:
     def test_requests(self, tmp_path: Path) -> None:
-        """3,000 files are three packs, and each round has a lease; nothing new puts no more; one file is one put."""
+        """3,000 files are three packs, a lease for each; nothing new puts no more; one file is one put."""
         paths = files(tmp_path / "in", 3000)
         store = Asked()
         digests = list(PackedBlobService(store, instance="bucket").put_files(paths))

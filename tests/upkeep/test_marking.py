@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import time
@@ -151,7 +152,7 @@ def test_what_goes_is_the_same(stores: Composition, tmp_path: Path, name: str, p
     assert gone
     assert name != "root" or alone.too_new["chunk"].count
     engine = Engine()
-    marker = spread("mark", stores, name, engine.submit, parts=parts)
+    marker = spread("mark", stores, name, engine.submit, parts=parts, prove=False)
     assert collected(stores, name, reached=optional, marker=marker, **options) == (alone, gone)
     assert engine.most <= parts
     assert engine.under_way == 0
@@ -163,7 +164,7 @@ def test_in_processes(stores: Composition, processes: Executor, tmp_path: Path) 
     """What is to stay can be read in the end; the rest is gone."""
     renew(tmp_path, B3Digest.of(BLOBS[82]))
     alone, gone = collected(stores)
-    marker = spread("mark", stores, "root", processes.submit)
+    marker = spread("mark", stores, "root", processes.submit, prove=False)
     assert collected(stores, marker=marker, dry_run=False) == (alone, gone)
     for number, data in enumerate(BLOBS):
         digest = B3Digest.of(data)
@@ -178,10 +179,10 @@ def test_a_lost_run_ends_it(stores: Composition) -> None:
     """Whichever it is, no chunk goes, and nothing that is to stay."""
     before = collected(stores)
     everything = Engine()
-    collected(stores, marker=spread("mark", stores, "root", everything.submit))
+    collected(stores, marker=spread("mark", stores, "root", everything.submit, prove=False))
     for lost in range(1, everything.tasks + 1):
         engine = Engine(lost)
-        marker = spread("mark", stores, "root", engine.submit, parts=3)
+        marker = spread("mark", stores, "root", engine.submit, parts=3, prove=False)
         with pytest.raises(ConnectionError, match="the worker is gone"):
             collected(stores, marker=marker, dry_run=False)
         assert engine.under_way == 0
@@ -194,7 +195,9 @@ def test_a_worker_that_is_killed(stores: Composition) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         executor.submit(os.kill, executor.submit(os.getpid).result(), signal.SIGKILL)
         with pytest.raises(BrokenProcessPool):
-            collected(stores, marker=spread("mark", stores, "root", executor.submit), dry_run=False)
+            collected(
+                stores, marker=spread("mark", stores, "root", executor.submit, prove=False), dry_run=False
+            )
     assert collected(stores) == before
 
 
@@ -209,7 +212,7 @@ def test_workers_that_see_another_store(stores: Composition, tmp_path: Path, you
         options = {"roots": [], "no_roots": True}
     before = collected(stores, **options)
     with Composition.from_toml(tmp_path / "other/composition.toml") as other:
-        marker = spread("mark", other, "root", Engine().submit)
+        marker = spread("mark", other, "root", Engine().submit, prove=False)
         assert isinstance(marker, marking.SpreadMarker)
         marker = attrs.evolve(marker, here=marking.LocalMarker(stores.blobs(), stores.pool))
         with pytest.raises(UnavailableError, match=r"a worker does not see .*, which is there"):
@@ -219,8 +222,27 @@ def test_workers_that_see_another_store(stores: Composition, tmp_path: Path, you
     assert stores.blobs().read(KEPT[3]) == BLOBS[9]
 
 
+def test_workers_that_see_the_same_blobs_cut_in_another_way(stores: Composition, tmp_path: Path) -> None:
+    """Their lists are of no use here: each shows that it sees what was stored here just now."""
+    (tmp_path / "other").mkdir()
+    config = tmp_path / "other/composition.toml"
+    config.write_text(TOML.replace("4096", "16384"))
+    with Composition.from_toml(config) as other:
+        fill(other, "root")
+        engine = Engine()
+
+        def elsewhere(function: Callable[..., Any], _: bytes, *arguments: Any) -> Task:
+            return engine.submit(function, pickle.dumps(other), *arguments)
+
+        with pytest.raises(UnavailableError, match="a worker sees another store by this name"):
+            collected(stores, marker=spread("mark", stores, "root", elsewhere), dry_run=False)
+    assert [stores.blobs().read(digest) for digest in KEPT] == BLOBS[::3]
+    collected(stores, marker=spread("mark", stores, "root", Engine().submit), dry_run=False)
+    assert [stores.blobs().read(digest) for digest in KEPT] == BLOBS[::3]
+
+
 def test_errors_are_those_of_one_process(stores: Composition, processes: Executor, tmp_path: Path) -> None:
-    marker = spread("mark", stores, "root", processes.submit)
+    marker = spread("mark", stores, "root", processes.submit, prove=False)
     with pytest.raises(MissingRootsError) as missing:
         collected(stores, roots=ABSENT, marker=marker)
     assert missing.value.digests == sorted(ABSENT)

@@ -163,7 +163,9 @@ class HttpApp:
 
     async def _route(self, request: Request) -> None:
         parts = request.parts
-        top = await self.run(lambda: self._found_at_top(request)) if self._found.has_top else None
+        top = None
+        if self._found.has_top and not self.options.only_live:
+            top = await self.run(lambda: self._found_at_top(request))
         if self.options.only_live and parts[:1] != [b"ui"]:
             request.only("GET", "HEAD")
             if parts:
@@ -212,6 +214,7 @@ class HttpApp:
         root = self._found.top(request.parts, own)
         if root is None:
             return None
+        request.only("GET", "HEAD")
         node = self._found.find(root, request.parts)
         return root, node, self._blobs.read_if_small(request, node)
 

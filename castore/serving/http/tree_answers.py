@@ -13,6 +13,7 @@ import attrs
 
 from castore.aio.threads import Threads
 from castore.contract.blobs import BlobService
+from castore.digest import B3Digest
 from castore.format.directories import Directory
 from castore.format.nodes import DirectoryNode, FileNode, Node, node_to_json
 from castore.serving.http import pages
@@ -177,8 +178,9 @@ class TreeAnswers:
 
     async def send_json(self, request: Request, root: ServedRoot, node: Node) -> None:
         """Answer with an entry of a tree as JSON, of a directory with its entries."""
-        tag = f'W/"{getattr(node, "digest", "link")}-{self._program}-json"'
-
+        # Not the digest of a file: it is the same with the bit for executables, and without.
+        entry = B3Digest.of(json.dumps(node_to_json(node)).encode()).hex()[:32]
+        tag = f'W/"{entry}-{self._program}-json"'
         fields = [("ETag", tag), ("Cache-Control", self._options.ask_again)]
         if await request.is_settled(fields, tag):
             return
