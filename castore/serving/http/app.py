@@ -163,9 +163,8 @@ class HttpApp:
 
     async def _route(self, request: Request) -> None:
         parts = request.parts
-        top = None
-        if self._found.has_top and not self.options.only_live:
-            top = await self.run(lambda: self._found_at_top(request))
+        has_top = self._found.has_top and not self.options.only_live
+        top = await self.run(lambda: self._found_at_top(request)) if has_top else None
         if self.options.only_live and parts[:1] != [b"ui"]:
             request.only("GET", "HEAD")
             if parts:

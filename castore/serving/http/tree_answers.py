@@ -62,6 +62,13 @@ class ServedPlace:
         return "" if self.base == request.base else request.base
 
 
+def _tag_of(node: Node) -> str:
+    """Return what is the same only for entries that are the same."""
+    if isinstance(node, FileNode):
+        return f"{node.digest}-x" if node.executable else str(node.digest)
+    return str(node.digest if isinstance(node, DirectoryNode) else B3Digest.of(bytes(node.target)))
+
+
 class TreeAnswers:
     """Shows trees.
 
@@ -178,9 +185,7 @@ class TreeAnswers:
 
     async def send_json(self, request: Request, root: ServedRoot, node: Node) -> None:
         """Answer with an entry of a tree as JSON, of a directory with its entries."""
-        # Not the digest of a file: it is the same with the bit for executables, and without.
-        entry = B3Digest.of(json.dumps(node_to_json(node)).encode()).hex()[:32]
-        tag = f'W/"{entry}-{self._program}-json"'
+        tag = f'W/"{_tag_of(node)}-{self._program}-json"'
         fields = [("ETag", tag), ("Cache-Control", self._options.ask_again)]
         if await request.is_settled(fields, tag):
             return
