@@ -135,7 +135,8 @@ def test_commands_that_take_paths_name_the_current_folder_that_is_gone(castore, 
     gone.mkdir()
     top = ["--composition", str(place.folder / "composition.toml")]
     done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps([[*top, *command] for command in commands])],
+        # Without the current folder among those of modules, which Python 3.13.0 cannot do without then.
+        [sys.executable, "-P", "-c", program, json.dumps([[*top, *command] for command in commands])],
         cwd=gone,
         env=place.environment,
         capture_output=True,
