@@ -35,6 +35,7 @@ from castore.trees import import_tree
 
 SMALL, AT_ONCE = 2000, 8
 PIECE = 1 << 20
+_UNCHECKED = "frames, with --trust-store"
 
 
 # -- bare applications, run by `python bench/web.py --serve KIND STORE` --
@@ -205,7 +206,8 @@ def main() -> None:
         zstd = {"Accept-Encoding": "zstd"}
         works: dict[str, tuple[str, Callable[[int], object]]] = {
             "unpacked and checked": ("unpacked", lambda port: fetch(port, f"/blob/{blob}", {}, size)),
-            "frames, passed through": ("memory", lambda port: fetch(port, f"/blob/{blob}", zstd)),
+            "frames, checked": ("memory", lambda port: fetch(port, f"/blob/{blob}", zstd)),
+            _UNCHECKED: ("memory", lambda port: fetch(port, f"/blob/{blob}", zstd)),
             "small files": (
                 "small",
                 lambda port: fetch_many(port, [f"/tree/{root}/f{number}" for number in range(SMALL)]),
@@ -220,7 +222,8 @@ def main() -> None:
                 kind,
                 str(files if kind == "small" else folder / "store"),
             ]
-            with running(own, folder) as castores, running(other, folder) as bares:
+            trusting = ["--trust-store"] if what == _UNCHECKED else []
+            with running([*own, *trusting], folder) as castores, running(other, folder) as bares:
                 ratios = []
                 for run in range(given.runs + 1):
                     seconds = {
