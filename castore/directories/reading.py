@@ -45,30 +45,16 @@ def closure_of(
 
 def _go_down(service: DirectoryService, root: Directory, within: B3Digest) -> Iterator[Directory]:
     order = RootToLeaves(root.digest)
-    parents: dict[B3Digest, tuple[B3Digest, bytes]] = {}
-    level: Mapping[B3Digest, int] = {root.digest: 0}
-    known = {root.digest: root}
-    while level:
-        below: dict[B3Digest, int] = {}
-        for batch in portions(level):
-            found = known or service.get_many(batch, within=within)
-            known = {}
-            for digest in batch:
-                directory = found.get(digest)
-                if directory is None:
-                    raise MissingDirectoryError(digest, path=path_to(digest, parents))
-                if isinstance(directory, CastoreError):
-                    raise directory
-                _require(directory, digest)
-                order.accept(directory)
-                for name, node in directory.directories:
-                    if node.digest not in parents and node.digest != root.digest:
-                        parents[node.digest] = (digest, name)
-                        below[node.digest] = node.size
-                yield directory
-            # Or two portions would be held while the next one is read.
-            found = {}
-        level = below
+
+    def get_many(digests: list[B3Digest]) -> Mapping[B3Digest, Directory | CastoreError]:
+        known = digests == [root.digest]  # It is in no directory below it.
+        return {root.digest: root} if known else service.get_many(digests, within=within)
+
+    for digest, directory in level_by_level(root.node, get_many, seen=set()):
+        _require(directory, digest)
+        order.accept(directory)
+        yield directory
+        del directory  # Or it would be held while the next portion is read.
     order.finish()
 
 

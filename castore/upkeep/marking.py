@@ -7,6 +7,7 @@ those that they need, 32 bytes each. The collection itself lists, condemns and r
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -128,24 +129,28 @@ class SpreadMarker:
     """Has tasks read the indexes of a service, some of them ahead of what is asked for.
 
     A run that does not come ends the collection, with what the engine raises. A worker may see another store
-    under the same name, with the same blobs cut in another way: so each tells whether it sees a blob of
-    random bytes, the *proof*, which was stored for that. What a task does not find is looked for here, too.
+    under the same name, with the same blobs cut in another way: so where it is to *prove* that, each tells
+    whether it sees a blob of random bytes that is stored for that. What it does not find is looked for here,
+    too.
     """
 
     name: str
     here: LocalMarker
-    submit: Callable[[Sequence[B3Digest]], Any]
+    submit: Callable[[B3Digest | None, Sequence[B3Digest]], Any]
     ahead: int
-    proof: B3Digest | None = None
+    prove: bool
 
     def __call__(self, blobs: Iterable[B3Digest]) -> Iterator[Needs]:
         """Yield what the blobs of each task need."""
         remaining = iter(blobs)
         tasks: deque[tuple[Sequence[B3Digest], Any]] = deque()
+        proof: B3Digest | None = None
         try:
             while True:
                 while len(tasks) < self.ahead and (some := list(islice(remaining, _MOST_BLOBS))):
-                    tasks.append((some, self.submit(some)))
+                    if self.prove and proof is None:
+                        proof = self.here.service.write(secrets.token_bytes(32))
+                    tasks.append((some, self.submit(proof, some)))
                 if not tasks:
                     return
                 asked, task = tasks.popleft()
@@ -155,19 +160,18 @@ class SpreadMarker:
                     _let_go(task)
                 if run.count < len(asked):
                     rest = asked[run.count :]
-                    tasks.appendleft((rest, self.submit(rest)))
-                yield from self._marks(asked[: run.count], run)
+                    tasks.appendleft((rest, self.submit(proof, rest)))
+                yield from self._marks(asked[: run.count], run, proof)
         finally:
             for _, task in tasks:
                 _let_go(task)
 
-    def _marks(self, blobs: Sequence[B3Digest], run: Run) -> Iterator[Needs]:
-        if not run.proved:
-            assert self.proof is not None
-            if self.here.service.has(self.proof):
+    def _marks(self, blobs: Sequence[B3Digest], run: Run, proof: B3Digest | None) -> Iterator[Needs]:
+        if proof is not None and not run.proved:
+            if self.here.service.has(proof):
                 raise UnavailableError(
                     self.name,
-                    f"a worker sees another store by this name: it lacks {self.proof}, which was stored just"
+                    f"a worker sees another store by this name: it lacks {proof}, which was stored just"
                     " now to find that out",
                 )
             # It was young garbage, and is gone by now: nothing is proved.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import pickle
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeAlias, overload
@@ -146,9 +145,8 @@ def spread(
         if parts < 1:
             raise ValueError(f"{parts} tasks at a time make no sense")
         here = LocalMarker(service, _reading_pool(composition, service))
-        proof = service.write(secrets.token_bytes(32)) if prove else None
-        mark = partial(submit, mark_blobs, pickle.dumps(composition), name, proof)
-        return SpreadMarker(name, here, mark, parts, proof)
+        mark = partial(submit, mark_blobs, pickle.dumps(composition), name)
+        return SpreadMarker(name, here, mark, parts, prove)
     if service.capability(Inventory) is None and service.capability(BlobLister) is None:
         raise UnsupportedError("this service lists neither what it stores nor its blobs")
     work: Callable[[DigestRange], tuple[Any, ...]]

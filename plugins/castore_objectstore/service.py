@@ -282,9 +282,9 @@ class AddOnlyBlobService(ChunkedStore):
             same = size == len(expected) and read_at(0, size) == expected
             return same
 
-        # A store in which nothing is ever torn need not have let it be compared.
         # Of a blob of one chunk the index has no bytes: where that shows, it is not opened.
-        most = LARGEST if chunks or self.high_latency else 0
+        most = LARGEST if chunks else 0
+        # A store in which nothing is ever torn need not have let it be compared.
         return store.claim(key, compare, most) and (same or self._has_list(digest, chunks))
 
     def _has_list(self, digest: B3Digest, chunks: Sequence[ChunkMeta]) -> bool:

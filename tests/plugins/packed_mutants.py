@@ -5,8 +5,7 @@ What is broken during a call is broken for one object: others act meanwhile.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from unittest import mock
 
@@ -18,18 +17,10 @@ from castore_objectstore.packed.claiming import BucketClaims
 from castore_objectstore.packed.known import KnownPacks
 from castore_objectstore.packed.service import PackedBlobService
 from castore_objectstore.packed.sweeping import Sweeping
+from tests.mutating import Mutants, patch
 
-MUTANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[object]]]] = {}
-"""By what they do wrong."""
-
-
-def mutant(function: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-    MUTANTS[function.__name__.replace("_", "-")] = contextlib.contextmanager(function)
-    return function
-
-
-def patch(target: Any, name: str, value: Any) -> Any:
-    return mock.patch.object(target, name, value)
+MUTANTS: Final = Mutants()
+mutant = MUTANTS.add
 
 
 @mutant

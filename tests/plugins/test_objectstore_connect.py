@@ -6,7 +6,6 @@ import datetime
 import importlib.util
 import ipaddress
 import json
-import logging
 import os
 import socket
 import ssl
@@ -29,7 +28,8 @@ import boto3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from moto.server import ThreadedMotoServer
+
+from tests.plugins.moto_servers import moto_server
 
 DRIVERS = ("fsspec", "obstore")
 SECRET = "a-secret-that-nobody-may-see"
@@ -79,11 +79,11 @@ def check(driver: str, folder: Path, *, bucket: str = "bucket", **options: Any) 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
     """One of moto's that checks signatures and rights; and the keys of two users by their names."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
+    with moto_server() as endpoint:
+        yield from _with_users(endpoint)
+
+
+def _with_users(endpoint: str) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
     any_key = {"aws_access_key_id": "an-id", "aws_secret_access_key": SECRET}
     s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **any_key)
     iam = boto3.client("iam", endpoint_url=endpoint, region_name="us-east-1", **any_key)
@@ -107,7 +107,6 @@ def guarded() -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
     guard_after(0)
     yield endpoint, keys
     guard_after(10**9)
-    server.stop()
 
 
 # The user, what is wrong with the secret, the bucket, and what is said.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import signal
 import subprocess
@@ -48,7 +47,8 @@ if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask", 
     pytest.skip("needs moto[s3,server], s3fs and obstore", allow_module_level=True)
 
 import boto3
-from moto.server import ThreadedMotoServer
+
+from tests.plugins.moto_servers import moto_server
 
 DRIVERS = ("fsspec", "obstore")
 REAL = os.environ.get("CASTORE_S3_ENDPOINT")
@@ -88,12 +88,8 @@ def endpoint() -> Iterator[str]:
     if REAL:
         yield REAL
         return
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture

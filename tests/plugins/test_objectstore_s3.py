@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import importlib.util
-import logging
 import subprocess
 import sys
 import threading
@@ -36,7 +35,8 @@ if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask"))
     pytest.skip("needs moto[s3,server] and s3fs", allow_module_level=True)
 
 import boto3
-from moto.server import ThreadedMotoServer
+
+from tests.plugins.moto_servers import moto_server
 
 NOBODY = "http://127.0.0.1:9"
 SECRET = "a-secret-that-nobody-may-see"
@@ -72,12 +72,8 @@ aws_allow_http = "1"
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """A server of its own, on a port that is free."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

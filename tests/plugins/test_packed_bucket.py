@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 import castore
 from castore import B3Digest, UnavailableError
@@ -397,19 +394,18 @@ def after(at: At, right: Callable[..., object], *args: object) -> object:
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    pytest.importorskip("moto.server")
+    from tests.plugins.moto_servers import moto_server  # noqa: PLC0415 - the others need none
+
+    with moto_server() as url:
+        yield url
 
 
 @pytest.mark.parametrize("driver", ["fsspec", "obstore"])
 def test_on_s3(endpoint: str, driver: Any, tmp_path: Any) -> None:
     """A collector ends at some of its removals and puts, as if killed; the next ones finish."""
     secret = "a-secret"
-    s3 = boto3.client(
+    s3 = pytest.importorskip("boto3").client(
         "s3",
         endpoint_url=endpoint,
         region_name="us-east-1",

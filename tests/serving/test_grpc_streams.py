@@ -204,7 +204,8 @@ def test_a_reader_that_goes_elsewhere_ends_the_stream(sockets: Any, monkeypatch:
         assert not sender.single
         reader.seek(15 * SIZE)
         assert reader.read(10) == WHOLE[15 * SIZE :][:10]
-        assert sender.single == [bytes(B3Digest.of(PARTS[15]))]
+        # Besides, at most, what threads that read ahead had wanted of the stream.
+        assert bytes(B3Digest.of(PARTS[15])) in sender.single
         until(lambda: sender.ended == 1)
         reader.seek(0)
         assert reader.read() == WHOLE

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
-from unittest import mock
 
 from castore.composites import failover_reading
 from castore.composites.members import Members, Votes
@@ -41,18 +40,10 @@ from castore_wrappers.retry.reading import ResumingReader
 from castore_wrappers.retry.writing import ReplayingWriter
 from castore_wrappers.verify import service as verify_service
 from castore_wrappers.verify.checking import CheckedChunks
+from tests.mutating import Mutants, patch
 
-MUTANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[object]]]] = {}
-"""By what they do wrong."""
-
-
-def mutant(function: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-    MUTANTS[function.__name__.replace("_", "-")] = contextlib.contextmanager(function)
-    return function
-
-
-def patch(target: Any, name: str, value: Any) -> Any:
-    return mock.patch.object(target, name, value)
+MUTANTS: Final = Mutants()
+mutant = MUTANTS.add
 
 
 # -- fallback --

@@ -19,7 +19,7 @@ import base64
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from castore.aio.threads import Threads
 from castore.composition.composition import Composition
@@ -113,10 +113,6 @@ class HttpApp:
             if message["type"] == "lifespan.shutdown":
                 return
 
-    async def run(self, call: Callable[[], Any]) -> Any:
-        """Return what *call* returns, on a thread."""
-        return await self._threads.run(call)
-
     async def _answer(self, request: Request) -> None:
         try:
             try:
@@ -164,7 +160,7 @@ class HttpApp:
     async def _route(self, request: Request) -> None:
         parts = request.parts
         has_top = self._found.has_top and not self.options.only_live
-        top = await self.run(lambda: self._found_at_top(request)) if has_top else None
+        top = await self._threads.run(lambda: self._found_at_top(request)) if has_top else None
         if self.options.only_live and parts[:1] != [b"ui"]:
             request.only("GET", "HEAD")
             if parts:
@@ -187,21 +183,21 @@ class HttpApp:
                 await self._blobs.send_blob(request, digest, self.options.keep_for_ever)
         elif len(parts) >= 2 and parts[0] == b"tree":
             request.only("GET", "HEAD")
-            root, used, node, data = await self.run(lambda: self._found_in(request, parts[1:]))
+            root, used, node, data = await self._threads.run(lambda: self._found_in(request, parts[1:]))
             base = request.base + "".join(pages.link_to(part) + "/" for part in parts[: used + 1])
             place = ServedPlace(root, base, parts[1 + used :], node)
             lasting = isinstance(root.place.root, B3Digest)
             await self._trees.send_tree(request, place, lasting=lasting, data=data)
         elif len(parts) >= 3 and parts[:2] == [b"api", b"tree"]:
             request.only("GET", "HEAD")
-            root, _, node = await self.run(lambda: self._found.at(parts[2:]))
+            root, _, node = await self._threads.run(lambda: self._found.at(parts[2:]))
             await self._trees.send_json(request, root, node)
         elif parts[:2] == [b"ui", b"composition"] and self._live_view is not None:
             request.only("GET", "HEAD")
             await self._send_live(request, self._live_view, parts[2:])
         elif not parts and not self._found.has_top:
             request.only("GET", "HEAD")
-            body, tag = await self.run(lambda: self._home(request.base))
+            body, tag = await self._threads.run(lambda: self._home(request.base))
             await self._trees.send_page(request, lambda: body, tag)
         else:
             raise AnswerError(404, "there is nothing here")
@@ -230,14 +226,14 @@ class HttpApp:
 
         fields = [("Cache-Control", "no-store"), ("Content-Security-Policy", POLICY)]
         if parts == [b"state"]:
-            body = await self.run(view.state)
+            body = await self._threads.run(view.state)
             await request.answer(200, [*fields, ("Content-Type", "application/json")], body)
         elif not parts and not request.slash:
             # Stores that hang keep threads; who looks for blobs must not have all of them.
             if self._looking is None:
                 self._looking = asyncio.Semaphore(_LOOKING_AT_ONCE)
             async with self._looking if request.query.get("digest") else contextlib.nullcontext():
-                body = await self.run(lambda: view.page(request.base, request.query))
+                body = await self._threads.run(lambda: view.page(request.base, request.query))
             await request.answer(200, [*fields, ("Content-Type", "text/html; charset=utf-8")], body)
         else:
             raise AnswerError(404, "there is nothing here")

@@ -85,7 +85,7 @@ class BlobAnswers:
         """
         fields = self._fields_of(name, node.digest, request, cache)
         if not await self._is_known(request, node.digest, fields):
-            await self._send(request, node, name, fields, None, data)
+            await self._send(request, node, name, fields, None, data=data)
 
     def _fields_of(self, name: bytes, digest: B3Digest, request: Request, cache: str) -> Fields:
         fields = [("Cache-Control", cache), ("Vary", "Accept-Encoding")]
@@ -110,13 +110,14 @@ class BlobAnswers:
                 return True
         return False
 
-    async def _send(  # noqa: PLR0917 - one step of two others, to itself
+    async def _send(
         self,
         request: Request,
         node: FileNode,
         name: bytes,
         fields: Fields,
         reader: BlobReader | None,
+        *,
         data: bytes | None = None,
     ) -> None:
         """Send a blob as it is stored, or by a reader: that which is given, or else one of its own."""
@@ -152,21 +153,20 @@ class BlobAnswers:
                 raise AnswerError(500, _WRONG_SIZE)
             await request.answer(200, fields, data)
         elif reader is not None:
-            await self._send_bytes(request, node, fields, ranges, media, reader)
+            await self._send_bytes(request, node, fields, ranges, reader)
         else:
             own: BlobReader = await self._threads.run(lambda: self._blobs().open(digest))
             try:
-                await self._send_bytes(request, node, fields, ranges, media, own)
+                await self._send_bytes(request, node, fields, ranges, own)
             finally:
                 await self._threads.run(own.close, insist=True)
 
-    async def _send_bytes(  # noqa: PLR0917 - one step of `_send`, to itself
+    async def _send_bytes(
         self,
         request: Request,
         node: FileNode,
         fields: Fields,
         ranges: list[tuple[int, int]],
-        media: str,
         reader: BlobReader,
     ) -> None:
         if reader.size != node.size:
@@ -180,7 +180,7 @@ class BlobAnswers:
             await request.begin(206, [*fields, ("Content-Length", str(end - begin))])
             await self.stream(request, pieces(reader, begin, end))
         else:
-            await self._send_parts(request, reader, fields, ranges, media)
+            await self._send_parts(request, reader, fields, ranges)
 
     def _whole(self, node: FileNode, reader: BlobReader | None) -> bytes | None:
         """Return a file; `None` if it is not as large as its entry says."""
@@ -190,8 +190,9 @@ class BlobAnswers:
             return own.read() if own.size == node.size else None
 
     async def _send_parts(
-        self, request: Request, reader: BlobReader, fields: Fields, ranges: list[tuple[int, int]], media: str
+        self, request: Request, reader: BlobReader, fields: Fields, ranges: list[tuple[int, int]]
     ) -> None:
+        media = dict(fields)["Content-Type"]
         boundary = os.urandom(16).hex()
         heads = [
             (

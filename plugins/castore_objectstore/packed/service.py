@@ -97,7 +97,6 @@ class PackedBlobService(ChunkedStore):
             pool=pool,
         )
         self._instance = instance
-        self.pack_size = pack_size
         self._gap = _FAR_GAP if store.high_latency else _LOCAL_GAP
 
         def pool_of_requests() -> Pool:
