@@ -796,6 +796,20 @@ class TestRestart:
         monkeypatch.undo()
         service.close()
 
+    def test_two_threads_may_close_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The other one's end comes after this one has begun, and neither fails."""
+        service = bounded(folder_in(tmp_path), max_bytes=1 << 20)
+        service.write(noise(3000, 1))
+        flush = service._space._flush
+
+        def closed_meanwhile() -> None:
+            service._space._accounts.close()
+            service._space._accounts.owner  # noqa: B018 - as a flush that has something asks for it
+            flush()
+
+        monkeypatch.setattr(service._space, "_flush", closed_meanwhile)
+        service.close()
+
 
 class TestAccounts:
     def test_the_gauges_are_what_is_there(self, child: BlobService) -> None:

@@ -34,7 +34,7 @@ from castore import B3Digest
 from castore.digest import EMPTY
 from castore.errors import CompositionError
 from castore.format.directories import Directory
-from castore.format.nodes import FileNode
+from castore.format.nodes import DirectoryNode, FileNode
 from castore.serving.access import Tokens
 from castore.serving.http import blob_answers
 from castore.serving.http.app import HttpApp
@@ -103,6 +103,26 @@ def test_what_is_there(web: Web, path: str, status: int) -> None:
 def test_nothing_is_changed_without_leave(web: Web, method: str) -> None:
     for path in ("/", "/tree/www/ten.txt", f"/blob/{HEX}", "/blob"):
         assert web.ask(path, method=method, body=b"x").status == 403
+
+
+def test_what_is_not_there_cannot_be_changed_either(web: Web) -> None:
+    """A method that is never taken is told before what the path leads to is looked for."""
+    with serving(web.stores, root="www") as (port, _):
+        for path in ("/ten.txt", "/nothing"):
+            assert ask(port, path, method="OPTIONS").status == 405
+
+
+def test_entries_of_the_same_contents_have_tags_of_their_own(web: Web, tmp_path: Path) -> None:
+    """One may be executed, the other not: who has the one is not told that it is the other."""
+    for name in ("plain", "run"):
+        (tmp_path / name).write_bytes(TEXT)
+    (tmp_path / "run").chmod(0o755)
+    node = import_tree(tmp_path, web.stores.blobs(), web.stores.directories()).node
+    assert isinstance(node, DirectoryNode)
+    tags = {name: web.ask(f"/api/tree/{node.digest}/{name}").headers["etag"] for name in ("plain", "run")}
+    asked = {"If-None-Match": tags["plain"]}
+    statuses = [web.ask(f"/api/tree/{node.digest}/{name}", asked).status for name in tags]
+    assert statuses == [304, 200]
 
 
 def test_a_link_out_of_the_tree_names_its_target(web: Web) -> None:
