@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from castore.errors import CastoreError, MissingDriverError, UnavailableError
-from castore.upkeep.spreading import Submit
+
+if TYPE_CHECKING:
+    from castore.upkeep.spreading import Submit
 
 _CONNECT_SECONDS: Final = 10.0
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
 
-from castore.cli.clusters import dask_cluster
 from castore.cli.digests import read_list
 from castore.cli.options import as_time_with_unit, shared_options
 from castore.cli.output import emit_json, emit_text, table
@@ -33,9 +32,11 @@ from castore.problems import listing
 from castore.text import size_text
 from castore.trees.naming import TreePlace
 from castore.trees.ref_names import RefName
-from castore.upkeep import Collected, MissingRootsError, collect, spread
+from castore.upkeep import Collected, MissingRootsError, collect
 from castore.upkeep.collecting import ItemCount, ItemKind
-from castore.upkeep.marking import Marker
+
+if TYPE_CHECKING:
+    from castore.upkeep.marking import Marker
 
 _KINDS: Final[dict[ItemKind, tuple[str, str]]] = {
     "index": ("blobs", "indexes"),
@@ -211,6 +212,9 @@ def _marker(stores: Composition, name: str, address: str | None, *, prove: bool)
     if address is None:
         yield None
         return
+    from castore.cli.clusters import dask_cluster  # noqa: PLC0415 - few have one
+    from castore.upkeep import spread  # noqa: PLC0415 - as above
+
     with dask_cluster(address) as submit:
         yield spread("mark", stores, name, submit, prove=prove)
 

@@ -6,10 +6,10 @@ import contextlib
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from castore.cli.clusters import dask_cluster
 from castore.cli.counting import count_items
 from castore.cli.digests import read_digests
 from castore.cli.faults import FAILED
@@ -28,7 +28,10 @@ from castore.contract.upkeep import Inventory
 from castore.digest import B3Digest
 from castore.errors import UnsupportedError
 from castore.trees.naming import TreePlace
-from castore.upkeep import Counts, Ledger, PartDone, Scope, StateFileError, Verification, repair, spread
+from castore.upkeep import Counts, Ledger, Scope, StateFileError, Verification, repair
+
+if TYPE_CHECKING:
+    from castore.upkeep import PartDone
 
 _EPILOG = """\b
 Examples:
@@ -179,6 +182,8 @@ def _spread(
     verdict: Conclusion, stores: Composition, address: str, expected: list[B3Digest], meter: ProgressMeter
 ) -> None:
     """Have a cluster check the service."""
+    from castore.cli.clusters import dask_cluster  # noqa: PLC0415 - few have one
+    from castore.upkeep import spread  # noqa: PLC0415 - as above
 
     def progress(done: PartDone) -> None:
         tally: Counts = done.result.tally
