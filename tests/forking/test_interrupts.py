@@ -43,6 +43,7 @@ class Sweep:
     def __init__(self, stack: str, base: Path) -> None:
         self._stack = stack
         self._base = base
+        base.mkdir()
         self._dice = random.Random(7)
         self._known = self._new_data()
         self._data = b""
@@ -128,11 +129,18 @@ def spread(counts: dict[str, int], most: int) -> Iterator[tuple[str, int]]:
         yield points[int(number * step + step / 2)]
 
 
+ROUND: Final = 400
+"""After so many points the store is another one: all of a grown one is read each time that one is opened."""
+
+
 def sweep(stack: str, base: Path, most: int) -> None:
-    swept = Sweep(stack, base)
+    swept = Sweep(stack, base / "0")
     counts = {operation: swept.count(operation) for operation in OPERATIONS}
-    for operation, at in spread(counts, most):
+    for number, (operation, at) in enumerate(spread(counts, most), 1):
         swept.interrupt(operation, at)
+        if number % ROUND == 0:
+            swept.close()
+            swept = Sweep(stack, base / str(number))
     swept.close()
 
 
